@@ -1,0 +1,1 @@
+"""Building blocks of the two towers, each usable as a plain ``nn.Module``."""

@@ -1,0 +1,127 @@
+"""Kaldi-compatible log-mel filter banks, batched and differentiable.
+
+Authors
+ * The speechbrain-clsp authors 2026
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torchaudio.compliance.kaldi import get_mel_banks
+
+SAMPLE_RATE = 16000  # Hz
+WINDOW = 400  # samples: 25 ms
+SHIFT = 160  # samples: 10 ms
+FFT_SIZE = 512
+PREEMPHASIS = 0.97
+POVEY_EXPONENT = 0.85  # the Povey window is a Hann window to this power
+LOW_FREQUENCY = 20.0  # Hz
+HIGH_FREQUENCY = -400.0  # Hz, counted down from Nyquist
+LOG_FLOOR = 1.1920928955078125e-07  # float32 epsilon, as in Kaldi
+
+
+def valid_lengths(lengths: Tensor | None, size: int, batch: int, device: torch.device) -> Tensor:
+    """Turn relative lengths into counts of valid samples.
+
+    Arguments
+    ---------
+    lengths : Tensor or None
+        [B] float, relative to ``size``; None means that nothing is padding.
+    size : int
+        Padded size T.
+    batch : int
+        B.
+    device : torch.device
+        Where the counts go.
+
+    Returns
+    -------
+    Tensor
+        [B] int64 in 1..T.
+
+    Example
+    -------
+    >>> valid_lengths(torch.tensor([0.5, 1.0]), 7, 2, torch.device("cpu"))
+    tensor([4, 7])
+    """
+    if lengths is None:
+        return torch.full((batch,), size, dtype=torch.long, device=device)
+    # Half a sample is added before the cut, since relative float32 lengths times T seldom give whole numbers.
+    counts = (lengths.to(device=device, dtype=torch.float64) * size + 0.5).floor().long()
+    return counts.clamp(1, size)
+
+
+class KaldiFbank(nn.Module):
+    """Log-mel filter banks as Kaldi computes them, without dither or mean normalisation.
+
+    25 ms Povey windows every 10 ms with reflected edges (``snip_edges=False``), DC removal,
+    pre-emphasis 0.97, power spectrum, mel bins from 20 to 7,600 Hz. Equals
+    ``torchaudio.compliance.kaldi.fbank(dither=0, snip_edges=False, high_freq=-400)``
+    for every utterance of a batch, since edges are reflected at each utterance's own end.
+
+    Arguments
+    ---------
+    n_mels : int
+        Number of mel bins.
+
+    Example
+    -------
+    >>> features, n_frames = KaldiFbank()(torch.randn(2, 16000), torch.tensor([1.0, 0.5]))
+    >>> features.shape, n_frames.tolist()
+    (torch.Size([2, 100, 128]), [100, 50])
+    """
+
+    def __init__(self, n_mels: int = 128) -> None:
+        super().__init__()
+        self.n_mels = n_mels
+        banks, _ = get_mel_banks(
+            n_mels, FFT_SIZE, SAMPLE_RATE, LOW_FREQUENCY, HIGH_FREQUENCY, 100.0, -500.0, 1.0
+        )
+        banks = nn.functional.pad(banks, (0, 1))  # the Nyquist bin belongs to no filter
+        window = torch.hann_window(WINDOW, periodic=False).pow(POVEY_EXPONENT)
+        # Constants, not weights: kept out of the state dict.
+        self.register_buffer("banks", banks.T.contiguous(), persistent=False)
+        self.register_buffer("window", window, persistent=False)
+
+    def forward(self, wavs: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Compute the features.
+
+        Arguments
+        ---------
+        wavs : Tensor
+            [B, T] float, 16 kHz, in [-1, 1], zero padded.
+        lengths : Tensor, optional
+            [B] relative to T.
+
+        Returns
+        -------
+        features : Tensor
+            [B, F, n_mels] float32, zero where there is no frame.
+        n_frames : Tensor
+            [B] int64: (samples + 80) // 160.
+        """
+        samples = valid_lengths(lengths, wavs.shape[1], wavs.shape[0], wavs.device)
+        n_frames = (samples + SHIFT // 2) // SHIFT
+        # Logarithms of small powers need float32, whatever precision the towers run in.
+        with torch.autocast(device_type=wavs.device.type, enabled=False):
+            frames = _reflect(wavs.float(), samples, int(n_frames.max())).unfold(1, WINDOW, SHIFT)
+            frames = frames - frames.mean(dim=-1, keepdim=True)
+            previous = torch.cat([frames[..., :1], frames[..., :-1]], dim=-1)
+            frames = (frames - PREEMPHASIS * previous) * self.window
+            spectrum = torch.fft.rfft(frames, n=FFT_SIZE)
+            power = spectrum.real.square() + spectrum.imag.square()
+            features = (power @ self.banks).clamp_min(LOG_FLOOR).log()
+        valid = torch.arange(features.shape[1], device=wavs.device) < n_frames[:, None]
+        return features.masked_fill(~valid[..., None], 0.0), n_frames
+
+
+def _reflect(wavs: Tensor, samples: Tensor, n_frames: int) -> Tensor:
+    """Mirror each utterance at its own two ends, so that frames are centred on their shifts."""
+    before = (WINDOW - SHIFT) // 2
+    size = (n_frames - 1) * SHIFT + WINDOW
+    index = torch.arange(size, device=wavs.device) - before
+    index = torch.where(index < 0, -index - 1, index).expand(len(wavs), size)
+    last = samples[:, None] - 1
+    index = torch.where(index > last, 2 * last + 1 - index, index).clamp_min(0)
+    return wavs.gather(1, index)

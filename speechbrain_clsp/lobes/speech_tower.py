@@ -1,0 +1,75 @@
+"""The speech tower: waveforms to unit vectors.
+
+Authors
+ * The speechbrain-clsp authors 2026
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from speechbrain_clsp.lobes.features import KaldiFbank
+from speechbrain_clsp.lobes.head import ProjectionHead
+from speechbrain_clsp.lobes.pooling import masked_mean, padding_mask
+from speechbrain_clsp.lobes.subsampling import Conv2dSubsampling
+from speechbrain_clsp.lobes.zipformer import Zipformer2
+
+
+class SpeechTower(nn.Module):
+    """Filter banks -> convolutions (50 Hz) -> Zipformer2 (25 Hz) -> masked mean -> head.
+
+    Arguments
+    ---------
+    encoder : Zipformer2
+        The encoder.
+    joint_dim : int
+        Size D of the shared space.
+    n_mels : int
+        Mel bins.
+    frontend_channels : sequence of int
+        Channels of the front end's three convolutions.
+    head_dropout : float
+        Dropout rate of the head, in training only.
+
+    Example
+    -------
+    >>> import torch
+    >>> encoder = Zipformer2([1, 2], [1, 1], [32, 48], [48, 64], [2, 2], [7, 7])
+    >>> tower = SpeechTower(encoder, joint_dim=16, frontend_channels=(2, 4, 8)).eval()
+    >>> tower(torch.randn(2, 16000), torch.tensor([1.0, 0.7])).shape
+    torch.Size([2, 16])
+    """
+
+    def __init__(
+        self,
+        encoder: Zipformer2,
+        joint_dim: int = 512,
+        n_mels: int = 128,
+        frontend_channels: tuple[int, int, int] = (8, 32, 128),
+        head_dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        self.fbank = KaldiFbank(n_mels)
+        self.encoder_embed = Conv2dSubsampling(n_mels, encoder.dims[0], frontend_channels)
+        self.encoder = encoder
+        self.head = ProjectionHead(encoder.output_dim, joint_dim, head_dropout)
+
+    def forward(self, wavs: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Embed speech.
+
+        Arguments
+        ---------
+        wavs : Tensor
+            [B, T] float32, 16 kHz, in [-1, 1], zero padded.
+        lengths : Tensor, optional
+            [B] relative to T; default: no padding.
+
+        Returns
+        -------
+        Tensor
+            [B, D] float32 of unit norm.
+        """
+        features, n_frames = self.fbank(wavs, lengths)
+        frames, counts = self.encoder_embed(features, n_frames)
+        encoded, counts = self.encoder(frames, counts)
+        return self.head(masked_mean(encoded, padding_mask(counts, encoded.shape[1])))

@@ -1,0 +1,84 @@
+"""Eden, the learning-rate schedule of Zipformer.
+
+Authors
+ * The speechbrain-clsp authors 2026
+"""
+
+from __future__ import annotations
+
+from torch.optim import Optimizer
+
+
+class Eden:
+    """Decay by steps and by epochs, after a linear warm-up (arXiv 2310.11230, section 3.5).
+
+    lr = base * ((step / lr_batches)^2 + 1)^-1/4 * ((epoch / lr_epochs)^2 + 1)^-1/4 * warmup,
+    where warmup goes from ``warmup_start`` to 1 over ``warmup_batches`` steps. A function of
+    (step, epoch) only, so there is nothing to save or restore.
+
+    Arguments
+    ---------
+    lr_batches : float
+        Steps after which the decay by steps sets in.
+    lr_epochs : float
+        Epochs after which the decay by epochs sets in.
+    warmup_batches : float
+        Length of the warm-up, in steps.
+    warmup_start : float
+        Its first factor.
+    cooldown : (int, int), optional
+        First and last step of a linear descent to zero at the end of training: (start, end).
+        Not part of Eden as published; short trainings gain much from it.
+
+    Example
+    -------
+    >>> Eden(lr_batches=100, lr_epochs=4, warmup_batches=10)(step=0, epoch=0)
+    0.5
+    """
+
+    def __init__(
+        self,
+        lr_batches: float,
+        lr_epochs: float,
+        warmup_batches: float = 500.0,
+        warmup_start: float = 0.5,
+        cooldown: tuple[int, int] | None = None,
+    ) -> None:
+        self.lr_batches = lr_batches
+        self.lr_epochs = lr_epochs
+        self.warmup_batches = warmup_batches
+        self.warmup_start = warmup_start
+        self.cooldown = cooldown
+
+    def __call__(self, step: int, epoch: int) -> float:
+        """Return the factor on the base learning rate for this step and epoch, both from 0."""
+        factor = ((step / self.lr_batches) ** 2 + 1) ** -0.25
+        factor *= ((epoch / self.lr_epochs) ** 2 + 1) ** -0.25
+        if step < self.warmup_batches:
+            factor *= self.warmup_start + (1 - self.warmup_start) * step / self.warmup_batches
+        if self.cooldown is not None and step > self.cooldown[0]:
+            start, end = self.cooldown
+            factor *= max(0.0, (end - step) / (end - start))
+        return factor
+
+    def set_rate(self, optimizer: Optimizer, step: int, epoch: int) -> float:
+        """Give every parameter group its own base rate times the factor.
+
+        Arguments
+        ---------
+        optimizer : Optimizer
+            The base rates are the ``lr`` that its groups have at the first call; they are kept in
+            the groups, and so in its state dict.
+        step, epoch : int
+            Counted from 0.
+
+        Returns
+        -------
+        float
+            The rate of the first group.
+        """
+        factor = self(step, epoch)
+        for group in optimizer.param_groups:
+            base = group.setdefault("base_lr", group["lr"])
+            group["lr"] = base * factor
+        return optimizer.param_groups[0]["lr"]
