@@ -106,7 +106,7 @@ class ScaledAdam(Optimizer):
         """Compare the norm of the group's gradients with ``clipping_scale`` times its median."""
         if group["clipping_scale"] is None or not params:
             return 1.0
-        norm = torch.stack([_scale_free_norm(p, self.state[p], group) for p in params]).norm()
+        norm = torch.stack([_scale_free_norm(p, self.state[p]) for p in params]).norm()
         period = group["clipping_update_period"]
         # Kept in the group, and so in the state dict, next to the settings.
         step = group.setdefault("clipping_step", 0)
@@ -130,11 +130,9 @@ def _initial_state(p: Tensor, size_update_period: int) -> dict:
     return state
 
 
-def _scale_free_norm(p: Tensor, state: dict, group: dict) -> Tensor:
+def _scale_free_norm(p: Tensor, state: dict) -> Tensor:
     """Norm of the gradient with respect to the tensor divided by its rms."""
-    if p.numel() == 1:
-        return p.grad.norm() * group["scalar_lr_scale"]
-    return p.grad.norm() * state["rms"]
+    return p.grad.norm() * state.get("rms", 1.0)
 
 
 def _update(p: Tensor, grad: Tensor, state: dict, group: dict) -> None:

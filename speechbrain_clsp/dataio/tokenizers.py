@@ -1,0 +1,118 @@
+"""From captions to token ids.
+
+Authors
+ * The speechbrain-clsp authors 2026
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import sentencepiece
+import torch
+from torch import Tensor
+
+PAD = 0
+
+
+class SentencePieceCaptions:
+    """A SentencePiece model over lower-cased captions.
+
+    Arguments
+    ---------
+    path : str or path, optional
+        A trained model; without it, call :meth:`load` before use.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "tokenizer.model"
+    >>> captions = ["A male speaker talks slowly.", "A female speaker whispers softly."]
+    >>> train_sentencepiece(captions, path, vocab_size=40)
+    >>> tokens, mask = SentencePieceCaptions(path)(["A male speaker", "slowly"])
+    >>> tokens.shape == mask.shape, mask.sum(1).tolist() == [(tokens[i] > 0).sum() for i in (0, 1)]
+    (True, True)
+    """
+
+    def __init__(self, path: str | os.PathLike | None = None) -> None:
+        self.processor: sentencepiece.SentencePieceProcessor | None = None
+        if path is not None:
+            self.load(path)
+
+    def load(self, path: str | os.PathLike) -> None:
+        """Read a model file.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is none.
+        ValueError
+            If it is not a SentencePiece model.
+        """
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"No tokenizer at {path}")
+        try:
+            self.processor = sentencepiece.SentencePieceProcessor(model_file=str(path))
+        except RuntimeError as error:
+            raise ValueError(f"{path} is not a SentencePiece model: {error}") from error
+
+    def __call__(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Tokenise.
+
+        Arguments
+        ---------
+        texts : list of str
+            B captions.
+
+        Returns
+        -------
+        tokens : Tensor
+            [B, L] int64, padded with 0.
+        mask : Tensor
+            [B, L] bool, True on tokens.
+
+        Raises
+        ------
+        RuntimeError
+            If no model was loaded.
+        """
+        if self.processor is None:
+            raise RuntimeError("The tokenizer has no model yet: call load(path) first")
+        rows = self.processor.encode([text.lower() for text in texts], add_eos=True)
+        size = max(map(len, rows))
+        tokens = torch.tensor([row + [PAD] * (size - len(row)) for row in rows])
+        return tokens, tokens != PAD
+
+
+def train_sentencepiece(captions: Iterable[str], path: str | os.PathLike, vocab_size: int) -> None:
+    """Train a unigram SentencePiece model and write it to ``path``, whole or not at all.
+
+    Arguments
+    ---------
+    captions : iterable of str
+        Training captions.
+    path : str or path
+        Where the model goes.
+    vocab_size : int
+        Upper bound on the number of tokens; small corpora give fewer.
+    """
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=(caption.lower() for caption in captions),
+        model_writer=model,
+        vocab_size=vocab_size,
+        hard_vocab_limit=False,
+        pad_id=PAD,
+        unk_id=1,
+        bos_id=-1,
+        eos_id=2,
+        num_threads=1,  # more threads give another model in another run
+        minloglevel=2,
+    )
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_bytes(model.getvalue())
+    os.replace(partial, path)
