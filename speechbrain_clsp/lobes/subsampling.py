@@ -44,8 +44,14 @@ class ConvNeXt(nn.Module):
         """Map [B, C, F, N] with [B] valid frames to [B, C, F, N]."""
         # What lies behind an utterance's end must look like the zeros behind the longest one's.
         x = x.masked_fill(padding_mask(counts, x.shape[2])[:, None, :, None], 0.0)
-        hidden = self.activation(self.pointwise_conv1(self.depthwise_conv(x)))
-        return x + self.pointwise_conv2(hidden)
+        hidden = self.activation(_pointwise(self.pointwise_conv1, self.depthwise_conv(x)))
+        return x + _pointwise(self.pointwise_conv2, hidden)
+
+
+def _pointwise(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """Apply a 1 x 1 convolution as the matrix product that it is, which CPUs do much faster."""
+    weight = conv.weight.flatten(1)
+    return nn.functional.linear(x.permute(0, 2, 3, 1), weight, conv.bias).permute(0, 3, 1, 2)
 
 
 class Conv2dSubsampling(nn.Module):
@@ -118,5 +124,6 @@ class Conv2dSubsampling(nn.Module):
                 " needed: leave out clips shorter than 0.1 s"
             )
         counts = (n_frames - 7) // 2
-        x = self.convnext(self.conv(features[:, None]), counts)
+        # Channels last: on CPU the convolutions are several times faster in this layout.
+        x = self.convnext(self.conv(features[..., None].permute(0, 3, 1, 2)), counts)
         return self.out_norm(self.out(x.transpose(1, 2).flatten(2))), counts

@@ -211,8 +211,16 @@ class ConvolutionModule(nn.Module):
         """Map x [B, F, D] with mask [B, F] to [B, F, D]."""
         value, gate = self.in_proj(x).chunk(2, dim=-1)
         x = (value * gate.sigmoid()).masked_fill(mask[..., None], 0.0)
-        x = self.depthwise_conv(x.transpose(1, 2)).transpose(1, 2)
-        return self.out_proj(self.activation(x))
+        return self.out_proj(self.activation(self._convolve(x)))
+
+    def _convolve(self, x: Tensor) -> Tensor:
+        """Convolve over time: a 2-d convolution of height 1 reads [B, F, D] as it lies in memory."""
+        conv = self.depthwise_conv
+        image = x.transpose(1, 2).unsqueeze(2)  # [B, D, 1, F] in channels-last layout
+        image = nn.functional.conv2d(
+            image, conv.weight.unsqueeze(2), conv.bias, padding=(0, conv.padding[0]), groups=x.shape[2]
+        )
+        return image.squeeze(2).transpose(1, 2)
 
 
 class ZipformerLayer(nn.Module):

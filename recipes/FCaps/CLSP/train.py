@@ -1,0 +1,144 @@
+#!/usr/bin/env python3
+"""Recipe for training CLSP, contrastive language-speech models, on FCaps or its synthetic stand-in.
+
+A speech tower and a text tower learn one space for speech and for descriptions of how it is
+spoken. To run it:
+
+> python train.py hparams/mini.yaml --data_folder=/path/to/mini_fcaps
+
+With several processes:
+
+> torchrun --standalone --nproc_per_node=2 train.py hparams/mini.yaml --data_folder=... \
+    --device=cpu --distributed_backend=gloo
+
+Authors
+ * The speechbrain-clsp authors 2026
+"""
+
+import sys
+from itertools import chain
+from pathlib import Path
+
+import speechbrain as sb
+import torch
+from hyperpyyaml import load_hyperpyyaml
+from speechbrain.utils.distributed import run_on_main
+from speechbrain.utils.logger import get_logger
+
+from speechbrain_clsp.brain import ContrastiveBrain, log_chance
+from speechbrain_clsp.dataio.captions import evaluation_captions
+from speechbrain_clsp.dataio.dataset import CaptionedSpeechDataset, Collate
+from speechbrain_clsp.dataio.manifest import Manifest
+from speechbrain_clsp.dataio.sampler import BucketBatchSampler
+from speechbrain_clsp.dataio.tokenizers import train_sentencepiece
+from speechbrain_clsp.evaluation.suite import evaluate, format_table
+from speechbrain_clsp.hub import save_model_folder
+from speechbrain_clsp.nnet.gather import world
+
+logger = get_logger(__name__)
+
+
+def prepare_tokenizer(manifest: str, path: str, vocab_size: int) -> None:
+    """Train a tokenizer on all captions of a manifest, unless there is one already."""
+    if Path(path).is_file():
+        logger.info("Tokenizer found in %s", path)
+        return
+    rows = Manifest(manifest)
+    captions = chain(*rows.column("global_captions"), *rows.column("fine_captions"))
+    train_sentencepiece(captions, path, vocab_size)
+
+
+def dataio_prepare(hparams: dict) -> dict:
+    """Make the datasets and, for each, the arguments of its loader."""
+    collate = Collate(hparams["model"]["tokenizer"])
+    policies = {"train": hparams["captions"], "dev": evaluation_captions, "test": evaluation_captions}
+    data = {}
+    for split, policy in policies.items():
+        manifest = Manifest(hparams[f"{split}_manifest"])
+        dataset = CaptionedSpeechDataset(manifest, policy, seed=hparams["seed"])
+        loader = dict(hparams["dataloader_opts"], collate_fn=collate)
+        if split == "train":
+            loader["batch_sampler"] = BucketBatchSampler(
+                manifest.column("duration"), hparams["batch_size"], seed=hparams["seed"]
+            )
+        else:
+            loader["batch_size"] = hparams["batch_size"]
+        data[split] = (dataset, loader)
+    return data
+
+
+def export_and_report(brain: ContrastiveBrain, hparams: dict, hparams_file: str) -> None:
+    """Write the model folder of the loaded checkpoint, then metrics.json and report.html."""
+    from speechbrain_clsp import CLSP
+
+    output_folder = Path(hparams["output_folder"])
+    save_model_folder(
+        output_folder / "model",
+        Path(hparams["model_definition"]).read_text(encoding="utf-8"),
+        hparams["model"]["modules"],
+        hparams["tokenizer_file"],
+    )
+    clsp = CLSP.from_hparams(output_folder / "model", run_opts={"device": str(brain.device)})
+    metrics = evaluate(
+        clsp,
+        Manifest(hparams["test_manifest"]),
+        hparams["zero_shot_tasks"],
+        output_folder,
+        training_log=hparams["train_log"],
+        model_name=str(output_folder / "model"),
+        seed=hparams["seed"],
+    )
+    print(format_table(metrics))
+    logger.info("Model, metrics.json and report.html are in %s", output_folder)
+
+
+def main() -> None:
+    """Prepare the data, train, and evaluate the epoch that was best on dev."""
+    hparams_file, run_opts, overrides = sb.parse_arguments(sys.argv[1:])
+    sb.utils.distributed.ddp_init_group(run_opts)
+    with open(hparams_file, encoding="utf-8") as fin:
+        hparams = load_hyperpyyaml(fin, overrides)
+    sb.create_experiment_directory(
+        experiment_directory=hparams["output_folder"],
+        hyperparams_to_save=hparams_file,
+        overrides=overrides,
+    )
+    torch.set_num_threads(hparams["num_threads"])
+
+    # SpeechBrain's convention: prepare scripts lie beside the recipe and are imported by name.
+    from mini_fcaps_prepare import prepare_mini_fcaps
+
+    run_on_main(
+        prepare_mini_fcaps,
+        kwargs={"data_folder": hparams["data_folder"], "skip_prep": hparams["skip_prep"]},
+    )
+    run_on_main(
+        prepare_tokenizer,
+        args=[hparams["train_manifest"], hparams["tokenizer_file"], hparams["vocab_size"]],
+    )
+    hparams["model"]["tokenizer"].load(hparams["tokenizer_file"])
+    data = dataio_prepare(hparams)
+
+    brain = ContrastiveBrain(
+        modules=hparams["model"]["modules"],
+        opt_class=hparams["opt_class"],
+        hparams=hparams,
+        run_opts=run_opts,
+        checkpointer=hparams["checkpointer"],
+    )
+    log_chance(hparams["batch_size"] * world()[1], n_texts=2, logger=logger)
+    brain.fit(
+        hparams["epoch_counter"],
+        data["train"][0],
+        data["dev"][0],
+        train_loader_kwargs=data["train"][1],
+        valid_loader_kwargs=data["dev"][1],
+    )
+    brain.evaluate(
+        data["test"][0], max_key=hparams["ckpt_metric"], test_loader_kwargs=data["test"][1]
+    )
+    run_on_main(export_and_report, args=[brain, hparams, hparams_file])
+
+
+if __name__ == "__main__":
+    main()
