@@ -63,7 +63,9 @@ class TwoCaptions:
         return generator.sample(pool, 2) if len(pool) > 1 else [pool[0], pool[0]]
 
 
-def evaluation_captions(row: Mapping[str, Any], generator: random.Random | None = None) -> list[str]:
+def evaluation_captions(
+    row: Mapping[str, Any], generator: random.Random | None = None
+) -> list[str]:
     """Return a clip's first global and last fine caption, as in the published evaluation.
 
     Arguments

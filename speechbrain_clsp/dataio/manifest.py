@@ -44,7 +44,9 @@ SCHEMA = pa.schema(
 _LIST_COLUMNS = ("intrinsic_tags", "situational_tags", "global_captions", "fine_captions")
 
 
-def write_manifest(path: str | os.PathLike, rows: Iterable[Mapping[str, Any]], batch_rows: int = 4096) -> int:
+def write_manifest(
+    path: str | os.PathLike, rows: Iterable[Mapping[str, Any]], batch_rows: int = 4096
+) -> int:
     """Write rows to ``path``; the file appears whole or not at all.
 
     Arguments

@@ -74,7 +74,8 @@ class Downsample(nn.Module):
         batch, size, dim = x.shape
         groups = -(-size // self.factor)
         index = torch.arange(groups * self.factor, device=x.device)
-        index = torch.minimum(index, counts[:, None] - 1)  # each utterance repeats its own last frame
+        # Each utterance repeats its own last frame, wherever the batch ends.
+        index = torch.minimum(index, counts[:, None] - 1)
         x = x.gather(1, index[..., None].expand(-1, -1, dim))
         weights = self.bias.softmax(0).to(x.dtype)
         return torch.einsum("bgfd,f->bgd", x.view(batch, groups, self.factor, dim), weights)

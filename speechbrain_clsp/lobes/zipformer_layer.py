@@ -120,7 +120,9 @@ def _offset_to_key(by_offset: Tensor) -> Tensor:
     by_offset = by_offset.contiguous()
     # A step down one row is a step of one offset to the left.
     strides = (heads * size * width, size * width, width - 1, 1)
-    return by_offset.as_strided((batch, heads, size, size), strides, by_offset.storage_offset() + size - 1)
+    return by_offset.as_strided(
+        (batch, heads, size, size), strides, by_offset.storage_offset() + size - 1
+    )
 
 
 class SelfAttention(nn.Module):
@@ -218,7 +220,11 @@ class ConvolutionModule(nn.Module):
         conv = self.depthwise_conv
         image = x.transpose(1, 2).unsqueeze(2)  # [B, D, 1, F] in channels-last layout
         image = nn.functional.conv2d(
-            image, conv.weight.unsqueeze(2), conv.bias, padding=(0, conv.padding[0]), groups=x.shape[2]
+            image,
+            conv.weight.unsqueeze(2),
+            conv.bias,
+            padding=(0, conv.padding[0]),
+            groups=x.shape[2],
         )
         return image.squeeze(2).transpose(1, 2)
 

@@ -24,6 +24,8 @@ import torch
 from hyperpyyaml import load_hyperpyyaml
 from speechbrain.utils.distributed import run_on_main
 from speechbrain.utils.logger import get_logger
+from speechbrain_clsp.evaluation.suite import evaluate, format_table
+from speechbrain_clsp.hub import save_model_folder
 
 from speechbrain_clsp.brain import ContrastiveBrain, log_chance
 from speechbrain_clsp.dataio.captions import evaluation_captions
@@ -31,8 +33,6 @@ from speechbrain_clsp.dataio.dataset import CaptionedSpeechDataset, Collate
 from speechbrain_clsp.dataio.manifest import Manifest
 from speechbrain_clsp.dataio.sampler import BucketBatchSampler
 from speechbrain_clsp.dataio.tokenizers import train_sentencepiece
-from speechbrain_clsp.evaluation.suite import evaluate, format_table
-from speechbrain_clsp.hub import save_model_folder
 from speechbrain_clsp.nnet.gather import world
 
 logger = get_logger(__name__)
@@ -51,7 +51,11 @@ def prepare_tokenizer(manifest: str, path: str, vocab_size: int) -> None:
 def dataio_prepare(hparams: dict) -> dict:
     """Make the datasets and, for each, the arguments of its loader."""
     collate = Collate(hparams["model"]["tokenizer"])
-    policies = {"train": hparams["captions"], "dev": evaluation_captions, "test": evaluation_captions}
+    policies = {
+        "train": hparams["captions"],
+        "dev": evaluation_captions,
+        "test": evaluation_captions,
+    }
     data = {}
     for split, policy in policies.items():
         manifest = Manifest(hparams[f"{split}_manifest"])
