@@ -1,0 +1,1 @@
+../mini_fcaps_prepare.py

@@ -1,0 +1,1 @@
+"""MiniFCaps: synthetic speech whose style is known exactly, with captions that are true."""

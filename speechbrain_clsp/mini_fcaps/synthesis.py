@@ -1,0 +1,126 @@
+"""Speech from libespeak-ng, which the espeakng-loader wheel carries.
+
+Authors
+ * The speechbrain-clsp authors 2026
+"""
+
+from __future__ import annotations
+
+import ctypes
+
+import numpy as np
+from scipy.signal import resample_poly
+
+SAMPLE_RATE = 16000  # Hz, of what is returned
+_SYNCHRONOUS = 2  # AUDIO_OUTPUT_SYNCHRONOUS
+_UTF8 = 1  # espeakCHARS_UTF8
+_RATE, _PITCH, _RANGE = 1, 3, 4  # espeak_PARAMETER
+_PHONEMES_IPA = 2
+_SILENCE = 2e-3  # amplitudes below this are trimmed from both ends
+
+_CALLBACK = ctypes.CFUNCTYPE(
+    ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p
+)
+
+
+class Synthesizer:
+    """One libespeak-ng; a process can hold no second one.
+
+    Raises
+    ------
+    ImportError
+        If the extra ``mini`` is not installed.
+
+    Example
+    -------
+    >>> wav = shared_synthesizer().speak("Good morning.", voice="en-us+m3")
+    >>> wav.dtype, 0.3 < len(wav) / SAMPLE_RATE < 1.5
+    (dtype('float32'), True)
+    """
+
+    def __init__(self) -> None:
+        try:
+            import espeakng_loader
+        except ImportError as error:
+            raise ImportError(
+                "MiniFCaps needs libespeak-ng: pip install 'speechbrain-clsp[mini]'"
+            ) from error
+        self._library = ctypes.cdll.LoadLibrary(espeakng_loader.get_library_path())
+        data = espeakng_loader.get_data_path().encode()
+        self.rate = self._library.espeak_Initialize(_SYNCHRONOUS, 0, data, 0)
+        if self.rate <= 0:
+            raise RuntimeError("libespeak-ng did not start: its voice data was not found")
+        self._library.espeak_TextToPhonemes.restype = ctypes.c_char_p
+        self._samples: list[np.ndarray] = []
+        self._callback = _CALLBACK(self._collect)  # kept: the library holds only its address
+        self._library.espeak_SetSynthCallback(self._callback)
+
+    def _collect(self, samples, count: int, events) -> int:
+        if samples and count > 0:
+            self._samples.append(np.ctypeslib.as_array(samples, (count,)).copy())
+        return 0
+
+    def speak(
+        self, text: str, voice: str, rate: int = 170, pitch: int = 50, pitch_range: int = 50
+    ) -> np.ndarray:
+        """Synthesise.
+
+        Arguments
+        ---------
+        text : str
+            What to say.
+        voice : str
+            espeak voice and variant, as ``en-us+f2``.
+        rate : int
+            Words per minute, 80 to 450.
+        pitch, pitch_range : int
+            0 to 99; a range of 0 is a monotone.
+
+        Returns
+        -------
+        numpy.ndarray
+            [T] float32 at 16 kHz, silence trimmed from both ends.
+
+        Raises
+        ------
+        ValueError
+            If there is no such voice, or nothing was said.
+        """
+        self._select(voice)
+        for parameter, value in ((_RATE, rate), (_PITCH, pitch), (_RANGE, pitch_range)):
+            self._library.espeak_SetParameter(parameter, int(value), 0)
+        self._samples = []
+        data = text.encode()
+        self._library.espeak_Synth(data, len(data) + 1, 0, 1, 0, _UTF8, None, None)
+        self._library.espeak_Synchronize()
+        wav = np.concatenate([np.zeros(0, np.int16), *self._samples]).astype(np.float32) / 32768
+        loud = np.flatnonzero(np.abs(wav) > _SILENCE)
+        if len(loud) == 0:
+            raise ValueError(f"Nothing was said for {text!r}")
+        wav = wav[loud[0] : loud[-1] + 1]
+        return resample_poly(wav, SAMPLE_RATE, self.rate).astype(np.float32)
+
+    def phonemes(self, text: str, voice: str) -> str:
+        """Return the phonemes of a text in IPA, words separated by spaces."""
+        self._select(voice)
+        pointer = ctypes.c_char_p(text.encode())
+        parts = []
+        while pointer.value:
+            part = self._library.espeak_TextToPhonemes(ctypes.byref(pointer), _UTF8, _PHONEMES_IPA)
+            parts.append(part.decode())
+        return " ".join(parts)
+
+    def _select(self, voice: str) -> None:
+        if self._library.espeak_SetVoiceByName(voice.encode()) != 0:
+            raise ValueError(f"libespeak-ng has no voice {voice!r}")
+
+
+_shared: Synthesizer | None = None
+
+
+def shared_synthesizer() -> Synthesizer:
+    """Return this process's synthesizer, made at the first call."""
+    global _shared
+    if _shared is None:
+        _shared = Synthesizer()
+    return _shared
