@@ -1,0 +1,155 @@
+"""The command ``clsp``: scores, embeddings and classes from the shell.
+
+Authors
+ * The speechbrain-clsp authors 2026
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+
+DEFAULT_MODEL = "results/mini/model"
+USER_ERROR = 2
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command.
+
+    Arguments
+    ---------
+    arguments : list of str, optional
+        What follows ``clsp``; default: the command line.
+
+    Returns
+    -------
+    int
+        0, or 2 after a mistake of the user's, which is told in one line on stderr.
+    """
+    options = parser().parse_args(arguments)
+    logging.disable(logging.WARNING)  # SpeechBrain tells of every file it loads
+    try:
+        options.run(options)
+    except (OSError, ValueError, TypeError) as error:
+        print(f"clsp: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return USER_ERROR
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command's parser."""
+    top = argparse.ArgumentParser(
+        prog="clsp",
+        description="Compare speech with descriptions of how it is spoken.",
+        epilog='example: clsp score a.wav "A man whispers." "A woman speaks quickly."',
+    )
+    commands = top.add_subparsers(required=True, metavar="{score,embed,classify}")
+    score = _command(
+        commands,
+        run_score,
+        "score",
+        "similarity of a recording with captions, in [-1, 1], in the order given",
+        'clsp score a.wav "A man whispers." "A woman speaks quickly."',
+    )
+    score.add_argument("audio")
+    score.add_argument("captions", nargs="+")
+    embed = _command(
+        commands,
+        run_embed,
+        "embed",
+        "embeddings of recordings, as an .npz file with the arrays paths and embeddings",
+        "clsp embed *.wav --output x.npz",
+    )
+    embed.add_argument("audio", nargs="+")
+    embed.add_argument("--output", required=True, help="the .npz file to write")
+    classify = _command(
+        commands,
+        run_classify,
+        "classify",
+        "the prompt that describes a recording best, with probabilities",
+        'clsp classify a.wav --prompts "A male speaker." "A female speaker."',
+    )
+    classify.add_argument("audio")
+    classify.add_argument(
+        "--prompts", nargs="+", required=True, help="the classes, or one .json file {label: prompt}"
+    )
+    return top
+
+
+def _command(commands, run, name: str, description: str, example: str):
+    command = commands.add_parser(
+        name, help=description, description=description.capitalize(), epilog=f"example: {example}"
+    )
+    command.set_defaults(run=run)
+    command.add_argument(
+        "--model",
+        help=f"model folder or Hub repository; default: $CLSP_MODEL, else {DEFAULT_MODEL}",
+    )
+    command.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...; default: cpu")
+    command.add_argument("--json", action="store_true", help="print JSON")
+    return command
+
+
+def run_score(options: argparse.Namespace) -> None:
+    """Print a recording's similarity with captions."""
+    scores = load_model(options).score_file(options.audio, options.captions).tolist()
+    if options.json:
+        print(json.dumps(dict(zip(options.captions, scores))))
+        return
+    for caption, score in zip(options.captions, scores):
+        print(f"{score:+.3f}  {caption}")
+
+
+def run_embed(options: argparse.Namespace) -> None:
+    """Write embeddings of recordings."""
+    import numpy as np
+
+    output = Path(options.output)
+    if output.suffix != ".npz":
+        raise ValueError(f"--output {output}: the name must end in .npz")
+    embeddings = load_model(options).encode_files(options.audio, progress=sys.stderr.isatty())
+    partial = output.with_suffix(".partial")
+    with open(partial, "wb") as file:
+        np.savez(file, paths=np.array(options.audio), embeddings=embeddings.numpy())
+    os.replace(partial, output)
+    summary = {"output": str(output), "files": len(embeddings), "dim": embeddings.shape[1]}
+    text = "{files} embeddings of size {dim} written to {output}".format(**summary)
+    print(json.dumps(summary) if options.json else text)
+
+
+def run_classify(options: argparse.Namespace) -> None:
+    """Print which prompt describes a recording best."""
+    prompts = options.prompts
+    if len(prompts) == 1 and prompts[0].endswith(".json"):
+        prompts = json.loads(Path(prompts[0]).read_text(encoding="utf-8"))
+    labels = list(prompts)
+    log_posteriors, _, _, (best,) = load_model(options).classify_file(options.audio, prompts)
+    probabilities = dict(zip(labels, log_posteriors[0].exp().tolist()))
+    if options.json:
+        print(json.dumps({"label": best, "probabilities": probabilities}))
+        return
+    for label, probability in sorted(probabilities.items(), key=lambda item: -item[1]):
+        print(f"{probability:.3f}  {label}")
+
+
+def load_model(options: argparse.Namespace):
+    """Load the model that the options, the environment or the working directory name."""
+    source = options.model or os.environ.get("CLSP_MODEL")
+    if source is None:
+        if not Path(DEFAULT_MODEL).is_dir():
+            raise ValueError(
+                f"no model: give --model FOLDER, set CLSP_MODEL, or run `make demo` to train"
+                f" {DEFAULT_MODEL}"
+            )
+        source = DEFAULT_MODEL
+    from speechbrain_clsp import CLSP
+
+    return CLSP.from_hparams(source, run_opts={"device": options.device})
+
+
+if __name__ == "__main__":
+    sys.exit(main())
