@@ -181,6 +181,7 @@ def save_model_folder(
     (partial / HYPERPARAMS).write_text(definition, encoding="utf-8")
     weights = {key: value.detach().cpu().contiguous() for key, value in state_of(modules).items()}
     save_file(weights, partial / WEIGHTS)
+    (partial / WEIGHTS).chmod(0o644)  # safetensors makes it readable by its owner alone
     shutil.copyfile(tokenizer_file, partial / TOKENIZER)
     if folder.exists():
         old = folder.with_name(f".{folder.name}.old")

@@ -1,0 +1,189 @@
+"""Manifests, caption policies, the sampler and batches."""
+
+import random
+from collections import Counter
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small import CAPTIONS, tone, write
+
+from speechbrain_clsp.dataio.captions import TwoCaptions, evaluation_captions
+from speechbrain_clsp.dataio.dataset import CaptionedSpeechDataset, Collate
+from speechbrain_clsp.dataio.manifest import Manifest, write_manifest
+from speechbrain_clsp.dataio.sampler import BucketBatchSampler
+from speechbrain_clsp.dataio.tokenizers import SentencePieceCaptions, train_sentencepiece
+
+ROW = {
+    "id": "a",
+    "audio": "a.wav",
+    "duration": 1.5,
+    "gender": "female",
+    "labels": {"loudness": "quiet"},
+    "global_captions": ["G1", "G2"],
+    "fine_captions": ["F1", "F2", "F3"],
+}
+
+
+def test_a_manifest_gives_back_what_was_written(tmp_path):
+    """If this fails, labels or captions are lost or shifted between rows."""
+    rows = [{**ROW, "id": f"clip{i}", "duration": float(i + 1)} for i in range(10)]
+    assert write_manifest(tmp_path / "a.arrow", iter(rows), batch_rows=3) == 10
+    manifest = Manifest(tmp_path / "a.arrow")
+    for i, row in enumerate(manifest):
+        assert {key: row[key] for key in ROW if key != "audio"} == {
+            key: value for key, value in rows[i].items() if key != "audio"
+        }
+        assert row["audio"] == str(tmp_path / "a.wav")
+        assert row["accent"] is None and row["intrinsic_tags"] == []
+    assert manifest[-1]["id"] == "clip9"
+    assert Manifest(tmp_path / "a.arrow", data_root="/data")[0]["audio"] == "/data/a.wav"
+    with pytest.raises(IndexError):
+        manifest[10]
+
+
+@pytest.mark.parametrize(
+    "rows, pattern",
+    [
+        ([{**ROW, "duration": None}], r"row 1 \(id 'a'\).*duration"),
+        ([ROW, {**ROW, "colour": 1, "id": "b"}], r"row 2 \(id 'b'\).*colour"),
+        ([ROW, ROW], "twice"),
+    ],
+)
+def test_bad_rows_are_named_and_leave_no_manifest(tmp_path, rows, pattern):
+    """If this fails, a bad row makes a manifest that breaks an hour into training."""
+    with pytest.raises(ValueError, match=pattern):
+        write_manifest(tmp_path / "a.arrow", rows)
+    assert not (tmp_path / "a.arrow").exists()
+
+
+def test_a_damaged_manifest_is_refused(tmp_path):
+    """If this fails, a half copied manifest trains on half the data."""
+    write_manifest(tmp_path / "a.arrow", [{**ROW, "id": str(i)} for i in range(50)])
+    (tmp_path / "b.arrow").write_bytes((tmp_path / "a.arrow").read_bytes()[:-200])
+    with pytest.raises(ValueError, match="cut off"):
+        Manifest(tmp_path / "b.arrow")
+    with pytest.raises(FileNotFoundError, match="prepare"):
+        Manifest(tmp_path / "c.arrow")
+
+
+def test_two_captions_follow_their_probability():
+    """If this fails, the mix of global and fine texts is not the one asked for."""
+    generator = random.Random(0)
+    drawn = [TwoCaptions(0.3)(ROW, generator) for _ in range(4000)]
+    share = sum(first.startswith("G") for first, _ in drawn) / len(drawn)
+    assert abs(share - 0.3) < 0.03
+    assert all(second.startswith("F") and first != second for first, second in drawn)
+    assert len(Counter(map(tuple, drawn))) == 2 * 3 + 3 * 2
+
+
+def test_clips_with_few_captions_are_served_or_refused():
+    """If this fails, a clip with a single caption stops an epoch, or a clip without any trains."""
+    policy, generator = TwoCaptions(1.0), random.Random(0)
+    assert policy({**ROW, "global_captions": [], "fine_captions": ["F"]}, generator) == ["F", "F"]
+    assert policy({**ROW, "global_captions": ["G"], "fine_captions": []}, generator) == ["G", "G"]
+    for broken in ({**ROW, "global_captions": [], "fine_captions": []},):
+        with pytest.raises(ValueError, match="'a'"):
+            policy(broken, generator)
+        with pytest.raises(ValueError, match="'a'"):
+            evaluation_captions(broken)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    durations=st.lists(st.floats(0.1, 30.0), min_size=8, max_size=200),
+    batch_size=st.integers(1, 4),
+    seed=st.integers(0, 3),
+    epoch=st.integers(0, 5),
+)
+def test_every_epoch_has_full_batches_without_repeats(durations, batch_size, seed, epoch):
+    """If this fails, a clip is its own negative, or ranks disagree on the number of steps."""
+    sampler = BucketBatchSampler(durations, batch_size, seed=seed, window=3)
+    sampler.set_epoch(epoch)
+    batches = list(sampler)
+    assert batches == list(sampler)
+    assert len(batches) == len(sampler) == len(durations) // batch_size
+    assert all(len(batch) == batch_size for batch in batches)
+    clips = [index for batch in batches for _, index in batch]
+    assert len(set(clips)) == len(clips)
+    assert {key for batch in batches for key, _ in batch} == {epoch}
+
+
+def test_ranks_share_a_global_batch(monkeypatch):
+    """If this fails, two GPUs see the same clips, or batches of unlike length wait for each other."""
+    durations = torch.rand(101, generator=torch.Generator().manual_seed(1)).tolist()
+    shares = []
+    for rank in range(4):
+        monkeypatch.setattr("speechbrain_clsp.dataio.sampler.world", lambda rank=rank: (rank, 4))
+        shares.append(list(BucketBatchSampler(durations, 5, window=2)))
+    monkeypatch.setattr("speechbrain_clsp.dataio.sampler.world", lambda: (0, 1))
+    whole = list(BucketBatchSampler(durations, 20, window=2))
+    assert [len(share) for share in shares] == [5] * 4
+    for step, batch in enumerate(whole):
+        assert sorted(batch) == sorted(key for share in shares for key in share[step])
+
+
+def test_batches_hold_clips_of_similar_length():
+    """If this fails, most of a batch is padding."""
+    durations = torch.rand(640, generator=torch.Generator().manual_seed(2)) * 9 + 1
+
+    def waste(batches) -> float:
+        padded = sum(len(b) * max(durations[i] for _, i in b) for b in batches)
+        return 1 - sum(durations[i] for b in batches for _, i in b) / padded
+
+    assert waste(list(BucketBatchSampler(durations.tolist(), 8, window=16))) < 0.05
+    assert waste(list(BucketBatchSampler(durations.tolist(), 8, window=1))) > 0.2
+
+
+def test_too_few_clips_are_refused():
+    """If this fails, training runs epochs of no step."""
+    with pytest.raises(ValueError, match="lower batch_size"):
+        BucketBatchSampler([1.0, 2.0], batch_size=3)
+
+
+def test_a_batch_keeps_clips_and_texts_together(tmp_path):
+    """If this fails, texts are paired with other clips' speech."""
+    rows = []
+    for i, caption in enumerate(CAPTIONS):
+        write(tmp_path / f"{i}.wav", tone(0.5 + 0.3 * i))
+        captions = {"global_captions": [f"{caption} Global."], "fine_captions": [caption]}
+        rows.append({**ROW, "id": str(i), "audio": f"{i}.wav", **captions})
+    write_manifest(tmp_path / "a.arrow", rows)
+    train_sentencepiece(CAPTIONS, tmp_path / "t.model", vocab_size=60)
+    tokenizer = SentencePieceCaptions(tmp_path / "t.model")
+    dataset = CaptionedSpeechDataset(Manifest(tmp_path / "a.arrow"), evaluation_captions)
+    batch = Collate(tokenizer)([dataset[(3, i)] for i in range(3)]).to("cpu")
+    assert batch.ids == ["0", "1", "2"]
+    assert (batch.lengths * batch.wavs.shape[1]).round().tolist() == [8000, 12800, 17600]
+    tokens, mask = tokenizer([f"{c} Global." for c in CAPTIONS] + CAPTIONS)
+    assert torch.equal(batch.tokens, tokens) and torch.equal(batch.mask, mask)
+
+
+def test_texts_depend_on_seed_epoch_and_id_only(tmp_path):
+    """If this fails, a resumed or a parallel run sees other texts."""
+    write(tmp_path / "a.wav", tone())
+    write_manifest(tmp_path / "a.arrow", [ROW])
+    manifest = Manifest(tmp_path / "a.arrow")
+    drawn = [
+        CaptionedSpeechDataset(manifest, TwoCaptions(), seed=1)[(e, 0)]["texts"] for e in range(30)
+    ]
+    again = CaptionedSpeechDataset(manifest, TwoCaptions(), seed=1)
+    assert [again[(e, 0)]["texts"] for e in reversed(range(30))] == drawn[::-1]
+    assert len(set(map(tuple, drawn))) > 5
+
+
+def test_tokenizer_pads_and_names_a_missing_model(tmp_path):
+    """If this fails, padding is read as text, or a missing file ends in a riddle."""
+    train_sentencepiece(CAPTIONS, tmp_path / "t.model", vocab_size=60)
+    tokenizer = SentencePieceCaptions(tmp_path / "t.model")
+    tokens, mask = tokenizer([CAPTIONS[0], "Slowly"])
+    alone, _ = tokenizer(["slowly"])
+    assert torch.equal(tokens[1][mask[1]], alone[0])
+    with pytest.raises(FileNotFoundError, match="absent.model"):
+        SentencePieceCaptions(tmp_path / "absent.model")
+    with pytest.raises(RuntimeError, match="load"):
+        SentencePieceCaptions()(["a"])
+    (tmp_path / "bad.model").write_text("nonsense")
+    with pytest.raises(ValueError, match="bad.model"):
+        SentencePieceCaptions(tmp_path / "bad.model")
