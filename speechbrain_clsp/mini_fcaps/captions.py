@@ -52,7 +52,7 @@ OVERALL_CHANGE = {
 PLACE = {
     "early": ("early on", "soon after the start", "after the first part"),
     "middle": ("half-way through", "in the middle", "midway"),
-    "late": ("near the end", "towards the end", "in the last part"),
+    "late": ("near the end", "towards the end", "in the final part"),
 }
 
 STEADY = ("throughout", "from start to finish", "all the way")

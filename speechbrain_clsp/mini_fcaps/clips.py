@@ -20,22 +20,35 @@ from speechbrain_clsp.mini_fcaps.sentences import draw_sentence
 from speechbrain_clsp.mini_fcaps.style import (
     ACCENTS,
     LEVEL_DBFS,
-    PITCH_SETTING,
-    RANGE_COMPENSATION,
-    RANGE_SETTING,
-    VARIANTS,
+    PITCH_HERTZ,
+    SPREAD_SEMITONES,
     WORDS_PER_MINUTE,
     Style,
     draw_style,
 )
 from speechbrain_clsp.mini_fcaps.synthesis import SAMPLE_RATE, shared_synthesizer
+from speechbrain_clsp.mini_fcaps.voices import VOICES, Voice
+
+# Shares of the kinds of voice. Whisper and croak have fewer signatures, so fewer are held out.
+TRAIN_KINDS = {"male": 0.38, "female": 0.38, "whisper": 0.14, "croak": 0.10}
+HELD_OUT_KINDS = {"male": 0.455, "female": 0.455, "whisper": 0.045, "croak": 0.045}
+MAX_HELD_OUT = 1000  # dev and test clips; more would leave training few signatures
 
 GAP_SECONDS = 0.06  # between parts that follow each other
 PAUSE_SECONDS = (0.45, 0.65)
-# Where a boundary lies, as a share of the speaking time; what lies between bands is redrawn.
-PLACES = {"early": (0.0, 0.40), "middle": (0.45, 0.56), "late": (0.62, 1.0)}
-PITCH_TAG = "{}-pitched"
-RATE_TAG = "{} speed"
+# Where a boundary lies, as a share of the speaking time; sentences with others are redrawn.
+PLACES = {"early": (0.0, 0.36), "middle": (0.44, 0.56), "late": (0.64, 1.0)}
+SPEAKING_SECONDS = (1.7, 4.8)
+MIN_SECONDS_BESIDE_CHANGE = 0.5
+SECONDS_PER_CHARACTER = 8.8  # at one word per minute; measured
+CHANGE_LABELS = {
+    ("rate", True): "faster",
+    ("rate", False): "slower",
+    ("pitch", True): "rising pitch",
+    ("pitch", False): "falling pitch",
+    ("loudness", True): "louder",
+    ("loudness", False): "softer",
+}
 
 
 @dataclass(frozen=True)
@@ -109,21 +122,30 @@ def plan_clips(sizes: dict[str, int], seed: int) -> list[Clip]:
     list of Clip
         The clips, split by split.
 
+    Raises
+    ------
+    ValueError
+        If dev and test are so large that training would lack signatures.
+
     Example
     -------
     >>> clips = plan_clips({"test": 3, "dev": 2, "train": 5}, seed=0)
     >>> [clip.id for clip in clips[:4]]
     ['test_00000', 'test_00001', 'test_00002', 'dev_00000']
     """
+    if sizes["test"] + sizes["dev"] > MAX_HELD_OUT:
+        raise ValueError(f"n_dev + n_test may be {MAX_HELD_OUT} at most: each clip has a signature")
     generator = random.Random(seed)
     held_out: set[tuple] = set()
     sentences: set[tuple] = set()
     clips = []
     for split in ("test", "dev", "train"):
+        kinds = TRAIN_KINDS if split == "train" else HELD_OUT_KINDS
         for number in range(sizes[split]):
-            style = draw_style(generator)
+            kind = generator.choices(list(kinds), list(kinds.values()))[0]
+            style = draw_style(kind, generator)
             while style.signature in held_out:
-                style = draw_style(generator)
+                style = draw_style(kind, generator)
             if split != "train":
                 held_out.add(style.signature)
             clips.append(_plan_clip(f"{split}_{number:05d}", split, style, generator, sentences))
@@ -131,66 +153,82 @@ def plan_clips(sizes: dict[str, int], seed: int) -> list[Clip]:
 
 
 def _plan_clip(name: str, split: str, style: Style, generator, sentences: set) -> Clip:
-    """Draw sentences until the boundaries of change and pause lie clearly in one place."""
+    """Draw sentences until the boundaries of change and pause lie where they should."""
+    place = generator.choice(list(PLACES)) if style.change else None
+    pause_place = generator.choice(list(PLACES)) if style.pause else None
     while True:
         sentence = draw_sentence(generator)
-        if sentence in sentences:
-            continue
         boundary = generator.choice((1, 2)) if style.change else None
         pause = generator.choice((1, 2)) if style.pause else None
-        seconds = [
-            len(text) / WORDS_PER_MINUTE[_rate(style, i, boundary)][0]
-            for i, text in enumerate(sentence)
-        ]
-        place, pause_place = (_place(seconds, where) for where in (boundary, pause))
-        if "between" not in (place, pause_place):
+        seconds = _seconds(style, sentence, boundary)
+        if (
+            sentence not in sentences
+            and SPEAKING_SECONDS[0] < sum(seconds) < SPEAKING_SECONDS[1]
+            and _is_change_heard(seconds, boundary)
+            and _lies_in(seconds, boundary, place)
+            and _lies_in(seconds, pause, pause_place)
+        ):
             break
     sentences.add(sentence)
-    variant = generator.choice(VARIANTS[style.kind])
-    parts = _parts(style, sentence, boundary, pause, generator)
-    return Clip(name, split, style, f"{ACCENTS[style.accent]}+{variant}", parts, place, pause_place)
+    voice = generator.choice(VOICES[style.kind])
+    parts = _parts(style, voice, sentence, boundary, pause, generator)
+    voice_name = f"{ACCENTS[style.accent]}+{voice.variant}"
+    return Clip(name, split, style, voice_name, parts, place, pause_place)
 
 
-def _rate(style: Style, index: int, boundary: int | None) -> str:
-    return style.level("rate", boundary is not None and index >= boundary)
+def _seconds(style: Style, sentence: tuple[str, ...], boundary: int | None) -> list[float]:
+    """Estimate how long each phrase takes."""
+    seconds = []
+    for index, text in enumerate(sentence):
+        rate = style.level("rate", boundary is not None and index >= boundary)
+        seconds.append(SECONDS_PER_CHARACTER * len(text) / WORDS_PER_MINUTE[rate][0])
+    return seconds
 
 
-def _place(seconds: list[float], boundary: int | None) -> str | None:
+def _is_change_heard(seconds: list[float], boundary: int | None) -> bool:
     if boundary is None:
-        return None
-    share = sum(seconds[:boundary]) / sum(seconds)
-    for place, (low, high) in PLACES.items():
-        if low <= share <= high:
-            return place
-    return "between"
+        return True
+    return min(sum(seconds[:boundary]), sum(seconds[boundary:])) > MIN_SECONDS_BESIDE_CHANGE
 
 
-def _parts(style: Style, sentence, boundary, pause, generator) -> tuple[Part, ...]:
-    """Join texts up to each boundary, and draw the settings of each part."""
+def _lies_in(seconds: list[float], boundary: int | None, place: str | None) -> bool:
+    if boundary is None:
+        return True
+    low, high = PLACES[place]
+    return low <= sum(seconds[:boundary]) / sum(seconds) <= high
+
+
+def _parts(style: Style, voice: Voice, sentence, boundary, pause, generator) -> tuple[Part, ...]:
+    """Join phrases up to each boundary, and draw the settings of each part."""
     cuts = sorted({cut for cut in (boundary, pause) if cut}) + [len(sentence)]
-    settings = {after: _settings(style, after, generator) for after in (False, True)}
+    settings = {after: _settings(style, voice, after, generator) for after in (False, True)}
     silence = generator.uniform(*PAUSE_SECONDS)
     parts, start = [], 0
     for end in cuts:
+        is_last = end == len(sentence)
         text = " ".join(sentence[start:end])
-        after = GAP_SECONDS if end != pause else silence
+        if is_last and style.ending is not None:
+            text += {"rising": "?", "falling": "."}[style.ending]
+        after = 0.0 if is_last else silence if end == pause else GAP_SECONDS
         is_changed = boundary is not None and start >= boundary
-        parts.append(
-            Part(text, **settings[is_changed], silence=after if end < len(sentence) else 0.0)
-        )
+        parts.append(Part(text, **settings[is_changed], silence=after))
         start = end
     return tuple(parts)
 
 
-def _settings(style: Style, after_change: bool, generator: random.Random) -> dict[str, Any]:
+def _settings(
+    style: Style, voice: Voice, after_change: bool, generator: random.Random
+) -> dict[str, Any]:
     """Draw espeak's settings within the bands of the style's levels."""
-    expressiveness = style.expressiveness or "natural"
-    pitch = style.level("pitch", after_change) or "medium"
-    setting = generator.randint(*PITCH_SETTING[pitch]) + RANGE_COMPENSATION[expressiveness]
+    # Without a level to keep to, a middling one: a croak sounds least like a clear voice there.
+    bands = PITCH_HERTZ.get(style.kind, PITCH_HERTZ["male"])
+    hertz = generator.uniform(*bands[style.level("pitch", after_change) or "medium"])
+    semitones = generator.uniform(*SPREAD_SEMITONES[style.expressiveness or "natural"])
+    pitch, pitch_range = voice.settings(hertz, semitones)
     return {
         "rate": generator.randint(*WORDS_PER_MINUTE[style.level("rate", after_change)]),
-        "pitch": min(max(setting, 0), 99),
-        "pitch_range": RANGE_SETTING[expressiveness],
+        "pitch": pitch,
+        "pitch_range": pitch_range,
         "level": generator.uniform(*LEVEL_DBFS[style.level("loudness", after_change)]),
     }
 
@@ -209,12 +247,11 @@ def render(clip: Clip) -> np.ndarray:
         [T] float32 at 16 kHz, in [-1, 1].
     """
     pieces = []
-    for part in clip.parts:
-        wav = shared_synthesizer().speak(
-            part.text, clip.voice, part.rate, part.pitch, part.pitch_range
-        )
-        wav = wav * 10 ** (part.level / 20) / np.sqrt(np.mean(wav**2))
-        pieces += [wav, np.zeros(round(part.silence * SAMPLE_RATE), np.float32)]
+    with Synthesizer() as synthesizer:
+        for part in clip.parts:
+            wav = synthesizer.speak(part.text, clip.voice, part.rate, part.pitch, part.pitch_range)
+            wav = wav * 10 ** (part.level / 20) / np.sqrt(np.mean(wav**2))
+            pieces += [wav, np.zeros(round(part.silence * SAMPLE_RATE), np.float32)]
     return np.concatenate(pieces).clip(-1.0, 1.0)
 
 
@@ -270,11 +307,8 @@ def _labels(style: Style) -> dict[str, str]:
     labels = {"whisper": "whispered" if style.kind == "whisper" else "voiced"}
     labels |= {"loudness": style.loudness} if style.loudness else {}
     labels |= {"expressiveness": style.expressiveness} if style.expressiveness else {}
-    labels["change"] = (
-        f"{style.change.dimension} {'up' if style.change.rises else 'down'}"
-        if style.change
-        else "none"
-    )
+    change = style.change
+    labels["change"] = CHANGE_LABELS[change.dimension, change.rises] if change else "none"
     return labels
 
 

@@ -9,13 +9,6 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-KINDS = {"male": 0.39, "female": 0.39, "whisper": 0.11, "croak": 0.11}
-VARIANTS = {
-    "male": ("m2", "m3", "m5", "m6", "m7"),
-    "female": ("f1", "f2", "f3", "f4", "f5"),
-    "whisper": ("whisper", "whisperf"),
-    "croak": ("croak",),
-}
 ACCENTS = {
     "American": "en-us",
     "British": "en-gb-x-rp",
@@ -30,14 +23,18 @@ LEVELS = {"rate": RATES, "pitch": PITCHES, "loudness": LOUDNESSES}
 
 # Bands that settings are drawn from; neighbours lie far enough apart to be heard.
 WORDS_PER_MINUTE = {"slow": (120, 132), "measured": (180, 198), "fast": (275, 305)}
-PITCH_SETTING = {"low": (12, 22), "medium": (52, 60), "high": (92, 99)}  # espeak, 0..99
-RANGE_SETTING = {"monotone": 0, "natural": 50, "lively": 99}  # espeak, 0..99
-# A wider range also lifts espeak's mean pitch; this much less on the pitch setting undoes it.
-RANGE_COMPENSATION = {"monotone": 7, "natural": 0, "lively": -7}
+PITCH_HERTZ = {  # median F0
+    "male": {"low": (76.0, 86.0), "medium": (104.0, 116.0), "high": (145.0, 162.0)},
+    "female": {"low": (142.0, 154.0), "medium": (190.0, 210.0), "high": (265.0, 290.0)},
+}
+SPREAD_SEMITONES = {  # of F0, 10th to 90th percentile
+    "monotone": (0.0, 0.0), "natural": (1.3, 1.6), "lively": (3.6, 4.2)
+}  # fmt: skip
 LEVEL_DBFS = {"quiet": (-41.0, -38.0), "moderate": (-31.0, -28.0), "loud": (-21.0, -18.0)}  # rms
 
 CHANGE_PROBABILITY = 0.42
 PAUSE_PROBABILITY = 0.3
+RISING_PROBABILITY = 0.5  # of a rising end, where an end can be told
 
 
 @dataclass(frozen=True)
@@ -81,11 +78,13 @@ class Style:
         What changes inside the utterance.
     pause : bool
         Whether there is a clear pause.
+    ending : str or None
+        ``rising`` or ``falling`` pitch at the end; only a lively voice moves enough to tell.
 
     Example
     -------
-    >>> style = draw_style(random.Random(0))
-    >>> style.signature == draw_style(random.Random(0)).signature
+    >>> style = draw_style("female", random.Random(0))
+    >>> style.signature == draw_style("female", random.Random(0)).signature
     True
     """
 
@@ -97,6 +96,7 @@ class Style:
     expressiveness: str | None
     change: Change | None
     pause: bool
+    ending: str | None
 
     @property
     def signature(self) -> tuple:
@@ -112,11 +112,13 @@ class Style:
         return getattr(self, dimension)
 
 
-def draw_style(generator: random.Random) -> Style:
+def draw_style(kind: str, generator: random.Random) -> Style:
     """Draw a style.
 
     Arguments
     ---------
+    kind : str
+        ``male``, ``female``, ``whisper`` or ``croak``.
     generator : random.Random
         Where chance comes from.
 
@@ -125,13 +127,10 @@ def draw_style(generator: random.Random) -> Style:
     Style
         With every attribute that its kind of voice lets one hear.
     """
-    kind = generator.choices(list(KINDS), list(KINDS.values()))[0]
-    pitched = kind in ("male", "female")
+    pitched = kind in PITCH_HERTZ
     change = None
     if generator.random() < CHANGE_PROBABILITY:
-        dimension = generator.choice(
-            ["rate", "pitch", "loudness"] if pitched else ["rate", "loudness"]
-        )
+        dimension = generator.choice([name for name in LEVELS if pitched or name != "pitch"])
         change = Change(dimension, *generator.sample(LEVELS[dimension], 2))
     levels = {name: generator.choice(choices) for name, choices in LEVELS.items()}
     levels["expressiveness"] = generator.choice(EXPRESSIVENESSES)
@@ -141,7 +140,12 @@ def draw_style(generator: random.Random) -> Style:
         levels[change.dimension] = None
         if change.dimension == "pitch":  # a jump in pitch is neither monotone nor lively
             levels["expressiveness"] = None
-    accent = generator.choice(list(ACCENTS))
+    ending = "rising" if generator.random() < RISING_PROBABILITY else "falling"
     return Style(
-        kind, accent, **levels, change=change, pause=generator.random() < PAUSE_PROBABILITY
+        kind,
+        generator.choice(list(ACCENTS)),
+        **levels,
+        change=change,
+        pause=generator.random() < PAUSE_PROBABILITY,
+        ending=ending if levels["expressiveness"] == "lively" else None,
     )
