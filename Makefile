@@ -11,7 +11,7 @@ BIN := $(CURDIR)/.venv/bin
 
 .venv/.installed: setup.py
 	$(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install --quiet --editable ".[mini,report,dev]"
+	.venv/bin/python -m pip install --quiet --editable ".[mini,dev]"
 	touch $@
 
 demo: .venv/.installed

@@ -6,7 +6,6 @@ from setuptools import find_packages, setup
 
 EXTRAS = {
     "mini": ["espeakng-loader>=0.2.4"],
-    "report": ["matplotlib>=3.8"],
     "dev": ["pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100", "ruff>=0.12,<0.16", "pyyaml>=6"],
 }
 
@@ -18,6 +17,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10",
+    package_data={"speechbrain_clsp.evaluation": ["prompts/*.json"]},
     packages=find_packages(include=["speechbrain_clsp", "speechbrain_clsp.*"]),
     install_requires=[
         "speechbrain>=1.1.2,<1.2",

@@ -93,71 +93,86 @@ class ScaledAdam(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            updated = [p for p in group["params"] if p.grad is not None]
-            for p in updated:
-                if not self.state[p]:
-                    self.state[p] = _initial_state(p, group["size_update_period"])
-            clip = self._clipping_factor(group, updated)
-            for p in updated:
-                _update(p, p.grad * clip, self.state[p], group)
+            params = [p for p in group["params"] if p.grad is not None]
+            if not params:
+                continue
+            states = [self.state[p] or self._new_state(p, group) for p in params]
+            grads = torch._foreach_mul([p.grad for p in params], _clipping(group, params, states))
+            _move(params, grads, states, group)
         return loss
 
-    def _clipping_factor(self, group: dict, params: list[Tensor]) -> Tensor | float:
-        """Compare the norm of the group's gradients with ``clipping_scale`` times its median."""
-        if group["clipping_scale"] is None or not params:
-            return 1.0
-        norm = torch.stack([_scale_free_norm(p, self.state[p]) for p in params]).norm()
-        period = group["clipping_update_period"]
-        # Kept in the group, and so in the state dict, next to the settings.
-        step = group.setdefault("clipping_step", 0)
-        norms = group.setdefault("recent_norms", [0.0] * period)
-        norms[step % period] = norm
-        group["clipping_step"] = step + 1
-        if step > 0 and step % period == 0:
-            ordered = torch.stack([torch.as_tensor(n, device=norm.device) for n in norms]).sort()[0]
-            group["clipping_threshold"] = group["clipping_scale"] * ordered[period // 4 * 2]
-        if "clipping_threshold" not in group:
-            return 1.0
-        return (group["clipping_threshold"] / (norm + 1e-20)).clamp(max=1.0)
+    def _new_state(self, p: Tensor, group: dict) -> dict:
+        state = {"step": 0, "delta": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
+        state["rms"] = p.square().mean().sqrt() if p.numel() > 1 else torch.ones_like(p).sum()
+        state["scale_exp_avg_sq"] = torch.zeros_like(state["rms"])
+        state["scale_grads"] = torch.zeros(group["size_update_period"]).to(p)
+        self.state[p] = state
+        return state
 
 
-def _initial_state(p: Tensor, size_update_period: int) -> dict:
-    state = {"step": 0, "delta": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
-    if p.numel() > 1:
-        state["rms"] = p.square().mean().sqrt()
-        state["scale_exp_avg_sq"] = torch.zeros((), dtype=p.dtype, device=p.device)
-        state["scale_grads"] = torch.zeros(size_update_period, dtype=p.dtype, device=p.device)
-    return state
+def _clipping(group: dict, params: list[Tensor], states: list[dict]) -> Tensor | float:
+    """Compare the norm of the group's gradients with ``clipping_scale`` times its median.
+
+    Each tensor's gradient is taken with respect to the tensor divided by its rms. The recent norms
+    are kept in the group, and so in the state dict, next to the settings.
+    """
+    if group["clipping_scale"] is None:
+        return 1.0
+    norms = torch.stack(torch._foreach_norm([p.grad for p in params]))
+    norm = (norms * torch.stack([state["rms"] for state in states])).norm()
+    period, step = group["clipping_update_period"], group.setdefault("clipping_step", 0)
+    recent = group.setdefault("recent_norms", norm.new_zeros(period))
+    recent[step % period] = norm
+    group["clipping_step"] = step + 1
+    if step > 0 and step % period == 0:
+        group["clipping_threshold"] = group["clipping_scale"] * recent.sort()[0][period // 4 * 2]
+    if "clipping_threshold" not in group:
+        return 1.0
+    return (group["clipping_threshold"] / (norm + 1e-20)).clamp(max=1.0)
 
 
-def _scale_free_norm(p: Tensor, state: dict) -> Tensor:
-    """Norm of the gradient with respect to the tensor divided by its rms."""
-    return p.grad.norm() * state.get("rms", 1.0)
-
-
-def _update(p: Tensor, grad: Tensor, state: dict, group: dict) -> None:
+def _move(params: list[Tensor], grads: list[Tensor], states: list[dict], group: dict) -> None:
+    """Update tensors in place; ``_foreach`` runs over all of them in one call."""
     beta1, beta2 = group["betas"]
-    state["exp_avg_sq"].mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
-    correction = 1 - beta2 ** (state["step"] + 1)
-    direction = grad / ((state["exp_avg_sq"] / correction).sqrt() + group["eps"])
+    squares = [state["exp_avg_sq"] for state in states]
+    torch._foreach_mul_(squares, beta2)
+    torch._foreach_addcmul_(squares, grads, grads, 1 - beta2)
+    directions = torch._foreach_sqrt(squares)
+    torch._foreach_div_(directions, [(1 - beta2 ** (state["step"] + 1)) ** 0.5 for state in states])
+    torch._foreach_add_(directions, group["eps"])
+    directions = torch._foreach_div(grads, directions)
+    changes = [_size_change(*each, group) for each in zip(params, grads, states)]
+    for p in params:
+        if p.numel() == 1:
+            p.clamp_(-group["scalar_max"], group["scalar_max"])
+    deltas = [state["delta"] for state in states]
+    torch._foreach_mul_(deltas, beta1)
+    for p, direction, state, change in zip(params, directions, states, changes):
+        rate = group["lr"] * (1 - beta1)
+        if p.numel() == 1:
+            state["delta"].add_(direction, alpha=-rate * group["scalar_lr_scale"])
+            continue
+        size = state["rms"].clamp(min=group["param_min_rms"])
+        state["delta"].addcmul_(direction, size, value=-rate)
+        if change is not None:
+            state["delta"].addcmul_(p, change, value=1 - beta1)
+    torch._foreach_add_(params, deltas)
+    for state in states:
+        state["step"] += 1
+
+
+def _size_change(p: Tensor, grad: Tensor, state: dict, group: dict) -> Tensor | None:
+    """Return the tensor's relative change of size, once per period; None in between.
+
+    It follows from the gradients with respect to the logarithm of the size. A tensor of one
+    element has no size apart from its value.
+    """
     if p.numel() == 1:
-        delta = direction * (-group["lr"] * group["scalar_lr_scale"])
-        p.clamp_(-group["scalar_max"], group["scalar_max"])
-    else:
-        size_step = _size_step(p, grad, state, group)  # first, since it refreshes the rms
-        delta = direction * (-group["lr"] * state["rms"].clamp(min=group["param_min_rms"]))
-        delta += size_step
-    state["delta"].mul_(beta1).add_(delta, alpha=1 - beta1)
-    p.add_(state["delta"])
-    state["step"] += 1
-
-
-def _size_step(p: Tensor, grad: Tensor, state: dict, group: dict) -> Tensor | float:
-    """Move the tensor's size, once per period, from the gradients with respect to its logarithm."""
+        return None
     period, step = group["size_update_period"], state["step"]
-    state["scale_grads"][step % period] = (p * grad).sum()
+    state["scale_grads"][step % period] = torch.dot(p.flatten(), grad.flatten())
     if step % period != period - 1:
-        return 0.0
+        return None
     state["rms"].copy_(p.square().mean().sqrt())
     beta2 = group["betas"][1] ** period
     scale_grads = state["scale_grads"]
@@ -166,6 +181,5 @@ def _size_step(p: Tensor, grad: Tensor, state: dict, group: dict) -> Tensor | fl
     denominator = state["scale_exp_avg_sq"].sqrt() + group["eps"]
     rate = group["lr"] * group["scalar_lr_scale"] * correction**0.5
     change = -rate * scale_grads.sum() / denominator
-    change = torch.where(state["rms"] < group["param_min_rms"], torch.zeros_like(change), change)
-    change = torch.minimum(change, (group["param_max_rms"] - state["rms"]) / state["rms"])
-    return p * change
+    change = change.masked_fill(state["rms"] < group["param_min_rms"], 0.0)
+    return torch.minimum(change, (group["param_max_rms"] - state["rms"]) / state["rms"])

@@ -25,8 +25,9 @@ from hyperpyyaml import load_hyperpyyaml
 from speechbrain.utils.distributed import run_on_main
 from speechbrain.utils.logger import get_logger
 from speechbrain_clsp.evaluation.suite import evaluate, format_table
-from speechbrain_clsp.hub import save_model_folder
+from speechbrain_clsp.hub import extract_definition, save_model_folder
 
+from speechbrain_clsp import CLSP
 from speechbrain_clsp.brain import ContrastiveBrain, log_chance
 from speechbrain_clsp.dataio.captions import evaluation_captions
 from speechbrain_clsp.dataio.dataset import CaptionedSpeechDataset, Collate
@@ -71,29 +72,28 @@ def dataio_prepare(hparams: dict) -> dict:
     return data
 
 
-def export_and_report(brain: ContrastiveBrain, hparams: dict, hparams_file: str) -> None:
+def export_and_report(brain: ContrastiveBrain, hparams: dict) -> None:
     """Write the model folder of the loaded checkpoint, then metrics.json and report.html."""
-    from speechbrain_clsp import CLSP
-
     output_folder = Path(hparams["output_folder"])
+    # What SpeechBrain wrote there: the recipe's YAML, with overrides and includes resolved.
+    recipe = (output_folder / "hyperparams.yaml").read_text(encoding="utf-8")
     save_model_folder(
         output_folder / "model",
-        Path(hparams["model_definition"]).read_text(encoding="utf-8"),
+        extract_definition(recipe, "model"),
         hparams["model"]["modules"],
         hparams["tokenizer_file"],
     )
-    clsp = CLSP.from_hparams(output_folder / "model", run_opts={"device": str(brain.device)})
     metrics = evaluate(
-        clsp,
+        CLSP.from_hparams(output_folder / "model", run_opts={"device": str(brain.device)}),
         Manifest(hparams["test_manifest"]),
         hparams["zero_shot_tasks"],
         output_folder,
         training_log=hparams["train_log"],
-        model_name=str(output_folder / "model"),
+        model_name=Path(hparams["output_folder"]).name,
         seed=hparams["seed"],
     )
     print(format_table(metrics))
-    logger.info("Model, metrics.json and report.html are in %s", output_folder)
+    print(f"Model, metrics.json and report.html are in {output_folder}")
 
 
 def main() -> None:
@@ -114,7 +114,9 @@ def main() -> None:
 
     run_on_main(
         prepare_mini_fcaps,
-        kwargs={"data_folder": hparams["data_folder"], "skip_prep": hparams["skip_prep"]},
+        kwargs={
+            key: hparams[key] for key in ("data_folder", "n_train", "n_dev", "n_test", "skip_prep")
+        },
     )
     run_on_main(
         prepare_tokenizer,
@@ -138,10 +140,11 @@ def main() -> None:
         train_loader_kwargs=data["train"][1],
         valid_loader_kwargs=data["dev"][1],
     )
+    # Picked on dev: the test set has no say in which epoch is kept.
     brain.evaluate(
         data["test"][0], max_key=hparams["ckpt_metric"], test_loader_kwargs=data["test"][1]
     )
-    run_on_main(export_and_report, args=[brain, hparams, hparams_file])
+    run_on_main(export_and_report, args=[brain, hparams])
 
 
 if __name__ == "__main__":
