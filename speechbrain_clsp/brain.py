@@ -24,9 +24,10 @@ class ContrastiveBrain(sb.Brain):
     """Trains a speech tower and a text tower on clips with K texts each.
 
     ``modules`` holds ``speech_tower``, ``text_tower`` and ``temperature``. Of ``hparams`` it reads
-    ``temperature`` (the bare module), ``lr_schedule`` (:class:`~speechbrain_clsp.nnet.schedulers.Eden`),
-    ``train_logger``, ``epoch_counter`` and ``ckpt_metric``, the dev figure that picks the best epoch.
-    Validation and test sets give two texts per clip, a global and a fine one
+    ``temperature`` (the bare module), ``text_weight``, ``lr_schedule`` (an
+    :class:`~speechbrain_clsp.nnet.schedulers.Eden`), ``epoch_counter``, ``train_loggers`` (a list)
+    and ``ckpt_metric``, the dev figure that picks the best epoch. Validation and test sets give
+    two texts per clip, a global and a fine one
     (:func:`~speechbrain_clsp.dataio.captions.evaluation_captions`).
     """
 
@@ -44,21 +45,25 @@ class ContrastiveBrain(sb.Brain):
     def compute_objectives(
         self, predictions: dict[str, Tensor], batch: CaptionedSpeech, stage: sb.Stage
     ) -> Tensor:
-        """Return the contrastive loss, over the negatives of all ranks while training."""
+        """Return the contrastive loss; while training, over the negatives of all ranks.
+
+        To it ``text_weight`` times the same loss between a clip's first text and its others is
+        added: paraphrases teach the text tower which words matter long before speech does.
+        """
         speech, text = predictions["speech"], predictions["text"]
+        scale = predictions["logit_scale"]
         if stage != sb.Stage.TRAIN:
             # Every rank sees all of these sets: gathered, each clip would be its own negative.
             self.embeddings["speech"].append(speech.float().cpu())
             self.embeddings["text"].append(text.float().cpu())
-            return contrastive_loss(speech, text, predictions["logit_scale"])
-        return contrastive_loss(
-            speech,
-            text,
-            predictions["logit_scale"],
-            gather_embeddings(speech),
-            gather_embeddings(text),
-            rank=world()[0],
-        )
+            return contrastive_loss(speech, text, scale)
+        all_speech, all_text, rank = gather_embeddings(speech), gather_embeddings(text), world()[0]
+        loss = contrastive_loss(speech, text, scale, all_speech, all_text, rank)
+        if self.hparams.text_weight > 0:
+            loss = loss + self.hparams.text_weight * contrastive_loss(
+                text[0], text[1:], scale, all_text[0], all_text[1:], rank
+            )
+        return loss
 
     def init_optimizers(self) -> None:
         """Give the temperature a parameter group of its own, without weight decay."""
@@ -109,18 +114,21 @@ class ContrastiveBrain(sb.Brain):
             return
         stats = {"loss": float(stage_loss), **self._retrieval()}
         if stage == sb.Stage.TEST:
-            current = self.hparams.epoch_counter.current
-            self.hparams.train_logger.log_stats({"Epoch loaded": current}, test_stats=stats)
+            self._log({"Epoch loaded": self.hparams.epoch_counter.current}, test_stats=stats)
             return
         meta = {
             "epoch": epoch,
             "lr": float(self.optimizer.param_groups[0]["lr"]),
             "logit_scale": float(self.hparams.temperature().item()),
         }
-        self.hparams.train_logger.log_stats(meta, self.train_stats, valid_stats=stats)
+        self._log(meta, train_stats=self.train_stats, valid_stats=stats)
         self.checkpointer.save_and_keep_only(
             meta={**stats, "epoch": epoch}, max_keys=[self.hparams.ckpt_metric], num_to_keep=1
         )
+
+    def _log(self, meta: dict[str, float], **stats: dict[str, float]) -> None:
+        for logger in self.hparams.train_loggers:
+            logger.log_stats(meta, **stats)
 
     def _retrieval(self) -> dict[str, float]:
         """R@1 of both kinds of captions, both directions averaged, and the mean of the two."""

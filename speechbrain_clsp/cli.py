@@ -11,6 +11,9 @@ import json
 import logging
 import os
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 
 DEFAULT_MODEL = "results/mini/model"
@@ -31,18 +34,51 @@ def main(arguments: list[str] | None = None) -> int:
         0, or 2 after a mistake of the user's, which is told in one line on stderr.
     """
     options = parser().parse_args(arguments)
-    logging.disable(logging.WARNING)  # SpeechBrain tells of every file it loads
     try:
-        options.run(options)
+        with quiet_libraries():
+            options.run(options)
     except (OSError, ValueError, TypeError) as error:
         print(f"clsp: error: {' '.join(str(error).split())}", file=sys.stderr)
         return USER_ERROR
     return 0
 
 
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Keep what libraries log, warn of or print to stderr away from the user.
+
+    SpeechBrain logs every file it loads, and the mp3 decoder, which is C, writes notes about a bad
+    file to file descriptor 2 itself. ``sys.stderr`` still works inside, for the progress bar.
+    """
+    descriptor = os.dup(2)
+    logging.disable(logging.WARNING)
+    try:
+        with (
+            os.fdopen(os.dup(2), "w") as stderr,
+            redirect_stderr(stderr),
+            open(os.devnull, "w") as nowhere,
+            warnings.catch_warnings(),
+        ):
+            warnings.simplefilter("ignore")
+            os.dup2(nowhere.fileno(), 2)
+            yield
+    finally:
+        os.dup2(descriptor, 2)
+        os.close(descriptor)
+        logging.disable(logging.NOTSET)
+
+
+class Parser(argparse.ArgumentParser):
+    """Tells of a wrong command line in one line, as of all other mistakes."""
+
+    def error(self, message: str) -> None:
+        """Print the message and leave with exit code 2."""
+        self.exit(USER_ERROR, f"clsp: error: {message} (see {self.prog} --help)\n")
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
-    top = argparse.ArgumentParser(
+    top = Parser(
         prog="clsp",
         description="Compare speech with descriptions of how it is spoken.",
         epilog='example: clsp score a.wav "A man whispers." "A woman speaks quickly."',
@@ -111,8 +147,10 @@ def run_embed(options: argparse.Namespace) -> None:
     output = Path(options.output)
     if output.suffix != ".npz":
         raise ValueError(f"--output {output}: the name must end in .npz")
+    if not output.parent.is_dir():
+        raise FileNotFoundError(f"--output {output}: make the folder {output.parent} first")
     embeddings = load_model(options).encode_files(options.audio, progress=sys.stderr.isatty())
-    partial = output.with_suffix(".partial")
+    partial = output.with_name(f".{output.name}.partial")
     with open(partial, "wb") as file:
         np.savez(file, paths=np.array(options.audio), embeddings=embeddings.numpy())
     os.replace(partial, output)
@@ -123,9 +161,7 @@ def run_embed(options: argparse.Namespace) -> None:
 
 def run_classify(options: argparse.Namespace) -> None:
     """Print which prompt describes a recording best."""
-    prompts = options.prompts
-    if len(prompts) == 1 and prompts[0].endswith(".json"):
-        prompts = json.loads(Path(prompts[0]).read_text(encoding="utf-8"))
+    prompts = read_prompts(options.prompts)
     labels = list(prompts)
     log_posteriors, _, _, (best,) = load_model(options).classify_file(options.audio, prompts)
     probabilities = dict(zip(labels, log_posteriors[0].exp().tolist()))
@@ -136,18 +172,38 @@ def run_classify(options: argparse.Namespace) -> None:
         print(f"{probability:.3f}  {label}")
 
 
+def read_prompts(words: list[str]) -> list[str] | dict:
+    """Return the prompts on the command line, or those in the .json file named there."""
+    if len(words) != 1 or not words[0].endswith(".json"):
+        return words
+    try:
+        prompts = json.loads(Path(words[0]).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{words[0]} is not JSON: {error}") from error
+    if not isinstance(prompts, dict | list):
+        raise ValueError(f"{words[0]} must hold {{label: prompt}} or a list of prompts")
+    return prompts
+
+
 def load_model(options: argparse.Namespace):
     """Load the model that the options, the environment or the working directory name."""
     source = options.model or os.environ.get("CLSP_MODEL")
-    if source is None:
+    if not source:
         if not Path(DEFAULT_MODEL).is_dir():
             raise ValueError(
                 f"no model: give --model FOLDER, set CLSP_MODEL, or run `make demo` to train"
                 f" {DEFAULT_MODEL}"
             )
         source = DEFAULT_MODEL
+    import torch
+
     from speechbrain_clsp import CLSP
 
+    try:
+        torch.empty(0, device=options.device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"--device {options.device} cannot be used: {reason}") from error
     return CLSP.from_hparams(source, run_opts={"device": options.device})
 
 

@@ -1,7 +1,7 @@
 """Model folders: what a trained model is saved as and loaded from.
 
-A folder holds ``hyperparams.yaml`` (SpeechBrain's HyperPyYAML), ``model.safetensors`` and
-``tokenizer.model``.
+A folder holds ``hyperparams.yaml`` (SpeechBrain's HyperPyYAML), ``model.safetensors``,
+``tokenizer.model`` and a model card, ``README.md``.
 
 Authors
  * The speechbrain-clsp authors 2026
@@ -22,9 +22,26 @@ from speechbrain.utils.fetching import FetchConfig, LocalStrategy, fetch
 from speechbrain.utils.parameter_transfer import Pretrainer
 from torch import Tensor, nn
 
+from speechbrain_clsp import __version__
+
 HYPERPARAMS = "hyperparams.yaml"
 WEIGHTS = "model.safetensors"
 TOKENIZER = "tokenizer.model"
+CARD = "README.md"
+CARD_TEXT = """# {name}
+A contrastive language-speech model (CLSP): it embeds speech, and English descriptions of how it
+is spoken, in one space. Made with speechbrain-clsp {version}.
+
+```python
+from speechbrain_clsp import CLSP
+
+clsp = CLSP.from_hparams("path/to/{name}")
+clsp.score_file("a.wav", ["A man whispers.", "A woman speaks loudly."])
+```
+
+Speech of any rate is taken; the model hears 16 kHz mono. `hyperparams.yaml` names the Python
+classes to build, so load only folders that you trust.
+"""
 
 
 class FolderPretrainer(Pretrainer):
@@ -127,7 +144,7 @@ def state_of(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
 
 
 def extract_definition(hyperparams: str, key: str) -> str:
-    """Cut a model's definition out of a recipe's resolved hyperparameters.
+    r"""Cut a model's definition out of a recipe's resolved hyperparameters.
 
     Arguments
     ---------
@@ -144,7 +161,7 @@ def extract_definition(hyperparams: str, key: str) -> str:
 
     Example
     -------
-    >>> print(extract_definition("lr: 1\\nmodel:\\n  a: &x !new:set\\n  b: *x\\n", "model"), end="")
+    >>> print(extract_definition("lr: 1\nmodel:\n  a: &x !new:set\n  b: *x\n", "model"), end="")
     a: &x !new:set
     b: *x
     """
@@ -160,21 +177,31 @@ def save_model_folder(
     definition: str,
     modules: Mapping[str, nn.Module],
     tokenizer_file: str | os.PathLike,
+    metrics: Mapping[str, float] | None = None,
 ) -> None:
     """Write a folder that ``CLSP.from_hparams`` loads, whole or not at all.
 
     Arguments
     ---------
     folder : str or path
-        Where it goes; a folder that is there is replaced.
+        Where it goes; a model folder that is there is replaced.
     definition : str
         Contents of ``hyperparams.yaml``.
     modules : dict of nn.Module
         What is saved.
     tokenizer_file : str or path
         The tokenizer's model.
+    metrics : dict of float, optional
+        Figures for the model card: name -> value.
+
+    Raises
+    ------
+    FileExistsError
+        If there is something at ``folder`` that is no model folder.
     """
     folder = Path(folder)
+    if folder.exists() and not (folder / HYPERPARAMS).is_file():
+        raise FileExistsError(f"{folder} is no model folder: remove it, or save to another place")
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -183,6 +210,7 @@ def save_model_folder(
     save_file(weights, partial / WEIGHTS)
     (partial / WEIGHTS).chmod(0o644)  # safetensors makes it readable by its owner alone
     shutil.copyfile(tokenizer_file, partial / TOKENIZER)
+    (partial / CARD).write_text(_card(folder.name, metrics or {}), encoding="utf-8")
     if folder.exists():
         old = folder.with_name(f".{folder.name}.old")
         shutil.rmtree(old, ignore_errors=True)
@@ -191,3 +219,12 @@ def save_model_folder(
         shutil.rmtree(old)
     else:
         os.replace(partial, folder)
+
+
+def _card(name: str, metrics: Mapping[str, float]) -> str:
+    """Return a model card in Markdown."""
+    card = CARD_TEXT.format(name=name, version=__version__)
+    if metrics:
+        rows = "".join(f"| {key} | {value:.4g} |\n" for key, value in metrics.items())
+        card += f"\n| figure | value |\n|---|---|\n{rows}"
+    return card

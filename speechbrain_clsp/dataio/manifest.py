@@ -55,7 +55,8 @@ def write_manifest(
         Where the manifest goes; conventionally ``<split>.arrow``.
     rows : iterable of dict
         Each with the columns of ``SCHEMA``: ``id``, ``audio`` and ``duration`` [s] are required,
-        lists default to empty, all else to null. ``audio`` may be relative to the manifest's folder.
+        lists default to empty, all else to null. ``audio`` may be relative to the manifest's
+        folder.
     batch_rows : int
         Rows per record batch: the unit that is held in memory while writing.
 

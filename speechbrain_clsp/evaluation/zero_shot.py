@@ -53,7 +53,7 @@ class Task:
             return -1
         if value not in self.prompts:
             raise ValueError(
-                f"Clip {row['id']!r}: {self.column} is {value!r}, for which task {self.name!r} has no"
+                f"Clip {row['id']!r}: {self.column} is {value!r}, for which {self.name!r} has no"
                 f" prompt; it has {sorted(self.prompts)}"
             )
         return list(self.prompts).index(value)

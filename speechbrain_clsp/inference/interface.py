@@ -13,13 +13,15 @@ from typing import Any
 
 import soundfile
 import torch
+from ruamel.yaml.error import YAMLError
 from speechbrain.inference.interfaces import Pretrained
 from torch import Tensor
 from tqdm import tqdm
 
-from speechbrain_clsp.dataio.audio import read_audio
+from speechbrain_clsp.dataio.audio import MAXIMUM_AMPLITUDE, AudioError, read_audio
 from speechbrain_clsp.hub import HYPERPARAMS
 
+RELATIVE_SLACK = 1e-6  # float32 rounding of relative lengths
 Prompts = Sequence[str] | Mapping[str, str | Sequence[str]]
 
 
@@ -72,20 +74,25 @@ class CLSP(Pretrained):
         Raises
         ------
         FileNotFoundError
-            If the folder, or a file in it, does not exist.
+            If the folder or repository, or a file in it, cannot be had.
         ValueError
-            If its weights do not fit its definition.
+            If its definition is not a CLSP's, or its weights do not fit.
         """
-        folder = Path(source)
-        if folder.is_dir():
-            if not (folder / hparams_file).is_file():
-                raise FileNotFoundError(f"{folder} is no model folder: it has no {hparams_file}")
-        elif folder.is_absolute() or len(folder.parts) != 2 or str(source).startswith("."):
+        _check_source(source, hparams_file)
+        try:
+            return super().from_hparams(str(source), hparams_file, **kwargs)
+        except OSError as error:
+            if Path(source).is_dir():
+                raise
+            reason = str(error).partition("\n")[0]
             raise FileNotFoundError(
-                f"No model folder {source}: train one with `make demo`, or name a folder or a"
-                " Hub repository (user/name)"
-            )
-        return super().from_hparams(str(source), hparams_file, **kwargs)
+                f"{source} is no folder here, and as a Hub repository it cannot be had: {reason}"
+            ) from error
+        except (AttributeError, ImportError, KeyError, YAMLError) as error:
+            # What HyperPyYAML and SpeechBrain stumble over in an empty, broken or foreign file.
+            raise ValueError(
+                f"{source}/{hparams_file} does not define a CLSP: {type(error).__name__}: {error}"
+            ) from error
 
     def encode_batch(self, wavs: Tensor, wav_lens: Tensor | None = None) -> Tensor:
         """Embed waveforms.
@@ -104,17 +111,19 @@ class CLSP(Pretrained):
 
         Raises
         ------
+        TypeError
+            If ``wavs`` is no tensor.
         ValueError
-            If the shape is wrong, a sample is not finite, or a clip is shorter than 0.1 s.
+            If a shape is wrong, a sample is NaN, infinite or far beyond [-1, 1], a length is not
+            relative, or a clip is shorter than 0.1 s.
         """
+        if not isinstance(wavs, Tensor):
+            raise TypeError("wavs must be a Tensor; for audio files use the methods ..._file")
         wavs = wavs.unsqueeze(0) if wavs.dim() == 1 else wavs
-        if wavs.dim() != 2:
-            raise ValueError(f"wavs must be [B, T] or [T], not {list(wavs.shape)}")
-        bad = (~wavs.isfinite().all(dim=1)).nonzero().flatten().tolist()
-        if bad:
-            raise ValueError(f"Rows {bad} of wavs hold NaN or infinite samples")
-        wavs = wavs.to(self.device).float()
-        wav_lens = None if wav_lens is None else wav_lens.to(self.device)
+        if wav_lens is None:
+            wav_lens = torch.ones(wavs.shape[:1])
+        _check_batch(wavs, wav_lens)
+        wavs, wav_lens = wavs.to(self.device).float(), wav_lens.to(self.device)
         wanted = torch.is_grad_enabled() and wavs.requires_grad
         with torch.set_grad_enabled(wanted), self.inference_ctx:
             return self.mods.speech_tower(wavs, wav_lens)
@@ -148,18 +157,29 @@ class CLSP(Pretrained):
         Raises
         ------
         FileNotFoundError, AudioError
-            As :func:`~speechbrain_clsp.dataio.audio.read_audio`, for the first bad file.
+            As :func:`~speechbrain_clsp.dataio.audio.read_audio`, for one bad file; an AudioError
+            that lists them for several.
+        ValueError
+            If there are no paths.
         """
         if isinstance(paths, str | os.PathLike):
             raise TypeError("encode_files takes a list of paths; for one path use encode_file")
+        if not paths:
+            raise ValueError("paths is empty: give at least one audio file")
         embeddings: dict[int, Tensor] = {}
+        bad: list[Exception] = []
         with tqdm(total=len(paths), unit="file", disable=not progress) as bar:
             for batch in _batches(paths, max_batch_seconds):
-                wavs = [read_audio(paths[index]) for index in batch]
+                wavs = _read_all([paths[index] for index in batch], bad)
+                bar.update(len(batch))
+                if bad:
+                    continue  # the rest is read only to name all bad files at once
                 padded = torch.nn.utils.rnn.pad_sequence(wavs, batch_first=True)
                 lengths = torch.tensor([len(wav) / padded.shape[1] for wav in wavs])
                 embeddings.update(zip(batch, self.encode_batch(padded, lengths).cpu()))
-                bar.update(len(batch))
+        if bad:
+            listed = "; ".join(map(str, bad))
+            raise bad[0] if len(bad) == 1 else AudioError(f"{len(bad)} bad files: {listed}")
         return torch.stack([embeddings[index] for index in range(len(paths))])
 
     @torch.no_grad()
@@ -185,13 +205,14 @@ class CLSP(Pretrained):
         """
         if isinstance(texts, str):
             raise TypeError(f"texts must be a list of captions, not a str: use [{texts!r}]")
+        texts = list(texts)
         if not all(isinstance(text, str) for text in texts):
             raise TypeError("texts must be a list of str")
         if not texts:
             raise ValueError("texts is empty: give at least one caption")
         if not all(text.strip() for text in texts):
             raise ValueError(f"Caption {[bool(t.strip()) for t in texts].index(False)} is empty")
-        tokens, mask = self.hparams.tokenizer(list(texts))
+        tokens, mask = self.hparams.tokenizer(texts)
         with self.inference_ctx:
             return self.mods.text_tower(tokens.to(self.device), mask.to(self.device))
 
@@ -234,7 +255,9 @@ class CLSP(Pretrained):
         Raises
         ------
         ValueError
-            If there are no prompts.
+            If there are no prompts, or a label has none.
+        TypeError
+            If prompts are not str.
         """
         return self._classify(self.encode_batch(wavs, wav_lens), prompts)
 
@@ -253,16 +276,67 @@ class CLSP(Pretrained):
         if prompts is None:
             raise ValueError("This model comes without prompts: give the classes as prompts=[...]")
         if isinstance(prompts, Mapping):
-            labels = list(prompts)
-            groups = [[p] if isinstance(p, str) else list(p) for p in prompts.values()]
+            groups = _prompt_groups(prompts)
             text = torch.stack([self.encode_text(group).mean(dim=0) for group in groups])
             text = torch.nn.functional.normalize(text, dim=-1)
         else:
             text = self.encode_text(prompts)
-            labels = list(prompts)
+        labels = list(prompts)
         out_prob = (self.mods.temperature() * speech @ text.T).log_softmax(dim=-1)
         score, index = out_prob.max(dim=-1)
         return out_prob, score, index, [labels[i] for i in index.tolist()]
+
+
+def _check_source(source: str | os.PathLike, hparams_file: str) -> None:
+    """Refuse what is neither a model folder nor, by its form, a Hub repository."""
+    folder = Path(source)
+    if folder.is_dir():
+        if not (folder / hparams_file).is_file():
+            raise FileNotFoundError(f"{folder} is no model folder: it has no {hparams_file}")
+    elif folder.is_absolute() or len(folder.parts) != 2 or str(source).startswith("."):
+        raise FileNotFoundError(
+            f"No model folder {source}: train one with `make demo`, or name a folder or a"
+            " Hub repository (user/name)"
+        )
+
+
+def _check_batch(wavs: Tensor, wav_lens: Tensor) -> None:
+    if wavs.dim() != 2 or not wavs.numel():
+        raise ValueError(f"wavs must be [B, T] or [T] and not empty; it is {list(wavs.shape)}")
+    usable = wavs.detach().abs().amax(dim=1) <= MAXIMUM_AMPLITUDE  # NaN compares false
+    if not usable.all():
+        bad = (~usable).nonzero().flatten().tolist()
+        raise ValueError(
+            f"Rows {bad} of wavs hold samples that are NaN, infinite or far beyond [-1, 1]"
+            " (16-bit values must be divided by 32768)"
+        )
+    if wav_lens.shape != wavs.shape[:1]:
+        raise ValueError(f"wav_lens must be [{len(wavs)}], not {list(wav_lens.shape)}")
+    if not ((wav_lens > 0) & (wav_lens <= 1 + RELATIVE_SLACK)).all():
+        raise ValueError("wav_lens must be relative, in (0, 1]: divide lengths by wavs.shape[1]")
+
+
+def _read_all(paths: Sequence[str | os.PathLike], bad: list[Exception]) -> list[Tensor]:
+    """Read files; the errors of those that cannot be read are added to ``bad``."""
+    wavs = []
+    for path in paths:
+        try:
+            wavs.append(read_audio(path))
+        except (FileNotFoundError, AudioError) as error:
+            bad.append(error)
+    return wavs
+
+
+def _prompt_groups(prompts: Mapping[str, str | Sequence[str]]) -> list[list[str]]:
+    """Return the prompts of each label as a list."""
+    if not prompts:
+        raise ValueError("prompts is empty: give at least one label with a prompt")
+    for label, group in prompts.items():
+        if not isinstance(group, str | list | tuple):
+            raise TypeError(f"The prompts of label {label!r} must be a str or a list of str")
+        if not group:
+            raise ValueError(f"Label {label!r} has no prompt")
+    return [[group] if isinstance(group, str) else list(group) for group in prompts.values()]
 
 
 def _batches(paths: Sequence[str | os.PathLike], max_seconds: float) -> list[list[int]]:

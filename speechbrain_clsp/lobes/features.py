@@ -47,7 +47,7 @@ def valid_lengths(lengths: Tensor | None, size: int, batch: int, device: torch.d
     """
     if lengths is None:
         return torch.full((batch,), size, dtype=torch.long, device=device)
-    # Half a sample is added before the cut, since relative float32 lengths times T seldom give whole numbers.
+    # Rounded, since relative float32 lengths times T seldom give whole numbers.
     counts = (lengths.to(device=device, dtype=torch.float64) * size + 0.5).floor().long()
     return counts.clamp(1, size)
 

@@ -30,6 +30,9 @@ class SpeechTower(nn.Module):
         Channels of the front end's three convolutions.
     head_dropout : float
         Dropout rate of the head, in training only.
+    feature_mean, feature_std : float
+        Filter banks are shifted and scaled by these constants, the same for all bins and clips, so
+        that loudness stays audible. The published model takes them as they are.
 
     Example
     -------
@@ -47,8 +50,12 @@ class SpeechTower(nn.Module):
         n_mels: int = 128,
         frontend_channels: tuple[int, int, int] = (8, 32, 128),
         head_dropout: float = 0.1,
+        feature_mean: float = 0.0,
+        feature_std: float = 1.0,
     ) -> None:
         super().__init__()
+        self.feature_mean = feature_mean
+        self.feature_std = feature_std
         self.fbank = KaldiFbank(n_mels)
         self.encoder_embed = Conv2dSubsampling(n_mels, encoder.dims[0], frontend_channels)
         self.encoder = encoder
@@ -70,6 +77,7 @@ class SpeechTower(nn.Module):
             [B, D] float32 of unit norm.
         """
         features, n_frames = self.fbank(wavs, lengths)
+        features = (features - self.feature_mean) / self.feature_std
         frames, counts = self.encoder_embed(features, n_frames)
         encoded, counts = self.encoder(frames, counts)
         return self.head(masked_mean(encoded, padding_mask(counts, encoded.shape[1])))

@@ -20,10 +20,13 @@ NOUNS = {
     "croak": ("croaky speaker", "croaking voice", "speaker with a creaky voice"),
 }
 PRONOUNS = {"male": "He", "female": "She", "whisper": "The speaker", "croak": "The speaker"}
-MANNERS = {"whisper": ("in a whisper", "under the breath"), "croak": ("in a croak", "hoarsely")}
+MANNERS = {
+    "whisper": ("in a whisper", "in breathy whispers"),
+    "croak": ("in a croak", "in a hoarse tone"),
+}
 RATE = {
     "slow": ("slowly", "at a slow pace", "with a slow delivery"),
-    "measured": ("at a measured pace", "at a medium speed", "with a steady tempo"),
+    "measured": ("at a measured pace", "at a medium speed", "at a middling tempo"),
     "fast": ("quickly", "at a fast pace", "with a rapid delivery"),
 }
 PITCH = {
@@ -38,7 +41,7 @@ LOUDNESS = {
 }
 EXPRESSIVENESS = {
     "monotone": ("monotone", "flat"),
-    "natural": ("natural", "evenly expressive"),
+    "natural": ("natural", "naturally expressive"),
     "lively": ("lively", "animated"),
 }
 OVERALL_CHANGE = {
@@ -81,18 +84,25 @@ def global_caption(style: Style, generator: random.Random) -> str:
     Example
     -------
     >>> from speechbrain_clsp.mini_fcaps.style import draw_style
-    >>> global_caption(draw_style(random.Random(2)), random.Random(2))[-1]
+    >>> global_caption(draw_style("male", random.Random(2)), random.Random(2))[-1]
     '.'
     """
-    adverbs = _adverbs(style, generator)
-    generator.shuffle(adverbs)
-    subject, manner = _subject(style, generator), _manner(style, generator)
-    layouts = (
-        (subject, "speaks", _series(adverbs), manner),
-        (subject, "speaks", manner, _series(adverbs)),
-        ("speaking", _series(adverbs) + ",", subject, "is heard", manner),
-    )
-    return _sentence(*generator.choice(layouts))
+    pick = generator.choice
+    subject, manner, adverbs = (words(style, generator) for words in (_subject, _manner, _adverbs))
+    change = style.change and pick(OVERALL_CHANGE[style.change.dimension, style.change.rises])
+    layouts = [
+        (subject, "speaks", adverbs, manner),
+        (subject, "speaks", manner, adverbs),
+        ("speaking", f"{adverbs},", subject, "is heard", manner),
+    ]
+    if manner:
+        layouts.append((f"{manner},", subject, "speaks", adverbs))
+    if not change:
+        return _sentence(*pick(layouts))
+    if generator.random() < 0.25:
+        return _sentence(f"{change},", subject, "speaks", adverbs, manner)
+    *parts, last = (part for part in pick(layouts) if part)
+    return _sentence(*parts, f"{last},", change)
 
 
 def fine_caption(style: Style, place: str | None, pause_place: str | None, generator) -> str:
@@ -115,19 +125,20 @@ def fine_caption(style: Style, place: str | None, pause_place: str | None, gener
         The caption.
     """
     pick, pronoun = generator.choice, PRONOUNS[style.kind]
-    subject, manner = _subject(style, generator), _manner(style, generator)
-    adverbs = _adverbs(style, generator, with_change=False)
-    generator.shuffle(adverbs)
+    subject, manner, adverbs = (words(style, generator) for words in (_subject, _manner, _adverbs))
     if style.change is None:
-        opening = _sentence(subject, "speaks", manner)
-        details = [_sentence(pronoun, "talks", _series(adverbs), pick(STEADY))]
+        sentences = [_sentence(subject, "speaks", manner)]
+        sentences.append(_sentence(pronoun, "talks", adverbs, pick(STEADY)))
     else:
-        opening = _sentence(subject, "speaks", _series(adverbs), manner)
-        details = [_sentence(_change(style, place, generator))]
+        sentences = [_sentence(subject, "speaks", *pick(((adverbs, manner), (manner, adverbs))))]
+    events = []  # in the order in which they are heard
+    if style.change is not None:
+        events.append((list(PLACE).index(place), _sentence(_change(style, place, generator))))
     if pause_place is not None:
-        details.append(_sentence(pick(PAUSES).format(place=pick(PLACE[pause_place]))))
-    generator.shuffle(details)
-    return " ".join([opening, *details])
+        pause = pick(PAUSES).format(place=pick(PLACE[pause_place]))
+        events.append((list(PLACE).index(pause_place), _sentence(pause)))
+    sentences += [text for _, text in sorted(events, key=lambda event: event[0])]
+    return " ".join(sentences)
 
 
 def _change(style: Style, place: str, generator: random.Random) -> str:
@@ -135,32 +146,32 @@ def _change(style: Style, place: str, generator: random.Random) -> str:
     where = pick(PLACE[place])
     if change.dimension == "pitch":
         before, after = (pick(PITCH[level]) for level in (change.before, change.after))
+        tones = f"{_article(before)} tone", f"{_article(after)} one"
         return pick(
             (
                 f"the voice starts {before} and turns {after} {where}",
-                f"{pronoun} begins with {_article(before)} tone, then moves to {_article(after)} one {where}",
+                f"{pronoun} begins with {tones[0]}, then moves to {tones[1]} {where}",
             )
         )
     words = {"rate": RATE, "loudness": LOUDNESS}[change.dimension]
     before, after = (pick(words[level]) for level in (change.before, change.after))
     return pick(
         (
-            f"{pronoun} starts {before}, then goes on {after} {where}",
+            f"{pronoun} starts {before}, then {where} goes on {after}",
             f"{where}, the delivery changes: {pronoun.lower()} begins {before} and ends {after}",
             f"{pronoun} begins {before} and {where} continues {after}",
         )
     )
 
 
-def _adverbs(style: Style, generator: random.Random, with_change: bool = True) -> list[str]:
-    """Word the rate, the loudness, and the change as a whole."""
+def _adverbs(style: Style, generator: random.Random) -> str:
+    """Word the rate and the loudness, those that hold throughout."""
     adverbs = []
     for words, level in ((RATE, style.rate), (LOUDNESS, style.loudness)):
         if level is not None:
             adverbs.append(generator.choice(words[level]))
-    if style.change is not None and with_change:
-        adverbs.append(generator.choice(OVERALL_CHANGE[style.change.dimension, style.change.rises]))
-    return adverbs
+    generator.shuffle(adverbs)
+    return " and ".join(adverbs)
 
 
 def _subject(style: Style, generator: random.Random) -> str:
@@ -182,10 +193,6 @@ def _manner(style: Style, generator: random.Random) -> str:
         words.append(generator.choice(EXPRESSIVENESS[style.expressiveness]))
     generator.shuffle(words)
     return f"in {_article(', '.join(words))} tone" if words else ""
-
-
-def _series(words: list[str]) -> str:
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
 def _article(phrase: str) -> str:

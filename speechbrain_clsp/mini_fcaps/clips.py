@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from speechbrain_clsp.mini_fcaps.style import (
     Style,
     draw_style,
 )
-from speechbrain_clsp.mini_fcaps.synthesis import SAMPLE_RATE, shared_synthesizer
+from speechbrain_clsp.mini_fcaps.synthesis import SAMPLE_RATE, Synthesizer
 from speechbrain_clsp.mini_fcaps.voices import VOICES, Voice
 
 # Shares of the kinds of voice. Whisper and croak have fewer signatures, so fewer are held out.
@@ -38,9 +39,10 @@ GAP_SECONDS = 0.06  # between parts that follow each other
 PAUSE_SECONDS = (0.45, 0.65)
 # Where a boundary lies, as a share of the speaking time; sentences with others are redrawn.
 PLACES = {"early": (0.0, 0.36), "middle": (0.44, 0.56), "late": (0.64, 1.0)}
-SPEAKING_SECONDS = (1.7, 4.8)
+SPEAKING_SECONDS = (1.75, 4.0)
 MIN_SECONDS_BESIDE_CHANGE = 0.5
-SECONDS_PER_CHARACTER = 8.8  # at one word per minute; measured
+# At one word per minute; measured. The first is what the end of a phrase adds.
+SECONDS_PER_PHRASE, SECONDS_PER_CHARACTER = 10.0, 8.6
 CHANGE_LABELS = {
     ("rate", True): "faster",
     ("rate", False): "slower",
@@ -155,8 +157,8 @@ def plan_clips(sizes: dict[str, int], seed: int) -> list[Clip]:
 def _plan_clip(name: str, split: str, style: Style, generator, sentences: set) -> Clip:
     """Draw sentences until the boundaries of change and pause lie where they should."""
     place = generator.choice(list(PLACES)) if style.change else None
-    pause_place = generator.choice(list(PLACES)) if style.pause else None
     while True:
+        pause_place = generator.choice(list(PLACES)) if style.pause else None
         sentence = draw_sentence(generator)
         boundary = generator.choice((1, 2)) if style.change else None
         pause = generator.choice((1, 2)) if style.pause else None
@@ -181,7 +183,8 @@ def _seconds(style: Style, sentence: tuple[str, ...], boundary: int | None) -> l
     seconds = []
     for index, text in enumerate(sentence):
         rate = style.level("rate", boundary is not None and index >= boundary)
-        seconds.append(SECONDS_PER_CHARACTER * len(text) / WORDS_PER_MINUTE[rate][0])
+        effort = SECONDS_PER_PHRASE + SECONDS_PER_CHARACTER * len(text)
+        seconds.append(effort / fmean(WORDS_PER_MINUTE[rate]))
     return seconds
 
 
@@ -207,8 +210,6 @@ def _parts(style: Style, voice: Voice, sentence, boundary, pause, generator) -> 
     for end in cuts:
         is_last = end == len(sentence)
         text = " ".join(sentence[start:end])
-        if is_last and style.ending is not None:
-            text += {"rising": "?", "falling": "."}[style.ending]
         after = 0.0 if is_last else silence if end == pause else GAP_SECONDS
         is_changed = boundary is not None and start >= boundary
         parts.append(Part(text, **settings[is_changed], silence=after))
@@ -252,7 +253,7 @@ def render(clip: Clip) -> np.ndarray:
             wav = synthesizer.speak(part.text, clip.voice, part.rate, part.pitch, part.pitch_range)
             wav = wav * 10 ** (part.level / 20) / np.sqrt(np.mean(wav**2))
             pieces += [wav, np.zeros(round(part.silence * SAMPLE_RATE), np.float32)]
-    return np.concatenate(pieces).clip(-1.0, 1.0)
+    return np.concatenate(pieces)
 
 
 def manifest_row(clip: Clip, duration: float, seed: int) -> dict[str, Any]:
@@ -282,8 +283,8 @@ def manifest_row(clip: Clip, duration: float, seed: int) -> dict[str, Any]:
         "speaker": clip.voice,
         "gender": style.kind if style.kind in ("male", "female") else None,
         "accent": style.accent,
-        "pitch": PITCH_TAG.format(style.pitch) if style.pitch else None,
-        "speaking_rate": RATE_TAG.format(style.rate) if style.rate else None,
+        "pitch": f"{style.pitch}-pitched" if style.pitch else None,
+        "speaking_rate": f"{style.rate} speed" if style.rate else None,
         "intrinsic_tags": _tags(style, {"monotone": "monotone", "croak": "vocal-fry"}),
         "situational_tags": _tags(
             style, {"lively": "animated", "loud": "loud", "whisper": "whispered"}

@@ -33,9 +33,9 @@ PLACES = (
     "past the castle", "along the shore", "at the court", "under the stars", "by the arch",
 )  # fmt: skip
 TIMES = (
-    "on Thursday", "after dark", "before four", "in March", "in October", "an hour later",
+    "on Thursday", "by moonlight", "before four", "in March", "in October", "an hour later",
     "every Saturday", "each year", "in the afternoon", "over the winter", "on her birthday",
-    "before the dance", "after the storm", "at a quarter past four", "this morning",
+    "before the dance", "during the storm", "at a quarter past four", "this morning",
 )  # fmt: skip
 
 
@@ -55,7 +55,7 @@ def draw_sentence(generator: random.Random) -> tuple[str, str, str]:
     Example
     -------
     >>> draw_sentence(random.Random(1))
-    ('dancers stored four maps', 'by the river', 'on Thursday')
+    ('each year', 'carvers guarded rare cards', 'on the north road')
     """
     pick = generator.choice
     action = f"{pick(SUBJECTS)} {pick(VERBS)} {pick(OBJECTS)}"

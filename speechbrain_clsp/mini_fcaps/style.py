@@ -28,13 +28,13 @@ PITCH_HERTZ = {  # median F0
     "female": {"low": (142.0, 154.0), "medium": (190.0, 210.0), "high": (265.0, 290.0)},
 }
 SPREAD_SEMITONES = {  # of F0, 10th to 90th percentile
-    "monotone": (0.0, 0.0), "natural": (1.3, 1.6), "lively": (3.6, 4.2)
+    "monotone": (0.0, 0.0), "natural": (1.2, 1.5), "lively": (3.6, 4.2)
 }  # fmt: skip
-LEVEL_DBFS = {"quiet": (-41.0, -38.0), "moderate": (-31.0, -28.0), "loud": (-21.0, -18.0)}  # rms
+# RMS; the peaks of speech lie up to 21 dB above it, and must stay below full scale.
+LEVEL_DBFS = {"quiet": (-43.5, -40.5), "moderate": (-34.0, -31.0), "loud": (-24.5, -21.5)}
 
 CHANGE_PROBABILITY = 0.42
 PAUSE_PROBABILITY = 0.3
-RISING_PROBABILITY = 0.5  # of a rising end, where an end can be told
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,6 @@ class Style:
         What changes inside the utterance.
     pause : bool
         Whether there is a clear pause.
-    ending : str or None
-        ``rising`` or ``falling`` pitch at the end; only a lively voice moves enough to tell.
 
     Example
     -------
@@ -96,7 +94,6 @@ class Style:
     expressiveness: str | None
     change: Change | None
     pause: bool
-    ending: str | None
 
     @property
     def signature(self) -> tuple:
@@ -140,12 +137,10 @@ def draw_style(kind: str, generator: random.Random) -> Style:
         levels[change.dimension] = None
         if change.dimension == "pitch":  # a jump in pitch is neither monotone nor lively
             levels["expressiveness"] = None
-    ending = "rising" if generator.random() < RISING_PROBABILITY else "falling"
     return Style(
         kind,
         generator.choice(list(ACCENTS)),
         **levels,
         change=change,
         pause=generator.random() < PAUSE_PROBABILITY,
-        ending=ending if levels["expressiveness"] == "lively" else None,
     )

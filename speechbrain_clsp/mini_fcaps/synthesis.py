@@ -1,8 +1,8 @@
 """Speech from libespeak-ng, which the espeakng-loader wheel carries.
 
 The library keeps phases and noise from one utterance to the next, in variables that no call
-resets. So it is loaded anew for every clip, which takes 8 ms: the same clip then has the same
-bytes, whatever was spoken before.
+resets, and seeds its noise from the clock. So it is loaded anew for every clip, which takes 8 ms,
+and seeded: the same clip then has the same bytes, whenever and after whatever it is spoken.
 
 Authors
  * The speechbrain-clsp authors 2026
@@ -21,6 +21,7 @@ _SYNCHRONOUS = 2  # AUDIO_OUTPUT_SYNCHRONOUS
 _UTF8 = 1  # espeakCHARS_UTF8
 _RATE, _PITCH, _RANGE = 1, 3, 4  # espeak_PARAMETER
 _PHONEMES_IPA = 2
+_NOISE_SEED = 1
 _SILENCE = 2e-3  # amplitudes below this are trimmed from both ends
 
 _CALLBACK = ctypes.CFUNCTYPE(
@@ -56,6 +57,7 @@ class Synthesizer:
         self.rate = self._library.espeak_Initialize(_SYNCHRONOUS, 0, data, 0)
         if self.rate <= 0:
             raise RuntimeError("libespeak-ng did not start: its voice data was not found")
+        self._library.espeak_ng_SetRandSeed(ctypes.c_long(_NOISE_SEED))
         self._library.espeak_TextToPhonemes.restype = ctypes.c_char_p
         self._samples: list[np.ndarray] = []
         self._callback = _CALLBACK(self._collect)  # kept: the library holds only its address

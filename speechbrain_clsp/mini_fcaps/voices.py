@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-# ln(F0 / F0 at setting 50) = _SLOPE * x + _BEND * x**2, where x = setting - 50; same for all voices.
+# ln(F0 / F0 at setting 50) = _SLOPE * x + _BEND * x**2 with x = setting - 50, for every voice.
 _SLOPE, _BEND = 1.142e-2, 1.54e-5
 MAX_SETTING = 99
 
@@ -66,11 +66,11 @@ class Voice:
         return min(max(round(50 + steps), 0), MAX_SETTING), pitch_range
 
 
-# Variants that are plainly of one gender and reach every level of pitch and expressiveness.
+# Variants whose gender is heard in the timbre at any pitch (not m1, m4, m5, m8, f1), and whose pitch
+# is unambiguous (not f3, which adds an octave below) and wide enough in range (not m2).
 VOICES = {
     "male": (
         Voice("m3", base=88.5, lift=0.317, spread=7.2),
-        Voice("m4", base=77.2, lift=0.307, spread=7.0),
         Voice("m6", base=88.6, lift=0.250, spread=6.1),
         Voice("m7", base=85.7, lift=0.380, spread=8.5),
     ),
@@ -78,7 +78,6 @@ VOICES = {
         Voice("f2", base=165.7, lift=0.563, spread=13.8),
         Voice("f4", base=160.0, lift=0.384, spread=10.7),
         Voice("f5", base=181.4, lift=0.460, spread=12.0),
-        Voice("Alicia", base=210.8, lift=0.721, spread=15.5),
     ),
     # Noise in place of a tone: the pitch of the constants is not heard.
     "whisper": (

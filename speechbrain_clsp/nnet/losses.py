@@ -61,7 +61,7 @@ def contrastive_loss(
     """
     if text.dim() != 3 or text.shape[1:] != speech.shape:
         raise ValueError(
-            f"text must be [K, B, D] for speech [B, D] = {list(speech.shape)}, not {list(text.shape)}"
+            f"text must be [K, B, D] for speech {list(speech.shape)}, not {list(text.shape)}"
         )
     all_speech = speech if all_speech is None else all_speech
     all_text = text if all_text is None else all_text

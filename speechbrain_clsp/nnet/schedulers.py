@@ -26,9 +26,9 @@ class Eden:
         Length of the warm-up, in steps.
     warmup_start : float
         Its first factor.
-    cooldown : (int, int), optional
-        First and last step of a linear descent to zero at the end of training: (start, end).
-        Not part of Eden as published; short trainings gain much from it.
+    cooldown : (float, float), optional
+        Epochs between which the rate also descends linearly to zero: (start, end). Not part of
+        Eden as published; short trainings need it.
 
     Example
     -------
@@ -42,7 +42,7 @@ class Eden:
         lr_epochs: float,
         warmup_batches: float = 500.0,
         warmup_start: float = 0.5,
-        cooldown: tuple[int, int] | None = None,
+        cooldown: tuple[float, float] | None = None,
     ) -> None:
         self.lr_batches = lr_batches
         self.lr_epochs = lr_epochs
@@ -56,9 +56,9 @@ class Eden:
         factor *= ((epoch / self.lr_epochs) ** 2 + 1) ** -0.25
         if step < self.warmup_batches:
             factor *= self.warmup_start + (1 - self.warmup_start) * step / self.warmup_batches
-        if self.cooldown is not None and step > self.cooldown[0]:
+        if self.cooldown is not None and epoch > self.cooldown[0]:
             start, end = self.cooldown
-            factor *= max(0.0, (end - step) / (end - start))
+            factor *= max(0.0, (end - epoch) / (end - start))
         return factor
 
     def set_rate(self, optimizer: Optimizer, step: int, epoch: int) -> float:

@@ -72,9 +72,10 @@ def test_eight_clips_are_learnt_by_heart(manifest, tmp_path):
     model["tokenizer"].load(tmp_path / "t.model")
     hparams = {
         "temperature": model["temperature"],
+        "text_weight": 1.0,
         "lr_schedule": Eden(lr_batches=1000, lr_epochs=1000, warmup_batches=20),
         "epoch_counter": EpochCounter(limit=60),
-        "train_logger": Log(),
+        "train_loggers": [Log()],
         "ckpt_metric": "mean_R@1",
         "max_grad_norm": 0,
     }
@@ -94,5 +95,5 @@ def test_eight_clips_are_learnt_by_heart(manifest, tmp_path):
         train_loader_kwargs={"batch_sampler": sampler, "collate_fn": collate},
         valid_loader_kwargs={"batch_size": 8, "collate_fn": collate},
     )
-    stats = hparams["train_logger"].stats["valid_stats"]
+    stats = hparams["train_loggers"][0].stats["valid_stats"]
     assert stats["global_R@1"] == 1.0 and stats["fine_R@1"] == 1.0, stats

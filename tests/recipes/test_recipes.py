@@ -1,4 +1,4 @@
-"""Every recipe of recipes.csv in a short run, as a user starts it; then the same again as a resume."""
+"""Every recipe of recipes.csv in a short run, as a user starts it; then resumed."""
 
 import csv
 import json

@@ -1,6 +1,7 @@
 """The command ``clsp`` as a user runs it: real processes, right and wrong input."""
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -72,33 +73,69 @@ def test_classify_prints_probabilities_best_first(folder, wav, tmp_path, capsys)
     assert set(answer["probabilities"]) == {"man", "child"}
 
 
-def test_wrong_input_gets_one_line_and_exit_code_2(folder, wav, tmp_path, capsys):
+def test_wrong_input_gets_one_line_and_exit_code_2(folder, wav, tmp_path, capfd):
     """If this fails, a user's mistake ends in a traceback or goes unnoticed."""
     wrong = {name: ["score", str(path), "A."] for name, (path, _) in bad_files(tmp_path).items()}
     wrong["absent.wav"] = ["score", str(tmp_path / "absent.wav"), "A."]
     wrong["is empty"] = ["score", str(wav), " "]
     wrong[".npz"] = ["embed", str(wav), "--output", str(tmp_path / "x.txt")]
     wrong["cut.flac"] = ["embed", str(wav), str(tmp_path / "cut.flac"), "--output", "x.npz"]
+    wrong["nowhere first"] = ["embed", str(wav), "--output", str(tmp_path / "nowhere" / "x.npz")]
+    wrong["2 bad files"] = ["embed", str(tmp_path / "cut.flac"), "absent.wav", "--output", "x.npz"]
     wrong["absent.json"] = ["classify", str(wav), "--prompts", "absent.json"]
+    contents = {"not JSON": "{", "must hold": '"A."', "'task'": '{"task": {"label": "A."}}'}
+    for number, (pattern, content) in enumerate(contents.items()):
+        path = tmp_path / f"{number}.json"
+        path.write_text(content)
+        wrong[pattern] = ["classify", str(wav), "--prompts", str(path)]
+    wrong["--device gpu"] = ["score", str(wav), "A.", "--device", "gpu"]
     for pattern, arguments in wrong.items():
         assert main([*arguments, "--model", str(folder)]) == 2, pattern
-        printed = capsys.readouterr()
+        printed = capfd.readouterr()  # the mp3 decoder writes to the descriptor itself
         assert printed.out == ""
         assert printed.err.startswith("clsp: error: ")
         assert printed.err.count("\n") == 1
         assert pattern in printed.err
 
 
-@pytest.mark.parametrize(
-    "arguments", [["score", "absent.wav", "A."], ["score", "a.wav"], ["score", "a.wav", "A."]]
-)
-def test_a_process_fails_without_traceback(folder, tmp_path, arguments):
-    """If this fails, scripts cannot tell that clsp failed. The last case has no model at all."""
-    environment = {} if arguments[1] == "a.wav" else {"CLSP_MODEL": str(folder)}
-    environment.setdefault("CLSP_MODEL", str(tmp_path / "nowhere" / "model"))
-    done = command(*arguments, cwd=tmp_path, **environment)
+def test_a_wrong_command_line_gets_one_line(capfd):
+    """If this fails, a forgotten caption is answered with the whole usage text."""
+    for arguments, pattern in ((["score", "a.wav"], "captions"), ([], "score,embed,classify")):
+        with pytest.raises(SystemExit) as caught:
+            main(arguments)
+        assert caught.value.code == 2
+        error = capfd.readouterr().err
+        assert error.startswith("clsp: error: ") and error.count("\n") == 1
+        assert pattern in error
+
+
+@pytest.mark.parametrize("case", ["absent file", "not audio", "no model", "no caption"])
+def test_a_process_fails_without_traceback(folder, tmp_path, case):
+    """If this fails, scripts cannot tell that clsp failed, or users see a traceback."""
+    (tmp_path / "text.mp3").write_text("this is no audio\n" * 100)
+    environment = {"CLSP_MODEL": "" if case == "no model" else str(folder)}
+    arguments = ["absent.wav" if case == "absent file" else "text.mp3", "A."]
+    done = command(
+        "score", *arguments[: 1 if case == "no caption" else 2], cwd=tmp_path, **environment
+    )
     assert done.returncode == 2
-    assert "error" in done.stderr and "Traceback" not in done.stderr
+    assert done.stderr.startswith("clsp: error: ") and done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == [tmp_path / "text.mp3"]
+
+
+@pytest.mark.parametrize("name", ["score", "embed", "classify"])
+def test_help_ends_with_an_example(name, capsys):
+    """If this fails, users must guess how a command is written."""
+    with pytest.raises(SystemExit) as caught:
+        main([name, "--help"])
+    assert caught.value.code == 0
+    assert f"example: clsp {name} " in capsys.readouterr().out.split("options:")[1]
+
+
+def test_logging_comes_back(folder, wav):
+    """If this fails, a program that calls main loses its own log from then on."""
+    main(["score", str(wav), "A.", "--model", str(folder)])
+    assert logging.getLogger("other").isEnabledFor(logging.WARNING)
 
 
 def test_importing_the_package_is_cheap():

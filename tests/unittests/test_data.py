@@ -111,7 +111,7 @@ def test_every_epoch_has_full_batches_without_repeats(durations, batch_size, see
 
 
 def test_ranks_share_a_global_batch(monkeypatch):
-    """If this fails, two GPUs see the same clips, or batches of unlike length wait for each other."""
+    """If this fails, two GPUs see the same clips, or wait for each other's longer batches."""
     durations = torch.rand(101, generator=torch.Generator().manual_seed(1)).tolist()
     shares = []
     for rank in range(4):

@@ -1,6 +1,7 @@
 """CLSP.from_hparams and everything that can be asked of it, rightly and wrongly."""
 
 import json
+import math
 import random
 import shutil
 from pathlib import Path
@@ -9,13 +10,18 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from scipy.signal import resample_poly
 from small import CAPTIONS, model_folder, tone, write
 
 from speechbrain_clsp import CLSP
-from speechbrain_clsp.dataio.audio import read_audio
-from speechbrain_clsp.hub import extract_definition
+from speechbrain_clsp.dataio.audio import AudioError, read_audio
+from speechbrain_clsp.hub import extract_definition, save_model_folder
 
+WAVS = torch.zeros(2, 16000)
 SPEECH = Path(__file__).parents[3] / "shared" / "speech"
+NEEDS_SPEECH = pytest.mark.skipif(
+    not SPEECH.is_dir(), reason="the real recordings are not part of the project"
+)
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +69,34 @@ def test_embeddings_are_unit_vectors_in_input_order_whatever_the_batches(clsp, f
     assert (alone @ alone.T).fill_diagonal_(0).max() < 0.99999
 
 
+def as_file(path: Path, samples: np.ndarray, rate: int) -> Path:
+    """Write 16 kHz samples as stereo of another rate, in the format of the path's suffix."""
+    divisor = math.gcd(rate, 16000)
+    stereo = np.stack([resample_poly(samples, rate // divisor, 16000 // divisor)] * 2, axis=1)
+    return write(path, stereo, rate)
+
+
+@pytest.mark.parametrize("suffix, rate", [("flac", 16000), ("mp3", 44100), ("ogg", 48000)])
+def test_the_format_of_a_recording_hardly_matters(clsp, tmp_path, suffix, rate):
+    """If this fails, the same recording scores differently as wav, flac, mp3 or ogg."""
+    # Noise, as any recording has: digital silence in a band is what lossy formats do change.
+    noise = 0.02 * np.random.default_rng(0).standard_normal(32000)
+    clip, other_clip = tone(2.0) + noise, tone(2.0, frequency=300) + noise
+    reference = clsp.encode_file(write(tmp_path / "a.wav", clip))
+    assert clsp.encode_file(as_file(tmp_path / f"a.{suffix}", clip, rate)) @ reference > 0.999
+    assert clsp.encode_file(write(tmp_path / "b.wav", other_clip)) @ reference < 0.95
+
+
+def test_all_bad_files_are_named_at_once(clsp, files, tmp_path):
+    """If this fails, a user with many bad files finds them one run at a time."""
+    (tmp_path / "empty.wav").touch()
+    paths = [files[0], tmp_path / "empty.wav", files[1], tmp_path / "absent.wav"]
+    with pytest.raises(AudioError, match="2 bad files: .*empty.wav.*absent.wav"):
+        clsp.encode_files(paths, progress=False)
+    with pytest.raises(FileNotFoundError, match="absent.wav"):
+        clsp.encode_files(paths[2:], progress=False)
+
+
 def test_scores_are_cosines(clsp, files):
     """If this fails, score_batch and score_file say something else than the embeddings."""
     expected = clsp.encode_file(files[0]) @ clsp.encode_text(CAPTIONS).T
@@ -92,6 +126,29 @@ def test_several_prompts_per_label_are_averaged(clsp, files):
     logits = clsp.mods.temperature() * clsp.encode_file(files[1]) @ classes.T
     torch.testing.assert_close(out_prob[0], logits.log_softmax(0))
     assert text_lab == [["a", "b"][index.item()]]
+
+
+def test_prompts_of_the_model_folder_are_the_default(clsp, files):
+    """If this fails, a model published with its classes cannot be used as a classifier."""
+    prompts = {"man": CAPTIONS[0], "child": CAPTIONS[2]}
+    hparams = {"tokenizer": clsp.hparams.tokenizer, "prompts": prompts, "device": "cpu"}
+    classifier = CLSP(dict(clsp.mods), hparams)
+    wavs = torch.from_numpy(np.stack([tone(), tone(frequency=250.0)]))
+    given = clsp.classify_batch(wavs, prompts=prompts)
+    default = classifier(wavs)
+    for mine, theirs in zip(default[:3], given[:3]):
+        torch.testing.assert_close(mine, theirs)
+    assert default[3] == given[3]
+
+
+def test_what_a_clsp_is_made_of_is_checked(clsp):
+    """If this fails, a missing part shows up later, as an error from somewhere else."""
+    modules = dict(clsp.mods)
+    with pytest.raises(ValueError, match="tokenizer"):
+        CLSP(modules, {"device": "cpu"})
+    del modules["temperature"]
+    with pytest.raises(ValueError, match="temperature"):
+        CLSP(modules, {"tokenizer": clsp.hparams.tokenizer})
 
 
 def test_gradients_reach_a_waveform_that_asks_for_them_and_only_then(clsp):
@@ -125,8 +182,20 @@ def test_no_random_state_is_touched(clsp, files):
         (lambda c, f: c.encode_text([1]), TypeError, "list of str"),
         (lambda c, f: c.encode_text(["slowly " * 200]), ValueError, "shorten"),
         (lambda c, f: c.encode_files(str(f)), TypeError, "list of paths"),
+        (lambda c, f: c.encode_files([]), ValueError, "at least one"),
         (lambda c, f: c.classify_file(f), ValueError, "prompts"),
+        (lambda c, f: c.classify_file(f, "a prompt"), TypeError, "not a str"),
+        (lambda c, f: c.classify_file(f, {}), ValueError, "prompts is empty"),
+        (lambda c, f: c.classify_file(f, {"man": []}), ValueError, "'man' has no prompt"),
+        (lambda c, f: c.classify_file(f, {"man": {"a": "b"}}), TypeError, "'man'"),
+        (lambda c, f: c.encode_batch(f), TypeError, "Tensor"),
+        (lambda c, f: c.encode_batch(torch.zeros(0, 16000)), ValueError, "not empty"),
         (lambda c, f: c.encode_batch(torch.zeros(1, 2, 16000)), ValueError, r"\[B, T\]"),
+        (lambda c, f: c.encode_batch(torch.full((1, 16000), 1e20)), ValueError, r"\[0\]"),
+        (lambda c, f: c.encode_batch(torch.full((1, 16000), 3000).short()), ValueError, "32768"),
+        (lambda c, f: c.encode_batch(WAVS, torch.ones(3)), ValueError, r"must be \[2\]"),
+        (lambda c, f: c.encode_batch(WAVS, torch.tensor([1, 8000])), ValueError, "relative"),
+        (lambda c, f: c.encode_batch(WAVS, torch.tensor([1, torch.nan])), ValueError, "relative"),
         (lambda c, f: c.encode_batch(torch.full((2, 16000), torch.nan)), ValueError, r"\[0, 1\]"),
         (lambda c, f: c.encode_batch(torch.zeros(1, 200)), ValueError, "0.1 s"),
     ],
@@ -156,18 +225,63 @@ def test_wrong_folders_are_refused(folder, tmp_path):
     (broken / "model.safetensors").write_bytes(b"nonsense")
     with pytest.raises(ValueError, match="damaged"):
         CLSP.from_hparams(broken)
+    (broken / "model.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match="model.safetensors"):
+        CLSP.from_hparams(broken)
+    with pytest.raises(FileNotFoundError, match="nobody/nothing is no folder here"):
+        CLSP.from_hparams("nobody/nothing")
+
+
+@pytest.mark.parametrize(
+    "definition", ["", "- 1\n", "a: [", "modules: {}\n", "a: !new:speechbrain_clsp.hub.Nothing\n"]
+)
+def test_wrong_definitions_are_refused(folder, tmp_path, definition):
+    """If this fails, a broken hyperparams.yaml gives an error that does not name it."""
+    shutil.copytree(folder, tmp_path / "broken")
+    (tmp_path / "broken" / "hyperparams.yaml").write_text(definition)
+    with pytest.raises(ValueError, match="broken/hyperparams.yaml does not define a CLSP"):
+        CLSP.from_hparams(tmp_path / "broken")
+
+
+def test_a_model_folder_is_replaced_but_nothing_else(folder, clsp, tmp_path):
+    """If this fails, saving a model deletes a user's folder, or a second training cannot save."""
+    parts = (
+        (folder / "hyperparams.yaml").read_text(),
+        dict(clsp.mods),
+        folder / "tokenizer.model",
+    )
+    save_model_folder(tmp_path / "model", *parts)
+    save_model_folder(tmp_path / "model", *parts, metrics={"R@1": 0.25})
+    assert "| R@1 | 0.25 |" in (tmp_path / "model" / "README.md").read_text()
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    again = CLSP.from_hparams(tmp_path / "model", run_opts={"device": "cpu"})
+    assert torch.equal(again.encode_text(CAPTIONS), clsp.encode_text(CAPTIONS))
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(FileExistsError, match="photos"):
+        save_model_folder(tmp_path / "photos", *parts)
+
+
+def test_a_copy_in_savedir_is_complete(folder, clsp, tmp_path):
+    """If this fails, a model fetched with savedir, SpeechBrain's usual way, cannot be reused."""
+    from speechbrain.utils.fetching import LocalStrategy
+
+    arguments = {"savedir": tmp_path / "copy", "run_opts": {"device": "cpu"}}
+    CLSP.from_hparams(folder, local_strategy=LocalStrategy.COPY, **arguments)
+    copied = CLSP.from_hparams(tmp_path / "copy", run_opts={"device": "cpu"})
+    assert torch.equal(copied.encode_text(CAPTIONS), clsp.encode_text(CAPTIONS))
 
 
 def test_a_definition_is_cut_out_with_its_overrides():
     """If this fails, a model trained with overridden sizes cannot be loaded again."""
-    recipe = "# note\nlr: 1\nmodel:\n  # sizes\n  dims: &id1 [3, 4]\n  tower: !new:dict\n    dims: *id1\n"
+    recipe = "# note\nlr: 1\nmodel:\n  # sizes\n  dims: &id1 [3, 4]\n"
+    recipe += "  tower: !new:dict\n    dims: *id1\n"
     definition = extract_definition(recipe, "model")
     assert "lr" not in definition and "#" not in definition
     assert definition.startswith("dims: &id1 [3, 4]")
     assert "tower: !new:dict" in definition
 
 
-@pytest.mark.skipif(not SPEECH.is_dir(), reason="the real recordings are not part of the project")
+@NEEDS_SPEECH
 def test_real_recordings_of_other_rates_are_encoded(clsp):
     """If this fails, real 48 kHz speech cannot be scored."""
     captions = json.loads((SPEECH / "captions.json").read_text(encoding="utf-8"))["retrieval"]
@@ -175,3 +289,12 @@ def test_real_recordings_of_other_rates_are_encoded(clsp):
     embeddings = clsp.encode_files(paths, progress=False)
     assert embeddings.isfinite().all()
     torch.testing.assert_close(embeddings[3], clsp.encode_file(paths[3]), atol=1e-5, rtol=0)
+
+
+@NEEDS_SPEECH
+@pytest.mark.parametrize("suffix, rate", [("flac", 48000), ("mp3", 44100), ("ogg", 48000)])
+def test_real_recordings_score_alike_in_every_format(clsp, tmp_path, suffix, rate):
+    """If this fails, real speech scores differently as wav, flac, mp3 or ogg."""
+    for name in ("00099.wav", "ex03_enunciated_00012.wav"):
+        path = as_file(tmp_path / f"a.{suffix}", read_audio(SPEECH / name).numpy(), rate)
+        assert clsp.encode_file(path) @ clsp.encode_file(SPEECH / name) > 0.99

@@ -24,8 +24,6 @@ import torch
 from hyperpyyaml import load_hyperpyyaml
 from speechbrain.utils.distributed import run_on_main
 from speechbrain.utils.logger import get_logger
-from speechbrain_clsp.evaluation.suite import evaluate, format_table
-from speechbrain_clsp.hub import extract_definition, save_model_folder
 
 from speechbrain_clsp import CLSP
 from speechbrain_clsp.brain import ContrastiveBrain, log_chance
@@ -34,6 +32,8 @@ from speechbrain_clsp.dataio.dataset import CaptionedSpeechDataset, Collate
 from speechbrain_clsp.dataio.manifest import Manifest
 from speechbrain_clsp.dataio.sampler import BucketBatchSampler
 from speechbrain_clsp.dataio.tokenizers import train_sentencepiece
+from speechbrain_clsp.evaluation.suite import evaluate, format_table
+from speechbrain_clsp.hub import extract_definition, save_model_folder
 from speechbrain_clsp.nnet.gather import world
 
 logger = get_logger(__name__)
@@ -47,6 +47,16 @@ def prepare_tokenizer(manifest: str, path: str, vocab_size: int) -> None:
     rows = Manifest(manifest)
     captions = chain(*rows.column("global_captions"), *rows.column("fine_captions"))
     train_sentencepiece(captions, path, vocab_size)
+
+
+def train_loggers(hparams: dict) -> list:
+    """Return the file logger, and TensorBoard's if it is asked for."""
+    loggers = [hparams["train_logger"]]
+    if hparams["use_tensorboard"]:
+        from speechbrain.utils.train_logger import TensorboardLogger
+
+        loggers.append(TensorboardLogger(str(Path(hparams["output_folder"]) / "tensorboard")))
+    return loggers
 
 
 def dataio_prepare(hparams: dict) -> dict:
@@ -124,6 +134,7 @@ def main() -> None:
     )
     hparams["model"]["tokenizer"].load(hparams["tokenizer_file"])
     data = dataio_prepare(hparams)
+    hparams["train_loggers"] = train_loggers(hparams)
 
     brain = ContrastiveBrain(
         modules=hparams["model"]["modules"],
