@@ -11,7 +11,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems() -> None:
-    """Keep hypothesis, which asks modules for their files, from importing SpeechBrain's lazy ones."""
+    """Keep hypothesis, which asks for modules' files, from importing SpeechBrain's lazy ones."""
     for module in list(sys.modules.values()):
         if type(module).__name__ in ("LazyModule", "DeprecatedModuleRedirect"):
             vars(module).setdefault("__file__", None)

@@ -248,7 +248,7 @@ class Zipformer2(nn.Module):
         return x, -(-counts // self.downsample_output.factor)
 
     def _widest(self, outputs: list[Tensor]) -> Tensor:
-        """Extend the last output by the further channels of wider stacks before it, latest first."""
+        """Extend the last output by the further channels of wider stacks, latest first."""
         pieces = [outputs[-1]]
         width = self.dims[-1]
         for output, dim in zip(reversed(outputs), reversed(self.dims)):

@@ -216,7 +216,7 @@ class ConvolutionModule(nn.Module):
         return self.out_proj(self.activation(self._convolve(x)))
 
     def _convolve(self, x: Tensor) -> Tensor:
-        """Convolve over time; in two dimensions, since that reads [B, F, D] as it lies in memory."""
+        """Convolve over time; in two dimensions, which reads [B, F, D] as it lies in memory."""
         conv = self.depthwise_conv
         image = x.transpose(1, 2).unsqueeze(2)  # [B, D, 1, F] in channels-last layout
         image = nn.functional.conv2d(
