@@ -33,7 +33,7 @@ PLACES = (
     "past the castle", "along the shore", "at the court", "under the stars", "by the arch",
 )  # fmt: skip
 TIMES = (
-    "on Thursday", "by moonlight", "before four", "in March", "in October", "an hour later",
+    "on Thursday", "before dark", "before four", "in March", "in October", "an hour later",
     "every Saturday", "each year", "in the afternoon", "over the winter", "on her birthday",
     "before the dance", "during the storm", "at a quarter past four", "this morning",
 )  # fmt: skip

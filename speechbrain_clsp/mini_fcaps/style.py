@@ -30,8 +30,8 @@ PITCH_HERTZ = {  # median F0
 SPREAD_SEMITONES = {  # of F0, 10th to 90th percentile
     "monotone": (0.0, 0.0), "natural": (1.2, 1.5), "lively": (3.6, 4.2)
 }  # fmt: skip
-# RMS; the peaks of speech lie up to 21 dB above it, and must stay below full scale.
-LEVEL_DBFS = {"quiet": (-43.5, -40.5), "moderate": (-34.0, -31.0), "loud": (-24.5, -21.5)}
+# RMS; the peaks of speech lie up to 22 dB above it, and must stay below full scale.
+LEVEL_DBFS = {"quiet": (-45.0, -42.0), "moderate": (-35.5, -32.5), "loud": (-26.0, -23.0)}
 
 CHANGE_PROBABILITY = 0.42
 PAUSE_PROBABILITY = 0.3

@@ -66,8 +66,8 @@ class Voice:
         return min(max(round(50 + steps), 0), MAX_SETTING), pitch_range
 
 
-# Variants whose gender is heard in the timbre at any pitch (not m1, m4, m5, m8, f1), and whose pitch
-# is unambiguous (not f3, which adds an octave below) and wide enough in range (not m2).
+# Variants whose gender is heard in the timbre at any pitch (not m1, m4, m5, m8, f1), whose pitch is
+# unambiguous (not f3, which adds an octave below) and whose range is wide enough (not m2).
 VOICES = {
     "male": (
         Voice("m3", base=88.5, lift=0.317, spread=7.2),

@@ -26,7 +26,7 @@ from mini_fcaps_prepare import make_clip, prepare_mini_fcaps  # noqa: E402
 SIZES = {"train": 120, "dev": 20, "test": 60}
 RATE = 16000
 # Measured values that a label may stand for; the bands of one attribute do not overlap.
-LOUDNESS_DBFS = {"quiet": (-46, -38.5), "moderate": (-36, -29), "loud": (-26, -20)}
+LOUDNESS_DBFS = {"quiet": (-47, -40), "moderate": (-37, -31), "loud": (-28, -21)}
 PHONEMES_PER_SECOND = {"slow": (6, 11.8), "measured": (11.8, 18.2), "fast": (18.2, 30)}
 PITCH_HZ = {
     "male": {"low": (70, 96), "medium": (98, 128), "high": (130, 175)},
@@ -201,7 +201,7 @@ def test_every_sentence_tells_the_accents_apart(clips):
         spoken = [phonemes_of(text, voice) for voice in ACCENTS.values()]
         for one, other in itertools.combinations(spoken, 2):
             same = difflib.SequenceMatcher(None, one, other, autojunk=False).ratio()
-            assert same < 0.93, (text, one, other)
+            assert same < 0.95, (text, one, other)
 
 
 def test_whispers_have_no_voice_and_croaks_a_rough_one(folder, clips):
