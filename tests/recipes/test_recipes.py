@@ -100,3 +100,20 @@ def test_a_killed_training_goes_on_where_its_last_checkpoint_was(tmp_path):
     epochs = [int(e) for e in re.findall(r"^epoch: (\d+)", log.read_text(), flags=re.M)]
     assert epochs[:done] == list(range(1, done + 1))
     assert set(epochs[done:]) <= {done, done + 1} and epochs[-1] == done + 1
+
+
+def test_two_processes_train_together(tmp_path):
+    """If this fails, the recipe hangs or dies under torchrun."""
+    command = arguments(RECIPES[0], tmp_path, "--distributed_backend=gloo")
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    done = subprocess.run(
+        [*launcher, *command[1:]],
+        cwd=(ROOT / RECIPES[0]["Script_file"]).parent,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "fine speech to text R@1" in done.stdout
+    log = (tmp_path / "out" / "train_log.txt").read_text(encoding="utf-8")
+    assert len(re.findall(r"^epoch: \d", log, flags=re.M)) == 2  # one line per epoch, not per rank

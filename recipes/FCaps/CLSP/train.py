@@ -106,6 +106,20 @@ def export_and_report(brain: ContrastiveBrain, hparams: dict) -> None:
     print(f"Model, metrics.json and report.html are in {output_folder}")
 
 
+def prepare(hparams: dict) -> None:
+    """Make the data and the tokenizer, on the main process."""
+    # SpeechBrain's convention: prepare scripts lie beside the recipe and are imported by name.
+    from mini_fcaps_prepare import prepare_mini_fcaps
+
+    names = ("data_folder", "n_train", "n_dev", "n_test", "skip_prep")
+    run_on_main(prepare_mini_fcaps, kwargs={name: hparams[name] for name in names})
+    run_on_main(
+        prepare_tokenizer,
+        args=[hparams["train_manifest"], hparams["tokenizer_file"], hparams["vocab_size"]],
+    )
+    hparams["model"]["tokenizer"].load(hparams["tokenizer_file"])
+
+
 def main() -> None:
     """Prepare the data, train, and evaluate the epoch that was best on dev."""
     hparams_file, run_opts, overrides = sb.parse_arguments(sys.argv[1:])
@@ -118,24 +132,9 @@ def main() -> None:
         overrides=overrides,
     )
     torch.set_num_threads(hparams["num_threads"])
-
-    # SpeechBrain's convention: prepare scripts lie beside the recipe and are imported by name.
-    from mini_fcaps_prepare import prepare_mini_fcaps
-
-    run_on_main(
-        prepare_mini_fcaps,
-        kwargs={
-            key: hparams[key] for key in ("data_folder", "n_train", "n_dev", "n_test", "skip_prep")
-        },
-    )
-    run_on_main(
-        prepare_tokenizer,
-        args=[hparams["train_manifest"], hparams["tokenizer_file"], hparams["vocab_size"]],
-    )
-    hparams["model"]["tokenizer"].load(hparams["tokenizer_file"])
+    prepare(hparams)
     data = dataio_prepare(hparams)
     hparams["train_loggers"] = train_loggers(hparams)
-
     brain = ContrastiveBrain(
         modules=hparams["model"]["modules"],
         opt_class=hparams["opt_class"],
