@@ -87,7 +87,10 @@ class SentencePieceCaptions:
 
 
 def train_sentencepiece(captions: Iterable[str], path: str | os.PathLike, vocab_size: int) -> None:
-    """Train a unigram SentencePiece model and write it to ``path``, whole or not at all.
+    """Train a SentencePiece model and write it to ``path``, whole or not at all.
+
+    Byte-pair encoding: on captions of few different words it keeps frequent words whole, where the
+    unigram model cuts them up and doubles the number of tokens.
 
     Arguments
     ---------
@@ -103,6 +106,7 @@ def train_sentencepiece(captions: Iterable[str], path: str | os.PathLike, vocab_
         sentence_iterator=(caption.lower() for caption in captions),
         model_writer=model,
         vocab_size=vocab_size,
+        model_type="bpe",
         hard_vocab_limit=False,
         pad_id=PAD,
         unk_id=1,

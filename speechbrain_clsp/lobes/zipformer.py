@@ -173,6 +173,9 @@ class Zipformer2(nn.Module):
         Factor of the last downsampling.
     dropout : float
         Rate used inside the layers, in training only.
+    branch_scale : float
+        Initial size of the layers' branches. The published 0.05 suits long trainings: ScaledAdam
+        changes sizes by a fraction of a percent per step, so a short one wants larger branches.
 
     Example
     -------
@@ -196,6 +199,7 @@ class Zipformer2(nn.Module):
         position_dim: int = 48,
         output_downsampling: int = 2,
         dropout: float = 0.0,
+        branch_scale: float = 0.05,
     ) -> None:
         super().__init__()
         per_stack = dict(
@@ -219,6 +223,7 @@ class Zipformer2(nn.Module):
                 value_head_dim=value_head_dim,
                 position_head_dim=position_head_dim,
                 dropout=dropout,
+                branch_scale=branch_scale,
             )
             self.encoders.append(DownsampledStack(stack, dims[i], factor) if factor > 1 else stack)
         self.downsample_output = Downsample(output_downsampling)

@@ -87,17 +87,25 @@ class RelativeAttentionWeights(nn.Module):
     ---------
     dim, heads, query_head_dim, position_head_dim, position_dim : int
         Channels, heads, and the sizes per head and of the positional encoding.
+    branch_scale : float
+        Initial size of the part that depends on positions.
     """
 
     def __init__(
-        self, dim: int, heads: int, query_head_dim: int, position_head_dim: int, position_dim: int
+        self,
+        dim: int,
+        heads: int,
+        query_head_dim: int,
+        position_head_dim: int,
+        position_dim: int,
+        branch_scale: float,
     ) -> None:
         super().__init__()
         self.heads = heads
         self.sizes = [heads * query_head_dim, heads * query_head_dim, heads * position_head_dim]
         self.in_proj = scaled_linear(dim, sum(self.sizes), scale=query_head_dim**-0.25)
         self.linear_pos = scaled_linear(
-            position_dim, heads * position_head_dim, scale=0.05, bias=False
+            position_dim, heads * position_head_dim, scale=branch_scale, bias=False
         )
 
     def forward(self, x: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
@@ -132,13 +140,15 @@ class SelfAttention(nn.Module):
     ---------
     dim, heads, value_head_dim : int
         Channels, heads and values per head.
+    branch_scale : float
+        Initial size of the last layer.
     """
 
-    def __init__(self, dim: int, heads: int, value_head_dim: int) -> None:
+    def __init__(self, dim: int, heads: int, value_head_dim: int, branch_scale: float) -> None:
         super().__init__()
         self.heads = heads
         self.in_proj = nn.Linear(dim, heads * value_head_dim)
-        self.out_proj = scaled_linear(heads * value_head_dim, dim, scale=0.05)
+        self.out_proj = scaled_linear(heads * value_head_dim, dim, scale=branch_scale)
 
     def forward(self, x: Tensor, weights: Tensor) -> Tensor:
         """Map x [B, F, D] and weights [B, H, F, F] to [B, F, D]."""
@@ -154,13 +164,15 @@ class NonlinearAttention(nn.Module):
     ---------
     dim : int
         Channels.
+    branch_scale : float
+        Initial size of the last layer.
     """
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, branch_scale: float) -> None:
         super().__init__()
         hidden = 3 * dim // 4
         self.in_proj = nn.Linear(dim, 3 * hidden)
-        self.out_proj = scaled_linear(hidden, dim, scale=0.05)
+        self.out_proj = scaled_linear(hidden, dim, scale=branch_scale)
 
     def forward(self, x: Tensor, weights: Tensor) -> Tensor:
         """Map x [B, F, D] and the first head's weights [B, F, F] to [B, F, D]."""
@@ -177,14 +189,16 @@ class FeedForward(nn.Module):
         Channels outside and inside.
     dropout : float
         Rate on the hidden units, in training only.
+    branch_scale : float
+        Half the initial size of the last layer.
     """
 
-    def __init__(self, dim: int, hidden: int, dropout: float) -> None:
+    def __init__(self, dim: int, hidden: int, dropout: float, branch_scale: float) -> None:
         super().__init__()
         self.in_proj = nn.Linear(dim, hidden)
         self.activation = SwooshL()
         self.dropout = nn.Dropout(dropout)
-        self.out_proj = scaled_linear(hidden, dim, scale=0.1)
+        self.out_proj = scaled_linear(hidden, dim, scale=2 * branch_scale)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [B, F, D] to [B, F, D]."""
@@ -200,14 +214,16 @@ class ConvolutionModule(nn.Module):
         Channels.
     kernel : int
         Odd size of the convolution, in frames.
+    branch_scale : float
+        Initial size of the last layer.
     """
 
-    def __init__(self, dim: int, kernel: int) -> None:
+    def __init__(self, dim: int, kernel: int, branch_scale: float) -> None:
         super().__init__()
         self.in_proj = nn.Linear(dim, 2 * dim)
         self.depthwise_conv = nn.Conv1d(dim, dim, kernel, padding=kernel // 2, groups=dim)
         self.activation = SwooshR()
-        self.out_proj = scaled_linear(dim, dim, scale=0.05)
+        self.out_proj = scaled_linear(dim, dim, scale=branch_scale)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """Map x [B, F, D] with mask [B, F] to [B, F, D]."""
@@ -246,6 +262,9 @@ class ZipformerLayer(nn.Module):
         Sizes per head, and of the positional encoding.
     dropout : float
         Rate inside the feed-forward modules, in training only.
+    branch_scale : float
+        Initial size of the layers that end a branch, relative to the usual; see
+        :func:`scaled_linear`. The feed-forward modules get twice as much.
 
     Example
     -------
@@ -266,19 +285,20 @@ class ZipformerLayer(nn.Module):
         position_head_dim: int = 4,
         position_dim: int = 48,
         dropout: float = 0.0,
+        branch_scale: float = 0.05,
     ) -> None:
         super().__init__()
         self.self_attn_weights = RelativeAttentionWeights(
-            dim, heads, query_head_dim, position_head_dim, position_dim
+            dim, heads, query_head_dim, position_head_dim, position_dim, branch_scale
         )
-        self.self_attn1 = SelfAttention(dim, heads, value_head_dim)
-        self.self_attn2 = SelfAttention(dim, heads, value_head_dim)
-        self.nonlin_attention = NonlinearAttention(dim)
-        self.feed_forward1 = FeedForward(dim, feedforward * 3 // 4, dropout)
-        self.feed_forward2 = FeedForward(dim, feedforward, dropout)
-        self.feed_forward3 = FeedForward(dim, feedforward * 5 // 4, dropout)
-        self.conv_module1 = ConvolutionModule(dim, kernel)
-        self.conv_module2 = ConvolutionModule(dim, kernel)
+        self.self_attn1 = SelfAttention(dim, heads, value_head_dim, branch_scale)
+        self.self_attn2 = SelfAttention(dim, heads, value_head_dim, branch_scale)
+        self.nonlin_attention = NonlinearAttention(dim, branch_scale)
+        self.feed_forward1 = FeedForward(dim, feedforward * 3 // 4, dropout, branch_scale)
+        self.feed_forward2 = FeedForward(dim, feedforward, dropout, branch_scale)
+        self.feed_forward3 = FeedForward(dim, feedforward * 5 // 4, dropout, branch_scale)
+        self.conv_module1 = ConvolutionModule(dim, kernel, branch_scale)
+        self.conv_module2 = ConvolutionModule(dim, kernel, branch_scale)
         self.norm = BiasNorm(dim)
         self.bypass_mid = Bypass(dim)
         self.bypass = Bypass(dim)

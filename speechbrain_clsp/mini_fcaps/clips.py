@@ -39,7 +39,7 @@ GAP_SECONDS = 0.06  # between parts that follow each other
 PAUSE_SECONDS = (0.45, 0.65)
 # Where a boundary lies, as a share of the speaking time; sentences with others are redrawn.
 PLACES = {"early": (0.0, 0.36), "middle": (0.44, 0.56), "late": (0.64, 1.0)}
-SPEAKING_SECONDS = (1.85, 4.0)
+SPEAKING_SECONDS = (1.3, 2.8)
 MIN_SECONDS_BESIDE_CHANGE = 0.5
 # At one word per minute; measured. The first is what the end of a phrase adds.
 SECONDS_PER_PHRASE, SECONDS_PER_CHARACTER = 10.0, 8.6

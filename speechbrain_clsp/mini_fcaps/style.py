@@ -22,7 +22,7 @@ EXPRESSIVENESSES = ("monotone", "natural", "lively")
 LEVELS = {"rate": RATES, "pitch": PITCHES, "loudness": LOUDNESSES}
 
 # Bands that settings are drawn from; neighbours lie far enough apart to be heard.
-WORDS_PER_MINUTE = {"slow": (120, 132), "measured": (180, 198), "fast": (275, 305)}
+WORDS_PER_MINUTE = {"slow": (134, 146), "measured": (200, 218), "fast": (300, 330)}
 PITCH_HERTZ = {  # median F0
     "male": {"low": (76.0, 86.0), "medium": (104.0, 116.0), "high": (145.0, 162.0)},
     "female": {"low": (142.0, 154.0), "medium": (190.0, 210.0), "high": (265.0, 290.0)},
