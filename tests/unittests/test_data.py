@@ -136,6 +136,20 @@ def test_batches_hold_clips_of_similar_length():
     assert waste(list(BucketBatchSampler(durations.tolist(), 8, window=1))) > 0.2
 
 
+def test_hard_batches_hold_clips_of_one_group():
+    """If this fails, fine attributes are never needed to tell a batch's clips apart."""
+    generator = random.Random(3)
+    durations = [generator.uniform(1, 5) for _ in range(640)]
+    groups = [generator.choice(["male", "female", None]) for _ in durations]
+    sampler = BucketBatchSampler(durations, 8, groups=groups, hard_share=0.5)
+    batches = list(sampler)
+    clips = sorted(i for batch in batches for _, i in batch)
+    assert clips == list(range(640))
+    pure = sum(len({groups[i] for _, i in batch}) == 1 for batch in batches)
+    assert 37 <= pure <= 42  # half of 80, but for those at the border of two groups
+    assert batches == list(sampler)
+
+
 def test_too_few_clips_are_refused():
     """If this fails, training runs epochs of no step."""
     with pytest.raises(ValueError, match="lower batch_size"):

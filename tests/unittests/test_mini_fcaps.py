@@ -27,7 +27,7 @@ SIZES = {"train": 120, "dev": 20, "test": 60}
 RATE = 16000
 # Measured values that a label may stand for; the bands of one attribute do not overlap.
 LOUDNESS_DBFS = {"quiet": (-47, -40), "moderate": (-37, -31), "loud": (-28, -21)}
-PHONEMES_PER_SECOND = {"slow": (6, 11.8), "measured": (11.8, 18.2), "fast": (18.2, 30)}
+PHONEMES_PER_SECOND = {"slow": (6.6, 13.1), "measured": (13.1, 20.1), "fast": (20.1, 33)}
 PITCH_HZ = {
     "male": {"low": (70, 96), "medium": (98, 128), "high": (130, 175)},
     "female": {"low": (130, 172), "medium": (174, 225), "high": (240, 310)},
