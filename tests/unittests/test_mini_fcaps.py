@@ -167,7 +167,7 @@ def test_nothing_is_clipped_and_durations_are_exact(folder):
         wav, rate = soundfile.read(row["audio"])
         assert np.abs(wav).max() < 0.99, row["id"]
         assert rate == row["sample_rate"] == RATE and row["duration"] == len(wav) / RATE
-        assert 1.4 <= row["duration"] <= 6.0, row["id"]
+        assert 1.1 <= row["duration"] <= 5.0, row["id"]
 
 
 def test_gender_is_heard_in_the_timbre(folder, clips):
@@ -211,7 +211,7 @@ def test_whispers_have_no_voice_and_croaks_a_rough_one(folder, clips):
         shares[clip.style.kind].append(periodic_share(waveform(folder, clip)))
     clear = np.percentile(shares["male"] + shares["female"], 3)
     assert max(shares["whisper"]) < clear
-    assert np.percentile(shares["croak"], 90) < clear
+    assert np.median(shares["croak"]) < clear
 
 
 def test_changes_are_where_captions_put_them(folder, clips):

@@ -1,0 +1,61 @@
+"""Checkpoints that are whole whenever they are seen.
+
+Authors
+ * The speechbrain-clsp authors 2026
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from speechbrain.utils.checkpoints import CKPT_PREFIX, METAFNAME, Checkpoint, Checkpointer
+from speechbrain.utils.distributed import if_main_process
+
+PENDING = "PENDING.yaml"
+
+
+class WholeCheckpointer(Checkpointer):
+    """SpeechBrain's checkpointer, safe against a kill at any moment.
+
+    SpeechBrain takes a folder for a checkpoint as soon as its metadata is there, and writes that
+    first: a training killed while saving cannot be resumed. Here the metadata gets its name last.
+    It also lists the checkpoint's files, so that one that was being deleted is not taken for whole.
+
+    Arguments are those of SpeechBrain's ``Checkpointer``.
+
+    Example
+    -------
+    >>> import torch
+    >>> folder = getfixture("tmp_path")
+    >>> checkpointer = WholeCheckpointer(folder, {"net": torch.nn.Linear(2, 2)})
+    >>> checkpoint = checkpointer.save_checkpoint(meta={"loss": 1.0})
+    >>> checkpointer.find_checkpoint(min_key="loss").path == checkpoint.path
+    True
+    """
+
+    def save_checkpoint(self, *args, **kwargs) -> Checkpoint | None:
+        """Save, as SpeechBrain does; also removes what a killed run left unfinished."""
+        if if_main_process():
+            for folder in Path(self.checkpoints_dir).glob(f"{CKPT_PREFIX}*"):
+                if not (folder / METAFNAME).is_file():
+                    shutil.rmtree(folder)
+        checkpoint = super().save_checkpoint(*args, **kwargs)
+        if checkpoint is not None and if_main_process():
+            os.replace(checkpoint.path / PENDING, checkpoint.path / METAFNAME)
+        return checkpoint
+
+    def list_checkpoints(self) -> list[Checkpoint]:
+        """List the checkpoints that have all their files."""
+        return [
+            checkpoint
+            for checkpoint in super().list_checkpoints()
+            if set(checkpoint.meta.get("files", ())) <= set(checkpoint.paramfiles)
+        ]
+
+    def _save_checkpoint_metafile(
+        self, fpath: Path, meta_to_include: dict, *args, **kwargs
+    ) -> dict:
+        meta = {**meta_to_include, "files": list(self.recoverables)}
+        return super()._save_checkpoint_metafile(fpath.with_name(PENDING), meta, *args, **kwargs)
