@@ -14,20 +14,21 @@ import torch
 from speechbrain.utils.distributed import main_process_only
 from torch import Tensor
 
+from speechbrain_clsp.dataio.captions import N_POSITIVES
 from speechbrain_clsp.dataio.dataset import CaptionedSpeech
 from speechbrain_clsp.evaluation.retrieval import retrieval_metrics
 from speechbrain_clsp.nnet.gather import gather_embeddings, world
-from speechbrain_clsp.nnet.losses import contrastive_loss
+from speechbrain_clsp.nnet.losses import contrastive_loss, hard_negative_loss
 
 
 class ContrastiveBrain(sb.Brain):
     """Trains a speech tower and a text tower on clips with K texts each.
 
     ``modules`` holds ``speech_tower``, ``text_tower`` and ``temperature``. Of ``hparams`` it reads
-    ``temperature`` (the bare module), ``text_weight``, ``lr_schedule`` (an
-    :class:`~speechbrain_clsp.nnet.schedulers.Eden`), ``epoch_counter``, ``train_loggers`` (a list)
-    and ``ckpt_metric``, the dev figure that picks the best epoch. Validation and test sets give
-    two texts per clip, a global and a fine one
+    ``temperature`` (the bare module), ``text_weight``, ``hard_negative_weight``, ``lr_schedule``
+    (see :class:`~speechbrain_clsp.nnet.schedulers.Eden`), ``epoch_counter``, ``train_loggers`` (a
+    list) and ``ckpt_metric``, the dev figure that picks the best epoch. Validation and test sets
+    give two texts per clip, a global and a fine one
     (:func:`~speechbrain_clsp.dataio.captions.evaluation_captions`).
     """
 
@@ -48,7 +49,9 @@ class ContrastiveBrain(sb.Brain):
         """Return the contrastive loss; while training, over the negatives of all ranks.
 
         To it ``text_weight`` times the same loss between a clip's first text and its others is
-        added: paraphrases teach the text tower which words matter long before speech does.
+        added: paraphrases teach the text tower which words matter long before speech does. And with
+        ``hard_negative_weight`` the choice between a clip's first text and false ones, if the batch
+        holds any: in a small batch the plainest attributes already tell all clips apart.
         """
         speech, text = predictions["speech"], predictions["text"]
         scale = predictions["logit_scale"]
@@ -57,12 +60,16 @@ class ContrastiveBrain(sb.Brain):
             self.embeddings["speech"].append(speech.float().cpu())
             self.embeddings["text"].append(text.float().cpu())
             return contrastive_loss(speech, text, scale)
+        text, negatives = text[:N_POSITIVES], text[N_POSITIVES:]
         all_speech, all_text, rank = gather_embeddings(speech), gather_embeddings(text), world()[0]
         loss = contrastive_loss(speech, text, scale, all_speech, all_text, rank)
         if self.hparams.text_weight > 0:
             loss = loss + self.hparams.text_weight * contrastive_loss(
                 text[0], text[1:], scale, all_text[0], all_text[1:], rank
             )
+        for negative in negatives:
+            weight = self.hparams.hard_negative_weight / len(negatives)
+            loss = loss + weight * hard_negative_loss(speech, text[0], negative, scale)
         return loss
 
     def init_optimizers(self) -> None:

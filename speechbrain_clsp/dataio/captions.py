@@ -12,6 +12,8 @@ import random
 from collections.abc import Mapping
 from typing import Any
 
+N_POSITIVES = 2  # true texts per clip, the first of those that a policy returns
+
 
 class TwoCaptions:
     """Two positive texts per clip, drawn anew in every epoch (CLSP, stage 2).
@@ -61,6 +63,38 @@ class TwoCaptions:
             return [generator.choice(globals_), generator.choice(fines)]
         pool = fines or globals_
         return generator.sample(pool, 2) if len(pool) > 1 else [pool[0], pool[0]]
+
+
+class WithHardNegatives:
+    """A policy's texts, and after them false ones: the first text with an attribute swapped.
+
+    Arguments
+    ---------
+    policy : callable
+        Draws the true texts.
+    swap : callable
+        (caption, random.Random) -> caption, as
+        :class:`~speechbrain_clsp.dataio.perturbation.AttributeSwap`.
+    n_negatives : int
+        False texts per clip.
+
+    Example
+    -------
+    >>> policy = WithHardNegatives(TwoCaptions(), lambda text, generator: f"not {text}")
+    >>> row = {"id": "a", "global_captions": ["G"], "fine_captions": []}
+    >>> policy(row, random.Random(0))
+    ['G', 'G', 'not G']
+    """
+
+    def __init__(self, policy, swap, n_negatives: int = 1) -> None:
+        self.policy = policy
+        self.swap = swap
+        self.n_negatives = n_negatives
+
+    def __call__(self, row: Mapping[str, Any], generator: random.Random) -> list[str]:
+        """Draw the true texts, then the false ones."""
+        texts = self.policy(row, generator)
+        return texts + [self.swap(texts[0], generator) for _ in range(self.n_negatives)]
 
 
 def evaluation_captions(

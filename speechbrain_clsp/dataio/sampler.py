@@ -6,7 +6,7 @@ Authors
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from torch.utils.data import Sampler
@@ -31,12 +31,6 @@ class BucketBatchSampler(Sampler[list[tuple[int, int]]]):
     window : int
         Batches' worth of clips that are sorted together: larger means less padding, and batches
         whose clips are more alike in length.
-    groups : sequence of hashable, optional
-        For every clip, what it is like: (gender, accent), say. Clips of one group are hard
-        negatives of each other.
-    hard_share : float
-        Share of the batches that are drawn from one group each. In a small mixed batch the
-        plainest attributes already tell all clips apart, and the finer ones are never learnt.
 
     Yields
     ------
@@ -58,18 +52,9 @@ class BucketBatchSampler(Sampler[list[tuple[int, int]]]):
     """
 
     def __init__(
-        self,
-        durations: Sequence[float],
-        batch_size: int,
-        seed: int = 0,
-        window: int = 16,
-        groups: Sequence[Hashable] | None = None,
-        hard_share: float = 0.5,
+        self, durations: Sequence[float], batch_size: int, seed: int = 0, window: int = 16
     ) -> None:
         self.durations = np.asarray(durations)
-        numbers: dict[Hashable, int] = {}
-        self.groups = np.array([numbers.setdefault(group, len(numbers)) for group in groups or ()])
-        self.hard_share = hard_share if groups is not None else 0.0
         self.batch_size = batch_size
         self.seed = seed
         self.window = window
@@ -94,19 +79,10 @@ class BucketBatchSampler(Sampler[list[tuple[int, int]]]):
         generator = np.random.default_rng((self.seed, self.epoch))
         joined = self.batch_size * self.world_size
         order = generator.permutation(len(self.durations))[: len(self) * joined]
-        hard = round(self.hard_share * len(self)) * joined
-        order[:hard] = self._by_group(order[:hard], generator)
-        for start in range(hard, len(order), self.window * joined):
+        for start in range(0, len(order), self.window * joined):
             window = order[start : start + self.window * joined]
             order[start : start + len(window)] = window[np.argsort(self.durations[window])]
         # Ranks take every W-th clip, so that their lengths agree too.
         batches = order.reshape(len(self), joined)[:, self.rank :: self.world_size]
         for number in generator.permutation(len(self)):
             yield [(self.epoch, int(index)) for index in batches[number]]
-
-    def _by_group(self, clips: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-        """Sort clips by group and, within a group, by length; groups come in a random order."""
-        if len(clips) == 0:
-            return clips
-        rank_of_group = generator.permutation(self.groups.max() + 1)
-        return clips[np.lexsort((self.durations[clips], rank_of_group[self.groups[clips]]))]

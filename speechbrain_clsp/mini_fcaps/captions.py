@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import random
 
-from speechbrain_clsp.mini_fcaps.style import Style
+from speechbrain_clsp.mini_fcaps.style import ACCENTS, Style
 
 NOUNS = {
     "male": ("man", "male speaker", "male voice"),
@@ -64,6 +64,27 @@ PAUSES = (
     "a distinct pause comes {place}",
     "{place}, a clear pause is made",
 )
+
+
+def swap_tables() -> dict[str, list[tuple[str, ...]]]:
+    """Return the phrases of every value of every attribute, for captions made false on purpose.
+
+    Example
+    -------
+    >>> sorted(swap_tables())
+    ['accent', 'change', 'expressiveness', 'loudness', 'pitch', 'rate']
+    """
+    return {
+        "accent": [(accent,) for accent in ACCENTS],
+        "rate": list(RATE.values()),
+        # Not "low" and "high", which are also said of the volume.
+        "pitch": [
+            tuple(p for p in phrases if p not in ("low", "high")) for phrases in PITCH.values()
+        ],
+        "loudness": list(LOUDNESS.values()),
+        "expressiveness": list(EXPRESSIVENESS.values()),
+        "change": list(OVERALL_CHANGE.values()),
+    }
 
 
 def global_caption(style: Style, generator: random.Random) -> str:

@@ -73,6 +73,7 @@ def test_eight_clips_are_learnt_by_heart(manifest, tmp_path):
     hparams = {
         "temperature": model["temperature"],
         "text_weight": 1.0,
+        "hard_negative_weight": 1.0,
         "lr_schedule": Eden(lr_batches=1000, lr_epochs=1000, warmup_batches=20),
         "epoch_counter": EpochCounter(limit=60),
         "train_loggers": [Log()],

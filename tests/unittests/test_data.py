@@ -9,9 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small import CAPTIONS, tone, write
 
-from speechbrain_clsp.dataio.captions import TwoCaptions, evaluation_captions
+from speechbrain_clsp.dataio.captions import (
+    TwoCaptions,
+    WithHardNegatives,
+    evaluation_captions,
+)
 from speechbrain_clsp.dataio.dataset import CaptionedSpeechDataset, Collate
 from speechbrain_clsp.dataio.manifest import Manifest, write_manifest
+from speechbrain_clsp.dataio.perturbation import AttributeSwap
 from speechbrain_clsp.dataio.sampler import BucketBatchSampler
 from speechbrain_clsp.dataio.tokenizers import SentencePieceCaptions, train_sentencepiece
 
@@ -136,20 +141,6 @@ def test_batches_hold_clips_of_similar_length():
     assert waste(list(BucketBatchSampler(durations.tolist(), 8, window=1))) > 0.2
 
 
-def test_hard_batches_hold_clips_of_one_group():
-    """If this fails, fine attributes are never needed to tell a batch's clips apart."""
-    generator = random.Random(3)
-    durations = [generator.uniform(1, 5) for _ in range(640)]
-    groups = [generator.choice(["male", "female", None]) for _ in durations]
-    sampler = BucketBatchSampler(durations, 8, groups=groups, hard_share=0.5)
-    batches = list(sampler)
-    clips = sorted(i for batch in batches for _, i in batch)
-    assert clips == list(range(640))
-    pure = sum(len({groups[i] for _, i in batch}) == 1 for batch in batches)
-    assert 37 <= pure <= 42  # half of 80, but for those at the border of two groups
-    assert batches == list(sampler)
-
-
 def test_too_few_clips_are_refused():
     """If this fails, training runs epochs of no step."""
     with pytest.raises(ValueError, match="lower batch_size"):
@@ -201,3 +192,37 @@ def test_tokenizer_pads_and_names_a_missing_model(tmp_path):
     (tmp_path / "bad.model").write_text("nonsense")
     with pytest.raises(ValueError, match="bad.model"):
         SentencePieceCaptions(tmp_path / "bad.model")
+
+
+SWAP = AttributeSwap(
+    {"rate": [["slowly"], ["at a fast pace"]], "accent": [["American"], ["Scottish"]]}
+)
+
+
+def test_swapped_captions_differ_in_one_attribute():
+    """If this fails, a hard negative is true, or differs in more than it should."""
+    caption = 'An American man speaks slowly: "go slowly".'
+    swapped = {SWAP(caption, random.Random(seed)) for seed in range(20)}
+    assert swapped == {
+        'A Scottish man speaks slowly: "go slowly".',
+        'An American man speaks at a fast pace: "go slowly".',
+    }
+    assert SWAP("Slowly, he speaks.", random.Random(0)) == "At a fast pace, he speaks."
+
+
+def test_a_caption_without_attributes_stays_as_it_is():
+    """If this fails, a caption in other words stops the training."""
+    for caption in ("", "He speaks.", '"slowly"'):
+        assert SWAP(caption, random.Random(0)) == caption
+
+
+def test_hard_negatives_follow_the_true_texts():
+    """If this fails, false captions are trained on as true ones."""
+    policy = WithHardNegatives(TwoCaptions(), SWAP, n_negatives=2)
+    row = {**ROW, "global_captions": ["He talks slowly."], "fine_captions": ["A.", "B."]}
+    texts = [policy(row, random.Random(seed)) for seed in range(20)]
+    assert all(len(four) == 4 and four[0] != four[1] for four in texts)
+    wrong = "He talks at a fast pace."
+    assert all(
+        four[2:] == ([wrong] * 2 if "slowly" in four[0] else [four[0]] * 2) for four in texts
+    )

@@ -74,11 +74,7 @@ def dataio_prepare(hparams: dict) -> dict:
         loader = dict(hparams["dataloader_opts"], collate_fn=collate)
         if split == "train":
             loader["batch_sampler"] = BucketBatchSampler(
-                manifest.column("duration"),
-                hparams["batch_size"],
-                seed=hparams["seed"],
-                groups=list(zip(*map(manifest.column, hparams["hard_negative_columns"]))),
-                hard_share=hparams["hard_negative_share"],
+                manifest.column("duration"), hparams["batch_size"], seed=hparams["seed"]
             )
         else:
             loader["batch_size"] = hparams["batch_size"]
