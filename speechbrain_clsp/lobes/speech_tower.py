@@ -33,6 +33,8 @@ class SpeechTower(nn.Module):
     feature_mean, feature_std : float
         Filter banks are shifted and scaled by these constants, the same for all bins and clips, so
         that loudness stays audible. The published model takes them as they are.
+    frontend_gain : float, optional
+        See :class:`~speechbrain_clsp.lobes.subsampling.Conv2dSubsampling`.
 
     Example
     -------
@@ -52,12 +54,15 @@ class SpeechTower(nn.Module):
         head_dropout: float = 0.1,
         feature_mean: float = 0.0,
         feature_std: float = 1.0,
+        frontend_gain: float | None = None,
     ) -> None:
         super().__init__()
         self.feature_mean = feature_mean
         self.feature_std = feature_std
         self.fbank = KaldiFbank(n_mels)
-        self.encoder_embed = Conv2dSubsampling(n_mels, encoder.dims[0], frontend_channels)
+        self.encoder_embed = Conv2dSubsampling(
+            n_mels, encoder.dims[0], frontend_channels, frontend_gain
+        )
         self.encoder = encoder
         self.head = ProjectionHead(encoder.output_dim, joint_dim, head_dropout)
 

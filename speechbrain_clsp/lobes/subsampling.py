@@ -65,6 +65,11 @@ class Conv2dSubsampling(nn.Module):
         Channels of the output.
     channels : sequence of int
         Channels of the three convolutions.
+    gain : float, optional
+        Standard deviation of the convolutions' initial outputs, for white input of unit variance;
+        biases then start at 0. By default they start as PyTorch's do: the flat part of SwooshR
+        shrinks the signal about tenfold per layer, until biases make up all but a percent of what
+        the encoder hears. Long trainings mend that, a short one wants 3.
 
     Example
     -------
@@ -75,7 +80,13 @@ class Conv2dSubsampling(nn.Module):
     (torch.Size([2, 98, 64]), [98, 71])
     """
 
-    def __init__(self, n_mels: int, dim: int, channels: Sequence[int] = (8, 32, 128)) -> None:
+    def __init__(
+        self,
+        n_mels: int,
+        dim: int,
+        channels: Sequence[int] = (8, 32, 128),
+        gain: float | None = None,
+    ) -> None:
         super().__init__()
         first, second, third = channels
         # Numbers as in the published state dict, whose gaps are training-time modules.
@@ -94,6 +105,17 @@ class Conv2dSubsampling(nn.Module):
         self.convnext = ConvNeXt(third)
         self.out = nn.Linear(third * (((n_mels - 1) // 2 - 1) // 2), dim)
         self.out_norm = BiasNorm(dim)
+        if gain is not None:
+            self._initialise(gain)
+
+    def _initialise(self, gain: float) -> None:
+        convolutions = [layer for layer in self.conv if isinstance(layer, nn.Conv2d)]
+        for layer in convolutions:
+            nn.init.normal_(layer.weight, std=gain * layer.weight[0].numel() ** -0.5)
+        depthwise = self.convnext.depthwise_conv
+        nn.init.normal_(depthwise.weight, std=depthwise.weight[0].numel() ** -0.5)
+        for layer in (*convolutions, depthwise, self.out):
+            nn.init.zeros_(layer.bias)
 
     def forward(self, features: Tensor, n_frames: Tensor) -> tuple[Tensor, Tensor]:
         """Subsample.

@@ -7,7 +7,7 @@ from torchaudio.compliance.kaldi import fbank
 
 from speechbrain_clsp.lobes.features import KaldiFbank
 from speechbrain_clsp.lobes.pooling import masked_mean, padding_mask
-from speechbrain_clsp.lobes.subsampling import ConvNeXt
+from speechbrain_clsp.lobes.subsampling import Conv2dSubsampling, ConvNeXt
 from speechbrain_clsp.lobes.zipformer import Downsample
 
 LENGTHS = [203, 150, 97, 60]
@@ -147,3 +147,18 @@ def test_too_short_a_clip_is_refused():
     """If this fails, a clip without a single frame gives NaN instead of an error."""
     with pytest.raises(ValueError, match="at least 9"):
         tiny_speech_tower()(torch.zeros(1, 1300))
+
+
+def test_the_initial_front_end_passes_speech_on_when_it_has_a_gain():
+    """If this fails, a short training starts with an encoder that hears next to nothing."""
+    syllables = (torch.arange(16000) % 4000 < 2000) * speech(1.0)
+    features = (KaldiFbank(80)(syllables[None])[0] + 7.4) / 4.7
+    counts = torch.tensor([features.shape[1]])
+    shares = {}
+    for gain in (None, 3.0):
+        torch.manual_seed(0)
+        with torch.no_grad():
+            frames, _ = Conv2dSubsampling(80, 128, (4, 8, 16), gain)(features, counts)
+        shares[gain] = float(frames.std(dim=1).mean() / frames.std())
+    assert shares[None] < 0.05, "the default start is no longer deaf: is the gain still needed?"
+    assert shares[3.0] > 0.3
