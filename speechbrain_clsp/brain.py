@@ -24,11 +24,12 @@ from speechbrain_clsp.nnet.losses import contrastive_loss, hard_negative_loss
 class ContrastiveBrain(sb.Brain):
     """Trains a speech tower and a text tower on clips with K texts each.
 
-    ``modules`` holds ``speech_tower``, ``text_tower`` and ``temperature``. Of ``hparams`` it reads
-    ``temperature`` (the bare module), ``text_weight``, ``hard_negative_weight``, ``lr_schedule``
-    (see :class:`~speechbrain_clsp.nnet.schedulers.Eden`), ``epoch_counter``, ``train_loggers`` (a
-    list) and ``ckpt_metric``, the dev figure that picks the best epoch. Validation and test sets
-    give two texts per clip, a global and a fine one
+    ``modules`` holds ``speech_tower``, ``text_tower`` and ``temperature``, and possibly
+    ``attribute_heads``. Of ``hparams`` it reads ``temperature`` (the bare module),
+    ``text_weight``, ``attribute_weight`` if there are such heads, ``hard_negative_weight`` if
+    there are false texts, ``lr_schedule`` (see :class:`~speechbrain_clsp.nnet.schedulers.Eden`),
+    ``epoch_counter``, ``train_loggers`` (a list) and ``ckpt_metric``, the dev figure that picks
+    the best epoch. Validation and test sets give two texts per clip, a global and a fine one
     (:func:`~speechbrain_clsp.dataio.captions.evaluation_captions`).
     """
 
@@ -49,9 +50,9 @@ class ContrastiveBrain(sb.Brain):
         """Return the contrastive loss; while training, over the negatives of all ranks.
 
         To it ``text_weight`` times the same loss between a clip's first text and its others is
-        added: paraphrases teach the text tower which words matter long before speech does. And with
-        ``hard_negative_weight`` the choice between a clip's first text and false ones, if the batch
-        holds any: in a small batch the plainest attributes already tell all clips apart.
+        added: paraphrases teach the text tower which words matter long before speech does. So are,
+        with their weights, the classification of labelled attributes, and the choice between a
+        clip's first text and false ones, if the batch holds any.
         """
         speech, text = predictions["speech"], predictions["text"]
         scale = predictions["logit_scale"]
@@ -67,6 +68,9 @@ class ContrastiveBrain(sb.Brain):
             loss = loss + self.hparams.text_weight * contrastive_loss(
                 text[0], text[1:], scale, all_text[0], all_text[1:], rank
             )
+        if "attribute_heads" in self.modules:
+            heads = self.modules.attribute_heads(speech, batch.labels.to(self.device))
+            loss = loss + self.hparams.attribute_weight * heads
         for negative in negatives:
             weight = self.hparams.hard_negative_weight / len(negatives)
             loss = loss + weight * hard_negative_loss(speech, text[0], negative, scale)

@@ -35,6 +35,8 @@ class CaptionedSpeech:
         [K * B, L] int64: the first text of every clip, then the second of every clip, ...
     mask : Tensor
         [K * B, L] bool, True on tokens.
+    labels : Tensor
+        [B, A] int64, the clips' classes for A attributes, -1 where there is none.
     """
 
     ids: list[str]
@@ -42,6 +44,7 @@ class CaptionedSpeech:
     lengths: Tensor
     tokens: Tensor
     mask: Tensor
+    labels: Tensor
 
     def to(self, device: torch.device | str) -> CaptionedSpeech:
         """Return the batch on a device."""
@@ -52,7 +55,7 @@ class CaptionedSpeech:
         return self._mapped(Tensor.pin_memory)
 
     def _mapped(self, function: Callable[[Tensor], Tensor]) -> CaptionedSpeech:
-        tensors = (self.wavs, self.lengths, self.tokens, self.mask)
+        tensors = (self.wavs, self.lengths, self.tokens, self.mask, self.labels)
         return CaptionedSpeech(self.ids, *map(function, tensors))
 
 
@@ -67,6 +70,8 @@ class CaptionedSpeechDataset(Dataset):
         Policy, (row, random.Random) -> K captions; see :mod:`speechbrain_clsp.dataio.captions`.
     seed : int
         The texts drawn are a function of (seed, epoch, id).
+    labels : callable, optional
+        row -> A classes; see :class:`~speechbrain_clsp.dataio.labels.AttributeLabels`.
 
     Example
     -------
@@ -88,16 +93,18 @@ class CaptionedSpeechDataset(Dataset):
         manifest: Manifest,
         captions: Callable[[dict, random.Random], list[str]],
         seed: int = 0,
+        labels: Callable[[dict], list[int]] | None = None,
     ) -> None:
         self.manifest = manifest
         self.captions = captions
         self.seed = seed
+        self.labels = labels
 
     def __len__(self) -> int:
         return len(self.manifest)
 
     def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
-        """Return id, wav [T] and texts of a row index, or of a pair (epoch, row index)."""
+        """Return id, wav [T], texts and labels of a row index, or of a pair (epoch, row index)."""
         epoch, index = key if isinstance(key, tuple) else (0, key)
         row = self.manifest[index]
         generator = random.Random(f"{self.seed} {epoch} {row['id']}")
@@ -105,6 +112,7 @@ class CaptionedSpeechDataset(Dataset):
             "id": row["id"],
             "wav": read_audio(row["audio"]),
             "texts": self.captions(row, generator),
+            "labels": self.labels(row) if self.labels else [],
         }
 
 
@@ -127,4 +135,5 @@ class Collate:
         by_rank = zip(*(clip["texts"] for clip in clips), strict=True)
         tokens, mask = self.tokenizer([text for texts in by_rank for text in texts])
         ids = [clip["id"] for clip in clips]
-        return CaptionedSpeech(ids, wavs, samples / wavs.shape[1], tokens, mask)
+        labels = torch.tensor([clip["labels"] for clip in clips], dtype=torch.long)
+        return CaptionedSpeech(ids, wavs, samples / wavs.shape[1], tokens, mask, labels)

@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from speechbrain_clsp.dataio.labels import value_of
+
 PROMPTS = Path(__file__).parent / "prompts"
 
 
@@ -46,9 +48,7 @@ class Task:
         ValueError
             If the row has a class that no prompt stands for.
         """
-        column, _, key = self.column.partition(".")
-        value = row[column]
-        value = value.get(key) if key else value
+        value = value_of(row, self.column)
         if value is None:
             return -1
         if value not in self.prompts:

@@ -305,7 +305,8 @@ def _tags(style: Style, words: dict[str, str]) -> list[str]:
 
 
 def _labels(style: Style) -> dict[str, str]:
-    labels = {"whisper": "whispered" if style.kind == "whisper" else "voiced"}
+    labels = {"voice": style.kind}
+    labels |= {"whisper": "whispered" if style.kind == "whisper" else "voiced"}
     labels |= {"loudness": style.loudness} if style.loudness else {}
     labels |= {"expressiveness": style.expressiveness} if style.expressiveness else {}
     change = style.change

@@ -70,7 +70,8 @@ def dataio_prepare(hparams: dict) -> dict:
     data = {}
     for split, policy in policies.items():
         manifest = Manifest(hparams[f"{split}_manifest"])
-        dataset = CaptionedSpeechDataset(manifest, policy, seed=hparams["seed"])
+        labels = hparams["attribute_labels"] if split == "train" else None
+        dataset = CaptionedSpeechDataset(manifest, policy, hparams["seed"], labels)
         loader = dict(hparams["dataloader_opts"], collate_fn=collate)
         if split == "train":
             loader["batch_sampler"] = BucketBatchSampler(
@@ -136,7 +137,7 @@ def main() -> None:
     data = dataio_prepare(hparams)
     hparams["train_loggers"] = train_loggers(hparams)
     brain = ContrastiveBrain(
-        modules=hparams["model"]["modules"],
+        modules=hparams["modules"],
         opt_class=hparams["opt_class"],
         hparams=hparams,
         run_opts=run_opts,

@@ -1,0 +1,63 @@
+"""Classifiers of labelled attributes, which help the speech tower while it is trained.
+
+Authors
+ * The speechbrain-clsp authors 2026
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from speechbrain_clsp.dataio.labels import UNLABELLED, AttributeLabels
+
+
+class AttributeHeads(nn.Module):
+    """One linear classifier per attribute, on speech embeddings; not part of the model itself.
+
+    In a small batch the plainest attributes already tell all clips apart, and the contrastive loss
+    says little about the others. Labels, where a corpus has them, say it of every clip.
+
+    Arguments
+    ---------
+    joint_dim : int
+        Size D of the embeddings.
+    labels : AttributeLabels
+        The attributes and their values.
+
+    Example
+    -------
+    >>> import torch
+    >>> heads = AttributeHeads(8, AttributeLabels({"gender": ["male", "female"]}))
+    >>> speech = nn.functional.normalize(torch.randn(2, 8), dim=-1)
+    >>> bool(heads(speech, torch.tensor([[0], [-1]])) > 0)
+    True
+    """
+
+    def __init__(self, joint_dim: int, labels: AttributeLabels) -> None:
+        super().__init__()
+        self.heads = nn.ModuleList(
+            nn.Linear(joint_dim, len(values)) for values in labels.values.values()
+        )
+
+    def forward(self, speech: Tensor, labels: Tensor) -> Tensor:
+        """Return the sum over attributes of the cross-entropy, averaged over all clips.
+
+        Arguments
+        ---------
+        speech : Tensor
+            [B, D] of unit norm.
+        labels : Tensor
+            [B, A] int64, classes; -1 where a clip has none, which then adds nothing.
+
+        Returns
+        -------
+        Tensor
+            0-dim float32. The mean of equal batches' losses is the loss of the joined batch.
+        """
+        x = speech * speech.shape[-1] ** 0.5  # components of about unit size
+        losses = [
+            cross_entropy(head(x).float(), classes, ignore_index=UNLABELLED, reduction="sum")
+            for head, classes in zip(self.heads, labels.unbind(dim=1), strict=True)
+        ]
+        return sum(losses) / len(speech)
