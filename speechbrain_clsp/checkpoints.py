@@ -11,7 +11,7 @@ import shutil
 from pathlib import Path
 
 from speechbrain.utils.checkpoints import CKPT_PREFIX, METAFNAME, Checkpoint, Checkpointer
-from speechbrain.utils.distributed import if_main_process
+from speechbrain.utils.distributed import ddp_barrier, if_main_process
 
 PENDING = "PENDING.yaml"
 
@@ -44,6 +44,7 @@ class WholeCheckpointer(Checkpointer):
         checkpoint = super().save_checkpoint(*args, **kwargs)
         if checkpoint is not None and if_main_process():
             os.replace(checkpoint.path / PENDING, checkpoint.path / METAFNAME)
+        ddp_barrier()  # all must see it before they list checkpoints, or they delete different ones
         return checkpoint
 
     def list_checkpoints(self) -> list[Checkpoint]:
