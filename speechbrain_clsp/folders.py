@@ -55,7 +55,7 @@ class FolderPretrainer(Pretrainer):
     modules : dict of nn.Module
         What the weights go into.
     tokenizer : object
-        With a method ``load(path)``.
+        With a method ``load(path)`` and its file's name, ``FILENAME``.
     """
 
     def __init__(self, modules: Mapping[str, nn.Module], tokenizer: Any) -> None:
@@ -70,7 +70,7 @@ class FolderPretrainer(Pretrainer):
         fetch_config: FetchConfig | None = None,
     ) -> dict[str, Path]:
         """Fetch the files from a folder or a Hub repository; returns their paths."""
-        for name in (WEIGHTS, TOKENIZER):
+        for name in (WEIGHTS, self.tokenizer.FILENAME):
             self.paths[name] = fetch(
                 filename=name,
                 source=default_source,
@@ -83,7 +83,7 @@ class FolderPretrainer(Pretrainer):
     def load_collected(self) -> None:
         """Load the weights and the tokenizer."""
         load_weights(self.paths[WEIGHTS], self.modules)
-        self.tokenizer.load(self.paths[TOKENIZER])
+        self.tokenizer.load(self.paths[self.tokenizer.FILENAME])
 
 
 def load_weights(path: str | os.PathLike, modules: Mapping[str, nn.Module]) -> None:
@@ -118,6 +118,28 @@ def load_weights(path: str | os.PathLike, modules: Mapping[str, nn.Module]) -> N
         weights = load_file(path)
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged or no safetensors file: {error}") from error
+    load_state(weights, modules, path)
+
+
+def load_state(
+    weights: Mapping[str, Tensor], modules: Mapping[str, nn.Module], path: str | os.PathLike
+) -> None:
+    """Load a joined state dict into modules, all of it and nothing else.
+
+    Arguments
+    ---------
+    weights : dict of Tensor
+        As :func:`state_of` returns them.
+    modules : dict of nn.Module
+        The modules; parameters on the meta device are replaced by the given tensors themselves.
+    path : str or path
+        Where the weights come from, for the error.
+
+    Raises
+    ------
+    ValueError
+        If keys or shapes do not fit; all are named.
+    """
     expected = state_of(modules)
     problems = [f"missing {key}" for key in expected if key not in weights]
     problems += [f"unexpected {key}" for key in weights if key not in expected]
@@ -131,7 +153,7 @@ def load_weights(path: str | os.PathLike, modules: Mapping[str, nn.Module]) -> N
     for name, module in modules.items():
         prefix = f"{name}."
         own = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
-        module.load_state_dict(own)
+        module.load_state_dict(own, assign=any(p.is_meta for p in module.parameters()))
 
 
 def state_of(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:

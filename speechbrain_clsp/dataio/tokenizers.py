@@ -36,6 +36,8 @@ class SentencePieceCaptions:
     (True, True)
     """
 
+    FILENAME = "tokenizer.model"  # in a model folder
+
     def __init__(self, path: str | os.PathLike | None = None) -> None:
         self.processor: sentencepiece.SentencePieceProcessor | None = None
         if path is not None:
@@ -120,3 +122,96 @@ def train_sentencepiece(captions: Iterable[str], path: str | os.PathLike, vocab_
     partial = path.with_name(path.name + ".partial")
     partial.write_bytes(model.getvalue())
     os.replace(partial, path)
+
+
+class RobertaCaptions:
+    """RoBERTa's byte-level BPE, with ``<s>`` and ``</s>`` around each caption.
+
+    Arguments
+    ---------
+    path : str or path, optional
+        As for :meth:`load`, which must be called before use otherwise.
+    """
+
+    FILENAME = "tokenizer.json"
+    PAIR = ("vocab.json", "merges.txt")  # the older form of the same
+    START, PAD, END = 0, 1, 2
+
+    def __init__(self, path: str | os.PathLike | None = None) -> None:
+        self.tokenizer = None
+        self.missing = "the tokenizer was not loaded, call load(path)"
+        if path is not None:
+            self.load(path)
+
+    def load(self, path: str | os.PathLike) -> None:
+        """Read ``tokenizer.json``, or a folder that holds it, or ``vocab.json``, ``merges.txt``.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is none.
+        ValueError
+            If it is no tokenizer.
+        """
+        from tokenizers import Tokenizer
+
+        path = Path(path)
+        file = path / self.FILENAME if path.is_dir() else path
+        try:
+            if file.is_file():
+                self.tokenizer = Tokenizer.from_file(str(file))
+            elif path.is_dir() and all((path / name).is_file() for name in self.PAIR):
+                self.tokenizer = self._from_pair(path)
+            else:
+                raise FileNotFoundError(
+                    f"No tokenizer at {path}: {self.FILENAME}, or {' and '.join(self.PAIR)}"
+                )
+        except OSError:
+            raise
+        except Exception as error:  # the library raises nothing more specific
+            raise ValueError(f"{path} holds no tokenizer: {error}") from error
+        self.tokenizer.no_truncation()  # too long a caption is an error, not a shorter caption
+        self.tokenizer.enable_padding(pad_id=self.PAD, pad_token="<pad>")
+
+    def _from_pair(self, folder: Path):
+        from tokenizers import ByteLevelBPETokenizer
+        from tokenizers.processors import RobertaProcessing
+
+        bpe = ByteLevelBPETokenizer(*(str(folder / name) for name in self.PAIR))
+        tokenizer = bpe._tokenizer
+        ends = ("</s>", self.END), ("<s>", self.START)
+        tokenizer.post_processor = RobertaProcessing(*ends, add_prefix_space=False)
+        return tokenizer
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write ``tokenizer.json``."""
+        self._loaded().save(str(path))
+
+    def __call__(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Tokenise.
+
+        Arguments
+        ---------
+        texts : list of str
+            B captions.
+
+        Returns
+        -------
+        tokens : Tensor
+            [B, L] int64, padded with 1.
+        mask : Tensor
+            [B, L] bool, True on tokens.
+
+        Raises
+        ------
+        FileNotFoundError
+            If no tokenizer was loaded; the message says what is missing.
+        """
+        rows = self._loaded().encode_batch(list(texts))
+        tokens = torch.tensor([row.ids for row in rows])
+        return tokens, torch.tensor([row.attention_mask for row in rows]).bool()
+
+    def _loaded(self):
+        if self.tokenizer is None:
+            raise FileNotFoundError(f"Text cannot be encoded: {self.missing}")
+        return self.tokenizer

@@ -19,7 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from speechbrain_clsp.dataio.audio import MAXIMUM_AMPLITUDE, AudioError, read_audio
-from speechbrain_clsp.hub import HYPERPARAMS
+from speechbrain_clsp.folders import HYPERPARAMS
 
 RELATIVE_SLACK = 1e-6  # float32 rounding of relative lengths
 Prompts = Sequence[str] | Mapping[str, str | Sequence[str]]
@@ -93,6 +93,31 @@ class CLSP(Pretrained):
             raise ValueError(
                 f"{source}/{hparams_file} does not define a CLSP: {type(error).__name__}: {error}"
             ) from error
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | os.PathLike = "yfyeung/CLSP",
+        revision: str | None = None,
+        run_opts: dict | None = None,
+    ) -> CLSP:
+        """Load a CLSP in the published form, without running downloaded code.
+
+        See :func:`speechbrain_clsp.hub.load_official`, which this is.
+        """
+        from speechbrain_clsp.hub import load_official
+
+        return load_official(source, revision, run_opts)
+
+    @property
+    def speech_tower(self) -> torch.nn.Module:
+        """(wavs [B, T], lengths [B]) -> [B, D], without the checks of :meth:`encode_batch`."""
+        return self.mods.speech_tower
+
+    @property
+    def text_tower(self) -> torch.nn.Module:
+        """(tokens [B, L], mask [B, L]) -> [B, D]."""
+        return self.mods.text_tower
 
     def encode_batch(self, wavs: Tensor, wav_lens: Tensor | None = None) -> Tensor:
         """Embed waveforms.

@@ -1,4 +1,4 @@
-"""The text tower: caption tokens to unit vectors.
+"""Text towers: caption tokens to unit vectors.
 
 Authors
  * The speechbrain-clsp authors 2026
@@ -91,11 +91,102 @@ class TransformerTextTower(nn.Module):
         ValueError
             If L exceeds ``max_tokens``.
         """
-        if tokens.shape[1] > self.max_tokens:
-            raise ValueError(
-                f"A caption has {tokens.shape[1]} tokens, at most {self.max_tokens} fit: shorten it"
-            )
+        _check_size(tokens, self.max_tokens)
         x = self.embedding(tokens)
         x = x + self.positions(x)
         x, _ = self.encoder(x, src_key_padding_mask=~mask)
         return self.head(masked_mean(x, ~mask))
+
+
+class RobertaTextTower(nn.Module):
+    """RoBERTa (arXiv 1907.11692), its pooler, and head: the published CLSP's text side.
+
+    The pooled vector is tanh of a linear layer on the first token, as in transformers'
+    ``pooler_output``.
+
+    Arguments
+    ---------
+    vocab_size : int
+        Number of token ids.
+    dim, n_layers, heads, feedforward : int
+        Size of RoBERTa.
+    joint_dim : int
+        Size D of the shared space.
+    n_positions : int
+        Rows of the position table; two more than the longest caption's tokens.
+    dropout, head_dropout : float
+        Rates inside RoBERTa and the head, in training only.
+
+    Example
+    -------
+    >>> import torch
+    >>> tower = RobertaTextTower(40, dim=16, n_layers=1, heads=2, feedforward=32, joint_dim=8)
+    >>> tokens = torch.tensor([[0, 4, 5, 2], [0, 6, 2, 1]])
+    >>> tower(tokens, tokens != 1).shape
+    torch.Size([2, 8])
+    """
+
+    PAD = 1  # RoBERTa counts positions from PAD + 1
+
+    def __init__(
+        self,
+        vocab_size: int = 50265,
+        dim: int = 768,
+        n_layers: int = 12,
+        heads: int = 12,
+        feedforward: int = 3072,
+        joint_dim: int = 512,
+        n_positions: int = 514,
+        dropout: float = 0.1,
+        head_dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        from transformers import RobertaConfig, RobertaModel  # takes seconds to import
+
+        self.max_tokens = n_positions - self.PAD - 1
+        self.encoder = RobertaModel(
+            RobertaConfig(
+                vocab_size=vocab_size,
+                hidden_size=dim,
+                num_hidden_layers=n_layers,
+                num_attention_heads=heads,
+                intermediate_size=feedforward,
+                max_position_embeddings=n_positions,
+                type_vocab_size=1,
+                layer_norm_eps=1e-5,
+                pad_token_id=self.PAD,
+                hidden_dropout_prob=dropout,
+                attention_probs_dropout_prob=dropout,
+            )
+        )
+        self.head = ProjectionHead(dim, joint_dim, head_dropout)
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        """Embed captions.
+
+        Arguments
+        ---------
+        tokens : Tensor
+            [B, L] int64, padded with 1.
+        mask : Tensor
+            [B, L] bool, True on tokens, False on padding.
+
+        Returns
+        -------
+        Tensor
+            [B, D] float32 of unit norm.
+
+        Raises
+        ------
+        ValueError
+            If L exceeds ``max_tokens``.
+        """
+        _check_size(tokens, self.max_tokens)
+        return self.head(self.encoder(tokens, attention_mask=mask.long()).pooler_output)
+
+
+def _check_size(tokens: Tensor, max_tokens: int) -> None:
+    if tokens.shape[1] > max_tokens:
+        raise ValueError(
+            f"A caption has {tokens.shape[1]} tokens, at most {max_tokens} fit: shorten it"
+        )

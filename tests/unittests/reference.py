@@ -26,6 +26,8 @@ def tensor_for(key: str, shape: torch.Size) -> torch.Tensor:
         noise = 0.2 + 0.7 / (1.0 + np.exp(-noise))
     elif key.endswith("log_scale"):
         noise = 0.3 * np.tanh(noise)
+    elif key.endswith("logit_scale"):
+        noise = np.full(shape, np.log(1 / 0.07))
     elif len(shape) >= 2:
         noise = noise / np.sqrt(int(np.prod(shape[1:])))
     elif key.endswith("LayerNorm.weight"):

@@ -8,7 +8,7 @@ import torch
 from reference import tensor_for
 
 from speechbrain_clsp.dataio.tokenizers import train_sentencepiece
-from speechbrain_clsp.hub import save_model_folder
+from speechbrain_clsp.folders import save_model_folder
 
 CAPTIONS = [
     "A male speaker talks slowly in a low voice.",

@@ -15,7 +15,7 @@ from small import CAPTIONS, model_folder, tone, write
 
 from speechbrain_clsp import CLSP
 from speechbrain_clsp.dataio.audio import AudioError, read_audio
-from speechbrain_clsp.hub import extract_definition, save_model_folder
+from speechbrain_clsp.folders import extract_definition, save_model_folder
 
 WAVS = torch.zeros(2, 16000)
 SPEECH = Path(__file__).parents[3] / "shared" / "speech"
@@ -233,7 +233,8 @@ def test_wrong_folders_are_refused(folder, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "definition", ["", "- 1\n", "a: [", "modules: {}\n", "a: !new:speechbrain_clsp.hub.Nothing\n"]
+    "definition",
+    ["", "- 1\n", "a: [", "modules: {}\n", "a: !new:speechbrain_clsp.folders.Nothing\n"],
 )
 def test_wrong_definitions_are_refused(folder, tmp_path, definition):
     """If this fails, a broken hyperparams.yaml gives an error that does not name it."""

@@ -33,7 +33,7 @@ from speechbrain_clsp.dataio.manifest import Manifest
 from speechbrain_clsp.dataio.sampler import BucketBatchSampler
 from speechbrain_clsp.dataio.tokenizers import train_sentencepiece
 from speechbrain_clsp.evaluation.suite import evaluate, format_table
-from speechbrain_clsp.hub import extract_definition, save_model_folder
+from speechbrain_clsp.folders import extract_definition, save_model_folder
 from speechbrain_clsp.nnet.gather import world
 
 logger = get_logger(__name__)

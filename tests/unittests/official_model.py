@@ -1,0 +1,40 @@
+"""The small model of the reference in the published form."""
+
+import json
+from pathlib import Path
+
+import torch
+from reference import FOLDER, tensor_for
+from safetensors.torch import save_file
+
+CONFIG = {"model_type": "clsp", "text_config": {"hidden_size": 48, "num_attention_heads": 4}}
+
+
+def official_weights(keys_file: str = "clsp_tiny_keys.json") -> dict[str, torch.Tensor]:
+    """Return the weights that the reference was computed with, under the published keys."""
+    shapes = json.loads((FOLDER / keys_file).read_text(encoding="utf-8"))
+    return {key: tensor_for(key, shape).contiguous() for key, shape in shapes.items()}
+
+
+def write_official(folder: Path, prefix: str = "model.", config: dict | None = None) -> Path:
+    """Write model.safetensors and config.json; returns the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {prefix + key: value for key, value in official_weights().items()}
+    save_file(weights, folder / "model.safetensors")
+    text = json.dumps(CONFIG if config is None else config)
+    (folder / "config.json").write_text(text, encoding="utf-8")
+    return folder
+
+
+def write_tokenizer(folder: Path) -> None:
+    """Write a byte-level BPE of 120 tokens with RoBERTa's special ones, as the model has."""
+    from tokenizers import ByteLevelBPETokenizer
+
+    bpe = ByteLevelBPETokenizer()
+    captions = ["a male speaker speaks slowly", "a female speaker whispers"]
+    # The alphabet alone has 256 bytes; ids beyond the model's 120 do not occur in lower case text.
+    bpe.train_from_iterator(
+        captions, vocab_size=320, special_tokens=["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    bpe.save_model(str(folder))
