@@ -83,7 +83,7 @@ def parser() -> argparse.ArgumentParser:
         description="Compare speech with descriptions of how it is spoken.",
         epilog='example: clsp score a.wav "A man whispers." "A woman speaks quickly."',
     )
-    commands = top.add_subparsers(required=True, metavar="{score,embed,classify}")
+    commands = top.add_subparsers(required=True, metavar="{score,embed,classify,convert,publish}")
     score = _command(
         commands,
         run_score,
@@ -113,14 +113,51 @@ def parser() -> argparse.ArgumentParser:
     classify.add_argument(
         "--prompts", nargs="+", required=True, help="the classes, or one .json file {label: prompt}"
     )
+    _add_publishing(commands)
     return top
 
 
-def _command(commands, run, name: str, description: str, example: str):
+def _add_publishing(commands) -> None:
+    """Add the commands that read or write whole models."""
+    convert = _example(
+        commands,
+        run_convert,
+        "convert",
+        "write a published checkpoint as a SpeechBrain-format folder, or the other way round",
+        "clsp convert yfyeung/CLSP my_clsp --prompts emotions.json",
+    )
+    convert.add_argument("source", help="folder or Hub repository")
+    convert.add_argument("folder", help="where the result goes")
+    convert.add_argument("--revision", help="of the Hub repository")
+    convert.add_argument("--prompts", help="a .json file {class: prompt}, to make a classifier")
+    convert.add_argument(
+        "--to-official", action="store_true", help="from SpeechBrain's format to published names"
+    )
+    publish = _example(
+        commands,
+        run_publish,
+        "publish",
+        "upload a model folder to the Hugging Face Hub",
+        "clsp publish results/mini/model user/name --dry-run",
+    )
+    publish.add_argument("folder", help="model folder")
+    publish.add_argument("repository", help="user/name; made if it does not exist")
+    publish.add_argument("--private", action="store_true", help="hide a new repository")
+    publish.add_argument("--dry-run", action="store_true", help="only list what would be sent")
+
+
+def _example(commands, run, name: str, description: str, example: str):
+    """Add a command with an example in its help."""
     command = commands.add_parser(
         name, help=description, description=description.capitalize(), epilog=f"example: {example}"
     )
     command.set_defaults(run=run)
+    return command
+
+
+def _command(commands, run, name: str, description: str, example: str):
+    """Add a command that loads a model."""
+    command = _example(commands, run, name, description, example)
     command.add_argument(
         "--model",
         help=f"model folder or Hub repository; default: $CLSP_MODEL, else {DEFAULT_MODEL}",
@@ -172,6 +209,34 @@ def run_classify(options: argparse.Namespace) -> None:
         print(f"{probability:.3f}  {label}")
 
 
+def run_convert(options: argparse.Namespace) -> None:
+    """Convert between the published form and SpeechBrain's."""
+    from speechbrain_clsp import CLSP
+    from speechbrain_clsp.conversion import convert_official, export_official
+
+    if options.to_official:
+        if options.prompts:
+            raise ValueError("--prompts has no place in the published form: leave it out")
+        export_official(CLSP.from_hparams(options.source), options.folder)
+    else:
+        prompts = read_prompts([options.prompts]) if options.prompts else None
+        if prompts is not None and not isinstance(prompts, dict):
+            raise ValueError(f"{options.prompts} must be a .json file {{class: prompt}}")
+        convert_official(options.source, options.folder, options.revision, prompts)
+    print(f"Written: {options.folder}")
+
+
+def run_publish(options: argparse.Namespace) -> None:
+    """Upload a model folder, or list what would be uploaded."""
+    from speechbrain_clsp.hub import publish
+
+    files = publish(options.folder, options.repository, options.private, options.dry_run)
+    for name in files:
+        print(f"{(Path(options.folder) / name).stat().st_size:>13,}  {name}")
+    done = "would be uploaded" if options.dry_run else "uploaded"
+    print(f"{len(files)} files {done} to {options.repository}")
+
+
 def read_prompts(words: list[str]) -> list[str] | dict:
     """Return the prompts on the command line, or those in the .json file named there."""
     if len(words) != 1 or not words[0].endswith(".json"):
@@ -198,13 +263,17 @@ def load_model(options: argparse.Namespace):
     import torch
 
     from speechbrain_clsp import CLSP
+    from speechbrain_clsp.folders import HYPERPARAMS
 
     try:
         torch.empty(0, device=options.device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"--device {options.device} cannot be used: {reason}") from error
-    return CLSP.from_hparams(source, run_opts={"device": options.device})
+    run_opts = {"device": options.device}
+    if (Path(source) / HYPERPARAMS).is_file():
+        return CLSP.from_hparams(source, run_opts=run_opts)
+    return CLSP.from_pretrained(source, run_opts=run_opts)  # runs no code of a repository's
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Model folders: what a trained model is saved as and loaded from.
 
-A folder holds ``hyperparams.yaml`` (SpeechBrain's HyperPyYAML), ``model.safetensors``,
-``tokenizer.model`` and a model card, ``README.md``.
+A folder holds ``hyperparams.yaml`` (SpeechBrain's HyperPyYAML), ``model.safetensors``, the
+tokenizer, ``config.json``, which names the interface, and a model card, ``README.md``; one that
+classifies also ``label_encoder.txt``.
 
 Authors
  * The speechbrain-clsp authors 2026
@@ -9,6 +10,7 @@ Authors
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Mapping
@@ -18,6 +20,7 @@ from typing import Any
 import ruamel.yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from speechbrain.dataio.encoder import CategoricalEncoder
 from speechbrain.utils.fetching import FetchConfig, LocalStrategy, fetch
 from speechbrain.utils.parameter_transfer import Pretrainer
 from torch import Tensor, nn
@@ -26,7 +29,8 @@ from speechbrain_clsp import __version__
 
 HYPERPARAMS = "hyperparams.yaml"
 WEIGHTS = "model.safetensors"
-TOKENIZER = "tokenizer.model"
+LABELS = "label_encoder.txt"
+INTERFACE = "config.json"
 CARD = "README.md"
 CARD_TEXT = """# {name}
 A contrastive language-speech model (CLSP): it embeds speech, and English descriptions of how it
@@ -56,12 +60,24 @@ class FolderPretrainer(Pretrainer):
         What the weights go into.
     tokenizer : object
         With a method ``load(path)`` and its file's name, ``FILENAME``.
+    label_encoder : CategoricalEncoder, optional
+        Loaded from ``label_encoder.txt``.
     """
 
-    def __init__(self, modules: Mapping[str, nn.Module], tokenizer: Any) -> None:
+    def __init__(
+        self,
+        modules: Mapping[str, nn.Module],
+        tokenizer: Any,
+        label_encoder: CategoricalEncoder | None = None,
+    ) -> None:
         super().__init__()
         self.modules = modules
-        self.tokenizer = tokenizer
+        self.loaders = {
+            WEIGHTS: lambda path: load_weights(path, self.modules),
+            tokenizer.FILENAME: tokenizer.load,
+        }
+        if label_encoder is not None:
+            self.loaders[LABELS] = label_encoder.load
 
     def collect_files(
         self,
@@ -70,7 +86,7 @@ class FolderPretrainer(Pretrainer):
         fetch_config: FetchConfig | None = None,
     ) -> dict[str, Path]:
         """Fetch the files from a folder or a Hub repository; returns their paths."""
-        for name in (WEIGHTS, self.tokenizer.FILENAME):
+        for name in self.loaders:
             self.paths[name] = fetch(
                 filename=name,
                 source=default_source,
@@ -81,9 +97,9 @@ class FolderPretrainer(Pretrainer):
         return self.paths
 
     def load_collected(self) -> None:
-        """Load the weights and the tokenizer."""
-        load_weights(self.paths[WEIGHTS], self.modules)
-        self.tokenizer.load(self.paths[self.tokenizer.FILENAME])
+        """Load the weights, the tokenizer and the labels."""
+        for name, load in self.loaders.items():
+            load(self.paths[name])
 
 
 def load_weights(path: str | os.PathLike, modules: Mapping[str, nn.Module]) -> None:
@@ -198,8 +214,9 @@ def save_model_folder(
     folder: str | os.PathLike,
     definition: str,
     modules: Mapping[str, nn.Module],
-    tokenizer_file: str | os.PathLike,
+    files: Mapping[str, str | os.PathLike],
     metrics: Mapping[str, float] | None = None,
+    origin: str = "",
 ) -> None:
     """Write a folder that ``CLSP.from_hparams`` loads, whole or not at all.
 
@@ -211,10 +228,12 @@ def save_model_folder(
         Contents of ``hyperparams.yaml``.
     modules : dict of nn.Module
         What is saved.
-    tokenizer_file : str or path
-        The tokenizer's model.
+    files : dict of path
+        Further files, above all the tokenizer's: name in the folder -> file to copy.
     metrics : dict of float, optional
         Figures for the model card: name -> value.
+    origin : str
+        A paragraph for the model card: data, licence.
 
     Raises
     ------
@@ -231,8 +250,12 @@ def save_model_folder(
     weights = {key: value.detach().cpu().contiguous() for key, value in state_of(modules).items()}
     save_file(weights, partial / WEIGHTS)
     (partial / WEIGHTS).chmod(0o644)  # safetensors makes it readable by its owner alone
-    shutil.copyfile(tokenizer_file, partial / TOKENIZER)
-    (partial / CARD).write_text(_card(folder.name, metrics or {}), encoding="utf-8")
+    for name, file in files.items():
+        shutil.copyfile(file, partial / name)
+    about = {"speechbrain_interface": "CLSP", "speechbrain_clsp_version": __version__}
+    (partial / INTERFACE).write_text(json.dumps(about) + "\n", encoding="utf-8")
+    card = _card(folder.name, metrics or {}, origin)
+    (partial / CARD).write_text(card, encoding="utf-8")
     if folder.exists():
         old = folder.with_name(f".{folder.name}.old")
         shutil.rmtree(old, ignore_errors=True)
@@ -243,9 +266,11 @@ def save_model_folder(
         os.replace(partial, folder)
 
 
-def _card(name: str, metrics: Mapping[str, float]) -> str:
+def _card(name: str, metrics: Mapping[str, float], origin: str) -> str:
     """Return a model card in Markdown."""
     card = CARD_TEXT.format(name=name, version=__version__)
+    if origin:
+        card += f"\n{origin}\n"
     if metrics:
         rows = "".join(f"| {key} | {value:.4g} |\n" for key, value in metrics.items())
         card += f"\n| figure | value |\n|---|---|\n{rows}"

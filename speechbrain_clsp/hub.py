@@ -14,10 +14,11 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import hf_hub_download
+from huggingface_hub import HfApi, hf_hub_download
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -104,14 +105,12 @@ def load_official(
     >>> clsp.score_file("a.wav", ["A female speaker with a British accent."])  # doctest: +SKIP
     tensor([0.6210])
     """
-    weights, config = _find(source, WEIGHTS, revision), _find_config(source, revision)
-    keys = published_keys(weights)
+    sizes = read_sizes(source, revision)
+    weights = _find(source, WEIGHTS, revision)
+    with weightless():
+        modules = _build(sizes)
+    keys, state = published_keys(weights), {}
     with safe_open(weights, framework="pt") as file:
-        shapes = {key: file.get_slice(name).get_shape() for key, name in keys.items()}
-        sizes = read_architecture(shapes, config)
-        with weightless():
-            modules = _build(sizes)
-        state = {}
         for key, name in keys.items():
             if not is_unused(key):
                 state[to_ours(key) or f"unknown {key}"] = file.get_tensor(name).float()
@@ -119,6 +118,18 @@ def load_official(
     load_state(state, modules, weights)
     hparams = {"tokenizer": _find_tokenizer(source, revision)}
     return CLSP(modules=modules, hparams=hparams, run_opts=run_opts)
+
+
+def read_sizes(source: str | os.PathLike, revision: str | None = None) -> dict[str, dict]:
+    """Read a published model's sizes; see :func:`~speechbrain_clsp.official.read_architecture`.
+
+    Arguments and errors are those of :func:`load_official`.
+    """
+    weights = _find(source, WEIGHTS, revision)
+    keys = published_keys(weights)
+    with safe_open(weights, framework="pt") as file:
+        shapes = {key: file.get_slice(name).get_shape() for key, name in keys.items()}
+    return read_architecture(shapes, _find_config(source, revision))
 
 
 def published_keys(path: str | os.PathLike) -> dict[str, str]:
@@ -271,11 +282,12 @@ def _download(repository: str, name: str, revision: str | None, offline: bool = 
         # The rest are errors of the HTTP library in use, which changes with the hub's version.
         raise ConnectionError(f"{where}: {name} cannot be had: {_one_line(error)}") from error
     if revision == pin.revision and name in pin.hashes:
-        check_hash(path, pin.hashes[name])
+        check_hash(str(path), pin.hashes[name])
     return Path(path)
 
 
-def check_hash(path: str | os.PathLike, expected: str) -> None:
+@lru_cache  # 3 GB take seconds, and several steps of one load ask for them
+def check_hash(path: str, expected: str) -> None:
     """Compare a file's SHA-256 with what it must be.
 
     Raises
@@ -297,3 +309,44 @@ def check_hash(path: str | os.PathLike, expected: str) -> None:
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:300]
+
+
+def publish(
+    folder: str | os.PathLike, repository: str, private: bool = False, dry_run: bool = False
+) -> list[str]:
+    """Upload a model folder to the Hub.
+
+    Arguments
+    ---------
+    folder : str or path
+        A folder that ``CLSP.from_hparams`` loads.
+    repository : str
+        ``user/name``; made if it does not exist.
+    private : bool
+        Whether a new repository is hidden from others.
+    dry_run : bool
+        Only list what would be uploaded; nothing is sent.
+
+    Returns
+    -------
+    list of str
+        The files' names.
+
+    Raises
+    ------
+    FileNotFoundError
+        If it is no model folder.
+    ValueError
+        If ``repository`` is not of the form ``user/name``.
+    """
+    folder = Path(folder)
+    if not (folder / HYPERPARAMS).is_file() or not (folder / WEIGHTS).is_file():
+        raise FileNotFoundError(f"{folder} is no model folder: {HYPERPARAMS}, {WEIGHTS} missing")
+    if len(repository.split("/")) != 2 or not all(repository.split("/")):
+        raise ValueError(f"{repository!r} is no Hub repository: it must be user/name")
+    files = sorted(file.name for file in folder.iterdir() if file.is_file())
+    if not dry_run:
+        api = HfApi()
+        api.create_repo(repository, private=private, exist_ok=True)
+        api.upload_folder(repo_id=repository, folder_path=folder, allow_patterns=files)
+    return files

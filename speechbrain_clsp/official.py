@@ -14,8 +14,9 @@ Shapes = Mapping[str, Sequence[int]]
 
 POSITION_HEAD_DIM = 4  # in all published models; no tensor's shape shows it alone
 ROBERTA_HEAD_DIM = 64
+UNUSED_IN_LAYERS = "bypass_scale"
 UNUSED = (  # kept in the published files, read by no module of theirs
-    re.compile(r"encoder\.encoders\.\d+\.(encoder\.)?layers\.\d+\.bypass_scale"),
+    re.compile(rf"encoder\.encoders\.\d+\.(encoder\.)?layers\.\d+\.{UNUSED_IN_LAYERS}"),
     re.compile(r"text_encoder\.embeddings\.(position|token_type)_ids"),
 )
 # (published prefix, ours)

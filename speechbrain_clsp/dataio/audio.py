@@ -9,12 +9,14 @@ from __future__ import annotations
 import io
 import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import soundfile
 import torch
 from scipy.signal import resample_poly
+from soundfile import LibsndfileError, SoundFile
 from torch import Tensor
 
 SAMPLE_RATE = 16000  # Hz
@@ -56,13 +58,67 @@ def read_audio(source: str | os.PathLike | bytes | io.BytesIO, name: str | None 
 
     Example
     -------
+    >>> import soundfile
     >>> path = getfixture("tmp_path") / "stereo.flac"
     >>> soundfile.write(path, np.zeros((44100, 2)), 44100)
     >>> read_audio(path).shape
     torch.Size([16000])
     """
     name = name or _name_of(source)
-    samples, rate = _decode(source, name)
+    with _open(source, name) as file:
+        return _prepare(_read(file, -1, name), file.samplerate, name)
+
+
+def read_windows(source: str | os.PathLike, longest: float) -> Iterator[Tensor]:
+    """Read a clip as equal consecutive windows, of which one at a time is in memory.
+
+    Arguments
+    ---------
+    source : str or path
+        An audio file.
+    longest : float
+        Seconds; a clip of at most that comes as one window, as :func:`read_audio` gives it.
+
+    Yields
+    ------
+    Tensor
+        [T] float32 at 16 kHz.
+
+    Raises
+    ------
+    FileNotFoundError, AudioError
+        As :func:`read_audio`.
+
+    Example
+    -------
+    >>> import soundfile
+    >>> path = getfixture("tmp_path") / "a.wav"
+    >>> soundfile.write(path, np.zeros(40000), 16000)
+    >>> [len(window) for window in read_windows(path, longest=1.0)]
+    [13334, 13334, 13332]
+    """
+    name = _name_of(source)
+    with _open(source, name) as file:
+        n_windows = math.ceil(file.frames / file.samplerate / longest)
+        size = math.ceil(file.frames / max(n_windows, 1))
+        for number in range(max(n_windows, 1)):
+            samples = _read(file, size if n_windows > 1 else -1, name)
+            if number > 0 and len(samples) < MINIMUM_SECONDS * file.samplerate:
+                return  # the header promised more than there is
+            yield _prepare(samples, file.samplerate, name)
+
+
+def seconds_of(source: str | os.PathLike) -> float:
+    """Return a clip's length as its header states it; 0 if it cannot be read."""
+    try:
+        with _open(source, _name_of(source)) as file:
+            return file.frames / file.samplerate
+    except (OSError, AudioError):
+        return 0.0
+
+
+def _prepare(samples: np.ndarray, rate: int, name: str) -> Tensor:
+    """Check samples [T, channels]; return them as mono at 16 kHz, [T]."""
     if len(samples) == 0:
         raise AudioError(f"{name}: holds no samples; write the file again")
     if not np.abs(samples).max() <= MAXIMUM_AMPLITUDE:  # NaN compares false
@@ -87,8 +143,8 @@ def _name_of(source: str | os.PathLike | bytes | io.BytesIO) -> str:
     return "audio" if isinstance(source, bytes | io.BytesIO) else str(source)
 
 
-def _decode(source: str | os.PathLike | bytes | io.BytesIO, name: str) -> tuple[np.ndarray, int]:
-    """Return samples [T, channels] float32 and their rate."""
+@contextmanager
+def _open(source: str | os.PathLike | bytes | io.BytesIO, name: str) -> Iterator[SoundFile]:
     if isinstance(source, bytes | io.BytesIO):
         file = io.BytesIO(source) if isinstance(source, bytes) else source
         size = file.getbuffer().nbytes
@@ -102,10 +158,22 @@ def _decode(source: str | os.PathLike | bytes | io.BytesIO, name: str) -> tuple[
     if size == 0:
         raise AudioError(f"{name}: the file is empty")
     try:
-        return soundfile.read(file, dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, TypeError, MemoryError) as error:
-        # TypeError: a suffix that soundfile takes for headerless audio. MemoryError: a damaged
-        # header that promises more samples than there are.
-        raise AudioError(
-            f"{name}: cannot be read as audio; it is damaged, or not wav, flac, mp3 or ogg"
-        ) from error
+        opened = SoundFile(file)
+    except (LibsndfileError, TypeError) as error:
+        # TypeError: a suffix that soundfile takes for headerless audio.
+        raise AudioError(_unreadable(name)) from error
+    with opened:
+        yield opened
+
+
+def _read(file: SoundFile, n_frames: int, name: str) -> np.ndarray:
+    """Return the next samples [T, channels] float32; all that are left for -1."""
+    try:
+        return file.read(n_frames, dtype="float32", always_2d=True)
+    except (LibsndfileError, MemoryError, ValueError) as error:
+        # MemoryError, ValueError: a damaged header that promises more samples than there are.
+        raise AudioError(_unreadable(name)) from error
+
+
+def _unreadable(name: str) -> str:
+    return f"{name}: cannot be read as audio; it is damaged, or not wav, flac, mp3 or ogg"

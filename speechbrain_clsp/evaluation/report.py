@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,10 +76,25 @@ def write_report(
         _heat_map(evaluation),
         _examples(evaluation),
     ]
+    write_page(path, metrics["model"], sections)
+
+
+def write_page(path: str | os.PathLike, title: str, sections: Sequence[str]) -> None:
+    """Write a self-contained page, whole or not at all.
+
+    Arguments
+    ---------
+    path : str or path
+        Where it goes.
+    title : str
+        What the browser calls it.
+    sections : list of str
+        HTML, in the order in which it is read.
+    """
     page = (
         '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{escape(metrics['model'])}</title><style>{STYLE}</style></head>"
+        f"<title>{escape(title)}</title><style>{STYLE}</style></head>"
         f"<body>{''.join(sections)}</body></html>"
     )
     path = Path(path)

@@ -146,7 +146,7 @@ def zero_shot_figures(clsp: Any, task: Task, evaluation: Evaluation, seed: int) 
         return {"classes": classes, "n": 0}
     prompts = clsp.encode_text([p for group in task.prompts.values() for p in group]).float().cpu()
     sizes = [len(group) for group in task.prompts.values()]
-    predicted = classify(evaluation.speech, prompts, sizes).numpy()[known]
+    predicted = classify(evaluation.speech, prompts, sizes, task.pool).numpy()[known]
     labels = labels[known]
     metrics = accuracy_metrics(predicted, labels, len(classes))
     hits = (predicted == labels).astype(float)

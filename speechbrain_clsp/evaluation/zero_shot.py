@@ -34,11 +34,19 @@ class Task:
         Where the true class stands: a column of the manifest, or ``labels.<key>``.
     prompts : dict
         For each class, one or more prompts.
+    pool : str
+        What a class with several prompts is: their ``mean``, where they are wordings of the same;
+        the nearest of them (``max``), where they are kinds of it that have little in common.
     """
 
     name: str
     column: str
     prompts: dict[str, list[str]]
+    pool: str = "mean"
+
+    def __post_init__(self) -> None:
+        if self.pool not in ("mean", "max"):
+            raise ValueError(f"pool of {self.name!r} must be 'mean' or 'max', not {self.pool!r}")
 
     def label_of(self, row: Mapping[str, Any]) -> int:
         """Return a row's class as an index, -1 if it has none.
@@ -66,7 +74,8 @@ def read_tasks(source: str | os.PathLike) -> list[Task]:
     ---------
     source : str or path
         A file, or the name of a set that comes with the package (``mini``). The file maps the
-        name of a task to ``{"column": ..., "prompts": {class: prompt or list of prompts}}``.
+        name of a task to ``{"column": ..., "prompts": {class: prompt or list of prompts}}``, and
+        possibly ``"pool": "max"``.
 
     Returns
     -------
@@ -99,6 +108,7 @@ def read_tasks(source: str | os.PathLike) -> list[Task]:
                 name,
                 task["column"],
                 {k: [v] if isinstance(v, str) else list(v) for k, v in task["prompts"].items()},
+                task.get("pool", "mean"),
             )
             for name, task in tasks.items()
         ]
@@ -109,8 +119,8 @@ def read_tasks(source: str | os.PathLike) -> list[Task]:
         ) from error
 
 
-def classify(speech: Tensor, prompts: Tensor, sizes: list[int]) -> Tensor:
-    """Pick the nearest class; a class's vector is the normalised mean of its prompts'.
+def classify(speech: Tensor, prompts: Tensor, sizes: list[int], pool: str = "mean") -> Tensor:
+    """Pick the nearest class.
 
     Arguments
     ---------
@@ -120,6 +130,9 @@ def classify(speech: Tensor, prompts: Tensor, sizes: list[int]) -> Tensor:
         [P, D] of unit norm, class by class.
     sizes : list of int
         Number of prompts of each class.
+    pool : str
+        A class's cosine is that with the normalised ``mean`` of its prompts, or the greatest of
+        those with each of them (``max``).
 
     Returns
     -------
@@ -131,8 +144,13 @@ def classify(speech: Tensor, prompts: Tensor, sizes: list[int]) -> Tensor:
     >>> classify(torch.eye(2), torch.eye(2)[[1, 0]], [1, 1]).tolist()
     [1, 0]
     """
-    classes = torch.stack([group.mean(dim=0) for group in prompts.split(sizes)])
-    return (speech @ torch.nn.functional.normalize(classes, dim=-1).T).argmax(dim=1)
+    groups = prompts.split(sizes)
+    if pool == "max":
+        cosines = torch.stack([(speech @ group.T).amax(dim=1) for group in groups], dim=1)
+    else:
+        classes = torch.stack([group.mean(dim=0) for group in groups])
+        cosines = speech @ torch.nn.functional.normalize(classes, dim=-1).T
+    return cosines.argmax(dim=1)
 
 
 def accuracy_metrics(predicted: np.ndarray, labels: np.ndarray, n_classes: int) -> dict[str, Any]:

@@ -11,18 +11,29 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import soundfile
 import torch
 from ruamel.yaml.error import YAMLError
 from speechbrain.inference.interfaces import Pretrained
 from torch import Tensor
 from tqdm import tqdm
 
-from speechbrain_clsp.dataio.audio import MAXIMUM_AMPLITUDE, AudioError, read_audio
+from speechbrain_clsp.dataio.audio import (
+    SAMPLE_RATE,
+    read_audio,
+    read_windows,
+)
 from speechbrain_clsp.folders import HYPERPARAMS
+from speechbrain_clsp.inference.checks import (
+    Prompts,
+    check_batch,
+    check_source,
+    check_texts,
+    prompt_groups,
+)
+from speechbrain_clsp.inference.files import pad, read_batches, report_bad
+from speechbrain_clsp.inference.timeline import Timeline, window_starts
 
-RELATIVE_SLACK = 1e-6  # float32 rounding of relative lengths
-Prompts = Sequence[str] | Mapping[str, str | Sequence[str]]
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class CLSP(Pretrained):
@@ -41,6 +52,7 @@ class CLSP(Pretrained):
 
     MODULES_NEEDED = ["speech_tower", "text_tower", "temperature"]
     HPARAMS_NEEDED = ["tokenizer"]
+    WINDOW_SECONDS = 30.0  # the longest clips that published models are trained on
 
     def __init__(self, modules=None, hparams=None, run_opts=None, freeze_params=True) -> None:
         absent = [name for name in self.MODULES_NEEDED if name not in (modules or {})]
@@ -78,7 +90,7 @@ class CLSP(Pretrained):
         ValueError
             If its definition is not a CLSP's, or its weights do not fit.
         """
-        _check_source(source, hparams_file)
+        check_source(source, hparams_file)
         try:
             return super().from_hparams(str(source), hparams_file, **kwargs)
         except OSError as error:
@@ -100,14 +112,38 @@ class CLSP(Pretrained):
         source: str | os.PathLike = "yfyeung/CLSP",
         revision: str | None = None,
         run_opts: dict | None = None,
+        precision: str = "fp32",
     ) -> CLSP:
         """Load a CLSP in the published form, without running downloaded code.
 
-        See :func:`speechbrain_clsp.hub.load_official`, which this is.
+        See :func:`speechbrain_clsp.hub.load_official`, which this is, and :meth:`set_precision`.
         """
         from speechbrain_clsp.hub import load_official
 
-        return load_official(source, revision, run_opts)
+        clsp = load_official(source, revision, run_opts)
+        clsp.set_precision(precision)
+        return clsp
+
+    def set_precision(self, precision: str) -> None:
+        """Choose the precision of the towers' weights and arithmetic; heads stay float32.
+
+        Arguments
+        ---------
+        precision : str
+            ``fp32``, ``bf16`` (fast on GPUs, and on CPUs with AMX or AVX512-BF16) or ``fp16``
+            (GPUs). From fp32 weights on; it cannot be undone without loading again.
+
+        Raises
+        ------
+        ValueError
+            If it is none of these, or fp16 on a CPU.
+        """
+        if precision not in PRECISIONS:
+            raise ValueError(f"precision must be one of {list(PRECISIONS)}, not {precision!r}")
+        if precision == "fp16" and torch.device(self.device).type == "cpu":
+            raise ValueError("fp16 is for GPUs: on a CPU use bf16 or fp32")
+        for tower in (self.speech_tower, self.text_tower):
+            tower.cast(PRECISIONS[precision])
 
     @property
     def speech_tower(self) -> torch.nn.Module:
@@ -147,23 +183,32 @@ class CLSP(Pretrained):
         wavs = wavs.unsqueeze(0) if wavs.dim() == 1 else wavs
         if wav_lens is None:
             wav_lens = torch.ones(wavs.shape[:1])
-        _check_batch(wavs, wav_lens)
+        check_batch(wavs, wav_lens)
         wavs, wav_lens = wavs.to(self.device).float(), wav_lens.to(self.device)
         wanted = torch.is_grad_enabled() and wavs.requires_grad
         with torch.set_grad_enabled(wanted), self.inference_ctx:
             return self.mods.speech_tower(wavs, wav_lens)
 
     def encode_file(self, path: str | os.PathLike) -> Tensor:
-        """Embed an audio file of any format, rate and number of channels; returns [D]."""
-        return self.encode_batch(read_audio(path))[0]
+        """Embed an audio file of any format, rate and number of channels; returns [D].
+
+        A file of more than ``WINDOW_SECONDS`` is cut into equal windows of at most that, of which
+        one at a time is in memory; its embedding is their normalised mean.
+        """
+        windows = [self.encode_batch(wav)[0] for wav in read_windows(path, self.WINDOW_SECONDS)]
+        if len(windows) == 1:
+            return windows[0]
+        return torch.nn.functional.normalize(torch.stack(windows).mean(dim=0), dim=-1)
 
     def encode_files(
         self,
         paths: Sequence[str | os.PathLike],
         max_batch_seconds: float = 60.0,
+        num_workers: int = 0,
+        on_error: str = "raise",
         progress: bool = True,
     ) -> Tensor:
-        """Embed many files, in batches of similar length.
+        """Embed many files, in batches of similar length; each as :meth:`encode_file` does.
 
         Arguments
         ---------
@@ -171,6 +216,11 @@ class CLSP(Pretrained):
             N audio files.
         max_batch_seconds : float
             Upper bound on a batch's padded duration; a longer clip makes a batch of its own.
+        num_workers : int
+            Processes that decode; 0: this one.
+        on_error : str
+            ``raise``: bad files stop it, after all have been looked at. ``skip``: their rows are
+            NaN, and a warning names them.
         progress : bool
             Whether to show a progress bar.
 
@@ -185,27 +235,33 @@ class CLSP(Pretrained):
             As :func:`~speechbrain_clsp.dataio.audio.read_audio`, for one bad file; an AudioError
             that lists them for several.
         ValueError
-            If there are no paths.
+            If there are no paths, ``on_error`` is something else, or all files are bad.
         """
         if isinstance(paths, str | os.PathLike):
             raise TypeError("encode_files takes a list of paths; for one path use encode_file")
         if not paths:
             raise ValueError("paths is empty: give at least one audio file")
+        if on_error not in ("raise", "skip"):
+            raise ValueError(f"on_error must be 'raise' or 'skip', not {on_error!r}")
         embeddings: dict[int, Tensor] = {}
-        bad: list[Exception] = []
+        bad: dict[int, Exception] = {}
         with tqdm(total=len(paths), unit="file", disable=not progress) as bar:
-            for batch in _batches(paths, max_batch_seconds):
-                wavs = _read_all([paths[index] for index in batch], bad)
-                bar.update(len(batch))
-                if bad:
-                    continue  # the rest is read only to name all bad files at once
-                padded = torch.nn.utils.rnn.pad_sequence(wavs, batch_first=True)
-                lengths = torch.tensor([len(wav) / padded.shape[1] for wav in wavs])
-                embeddings.update(zip(batch, self.encode_batch(padded, lengths).cpu()))
+            for clips in read_batches(paths, max_batch_seconds, self.WINDOW_SECONDS, num_workers):
+                bad.update((number, clip) for number, clip in clips if isinstance(clip, Exception))
+                good = [(number, clip) for number, clip in clips if number not in bad]
+                bar.update(len(clips))
+                if good and not (bad and on_error == "raise"):  # else only to name all bad files
+                    speech = self.encode_batch(*pad([clip for _, clip in good]))
+                    embeddings.update(zip([number for number, _ in good], speech.cpu()))
+            for number in sorted(set(range(len(paths))) - embeddings.keys() - bad.keys()):
+                if bad and on_error == "raise":
+                    break
+                embeddings[number] = self.encode_file(paths[number]).cpu()
+                bar.update()
         if bad:
-            listed = "; ".join(map(str, bad))
-            raise bad[0] if len(bad) == 1 else AudioError(f"{len(bad)} bad files: {listed}")
-        return torch.stack([embeddings[index] for index in range(len(paths))])
+            report_bad(bad, on_error, len(paths))
+        nothing = torch.full_like(next(iter(embeddings.values())), torch.nan)
+        return torch.stack([embeddings.get(index, nothing) for index in range(len(paths))])
 
     @torch.no_grad()
     def encode_text(self, texts: Sequence[str]) -> Tensor:
@@ -228,15 +284,7 @@ class CLSP(Pretrained):
         ValueError
             If there is no caption, or an empty one.
         """
-        if isinstance(texts, str):
-            raise TypeError(f"texts must be a list of captions, not a str: use [{texts!r}]")
-        texts = list(texts)
-        if not all(isinstance(text, str) for text in texts):
-            raise TypeError("texts must be a list of str")
-        if not texts:
-            raise ValueError("texts is empty: give at least one caption")
-        if not all(text.strip() for text in texts):
-            raise ValueError(f"Caption {[bool(t.strip()) for t in texts].index(False)} is empty")
+        texts = check_texts(texts)
         tokens, mask = self.hparams.tokenizer(texts)
         with self.inference_ctx:
             return self.mods.text_tower(tokens.to(self.device), mask.to(self.device))
@@ -250,6 +298,40 @@ class CLSP(Pretrained):
     def score_file(self, path: str | os.PathLike, texts: Sequence[str]) -> Tensor:
         """Return the cosine of an audio file with every caption, [N] in [-1, 1]."""
         return self.encode_file(path) @ self.encode_text(texts).T
+
+    @torch.no_grad()
+    def timeline(
+        self, path: str | os.PathLike, texts: Sequence[str], window: float = 2.0, hop: float = 0.5
+    ) -> Timeline:
+        """Compare captions with each moment of a recording.
+
+        Arguments
+        ---------
+        path : str or path
+            An audio file.
+        texts : list of str
+            N captions.
+        window : float
+            Seconds that are heard at once; a shorter recording is one window.
+        hop : float
+            Seconds from one window to the next.
+
+        Returns
+        -------
+        Timeline
+            ``times`` [M] in seconds, ``scores`` [M, N], and ``plot(path)``.
+        """
+        text = self.encode_text(texts)
+        wav = read_audio(path)
+        starts = window_starts(len(wav), window, hop)
+        size = min(len(wav), round(window * SAMPLE_RATE))
+        scores = []
+        per_batch = max(1, int(self.WINDOW_SECONDS * 2 / window))
+        for first in range(0, len(starts), per_batch):
+            parts = [wav[start : start + size] for start in starts[first : first + per_batch]]
+            scores.append((self.encode_batch(torch.stack(parts)) @ text.T).cpu())
+        times = (torch.tensor(starts) + size / 2) / SAMPLE_RATE
+        return Timeline(times, torch.cat(scores), tuple(texts))
 
     def classify_batch(
         self, wavs: Tensor, wav_lens: Tensor | None = None, prompts: Prompts | None = None
@@ -296,86 +378,19 @@ class CLSP(Pretrained):
         """Classify; the same as :meth:`classify_batch`."""
         return self.classify_batch(wavs, wav_lens, prompts)
 
+    def encode_prompts(self, prompts: Prompts) -> Tensor:
+        """Embed classes, for :meth:`classify_batch`; returns [N, D] of unit norm."""
+        if not isinstance(prompts, Mapping):
+            return self.encode_text(prompts)
+        groups = prompt_groups(prompts)
+        classes = torch.stack([self.encode_text(group).mean(dim=0) for group in groups])
+        return torch.nn.functional.normalize(classes, dim=-1)
+
     def _classify(self, speech: Tensor, prompts: Prompts | None) -> tuple[Any, ...]:
         prompts = prompts if prompts is not None else getattr(self.hparams, "prompts", None)
         if prompts is None:
             raise ValueError("This model comes without prompts: give the classes as prompts=[...]")
-        if isinstance(prompts, Mapping):
-            groups = _prompt_groups(prompts)
-            text = torch.stack([self.encode_text(group).mean(dim=0) for group in groups])
-            text = torch.nn.functional.normalize(text, dim=-1)
-        else:
-            text = self.encode_text(prompts)
-        labels = list(prompts)
+        text, labels = self.encode_prompts(prompts), list(prompts)
         out_prob = (self.mods.temperature() * speech @ text.T).log_softmax(dim=-1)
         score, index = out_prob.max(dim=-1)
         return out_prob, score, index, [labels[i] for i in index.tolist()]
-
-
-def _check_source(source: str | os.PathLike, hparams_file: str) -> None:
-    """Refuse what is neither a model folder nor, by its form, a Hub repository."""
-    folder = Path(source)
-    if folder.is_dir():
-        if not (folder / hparams_file).is_file():
-            raise FileNotFoundError(f"{folder} is no model folder: it has no {hparams_file}")
-    elif folder.is_absolute() or len(folder.parts) != 2 or str(source).startswith("."):
-        raise FileNotFoundError(
-            f"No model folder {source}: train one with `make demo`, or name a folder or a"
-            " Hub repository (user/name)"
-        )
-
-
-def _check_batch(wavs: Tensor, wav_lens: Tensor) -> None:
-    if wavs.dim() != 2 or not wavs.numel():
-        raise ValueError(f"wavs must be [B, T] or [T] and not empty; it is {list(wavs.shape)}")
-    usable = wavs.detach().abs().amax(dim=1) <= MAXIMUM_AMPLITUDE  # NaN compares false
-    if not usable.all():
-        bad = (~usable).nonzero().flatten().tolist()
-        raise ValueError(
-            f"Rows {bad} of wavs hold samples that are NaN, infinite or far beyond [-1, 1]"
-            " (16-bit values must be divided by 32768)"
-        )
-    if wav_lens.shape != wavs.shape[:1]:
-        raise ValueError(f"wav_lens must be [{len(wavs)}], not {list(wav_lens.shape)}")
-    if not ((wav_lens > 0) & (wav_lens <= 1 + RELATIVE_SLACK)).all():
-        raise ValueError("wav_lens must be relative, in (0, 1]: divide lengths by wavs.shape[1]")
-
-
-def _read_all(paths: Sequence[str | os.PathLike], bad: list[Exception]) -> list[Tensor]:
-    """Read files; the errors of those that cannot be read are added to ``bad``."""
-    wavs = []
-    for path in paths:
-        try:
-            wavs.append(read_audio(path))
-        except (FileNotFoundError, AudioError) as error:
-            bad.append(error)
-    return wavs
-
-
-def _prompt_groups(prompts: Mapping[str, str | Sequence[str]]) -> list[list[str]]:
-    """Return the prompts of each label as a list."""
-    if not prompts:
-        raise ValueError("prompts is empty: give at least one label with a prompt")
-    for label, group in prompts.items():
-        if not isinstance(group, str | list | tuple):
-            raise TypeError(f"The prompts of label {label!r} must be a str or a list of str")
-        if not group:
-            raise ValueError(f"Label {label!r} has no prompt")
-    return [[group] if isinstance(group, str) else list(group) for group in prompts.values()]
-
-
-def _batches(paths: Sequence[str | os.PathLike], max_seconds: float) -> list[list[int]]:
-    """Group the indices of files by length, so that little is padding."""
-    seconds = []
-    for path in paths:
-        try:
-            seconds.append(soundfile.info(path).duration)
-        except (soundfile.LibsndfileError, TypeError):
-            seconds.append(0.0)  # reading it will say what is wrong
-    batches: list[list[int]] = []
-    for index in sorted(range(len(paths)), key=seconds.__getitem__):
-        # The newest clip is the longest, so it alone decides the padded size.
-        if not batches or (len(batches[-1]) + 1) * seconds[index] > max_seconds:
-            batches.append([])
-        batches[-1].append(index)
-    return batches

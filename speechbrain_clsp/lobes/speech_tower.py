@@ -6,6 +6,7 @@ Authors
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from speechbrain_clsp.lobes.features import KaldiFbank
@@ -83,6 +84,12 @@ class SpeechTower(nn.Module):
         """
         features, n_frames = self.fbank(wavs, lengths)
         features = (features - self.feature_mean) / self.feature_std
+        features = features.to(self.encoder_embed.out.weight.dtype)
         frames, counts = self.encoder_embed(features, n_frames)
         encoded, counts = self.encoder(frames, counts)
         return self.head(masked_mean(encoded, padding_mask(counts, encoded.shape[1])))
+
+    def cast(self, dtype: torch.dtype) -> None:
+        """Compute front end and encoder in another precision; features and head stay float32."""
+        self.encoder_embed.to(dtype)
+        self.encoder.to(dtype)

@@ -6,6 +6,7 @@ Authors
 
 from __future__ import annotations
 
+import torch
 from speechbrain.lobes.models.transformer.Transformer import (
     NormalizedEmbedding,
     PositionalEncoding,
@@ -97,6 +98,9 @@ class TransformerTextTower(nn.Module):
         x, _ = self.encoder(x, src_key_padding_mask=~mask)
         return self.head(masked_mean(x, ~mask))
 
+    def cast(self, dtype: torch.dtype) -> None:
+        """Do nothing: so small a tower gains nothing from another precision."""
+
 
 class RobertaTextTower(nn.Module):
     """RoBERTa (arXiv 1907.11692), its pooler, and head: the published CLSP's text side.
@@ -182,7 +186,11 @@ class RobertaTextTower(nn.Module):
             If L exceeds ``max_tokens``.
         """
         _check_size(tokens, self.max_tokens)
-        return self.head(self.encoder(tokens, attention_mask=mask.long()).pooler_output)
+        return self.head(self.encoder(tokens, attention_mask=mask.long()).pooler_output.float())
+
+    def cast(self, dtype: torch.dtype) -> None:
+        """Compute RoBERTa in another precision; the head stays float32."""
+        self.encoder.to(dtype)
 
 
 def _check_size(tokens: Tensor, max_tokens: int) -> None:

@@ -28,7 +28,9 @@ def model_folder(folder: Path) -> Path:
             for key, parameter in module.named_parameters():
                 parameter.copy_(tensor_for(key, parameter.shape))
     train_sentencepiece(CAPTIONS, folder / "tokenizer.model", vocab_size=60)
-    save_model_folder(folder / "model", DEFINITION, modules, folder / "tokenizer.model")
+    save_model_folder(
+        folder / "model", DEFINITION, modules, {"tokenizer.model": folder / "tokenizer.model"}
+    )
     return folder / "model"
 
 

@@ -249,7 +249,7 @@ def test_a_model_folder_is_replaced_but_nothing_else(folder, clsp, tmp_path):
     parts = (
         (folder / "hyperparams.yaml").read_text(),
         dict(clsp.mods),
-        folder / "tokenizer.model",
+        {"tokenizer.model": folder / "tokenizer.model"},
     )
     save_model_folder(tmp_path / "model", *parts)
     save_model_folder(tmp_path / "model", *parts, metrics={"R@1": 0.25})

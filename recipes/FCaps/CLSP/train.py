@@ -92,7 +92,7 @@ def export_and_report(brain: ContrastiveBrain, hparams: dict) -> None:
         output_folder / "model",
         extract_definition(recipe, "model"),
         hparams["model"]["modules"],
-        hparams["tokenizer_file"],
+        {hparams["model"]["tokenizer"].FILENAME: hparams["tokenizer_file"]},
     )
     metrics = evaluate(
         CLSP.from_hparams(output_folder / "model", run_opts={"device": str(brain.device)}),
