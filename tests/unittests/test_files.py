@@ -136,7 +136,7 @@ def test_any_file_gives_its_embedding_or_an_error_with_its_name(
     """If this fails, some file makes it crash, hang, or return an embedding of nothing."""
     generator = np.random.default_rng(seed)
     samples = np.repeat(tone(seconds, rate=rate)[:, None], channels, axis=1)
-    if damage == "nan":
+    if damage == "nan" and suffix == "wav":  # the other encoders fail, or crash, on such samples
         samples[len(samples) // 2 :] = np.nan
     path = tmp_path_factory.mktemp("fuzz") / f"clip.{named}"
     subtype = "FLOAT" if suffix == "wav" else None
