@@ -6,7 +6,14 @@ from setuptools import find_packages, setup
 
 EXTRAS = {
     "mini": ["espeakng-loader>=0.2.4"],
-    "dev": ["pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100", "ruff>=0.12,<0.16", "pyyaml>=6"],
+    "dev": [
+        "pytest>=8",
+        "pytest-timeout>=2.3",
+        "pytest-xdist>=3.5",
+        "hypothesis>=6.100",
+        "ruff>=0.12,<0.16",
+        "pyyaml>=6",
+    ],
 }
 
 setup(

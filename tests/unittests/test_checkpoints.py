@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.multiprocessing
+from processes import run_processes
 from speechbrain.utils.checkpoints import Checkpointer
 
 from speechbrain_clsp.checkpoints import WholeCheckpointer
@@ -64,10 +64,6 @@ def test_a_kill_while_deleting_leaves_no_half_checkpoint(tmp_path, monkeypatch):
 
 def save_twice_with_a_slow_disk(rank: int, folder: str) -> None:
     """Save and delete in one of two processes, of which the first renames slowly."""
-    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2")
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2
-    )
     rename = os.replace
 
     def rename_slowly(*args):
@@ -80,19 +76,9 @@ def save_twice_with_a_slow_disk(rank: int, folder: str) -> None:
         checkpointer.save_and_keep_only(meta={"step": step}, max_keys=["step"])
     steps = [checkpoint.meta["step"] for checkpoint in checkpointer.list_checkpoints()]
     Path(f"{folder}/seen_{rank}").write_text(str(steps))
-    torch.distributed.destroy_process_group()
 
 
 def test_all_processes_see_the_same_checkpoints(tmp_path):
     """If this fails, processes disagree on what to delete, and wait for each other forever."""
-    context = torch.multiprocessing.spawn(
-        save_twice_with_a_slow_disk, args=(str(tmp_path),), nprocs=2, join=False
-    )
-    deadline = time.time() + 60
-    try:
-        while not context.join(timeout=1):
-            assert time.time() < deadline, "the processes wait for each other"
-    finally:
-        for process in context.processes:
-            process.kill()
+    run_processes(save_twice_with_a_slow_disk, 2, tmp_path)
     assert [(tmp_path / f"seen_{rank}").read_text() for rank in (0, 1)] == ["[3]", "[3]"]

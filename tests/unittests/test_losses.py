@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.distributed
-import torch.multiprocessing
+from processes import run_processes
 from reference import stored
 
 from speechbrain_clsp.nnet.gather import gather_embeddings
@@ -79,10 +79,8 @@ def joined_batch(n_clips: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.randn(n_clips, 10, **options), torch.randn(2, n_clips, 8, **options)
 
 
-def rank_gradients(rank: int, world_size: int, folder: str, planted_error: bool) -> None:
+def rank_gradients(rank: int, folder: str, world_size: int, planted_error: bool) -> None:
     """Run one DDP step on a share of the joined batch and save loss and gradients."""
-    store = f"file://{folder}/store"
-    torch.distributed.init_process_group("gloo", store, rank=rank, world_size=world_size)
     towers = torch.nn.parallel.DistributedDataParallel(Towers())
     clips, texts = joined_batch()
     share = slice(rank * 8 // world_size, (rank + 1) * 8 // world_size)
@@ -96,14 +94,11 @@ def rank_gradients(rank: int, world_size: int, folder: str, planted_error: bool)
     gradients = {name: p.grad for name, p in towers.module.named_parameters()}
     if rank == 0:
         torch.save((loss.detach() / world_size, gradients), f"{folder}/result.pt")
-    torch.distributed.destroy_process_group()
 
 
 def distributed_result(tmp_path, world_size: int, planted_error: bool = False):
     """Spawn real processes and return rank 0's averaged loss and gradients."""
-    torch.multiprocessing.spawn(
-        rank_gradients, (world_size, str(tmp_path), planted_error), nprocs=world_size
-    )
+    run_processes(rank_gradients, world_size, tmp_path, world_size, planted_error)
     return torch.load(tmp_path / "result.pt", weights_only=True)
 
 
