@@ -1,6 +1,7 @@
 """Which texts a clip gets.
 
-A policy is called with a manifest row and a random generator, and returns K captions.
+A policy is called with a manifest row, a random generator and the number of the training step, and
+returns K captions.
 
 Authors
  * The speechbrain-clsp authors 2026
@@ -9,10 +10,27 @@ Authors
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 N_POSITIVES = 2  # true texts per clip, the first of those that a policy returns
+
+
+class OneFineCaption:
+    """One text per clip, a fine caption drawn anew in every epoch (CLSP, stage 1).
+
+    Example
+    -------
+    >>> row = {"id": "a", "global_captions": ["G"], "fine_captions": ["F"]}
+    >>> OneFineCaption()(row, random.Random(0))
+    ['F']
+    """
+
+    def __call__(
+        self, row: Mapping[str, Any], generator: random.Random, step: int = 0
+    ) -> list[str]:
+        """Draw; a clip without fine captions gets a global one."""
+        return [generator.choice(_pool(row))]
 
 
 class TwoCaptions:
@@ -23,20 +41,32 @@ class TwoCaptions:
 
     Arguments
     ---------
-    global_probability : float
-        How often the first text is a global caption.
+    global_probability : float or sequence of float
+        How often the first text is a global caption: always as often, or (first, last, steps): from
+        ``first`` it goes linearly to ``last`` over so many steps. Published: (0.95, 0.5, 10000).
 
     Example
     -------
     >>> row = {"id": "a", "global_captions": ["G"], "fine_captions": ["F"]}
     >>> TwoCaptions(global_probability=1.0)(row, random.Random(0))
     ['G', 'F']
+    >>> round(TwoCaptions((0.95, 0.5, 10000)).probability(step=5000), 3)
+    0.725
     """
 
-    def __init__(self, global_probability: float = 0.5) -> None:
-        self.global_probability = global_probability
+    def __init__(self, global_probability: float | Sequence[float] = 0.5) -> None:
+        if isinstance(global_probability, int | float):
+            global_probability = (global_probability, global_probability, 1)
+        self.first, self.last, self.steps = global_probability
 
-    def __call__(self, row: Mapping[str, Any], generator: random.Random) -> list[str]:
+    def probability(self, step: int) -> float:
+        """Return how often a global caption comes first at a step."""
+        progress = min(1.0, step / self.steps)
+        return self.first + (self.last - self.first) * progress
+
+    def __call__(
+        self, row: Mapping[str, Any], generator: random.Random, step: int = 0
+    ) -> list[str]:
         """Draw.
 
         Arguments
@@ -45,6 +75,8 @@ class TwoCaptions:
             A row of the manifest.
         generator : random.Random
             Where chance comes from.
+        step : int
+            Number of the training step, from 0.
 
         Returns
         -------
@@ -56,12 +88,10 @@ class TwoCaptions:
         ValueError
             If the clip has no caption.
         """
-        globals_, fines = row["global_captions"], row["fine_captions"]
-        if not globals_ and not fines:
-            raise ValueError(f"Clip {row['id']!r} has no caption: leave it out of the manifest")
-        if globals_ and fines and generator.random() < self.global_probability:
-            return [generator.choice(globals_), generator.choice(fines)]
-        pool = fines or globals_
+        pool, globals_ = _pool(row), row["global_captions"]
+        both = globals_ and row["fine_captions"]
+        if both and generator.random() < self.probability(step):
+            return [generator.choice(globals_), generator.choice(pool)]
         return generator.sample(pool, 2) if len(pool) > 1 else [pool[0], pool[0]]
 
 
@@ -91,14 +121,16 @@ class WithHardNegatives:
         self.swap = swap
         self.n_negatives = n_negatives
 
-    def __call__(self, row: Mapping[str, Any], generator: random.Random) -> list[str]:
+    def __call__(
+        self, row: Mapping[str, Any], generator: random.Random, step: int = 0
+    ) -> list[str]:
         """Draw the true texts, then the false ones."""
-        texts = self.policy(row, generator)
+        texts = self.policy(row, generator, step)
         return texts + [self.swap(texts[0], generator) for _ in range(self.n_negatives)]
 
 
 def evaluation_captions(
-    row: Mapping[str, Any], generator: random.Random | None = None
+    row: Mapping[str, Any], generator: random.Random | None = None, step: int = 0
 ) -> list[str]:
     """Return a clip's first global and last fine caption, as in the published evaluation.
 
@@ -106,8 +138,8 @@ def evaluation_captions(
     ---------
     row : dict
         A row of the manifest.
-    generator : random.Random, optional
-        Not used: there is nothing to draw. It makes this a policy like any other.
+    generator, step : optional
+        Not used: there is nothing to draw. They make this a policy like any other.
 
     Returns
     -------
@@ -127,3 +159,11 @@ def evaluation_captions(
     if not row["global_captions"] or not row["fine_captions"]:
         raise ValueError(f"Clip {row['id']!r} needs a global and a fine caption to be evaluated on")
     return [row["global_captions"][0], row["fine_captions"][-1]]
+
+
+def _pool(row: Mapping[str, Any]) -> list[str]:
+    """Return the fine captions, or the global ones where there are none."""
+    pool = row["fine_captions"] or row["global_captions"]
+    if not pool:
+        raise ValueError(f"Clip {row['id']!r} has no caption: leave it out of the manifest")
+    return pool

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from speechbrain_clsp.dataio.audio import read_audio
+from speechbrain_clsp.dataio.audio import SAMPLE_RATE, AudioError, read_audio
 from speechbrain_clsp.dataio.manifest import Manifest
+from speechbrain_clsp.dataio.sampler import Key
 
 
 @dataclass
@@ -37,6 +40,10 @@ class CaptionedSpeech:
         [K * B, L] bool, True on tokens.
     labels : Tensor
         [B, A] int64, the clips' classes for A attributes, -1 where there is none.
+    caption_ids : Tensor
+        [K, B] int64, equal for equal texts and practically never otherwise.
+    unreadable : list of str
+        What was wrong with clips that should have been in the batch too.
     """
 
     ids: list[str]
@@ -45,6 +52,8 @@ class CaptionedSpeech:
     tokens: Tensor
     mask: Tensor
     labels: Tensor
+    caption_ids: Tensor
+    unreadable: list[str] = field(default_factory=list)
 
     def to(self, device: torch.device | str) -> CaptionedSpeech:
         """Return the batch on a device."""
@@ -55,8 +64,47 @@ class CaptionedSpeech:
         return self._mapped(Tensor.pin_memory)
 
     def _mapped(self, function: Callable[[Tensor], Tensor]) -> CaptionedSpeech:
-        tensors = (self.wavs, self.lengths, self.tokens, self.mask, self.labels)
-        return CaptionedSpeech(self.ids, *map(function, tensors))
+        tensors = (self.wavs, self.lengths, self.tokens, self.mask, self.labels, self.caption_ids)
+        return CaptionedSpeech(self.ids, *map(function, tensors), self.unreadable)
+
+    def split(self, seconds: float) -> list[CaptionedSpeech]:
+        """Cut the batch into chunks of successive clips, without the padding they don't need.
+
+        Arguments
+        ---------
+        seconds : float
+            Padded audio per chunk, at most; a longer clip is a chunk by itself.
+
+        Returns
+        -------
+        list of CaptionedSpeech
+            Joined, they are the batch.
+        """
+        samples = (self.lengths * self.wavs.shape[1]).round().long()
+        limit, bounds, longest = seconds * SAMPLE_RATE, [0], 0
+        for i, size in enumerate(samples.tolist()):
+            longest = max(longest, size)
+            if i > bounds[-1] and longest * (i + 1 - bounds[-1]) > limit:
+                bounds.append(i)
+                longest = size
+        return [self._clips(*pair, samples) for pair in pairwise([*bounds, len(samples)])]
+
+    def _clips(self, start: int, end: int, samples: Tensor) -> CaptionedSpeech:
+        part, longest = slice(start, end), int(samples[start:end].max())
+        n_clips = len(self.ids)
+        tokens, mask = (
+            x.view(-1, n_clips, x.shape[1])[:, part].flatten(0, 1) for x in (self.tokens, self.mask)
+        )
+        n_tokens = int(mask.sum(dim=1).max())
+        return CaptionedSpeech(
+            self.ids[part],
+            self.wavs[part, :longest],
+            samples[part] / longest,
+            tokens[:, :n_tokens],
+            mask[:, :n_tokens],
+            self.labels[part],
+            self.caption_ids[:, part],
+        )
 
 
 class CaptionedSpeechDataset(Dataset):
@@ -67,11 +115,15 @@ class CaptionedSpeechDataset(Dataset):
     manifest : Manifest
         The clips.
     captions : callable
-        Policy, (row, random.Random) -> K captions; see :mod:`speechbrain_clsp.dataio.captions`.
+        Policy, (row, random.Random, step) -> K captions; see
+        :mod:`speechbrain_clsp.dataio.captions`.
     seed : int
         The texts drawn are a function of (seed, epoch, id).
     labels : callable, optional
         row -> A classes; see :class:`~speechbrain_clsp.dataio.labels.AttributeLabels`.
+    skip_unreadable : bool
+        Go on without clips that cannot be read; they are named in the batch. By default they
+        raise :class:`~speechbrain_clsp.dataio.audio.AudioError` or ``OSError``.
 
     Example
     -------
@@ -91,27 +143,38 @@ class CaptionedSpeechDataset(Dataset):
     def __init__(
         self,
         manifest: Manifest,
-        captions: Callable[[dict, random.Random], list[str]],
+        captions: Callable[[dict, random.Random, int], list[str]],
         seed: int = 0,
         labels: Callable[[dict], list[int]] | None = None,
+        skip_unreadable: bool = False,
     ) -> None:
         self.manifest = manifest
         self.captions = captions
         self.seed = seed
         self.labels = labels
+        self.skip_unreadable = skip_unreadable
 
     def __len__(self) -> int:
         return len(self.manifest)
 
-    def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
-        """Return id, wav [T], texts and labels of a row index, or of a pair (epoch, row index)."""
-        epoch, index = key if isinstance(key, tuple) else (0, key)
-        row = self.manifest[index]
-        generator = random.Random(f"{self.seed} {epoch} {row['id']}")
+    def __getitem__(self, key: int | Key) -> dict[str, Any]:
+        """Return id, wav [T], texts and labels of a row index, or of a sampler's key.
+
+        A clip that cannot be read gives ``unreadable``, what is wrong with it, instead.
+        """
+        key = key if isinstance(key, tuple) else Key(0, 0, key)
+        row = self.manifest[key.index]
+        generator = random.Random(f"{self.seed} {key.epoch} {row['id']}")
+        try:
+            wav = read_audio(row["audio"])
+        except (OSError, AudioError) as error:
+            if not self.skip_unreadable:
+                raise
+            return {"unreadable": f"{row['id']}: {error}"}
         return {
             "id": row["id"],
-            "wav": read_audio(row["audio"]),
-            "texts": self.captions(row, generator),
+            "wav": wav,
+            "texts": self.captions(row, generator, key.step),
             "labels": self.labels(row) if self.labels else [],
         }
 
@@ -129,11 +192,28 @@ class Collate:
         self.tokenizer = tokenizer
 
     def __call__(self, clips: Sequence[dict[str, Any]]) -> CaptionedSpeech:
-        """Join B clips of the dataset into a batch."""
+        """Join clips of the dataset into a batch of those that could be read, possibly none."""
+        unreadable = [clip["unreadable"] for clip in clips if "unreadable" in clip]
+        clips = [clip for clip in clips if "unreadable" not in clip]
+        if not clips:
+            return CaptionedSpeech([], *[torch.empty(0, 0)] * 6, unreadable)
         samples = torch.tensor([len(clip["wav"]) for clip in clips])
         wavs = torch.nn.utils.rnn.pad_sequence([clip["wav"] for clip in clips], batch_first=True)
-        by_rank = zip(*(clip["texts"] for clip in clips), strict=True)
+        by_rank = list(zip(*(clip["texts"] for clip in clips), strict=True))
         tokens, mask = self.tokenizer([text for texts in by_rank for text in texts])
         ids = [clip["id"] for clip in clips]
         labels = torch.tensor([clip["labels"] for clip in clips], dtype=torch.long)
-        return CaptionedSpeech(ids, wavs, samples / wavs.shape[1], tokens, mask, labels)
+        caption_ids = torch.tensor([[text_id(text) for text in texts] for texts in by_rank])
+        lengths = samples / wavs.shape[1]
+        return CaptionedSpeech(ids, wavs, lengths, tokens, mask, labels, caption_ids, unreadable)
+
+
+def text_id(text: str) -> int:
+    """Return 63 bits that identify a text, the same in every process.
+
+    Example
+    -------
+    >>> text_id("A man whispers.") == text_id("A man whispers.") != text_id("A man shouts.")
+    True
+    """
+    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big") >> 1

@@ -7,6 +7,7 @@ Authors
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from torch.utils.data import Sampler
@@ -14,18 +15,29 @@ from torch.utils.data import Sampler
 from speechbrain_clsp.nnet.gather import world
 
 
-class BucketBatchSampler(Sampler[list[tuple[int, int]]]):
+class Key(NamedTuple):
+    """What a clip looks like in a batch is a function of its key: no worker has to be told more."""
+
+    epoch: int
+    step: int  # number of the batch since the training began
+    index: int  # row of the manifest
+
+
+class BucketBatchSampler(Sampler[list[Key]]):
     """Shuffle, sort by length within windows, cut into batches, shuffle the batches.
 
-    A contrastive batch needs a fixed number of clips, the same on every rank. Clips that are left
-    over at an epoch's end (fewer than one batch over all ranks) sit this epoch out.
+    All ranks get the same number of clips, of like lengths. Clips that are left over at an
+    epoch's end (fewer than one batch over all ranks) sit this epoch out.
 
     Arguments
     ---------
     durations : sequence of float
         Length of every clip, in seconds.
-    batch_size : int
-        Clips per batch and rank.
+    batch_size : int, optional
+        Clips per batch and rank. Either this or ``batch_seconds`` is given.
+    batch_seconds : float, optional
+        Padded audio per batch and rank, at most; a longer clip is a batch by itself. Short clips
+        then come in larger batches than long ones.
     seed : int
         Together with the epoch it fixes the order.
     window : int
@@ -34,55 +46,97 @@ class BucketBatchSampler(Sampler[list[tuple[int, int]]]):
 
     Yields
     ------
-    list of (int, int)
-        Pairs (epoch, index): what a clip looks like in an epoch is a function of its key, so no
-        worker has to be told the epoch.
+    list of Key
+        One batch.
 
     Raises
     ------
     ValueError
-        If there are fewer clips than one batch over all ranks takes.
+        If not exactly one of the two sizes is given, or if there are fewer clips than one batch
+        over all ranks takes.
 
     Example
     -------
     >>> sampler = BucketBatchSampler([1.0, 9.0, 1.1, 9.1], batch_size=2)
     >>> sampler.set_epoch(3)
-    >>> sorted(sorted(batch) for batch in sampler)
-    [[(3, 0), (3, 2)], [(3, 1), (3, 3)]]
+    >>> sorted(sorted(key.index for key in batch) for batch in sampler)
+    [[0, 2], [1, 3]]
+    >>> sampler = BucketBatchSampler([3.0, 9.0, 2.9, 9.1, 3.1], batch_seconds=10)
+    >>> sorted(len(batch) for batch in sampler)
+    [1, 1, 3]
     """
 
     def __init__(
-        self, durations: Sequence[float], batch_size: int, seed: int = 0, window: int = 16
+        self,
+        durations: Sequence[float],
+        batch_size: int | None = None,
+        batch_seconds: float | None = None,
+        seed: int = 0,
+        window: int = 16,
     ) -> None:
-        self.durations = np.asarray(durations)
+        if (batch_size is None) == (batch_seconds is None):
+            raise ValueError(
+                f"Give either batch_size ({batch_size}) or batch_seconds ({batch_seconds})"
+            )
+        self.durations = np.asarray(durations, dtype=np.float64)
         self.batch_size = batch_size
+        self.batch_seconds = batch_seconds
         self.seed = seed
         self.window = window
-        self.epoch = 0
         self.rank, self.world_size = world()
+        self.set_epoch(1)
         if len(self) == 0:
             raise ValueError(
-                f"{len(self.durations)} clips do not fill one batch of {batch_size} on each of"
-                f" {self.world_size} processes: lower batch_size"
+                f"{len(self.durations)} clips do not fill one batch of"
+                f" {batch_size or f'{batch_seconds} s'} on each of {self.world_size} processes:"
+                f" lower batch_{'size' if batch_size else 'seconds'}"
             )
 
     def __len__(self) -> int:
-        """Batches per epoch, the same on every rank."""
-        return len(self.durations) // (self.batch_size * self.world_size)
+        """Batches in this epoch, the same on every rank."""
+        return len(self._bounds)
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch; SpeechBrain calls this before each."""
+        """Choose the epoch, counted from 1; SpeechBrain calls this before each."""
         self.epoch = epoch
+        generator = np.random.default_rng((self.seed, epoch))
+        order = generator.permutation(len(self.durations))
+        size = max(1, int(self.window * self._mean_clips() * self.world_size))
+        left_over, sorted_windows, self._bounds, position = order[:0], [], [], 0
+        for start in range(0, len(order), size):
+            window = np.concatenate([left_over, order[start : start + size]])
+            window = window[np.argsort(self.durations[window], kind="stable")[::-1]]
+            lengths = self._cut(self.durations[window])
+            used = sum(lengths)
+            left_over = window[used:]
+            sorted_windows.append(window[:used])
+            for length in lengths:
+                self._bounds.append((position, position + length))
+                position += length
+        self._order = np.concatenate(sorted_windows) if sorted_windows else order[:0]
+        generator.shuffle(self._bounds)
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        """Yield this rank's share of every global batch."""
-        generator = np.random.default_rng((self.seed, self.epoch))
-        joined = self.batch_size * self.world_size
-        order = generator.permutation(len(self.durations))[: len(self) * joined]
-        for start in range(0, len(order), self.window * joined):
-            window = order[start : start + self.window * joined]
-            order[start : start + len(window)] = window[np.argsort(self.durations[window])]
-        # Ranks take every W-th clip, so that their lengths agree too.
-        batches = order.reshape(len(self), joined)[:, self.rank :: self.world_size]
-        for number in generator.permutation(len(self)):
-            yield [(self.epoch, int(index)) for index in batches[number]]
+    def _mean_clips(self) -> float:
+        """Clips per batch and rank, roughly."""
+        if self.batch_size is not None:
+            return self.batch_size
+        return self.batch_seconds / max(float(self.durations.mean()), 1e-9)
+
+    def _cut(self, durations: np.ndarray) -> list[int]:
+        """Return the clips of successive joined batches, the longest clips first."""
+        lengths, position = [], 0
+        while position < len(durations):
+            clips = self.batch_size or max(1, int(self.batch_seconds / durations[position]))
+            if position + clips * self.world_size > len(durations):
+                break
+            lengths.append(clips * self.world_size)
+            position += lengths[-1]
+        return lengths
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        """Yield this rank's share of every joined batch."""
+        first = (max(self.epoch, 1) - 1) * len(self)
+        for number, (start, end) in enumerate(self._bounds):
+            # Ranks take every W-th clip, so that their lengths agree too.
+            indices = self._order[start + self.rank : end : self.world_size]
+            yield [Key(self.epoch, first + number, int(index)) for index in indices]

@@ -6,10 +6,13 @@ Authors
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.distributed
 from torch import Tensor
 from torch.distributed.nn.functional import all_gather
+from torch.nn.functional import pad
 
 
 def world() -> tuple[int, int]:
@@ -25,7 +28,35 @@ def world() -> tuple[int, int]:
     return 0, 1
 
 
-def gather_embeddings(local: Tensor) -> Tensor:
+def share(numbers: Sequence[float], device: torch.device | str) -> list[list[float]]:
+    """Tell all processes some numbers and hear theirs.
+
+    Arguments
+    ---------
+    numbers : sequence of float
+        This process's n numbers.
+    device : torch.device
+        Where the backend works: ``cpu`` for gloo, the GPU for nccl.
+
+    Returns
+    -------
+    list of list of float
+        n lists of W numbers in the order of ranks.
+
+    Example
+    -------
+    >>> share([3, 4], "cpu")
+    [[3.0], [4.0]]
+    """
+    if world()[1] == 1:
+        return [[float(number)] for number in numbers]
+    mine = torch.tensor([numbers], dtype=torch.float64, device=device)
+    everyones = mine.new_empty(world()[1], len(numbers))
+    torch.distributed.all_gather_into_tensor(everyones, mine)
+    return everyones.T.tolist()
+
+
+def gather_embeddings(local: Tensor, counts: Sequence[int] | None = None) -> Tensor:
     """Join the embeddings of all processes along the batch, so that gradients flow to their owners.
 
     Each process's gradient is the sum of what all processes' losses contribute. DDP then averages
@@ -34,18 +65,32 @@ def gather_embeddings(local: Tensor) -> Tensor:
     Arguments
     ---------
     local : Tensor
-        [..., B, D]; every process must give the same shape.
+        [..., B, D]. Integers are gathered too, without gradients.
+    counts : sequence of int, optional
+        B of every process, 0 allowed; default: the same everywhere.
 
     Returns
     -------
     Tensor
-        [..., W * B, D] in the order of ranks; ``local`` itself in a single process.
+        [..., sum of counts, D] in the order of ranks; ``local`` itself in a single process.
+
+    Raises
+    ------
+    ValueError
+        If this process's count is not B.
 
     Example
     -------
     >>> gather_embeddings(torch.ones(2, 3)).shape
     torch.Size([2, 3])
     """
-    if world()[1] == 1:
+    rank, world_size = world()
+    if world_size == 1:
         return local
-    return torch.cat(all_gather(local.contiguous()), dim=-2)
+    size = local.shape[-2]
+    counts = [size] * world_size if counts is None else counts
+    if counts[rank] != size:
+        raise ValueError(f"Rank {rank} has {size} rows, not {counts[rank]} as counts say")
+    padded = pad(local, (0, 0, 0, max(counts) - size)).contiguous()
+    parts = all_gather(padded)
+    return torch.cat([part[..., :count, :] for part, count in zip(parts, counts)], dim=-2)

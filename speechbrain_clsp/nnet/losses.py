@@ -12,20 +12,27 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from speechbrain_clsp.nnet.tiles import row_cross_entropy
+
 
 def contrastive_loss(
     speech: Tensor,
     text: Tensor,
     logit_scale: Tensor,
+    tile: int | None = None,
+    *,
     all_speech: Tensor | None = None,
     all_text: Tensor | None = None,
-    rank: int = 0,
+    offset: int = 0,
+    caption_ids: Tensor | None = None,
+    all_caption_ids: Tensor | None = None,
 ) -> Tensor:
     """Symmetric InfoNCE with K positive texts per clip (CLSP, arXiv 2601.03065).
 
     From speech, the target is 1/K on each of the clip's own texts; from text it is the one clip.
     The two directions are averaged. With several processes each gives its own rows and everyone's
-    columns: the mean of the ranks' losses is then the loss of the joined batch.
+    columns: the mean of the ranks' losses, weighted by their clips, is the loss of the joined
+    batch.
 
     Arguments
     ---------
@@ -35,17 +42,26 @@ def contrastive_loss(
         [K, B, D] embeddings of their texts.
     logit_scale : Tensor
         [1] or 0-dim.
+    tile : int, optional
+        Work on so many rows of the similarity matrix at a time, which is then never held as a
+        whole: memory grows with B instead of B squared. Gradients are the same, except that they
+        cannot be differentiated again. Default: all rows at once.
     all_speech : Tensor, optional
-        [W * B, D], the clips of all W processes in the order of ranks; default: ``speech``.
+        [N, D], the clips of all processes in the order of ranks; default: ``speech``.
     all_text : Tensor, optional
-        [K, W * B, D], their texts; default: ``text``.
-    rank : int
-        This process's place in that order.
+        [K, N, D], their texts; default: ``text``.
+    offset : int
+        Where this process's clips start in that order.
+    caption_ids : Tensor, optional
+        [K, B] int64, equal where captions are equal. Another clip's text that reads like one of
+        the clip's own is then no negative. Default: every other clip's text is one.
+    all_caption_ids : Tensor, optional
+        [K, N], those of all processes; default: ``caption_ids``.
 
     Returns
     -------
     Tensor
-        0-dim float32 (float64 for float64 embeddings).
+        0-dim float32 (float64 for float64 embeddings); 0 for a process without clips.
 
     Raises
     ------
@@ -65,17 +81,30 @@ def contrastive_loss(
         )
     all_speech = speech if all_speech is None else all_speech
     all_text = text if all_text is None else all_text
-    n_texts, n_clips = len(text), len(speech)
+    if all_text.shape != (len(text), *all_speech.shape) or offset + len(speech) > len(all_speech):
+        raise ValueError(
+            f"{len(speech)} clips at offset {offset} with {len(text)} texts do not fit"
+            f" all_speech {list(all_speech.shape)} and all_text {list(all_text.shape)}"
+        )
+    n_texts, n_clips = text.shape[:2]
+    own = torch.arange(n_clips, device=speech.device) + offset
+    own_texts = own[:, None] + torch.arange(n_texts, device=speech.device) * len(all_speech)
+    ids_of_speech = ids_of_text = None
+    if caption_ids is not None:
+        all_ids = caption_ids if all_caption_ids is None else all_caption_ids
+        ids_of_speech = (caption_ids.T, all_ids.flatten()[:, None])
+        ids_of_text = (caption_ids.flatten()[:, None], all_ids.T)
     with torch.autocast(device_type=speech.device.type, enabled=False):
         speech, text, all_speech, all_text, scale = _at_least_float32(
             speech, text, all_speech, all_text, logit_scale
         )
-        own = torch.arange(n_clips, device=speech.device) + rank * n_clips
-        from_speech = scale * speech @ all_text.flatten(0, 1).T  # [B, K * W * B]
-        log_probability = from_speech.log_softmax(dim=1).view(n_clips, n_texts, -1)
-        positives = log_probability.gather(2, own[:, None, None].expand(-1, n_texts, 1))
-        from_text = scale * text.flatten(0, 1) @ all_speech.T  # [K * B, W * B]
-        return (cross_entropy(from_text, own.repeat(n_texts)) - positives.mean()) / 2
+        from_speech = row_cross_entropy(
+            speech, all_text.flatten(0, 1), scale, own_texts, tile, ids_of_speech
+        )
+        from_text = row_cross_entropy(
+            text.flatten(0, 1), all_speech, scale, own.repeat(n_texts)[:, None], tile, ids_of_text
+        )
+        return (from_speech + from_text) / 2
 
 
 def hard_negative_loss(

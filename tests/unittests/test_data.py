@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from small import CAPTIONS, tone, write
 
 from speechbrain_clsp.dataio.captions import (
+    OneFineCaption,
     TwoCaptions,
     WithHardNegatives,
     evaluation_captions,
@@ -17,9 +18,10 @@ from speechbrain_clsp.dataio.captions import (
 from speechbrain_clsp.dataio.dataset import CaptionedSpeechDataset, Collate
 from speechbrain_clsp.dataio.manifest import Manifest, write_manifest
 from speechbrain_clsp.dataio.perturbation import AttributeSwap
-from speechbrain_clsp.dataio.sampler import BucketBatchSampler
+from speechbrain_clsp.dataio.sampler import BucketBatchSampler, Key
 from speechbrain_clsp.dataio.tokenizers import SentencePieceCaptions, train_sentencepiece
 
+TENSORS = ("wavs", "lengths", "tokens", "mask", "labels", "caption_ids")
 ROW = {
     "id": "a",
     "audio": "a.wav",
@@ -83,6 +85,60 @@ def test_two_captions_follow_their_probability():
     assert len(Counter(map(tuple, drawn))) == 2 * 3 + 3 * 2
 
 
+def test_the_mix_of_captions_follows_its_schedule():
+    """If this fails, stage 2 does not go from global to fine captions as published."""
+    policy = TwoCaptions((0.95, 0.5, 10000))
+    published = [max(0.5, 0.95 - 0.45 * step / 10000) for step in (0, 1000, 9999, 10000, 50000)]
+    assert [policy.probability(s) for s in (0, 1000, 9999, 10000, 50000)] == pytest.approx(
+        published
+    )
+    drawn = [policy(ROW, random.Random(seed), step=4000)[0] for seed in range(4000)]
+    assert abs(sum(text.startswith("G") for text in drawn) / 4000 - 0.77) < 0.03
+    assert {tuple(OneFineCaption()(ROW, random.Random(seed))) for seed in range(50)} == {
+        ("F1",),
+        ("F2",),
+        ("F3",),
+    }
+
+
+def test_a_batch_is_cut_into_chunks_without_loss(tmp_path):
+    """If this fails, GradCache trains on other pairs, or on padding as if it were speech."""
+    seconds = [0.5, 0.3, 0.9, 0.2, 0.2]
+    rows = []
+    for i, length in enumerate(seconds):
+        write(tmp_path / f"{i}.wav", tone(length))
+        captions = {"global_captions": ["slowly " * (i + 1)], "fine_captions": [f"fine {i}"]}
+        rows.append({"id": str(i), "audio": f"{i}.wav", "duration": length, **captions})
+    write_manifest(tmp_path / "a.arrow", rows)
+    train_sentencepiece(CAPTIONS, tmp_path / "t.model", vocab_size=60)
+    dataset = CaptionedSpeechDataset(Manifest(tmp_path / "a.arrow"), evaluation_captions)
+    collate = Collate(SentencePieceCaptions(tmp_path / "t.model"))
+    chunks = collate([dataset[i] for i in range(5)]).split(seconds=1.0)
+    assert [chunk.ids for chunk in chunks] == [["0", "1"], ["2"], ["3", "4"]]
+    for chunk in chunks:
+        alone = collate([dataset[int(i)] for i in chunk.ids])
+        assert all(torch.equal(getattr(chunk, n), getattr(alone, n)) for n in TENSORS)
+
+
+def test_clips_that_cannot_be_read_are_left_out_by_name(tmp_path):
+    """If this fails, one damaged file among millions stops a training, or hides."""
+    write(tmp_path / "a.wav", tone())
+    (tmp_path / "b.wav").write_bytes(b"RIFF")
+    rows = [{**ROW, "id": name, "audio": f"{name}.wav"} for name in "abc"]
+    write_manifest(tmp_path / "a.arrow", rows)
+    train_sentencepiece(CAPTIONS, tmp_path / "t.model", vocab_size=60)
+    manifest = Manifest(tmp_path / "a.arrow")
+    collate = Collate(SentencePieceCaptions(tmp_path / "t.model"))
+    dataset = CaptionedSpeechDataset(manifest, TwoCaptions(), skip_unreadable=True)
+    batch = collate([dataset[i] for i in range(3)])
+    assert batch.ids == ["a"] and len(batch.wavs) == 1
+    assert ["b.wav" in batch.unreadable[0], "c.wav" in batch.unreadable[1]] == [True, True]
+    empty = collate([dataset[1], dataset[2]])
+    assert empty.ids == [] and len(empty.unreadable) == 2
+    with pytest.raises(ValueError, match="b.wav"):
+        CaptionedSpeechDataset(manifest, TwoCaptions())[1]
+
+
 def test_clips_with_few_captions_are_served_or_refused():
     """If this fails, a clip with a single caption stops an epoch, or a clip without any trains."""
     policy, generator = TwoCaptions(1.0), random.Random(0)
@@ -100,7 +156,7 @@ def test_clips_with_few_captions_are_served_or_refused():
     durations=st.lists(st.floats(0.1, 30.0), min_size=8, max_size=200),
     batch_size=st.integers(1, 4),
     seed=st.integers(0, 3),
-    epoch=st.integers(0, 5),
+    epoch=st.integers(1, 5),
 )
 def test_every_epoch_has_full_batches_without_repeats(durations, batch_size, seed, epoch):
     """If this fails, a clip is its own negative, or ranks disagree on the number of steps."""
@@ -110,9 +166,44 @@ def test_every_epoch_has_full_batches_without_repeats(durations, batch_size, see
     assert batches == list(sampler)
     assert len(batches) == len(sampler) == len(durations) // batch_size
     assert all(len(batch) == batch_size for batch in batches)
-    clips = [index for batch in batches for _, index in batch]
+    clips = [key.index for batch in batches for key in batch]
     assert len(set(clips)) == len(clips)
-    assert {key for batch in batches for key, _ in batch} == {epoch}
+    assert {key.epoch for batch in batches for key in batch} == {epoch}
+    first = (epoch - 1) * len(batches)
+    assert [{key.step for key in batch} for batch in batches] == [
+        {first + number} for number in range(len(batches))
+    ]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    durations=st.lists(st.floats(1.0, 30.0), min_size=60, max_size=200),
+    batch_seconds=st.floats(5.0, 15.0),
+    world_size=st.sampled_from([1, 2, 3]),
+    epoch=st.integers(1, 5),
+)
+def test_batches_keep_to_their_seconds(durations, batch_seconds, world_size, epoch):
+    """If this fails, a batch of long clips runs out of memory, or ranks differ in their clips."""
+    batches = []
+    for rank in range(world_size):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("speechbrain_clsp.dataio.sampler.world", lambda r=rank: (r, world_size))
+            sampler = BucketBatchSampler(durations, batch_seconds=batch_seconds, window=2)
+        sampler.set_epoch(epoch)
+        batches.append(list(sampler))
+        assert len(batches[-1]) == len(sampler)
+    seen = [key.index for share in batches for batch in share for key in batch]
+    assert len(set(seen)) == len(seen)
+    for shares in zip(*batches, strict=True):
+        assert len({len(share) for share in shares}) == 1
+        for share in shares:
+            longest = max(durations[key.index] for key in share)
+            assert len(share) == 1 or len(share) * longest <= batch_seconds
+    # What is left over would not have made another batch.
+    left_over = sorted(set(range(len(durations))) - set(seen), key=lambda i: -durations[i])
+    if left_over:
+        clips = max(1, int(batch_seconds / durations[left_over[0]]))
+        assert len(left_over) < clips * world_size
 
 
 def test_ranks_share_a_global_batch(monkeypatch):
@@ -134,8 +225,8 @@ def test_batches_hold_clips_of_similar_length():
     durations = torch.rand(640, generator=torch.Generator().manual_seed(2)) * 9 + 1
 
     def waste(batches) -> float:
-        padded = sum(len(b) * max(durations[i] for _, i in b) for b in batches)
-        return 1 - sum(durations[i] for b in batches for _, i in b) / padded
+        padded = sum(len(b) * max(durations[key.index] for key in b) for b in batches)
+        return 1 - sum(durations[key.index] for b in batches for key in b) / padded
 
     assert waste(list(BucketBatchSampler(durations.tolist(), 8, window=16))) < 0.05
     assert waste(list(BucketBatchSampler(durations.tolist(), 8, window=1))) > 0.2
@@ -145,6 +236,11 @@ def test_too_few_clips_are_refused():
     """If this fails, training runs epochs of no step."""
     with pytest.raises(ValueError, match="lower batch_size"):
         BucketBatchSampler([1.0, 2.0], batch_size=3)
+    with pytest.raises(ValueError, match="lower batch_seconds"):
+        BucketBatchSampler([1.0, 2.0], batch_seconds=30.0)
+    for sizes in ({}, {"batch_size": 2, "batch_seconds": 9.0}):
+        with pytest.raises(ValueError, match="either"):
+            BucketBatchSampler([1.0, 2.0], **sizes)
 
 
 def test_a_batch_keeps_clips_and_texts_together(tmp_path):
@@ -158,7 +254,7 @@ def test_a_batch_keeps_clips_and_texts_together(tmp_path):
     train_sentencepiece(CAPTIONS, tmp_path / "t.model", vocab_size=60)
     tokenizer = SentencePieceCaptions(tmp_path / "t.model")
     dataset = CaptionedSpeechDataset(Manifest(tmp_path / "a.arrow"), evaluation_captions)
-    batch = Collate(tokenizer)([dataset[(3, i)] for i in range(3)]).to("cpu")
+    batch = Collate(tokenizer)([dataset[Key(3, 0, i)] for i in range(3)]).to("cpu")
     assert batch.ids == ["0", "1", "2"]
     assert (batch.lengths * batch.wavs.shape[1]).round().tolist() == [8000, 12800, 17600]
     tokens, mask = tokenizer([f"{c} Global." for c in CAPTIONS] + CAPTIONS)
@@ -171,10 +267,11 @@ def test_texts_depend_on_seed_epoch_and_id_only(tmp_path):
     write_manifest(tmp_path / "a.arrow", [ROW])
     manifest = Manifest(tmp_path / "a.arrow")
     drawn = [
-        CaptionedSpeechDataset(manifest, TwoCaptions(), seed=1)[(e, 0)]["texts"] for e in range(30)
+        CaptionedSpeechDataset(manifest, TwoCaptions(), seed=1)[Key(e, 0, 0)]["texts"]
+        for e in range(30)
     ]
     again = CaptionedSpeechDataset(manifest, TwoCaptions(), seed=1)
-    assert [again[(e, 0)]["texts"] for e in reversed(range(30))] == drawn[::-1]
+    assert [again[Key(e, 0, 0)]["texts"] for e in reversed(range(30))] == drawn[::-1]
     assert len(set(map(tuple, drawn))) > 5
 
 
