@@ -60,6 +60,7 @@ class ContrastiveBrain(sb.Brain):
     """
 
     n_unreadable = 0
+    test_stats: dict[str, float] = {}
 
     def option(self, name: str, default: Any = None) -> Any:
         """Return an entry of ``hparams`` that may be missing."""
@@ -308,6 +309,7 @@ class ContrastiveBrain(sb.Brain):
             return
         stats = {"loss": float(stage_loss), **self._retrieval()}
         if stage == sb.Stage.TEST:
+            self.test_stats = stats
             self._log({"Epoch loaded": self.hparams.epoch_counter.current}, test_stats=stats)
             return
         meta = {

@@ -242,6 +242,27 @@ def _find_tokenizer(source: str | os.PathLike, revision: str | None) -> RobertaC
     return tokenizer
 
 
+def fetch_tokenizer(source: str | os.PathLike) -> RobertaCaptions:
+    """Return RoBERTa's tokenizer.
+
+    Arguments
+    ---------
+    source : str or path
+        Folder with ``tokenizer.json`` (or the file, or ``vocab.json`` and ``merges.txt``), or a Hub
+        repository that has it.
+
+    Raises
+    ------
+    FileNotFoundError
+        If it has none.
+    """
+    path = Path(source)
+    if not path.exists():
+        pin = PINS.get(str(source))
+        path = _find(source, RobertaCaptions.FILENAME, pin.revision if pin else None)
+    return RobertaCaptions(path)
+
+
 def _find(source: str | os.PathLike, name: str, revision: str | None) -> Path:
     """Return the path of a file in a folder or, after a download, in the Hub's cache."""
     folder = Path(source)

@@ -6,6 +6,7 @@ Authors
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -40,6 +41,8 @@ class BucketBatchSampler(Sampler[list[Key]]):
         then come in larger batches than long ones.
     seed : int
         Together with the epoch it fixes the order.
+    shortest, longest : float
+        Seconds; clips outside of these bounds are left out.
     window : int
         Batches' worth of clips that are sorted together: larger means less padding, and batches
         whose clips are more alike in length.
@@ -72,6 +75,8 @@ class BucketBatchSampler(Sampler[list[Key]]):
         batch_size: int | None = None,
         batch_seconds: float | None = None,
         seed: int = 0,
+        shortest: float = 0.0,
+        longest: float = math.inf,
         window: int = 16,
     ) -> None:
         if (batch_size is None) == (batch_seconds is None):
@@ -79,6 +84,7 @@ class BucketBatchSampler(Sampler[list[Key]]):
                 f"Give either batch_size ({batch_size}) or batch_seconds ({batch_seconds})"
             )
         self.durations = np.asarray(durations, dtype=np.float64)
+        self.usable = np.flatnonzero((self.durations >= shortest) & (self.durations <= longest))
         self.batch_size = batch_size
         self.batch_seconds = batch_seconds
         self.seed = seed
@@ -87,7 +93,7 @@ class BucketBatchSampler(Sampler[list[Key]]):
         self.set_epoch(1)
         if len(self) == 0:
             raise ValueError(
-                f"{len(self.durations)} clips do not fill one batch of"
+                f"{len(self.usable)} clips of {shortest} to {longest} s do not fill one batch of"
                 f" {batch_size or f'{batch_seconds} s'} on each of {self.world_size} processes:"
                 f" lower batch_{'size' if batch_size else 'seconds'}"
             )
@@ -100,7 +106,7 @@ class BucketBatchSampler(Sampler[list[Key]]):
         """Choose the epoch, counted from 1; SpeechBrain calls this before each."""
         self.epoch = epoch
         generator = np.random.default_rng((self.seed, epoch))
-        order = generator.permutation(len(self.durations))
+        order = generator.permutation(self.usable)
         size = max(1, int(self.window * self._mean_clips() * self.world_size))
         left_over, sorted_windows, self._bounds, position = order[:0], [], [], 0
         for start in range(0, len(order), size):
@@ -120,7 +126,7 @@ class BucketBatchSampler(Sampler[list[Key]]):
         """Clips per batch and rank, roughly."""
         if self.batch_size is not None:
             return self.batch_size
-        return self.batch_seconds / max(float(self.durations.mean()), 1e-9)
+        return self.batch_seconds / max(float(self.durations[self.usable].mean()), 1e-9)
 
     def _cut(self, durations: np.ndarray) -> list[int]:
         """Return the clips of successive joined batches, the longest clips first."""

@@ -1,6 +1,7 @@
 """Many files, long files and strange files: a right answer, or an error that names the file."""
 
 import logging
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -99,6 +100,38 @@ def test_windows_hold_the_whole_file(tmp_path, suffix):
     inner = (joined[:size] - whole[:size]).abs()
     assert inner.median() < 1e-3, "the windows are shifted against the file"
     assert torch.equal(next(read_windows(path, longest=4.0)), whole)
+
+
+def test_an_hour_is_read_in_the_memory_of_a_window(tmp_path):
+    """If this fails, a long recording takes all memory, and the process is killed."""
+    with soundfile.SoundFile(tmp_path / "hour.flac", "w", 16000, 1) as file:
+        for _ in range(60):
+            file.write(tone(60))
+    tracemalloc.start()
+    seconds = sum(len(window) for window in read_windows(tmp_path / "hour.flac", 30.0)) / 16000
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert seconds == 3600
+    assert peak < 20e6  # a window is 1.9 MB, the hour 230
+
+
+def test_half_precision_keeps_embeddings(clips, tmp_path):
+    """If this fails, bf16 gives other scores, or text and speech in types that do not multiply."""
+    folder = model_folder(tmp_path)
+    exact, fast = (CLSP.from_hparams(folder, run_opts={"device": "cpu"}) for _ in range(2))
+    fast.set_precision("bf16")
+    paths, texts = [str(path) for path in clips], ["A male speaker.", "Slowly."]
+    for wanted, found in (
+        (exact.encode_files(paths, progress=False), fast.encode_files(paths, progress=False)),
+        (exact.encode_text(texts), fast.encode_text(texts)),
+    ):
+        assert found.dtype == torch.float32
+        assert (wanted * found).sum(dim=1).min() > 0.999
+    assert fast.speech_tower.encoder_embed.out.weight.dtype == torch.bfloat16
+    assert fast.score_file(paths[0], texts).isfinite().all()
+    for precision, pattern in (("fp16", "bf16"), ("int8", "int8")):
+        with pytest.raises(ValueError, match=pattern):
+            exact.set_precision(precision)
 
 
 def test_a_timeline_follows_the_recording(clsp, tmp_path):

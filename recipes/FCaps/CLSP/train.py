@@ -11,11 +11,17 @@ With several processes:
 > torchrun --standalone --nproc_per_node=2 train.py hparams/mini.yaml --data_folder=... \
     --device=cpu --distributed_backend=gloo
 
+The published stages, on eight GPUs:
+
+> torchrun --standalone --nproc_per_node=8 train.py hparams/train_stage1.yaml \
+    --train_manifest=... --dev_manifest=... --test_manifest=...
+
 Authors
  * The speechbrain-clsp authors 2026
 """
 
 import sys
+from contextlib import nullcontext
 from itertools import chain
 from pathlib import Path
 
@@ -26,7 +32,7 @@ from speechbrain.utils.distributed import run_on_main
 from speechbrain.utils.logger import get_logger
 
 from speechbrain_clsp import CLSP
-from speechbrain_clsp.brain import ContrastiveBrain, log_chance
+from speechbrain_clsp.brain import ContrastiveBrain
 from speechbrain_clsp.dataio.captions import evaluation_captions
 from speechbrain_clsp.dataio.dataset import CaptionedSpeechDataset, Collate
 from speechbrain_clsp.dataio.manifest import Manifest
@@ -34,19 +40,23 @@ from speechbrain_clsp.dataio.sampler import BucketBatchSampler
 from speechbrain_clsp.dataio.tokenizers import train_sentencepiece
 from speechbrain_clsp.evaluation.suite import evaluate, format_table
 from speechbrain_clsp.folders import extract_definition, save_model_folder
-from speechbrain_clsp.nnet.gather import world
+from speechbrain_clsp.hub import fetch_tokenizer
 
 logger = get_logger(__name__)
 
 
-def prepare_tokenizer(manifest: str, path: str, vocab_size: int) -> None:
-    """Train a tokenizer on all captions of a manifest, unless there is one already."""
-    if Path(path).is_file():
+def prepare_tokenizer(hparams: dict) -> None:
+    """Train a tokenizer on the captions, or fetch one; nothing if there is one already."""
+    path, source = Path(hparams["tokenizer_file"]), hparams["tokenizer_source"]
+    if path.is_file():
         logger.info("Tokenizer found in %s", path)
-        return
-    rows = Manifest(manifest)
-    captions = chain(*rows.column("global_captions"), *rows.column("fine_captions"))
-    train_sentencepiece(captions, path, vocab_size)
+    elif source == "captions":
+        rows = Manifest(hparams["train_manifest"])
+        captions = chain(*rows.column("global_captions"), *rows.column("fine_captions"))
+        train_sentencepiece(captions, path, hparams["vocab_size"])
+    else:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fetch_tokenizer(source).save(path)
 
 
 def train_loggers(hparams: dict) -> list:
@@ -61,24 +71,29 @@ def train_loggers(hparams: dict) -> list:
 
 def dataio_prepare(hparams: dict) -> dict:
     """Make the datasets and, for each, the arguments of its loader."""
-    collate = Collate(hparams["model"]["tokenizer"])
-    policies = {
-        "train": hparams["captions"],
-        "dev": evaluation_captions,
-        "test": evaluation_captions,
-    }
-    data = {}
-    for split, policy in policies.items():
+    data, collate = {}, Collate(hparams["model"]["tokenizer"])
+    for split in ("train", "dev", "test"):
         manifest = Manifest(hparams[f"{split}_manifest"])
-        labels = hparams["attribute_labels"] if split == "train" else None
-        dataset = CaptionedSpeechDataset(manifest, policy, hparams["seed"], labels)
         loader = dict(hparams["dataloader_opts"], collate_fn=collate)
         if split == "train":
+            dataset = CaptionedSpeechDataset(
+                manifest,
+                hparams["captions"],
+                hparams["seed"],
+                hparams["attribute_labels"],
+                skip_unreadable=True,
+            )
             loader["batch_sampler"] = BucketBatchSampler(
-                manifest.column("duration"), hparams["batch_size"], seed=hparams["seed"]
+                manifest.column("duration"),
+                hparams["batch_size"],
+                hparams["batch_seconds"],
+                seed=hparams["seed"],
+                shortest=hparams["shortest"],
+                longest=hparams["longest"],
             )
         else:
-            loader["batch_size"] = hparams["batch_size"]
+            dataset = CaptionedSpeechDataset(manifest, evaluation_captions)
+            loader["batch_size"] = hparams["evaluation_batch_size"]
         data[split] = (dataset, loader)
     return data
 
@@ -86,14 +101,17 @@ def dataio_prepare(hparams: dict) -> dict:
 def export_and_report(brain: ContrastiveBrain, hparams: dict) -> None:
     """Write the model folder of the loaded checkpoint, then metrics.json and report.html."""
     output_folder = Path(hparams["output_folder"])
+    average = hparams["model_average"]
     # What SpeechBrain wrote there: the recipe's YAML, with overrides and includes resolved.
     recipe = (output_folder / "hyperparams.yaml").read_text(encoding="utf-8")
-    save_model_folder(
-        output_folder / "model",
-        extract_definition(recipe, "model"),
-        hparams["model"]["modules"],
-        {hparams["model"]["tokenizer"].FILENAME: hparams["tokenizer_file"]},
-    )
+    with average.applied() if average else nullcontext():
+        save_model_folder(
+            output_folder / "model",
+            extract_definition(recipe, "model"),
+            hparams["model"]["modules"],
+            {hparams["model"]["tokenizer"].FILENAME: hparams["tokenizer_file"]},
+            brain.test_stats,
+        )
     metrics = evaluate(
         CLSP.from_hparams(output_folder / "model", run_opts={"device": str(brain.device)}),
         Manifest(hparams["test_manifest"]),
@@ -108,17 +126,14 @@ def export_and_report(brain: ContrastiveBrain, hparams: dict) -> None:
 
 
 def prepare(hparams: dict) -> None:
-    """Make the data and the tokenizer, on the main process."""
-    # SpeechBrain's convention: prepare scripts lie beside the recipe and are imported by name.
-    from mini_fcaps_prepare import prepare_mini_fcaps
-
-    names = ("data_folder", "n_train", "n_dev", "n_test", "skip_prep")
-    run_on_main(prepare_mini_fcaps, kwargs={name: hparams[name] for name in names})
-    run_on_main(
-        prepare_tokenizer,
-        args=[hparams["train_manifest"], hparams["tokenizer_file"], hparams["vocab_size"]],
-    )
+    """Make the data and the tokenizer, on the main process; then let training start somewhere."""
+    if hparams["prepare_data"] is not None:
+        run_on_main(hparams["prepare_data"])
+    run_on_main(prepare_tokenizer, args=[hparams])
     hparams["model"]["tokenizer"].load(hparams["tokenizer_file"])
+    resumed = any(Path(hparams["save_folder"]).glob("CKPT*"))
+    if hparams["initialise"] is not None and not resumed:
+        hparams["initialise"]()
 
 
 def main() -> None:
@@ -143,7 +158,6 @@ def main() -> None:
         run_opts=run_opts,
         checkpointer=hparams["checkpointer"],
     )
-    log_chance(hparams["batch_size"] * world()[1], n_texts=2, logger=logger)
     brain.fit(
         hparams["epoch_counter"],
         data["train"][0],
