@@ -1,0 +1,1 @@
+"""Annotation of speech with fine-grained captions."""

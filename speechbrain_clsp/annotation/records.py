@@ -1,0 +1,139 @@
+"""Append-only records of one annotation stage: JSON lines that survive a kill at any moment.
+
+Authors
+ * The speechbrain-clsp authors 2026
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+
+def record_key(audio: bytes, prompt: str, model: str, sampling: Mapping[str, Any]) -> str:
+    """Return the key of a request: equal if and only if audio, prompt, model and sampling are.
+
+    Example
+    -------
+    >>> record_key(b"a", "Describe.", "m", {"n": 1}) == record_key(b"a", "Describe.", "m", {"n": 2})
+    False
+    """
+    audio_hash = hashlib.sha256(audio).hexdigest()
+    parts = json.dumps([audio_hash, prompt, model, dict(sampling)], sort_keys=True)
+    return hashlib.sha256(parts.encode()).hexdigest()
+
+
+def read_records(path: str | os.PathLike) -> Iterator[dict[str, Any]]:
+    """Yield the whole records of a file, each key once; a torn last line is left out.
+
+    Raises
+    ------
+    ValueError
+        If a line that ends properly is not a record: the file is damaged, not just cut off.
+    """
+    seen: set[str] = set()
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.endswith(b"\n"):
+                return  # a kill in the middle of a write
+            try:
+                record = json.loads(line)
+                key = record["key"]
+            except (ValueError, TypeError, KeyError) as error:
+                raise ValueError(f"{path}, line {number}: not a record; remove the line") from error
+            if key not in seen:
+                seen.add(key)
+                yield record
+
+
+def merge_records(paths: Iterable[str | os.PathLike], output: str | os.PathLike) -> int:
+    """Write the records of shards into one new file, each key once; return how many.
+
+    Raises
+    ------
+    FileExistsError
+        If the output is there already.
+    """
+    if Path(output).exists():
+        raise FileExistsError(f"{output} exists: name a new file")
+    partial = Path(f"{output}.partial")
+    partial.unlink(missing_ok=True)
+    with Records(partial, sync_every=1000) as merged:
+        for path in paths:
+            for record in read_records(path):
+                merged.append(record)
+        count = len(merged.keys)
+    os.replace(partial, output)
+    return count
+
+
+class Records:
+    """A file of records, open for appending by one process.
+
+    Arguments
+    ---------
+    path : str or path
+        The file; made if it does not exist. A torn last line is cut off.
+    sync_every : int
+        Force records to the disk after so many. Even without it, a killed process loses none that
+        were appended: only a machine that loses power does.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "captions.jsonl"
+    >>> with Records(path) as records:
+    ...     records.append({"key": "a", "text": "A man."}), records.append({"key": "a"})
+    (True, False)
+    """
+
+    def __init__(self, path: str | os.PathLike, sync_every: int = 1) -> None:
+        self.path = Path(path)
+        self.sync_every = sync_every
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.touch()
+        self.keys = {record["key"] for record in read_records(self.path)}
+        self._unsynced = 0
+        _cut_torn_line(self.path)
+        self._file = open(self.path, "ab", buffering=0)
+
+    def append(self, record: Mapping[str, Any]) -> bool:
+        """Add a record; return False, and write nothing, if its key is there already."""
+        if record["key"] in self.keys:
+            return False
+        line = memoryview(json.dumps(record).encode() + b"\n")
+        while line:
+            line = line[self._file.write(line) :]  # a raw write may be short
+        self.keys.add(record["key"])
+        self._unsynced += 1
+        if self._unsynced >= self.sync_every:
+            self.sync()
+        return True
+
+    def sync(self) -> None:
+        """Force what was appended to the disk."""
+        os.fsync(self._file.fileno())
+        self._unsynced = 0
+
+    def close(self) -> None:
+        """Force what was appended to the disk and close the file."""
+        if not self._file.closed:
+            self.sync()
+            self._file.close()
+
+    def __enter__(self) -> Records:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _cut_torn_line(path: Path) -> None:
+    whole = 0
+    with open(path, "rb+") as file:
+        for line in file:
+            whole += len(line) if line.endswith(b"\n") else 0
+        file.truncate(whole)
