@@ -43,3 +43,10 @@ def test_damage_is_told(tmp_path):
     path.write_bytes(b'{"key": "a"}\nnonsense\n{"key": "b"}\n')
     with pytest.raises(ValueError, match="line 2"):
         Records(path)
+
+
+def test_joined_files_give_each_key_once(tmp_path):
+    """If this fails, shards joined with ``cat`` give duplicate captions."""
+    path = tmp_path / "joined"
+    path.write_bytes(b'{"key": "a"}\n{"key": "b"}\n{"key": "a"}\n')
+    assert [record["key"] for record in read_records(path)] == ["a", "b"]
