@@ -1,6 +1,7 @@
 """Zipformer's training side: gradient rules, schedules, and what must not depend on them."""
 
 import copy
+import dataclasses
 from types import SimpleNamespace
 
 import pytest
@@ -226,6 +227,37 @@ def test_skipped_layers_return_their_input():
     assert torch.equal(layer(x, positions, torch.zeros(2, 5, dtype=torch.bool)), x)
 
 
+def test_more_padding_changes_no_gradient():
+    """If this fails, padding is balanced and whitened like speech somewhere in the tower."""
+    wavs, lengths = batch()
+    longer = torch.nn.functional.pad(wavs, (0, 8000))
+    gradients = []
+    for padded_wavs in (wavs, longer):
+        # Dropout of the positional encoding draws a number per frame.
+        small = tower(dataclasses.replace(EVERYTHING, position_dropout=0.0))
+        torch.manual_seed(1)
+        small(padded_wavs, lengths * wavs.shape[1] / padded_wavs.shape[1])[:, :3].sum().backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in small.parameters()]))
+    torch.testing.assert_close(*gradients, atol=1e-5, rtol=1e-3)
+
+
+def test_masked_features_stay_out_of_a_stack():
+    """If this fails, a narrow utterance gets its masked channels back inside the encoder."""
+    small = tower(dataclasses.replace(SKIP_ALL, layer_skip=(0.0, 0.0), unmasked_channels=16))
+    stack = small.encoder.encoders[0]
+    (mask,) = small.encoder.feature_mask.draw(torch.ones(2, 1, 1), [32])
+    output = stack(torch.randn(2, 9, 32), torch.tensor([9, 4]), mask)
+    assert not output[..., 16:].any()
+    assert output[..., :16].any()
+
+
+def test_the_front_end_is_regularised_like_its_encoder():
+    """If this fails, the recipes' one setting leaves half of the speech tower out."""
+    on, off = tower(SKIP_ALL).encoder_embed, tower(None).encoder_embed
+    assert on.convnext.skip.rate() == 1.0 and off.convnext.skip.rate() == 0.0
+    assert on.whiten.probability() == 0.25 and off.whiten.probability() == 0.0
+
+
 def test_a_balancer_moves_activations_into_their_bounds():
     """If this fails, the gradient rule points away from the bounds, or is too weak to matter."""
     torch.manual_seed(0)
@@ -233,9 +265,10 @@ def test_a_balancer_moves_activations_into_their_bounds():
     with torch.no_grad():
         linear.bias.fill_(3.0)  # nearly always positive
     shares = {}
-    for name, rules in (("plain", []), ("balanced", [Balancer(0.45, 0.55, probability=1.0)])):
+    rule = Balancer(0.45, 0.55, grad_scale=0.2, probability=1.0)
+    for name, rules in (("plain", []), ("balanced", [rule])):
         model = torch.nn.Sequential(copy.deepcopy(linear), *rules)
-        optimizer = torch.optim.SGD(model.parameters(), lr=2.0)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.3)
         for _ in range(300):
             optimizer.zero_grad()
             # a loss that does not care which way: its gradient is noise
