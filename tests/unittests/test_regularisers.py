@@ -149,8 +149,8 @@ def test_the_last_values_of_schedules_are_the_default():
     for wrong in ([], [(1, 0.0), (1, 1.0)]):
         with pytest.raises(ValueError, match="growing steps"):
             Schedule(wrong)
-    layer = tiny_speech_tower().encoder.encoders[0].layers[0]
-    assert layer.attention_skip.rate(layer.attention_skip.step) == 0.0
+    steps = {m.step for m in tiny_speech_tower().modules() if isinstance(m, Scheduled)}
+    assert {rate(step) for step in steps} == {0.0}
 
 
 def test_layers_warm_up_one_after_the_other_and_slow_stacks_are_skipped_more():
@@ -220,11 +220,39 @@ def test_every_parameter_has_a_gradient_whatever_is_skipped(rules):
     assert all(p.grad.isfinite().all() for p in small.parameters())
 
 
-def test_skipped_layers_return_their_input():
-    """If this fails, a skip leaves part of a layer running."""
-    layer = tower(SKIP_ALL).encoder.encoders[0].layers[0]
+def make_all_act(small: SpeechTower) -> None:
+    """Set bounds that no activation keeps."""
+    for module in small.modules():
+        if isinstance(module, Balancer | Whiten):
+            module.probability, module.grad_scale = Schedule(1.0), 0.5
+        if isinstance(module, Balancer):
+            module.positive = Schedule(0.5), Schedule(0.5)
+        elif isinstance(module, Whiten):
+            module.limit = Schedule(1.0)
+
+
+SKIPPED = {
+    "position_skip": ["self_attn_weights.linear_pos."],
+    "attention_skip": ["self_attn_weights.", "nonlin_attention.", "self_attn1.", "self_attn2."],
+    "convolution_skip": ["conv_module1.", "conv_module2."],
+    "feedforward_skip": ["feed_forward2.", "feed_forward3."],
+    "layer_skip": [""],
+}
+
+
+@pytest.mark.parametrize("rate", SKIPPED)
+def test_a_skip_leaves_out_just_its_modules(rate):
+    """If this fails, a skip leaves part of a branch running, or stops others from learning."""
+    none = {name: (0.0, 0.0) if name == "layer_skip" else 0.0 for name in SKIPPED}
+    one = {rate: (1.0, 1.0) if rate == "layer_skip" else 1.0}
+    rules = Regularisation(**none | one, dropout=0.0, balancing=0.0, whitening=0.0)
+    layer = tower(rules).encoder.encoders[0].layers[0]
     x, positions = torch.randn(2, 5, 32), torch.randn(9, 48)
-    assert torch.equal(layer(x, positions, torch.zeros(2, 5, dtype=torch.bool)), x)
+    output = layer(x, positions, torch.zeros(2, 5, dtype=torch.bool))
+    (output * torch.randn(2, 5, 32)).sum().backward()
+    for name, parameter in layer.named_parameters():
+        assert parameter.grad.any() == (not name.startswith(tuple(SKIPPED[rate]))), name
+    assert torch.equal(output, x) == (rate == "layer_skip")
 
 
 def test_more_padding_changes_no_gradient():
@@ -235,6 +263,7 @@ def test_more_padding_changes_no_gradient():
     for padded_wavs in (wavs, longer):
         # Dropout of the positional encoding draws a number per frame.
         small = tower(dataclasses.replace(EVERYTHING, position_dropout=0.0))
+        make_all_act(small)
         torch.manual_seed(1)
         small(padded_wavs, lengths * wavs.shape[1] / padded_wavs.shape[1])[:, :3].sum().backward()
         gradients.append(torch.cat([p.grad.flatten() for p in small.parameters()]))
