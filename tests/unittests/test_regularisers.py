@@ -10,6 +10,7 @@ from reference import stored, tiny_speech_tower
 from test_speech_tower import padded, speech
 
 from speechbrain_clsp.brain import ContrastiveBrain
+from speechbrain_clsp.lobes.pooling import padding_mask
 from speechbrain_clsp.lobes.regularisation import FeatureMask, Regularisation
 from speechbrain_clsp.lobes.regularisers import Balancer, Limit, Whiten, whitening_metric
 from speechbrain_clsp.lobes.speech_tower import SpeechTower
@@ -24,7 +25,7 @@ RULES = {
     "whiten_one": Whiten(2.0, grad_scale=0.01, groups=1, probability=1.0),
     "whiten_four": Whiten(1.5, grad_scale=0.025, groups=4, probability=1.0),
 }
-EVERYTHING = Regularisation(balancing=8.0, whitening=4.0, limits=1.0, unmasked_channels=16)
+EVERYTHING = Regularisation(balancing=2.0, whitening=2.0, unmasked_channels=16)
 SKIP_ALL = Regularisation(
     position_skip=1.0,
     attention_skip=1.0,
@@ -192,6 +193,19 @@ def test_the_same_random_state_gives_the_same_embeddings():
     assert not torch.equal(first, small(*wavs))  # or nothing was drawn at all
 
 
+def test_the_same_random_state_gives_the_same_gradients():
+    """If this fails, a Balancer, a Whiten or a limit acts by another generator than torch's."""
+    found = []
+    for seed in (1, 1, 2):
+        small = tower()
+        make_all_act(small, probability=0.5)
+        torch.manual_seed(seed)
+        small(*batch())[:, :3].sum().backward()
+        found.append(torch.cat([p.grad.flatten() for p in small.parameters()]))
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[0], found[2])
+
+
 @pytest.mark.parametrize("step", [0.0, 2000.0, float("inf")])
 def test_gradcache_sees_the_same_decisions_in_both_passes(step):
     """If this fails, GradCache's gradients belong to other embeddings than its loss."""
@@ -220,11 +234,11 @@ def test_every_parameter_has_a_gradient_whatever_is_skipped(rules):
     assert all(p.grad.isfinite().all() for p in small.parameters())
 
 
-def make_all_act(small: SpeechTower) -> None:
+def make_all_act(small: SpeechTower, probability: float = 1.0) -> None:
     """Set bounds that no activation keeps."""
     for module in small.modules():
         if isinstance(module, Balancer | Whiten):
-            module.probability, module.grad_scale = Schedule(1.0), 0.5
+            module.probability, module.grad_scale = Schedule(probability), 0.5
         if isinstance(module, Balancer):
             module.positive = Schedule(0.5), Schedule(0.5)
         elif isinstance(module, Whiten):
@@ -257,17 +271,20 @@ def test_a_skip_leaves_out_just_its_modules(rate):
 
 def test_more_padding_changes_no_gradient():
     """If this fails, padding is balanced and whitened like speech somewhere in the tower."""
-    wavs, lengths = batch()
-    longer = torch.nn.functional.pad(wavs, (0, 8000))
-    gradients = []
-    for padded_wavs in (wavs, longer):
+    found = []
+    for more in (0, 40):
         # Dropout of the positional encoding draws a number per frame.
         small = tower(dataclasses.replace(EVERYTHING, position_dropout=0.0))
         make_all_act(small)
+        features, n_frames = small.fbank(*batch())
+        features = torch.nn.functional.pad(features, (0, 0, 0, more), value=5.0)
         torch.manual_seed(1)
-        small(padded_wavs, lengths * wavs.shape[1] / padded_wavs.shape[1])[:, :3].sum().backward()
-        gradients.append(torch.cat([p.grad.flatten() for p in small.parameters()]))
-    torch.testing.assert_close(*gradients, atol=1e-5, rtol=1e-3)
+        encoded, counts = small.encoder(*small.encoder_embed(features, n_frames))
+        encoded[~padding_mask(counts, encoded.shape[1])][:, ::3].sum().backward()
+        found.append({name: p.grad for name, p in small.named_parameters() if p.grad is not None})
+    assert len(found[0]) > 100
+    for name, expected in found[0].items():
+        assert (found[1][name] - expected).norm() <= 1e-3 * expected.norm(), name
 
 
 def test_masked_features_stay_out_of_a_stack():
