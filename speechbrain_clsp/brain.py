@@ -102,9 +102,11 @@ class ContrastiveBrain(sb.Brain):
         if "attribute_heads" in self.modules:
             heads = self.modules.attribute_heads(speech, batch.labels.to(self.device))
             loss = loss + self.hparams.attribute_weight * heads
-        for negative in negatives:
+        ids = batch.caption_ids.to(self.device)
+        for negative, negative_ids in zip(negatives, ids[N_POSITIVES:]):
             weight = self.hparams.hard_negative_weight / len(negatives)
-            loss = loss + weight * hard_negative_loss(speech, text[0], negative, scale)
+            hard = hard_negative_loss(speech, text[0], negative, scale, negative_ids != ids[0])
+            loss = loss + weight * hard
         return loss
 
     def _contrastive(
