@@ -110,7 +110,7 @@ def export_and_report(brain: ContrastiveBrain, hparams: dict) -> None:
             extract_definition(recipe, "model"),
             hparams["model"]["modules"],
             {hparams["model"]["tokenizer"].FILENAME: hparams["tokenizer_file"]},
-            brain.test_stats,
+            {f"test {name}": value for name, value in brain.test_stats.items()},
         )
     metrics = evaluate(
         CLSP.from_hparams(output_folder / "model", run_opts={"device": str(brain.device)}),
