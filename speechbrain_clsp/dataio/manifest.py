@@ -9,12 +9,19 @@ Authors
 
 from __future__ import annotations
 
+import mmap
 import os
+from array import array
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+
+from speechbrain_clsp.dataio.columns import Getter, getters
 
 _TEXTS = pa.list_(pa.string())
 
@@ -24,7 +31,7 @@ SCHEMA = pa.schema(
         pa.field("audio", pa.string(), nullable=False),  # file, or shard that holds it
         pa.field("offset", pa.int64()),  # first byte in the shard; null for a plain file
         pa.field("nbytes", pa.int64()),
-        pa.field("start", pa.float64()),  # seconds into the file
+        pa.field("start", pa.float64()),  # seconds into the file; null for the whole of it
         pa.field("duration", pa.float64(), nullable=False),  # seconds
         pa.field("sample_rate", pa.int32()),
         pa.field("speaker", pa.string()),
@@ -39,13 +46,15 @@ SCHEMA = pa.schema(
         pa.field("fine_captions", _TEXTS),
         pa.field("split", pa.string()),
         pa.field("source", pa.string()),
+        pa.field("channel", pa.int32()),  # from 0; null for the mean of all
     ]
 )
+_ADDED_LATER = {"channel"}  # a manifest without them is still good
 _LIST_COLUMNS = ("intrinsic_tags", "situational_tags", "global_captions", "fine_captions")
 
 
 def write_manifest(
-    path: str | os.PathLike, rows: Iterable[Mapping[str, Any]], batch_rows: int = 4096
+    path: str | os.PathLike, rows: Iterable[Mapping[str, Any]], batch_rows: int = 16384
 ) -> int:
     """Write rows to ``path``; the file appears whole or not at all.
 
@@ -79,25 +88,82 @@ def write_manifest(
     >>> Manifest(path)[0]["global_captions"]
     []
     """
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        batch: list[dict[str, Any]] = []
+        for number, row in enumerate(rows, start=1):
+            batch.append(checked_row(row, number))
+            if len(batch) == batch_rows:
+                yield pa.RecordBatch.from_pylist(batch, schema=SCHEMA)
+                batch.clear()
+        if batch:
+            yield pa.RecordBatch.from_pylist(batch, schema=SCHEMA)
+
+    return write_batches(path, batches())
+
+
+def write_batches(path: str | os.PathLike, batches: Iterable[pa.RecordBatch]) -> int:
+    """Write record batches with the columns of ``SCHEMA``, whole or not at all.
+
+    Arguments
+    ---------
+    path : str or path
+        Where the manifest goes.
+    batches : iterable of pyarrow.RecordBatch
+        Of checked rows; one at a time is in memory.
+
+    Returns
+    -------
+    int
+        Number of rows written.
+
+    Raises
+    ------
+    ValueError
+        If an id occurs twice.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    seen: set[str] = set()
-    count = 0
+    hashes = array("q")  # 8 bytes per row: a set of 18 M ids would take gigabytes
     with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_file(sink, SCHEMA) as writer:
-        batch: list[dict[str, Any]] = []
-        for count, row in enumerate(rows, start=1):
-            batch.append(_checked(row, count, seen))
-            if len(batch) == batch_rows:
-                writer.write_batch(pa.RecordBatch.from_pylist(batch, schema=SCHEMA))
-                batch = []
-        if batch:
-            writer.write_batch(pa.RecordBatch.from_pylist(batch, schema=SCHEMA))
+        for batch in batches:
+            hashes.extend(map(hash, batch.column("id").to_pylist()))
+            writer.write_batch(batch)
+    _refuse_repeated_ids(partial, np.frombuffer(hashes, dtype=np.int64))
     os.replace(partial, path)
-    return count
+    return len(hashes)
 
 
-def _checked(row: Mapping[str, Any], number: int, seen: set[str]) -> dict[str, Any]:
+def _refuse_repeated_ids(path: Path, hashes: np.ndarray) -> None:
+    """Raise if two rows of a written file have one id; ``hashes`` are sorted in place."""
+    hashes.sort()
+    suspects = set(hashes[1:][hashes[1:] == hashes[:-1]].tolist())
+    if not suspects:
+        return
+    seen: set[str] = set()
+    for number, name in enumerate(Manifest(path).values("id"), start=1):
+        if hash(name) in suspects:
+            if name in seen:
+                raise ValueError(f"row {number} (id {name!r}): this id occurs twice")
+            seen.add(name)
+
+
+def checked_row(row: Mapping[str, Any], number: int) -> dict[str, Any]:
+    """Return a row with its lists filled in.
+
+    Arguments
+    ---------
+    row : dict
+        Some columns of ``SCHEMA``.
+    number : int
+        What messages call it.
+
+    Raises
+    ------
+    ValueError
+        If a required column is missing or there is one that is not known.
+    """
     where = f"row {number} (id {row.get('id')!r})"
     unknown = set(row) - set(SCHEMA.names)
     if unknown:
@@ -105,9 +171,6 @@ def _checked(row: Mapping[str, Any], number: int, seen: set[str]) -> dict[str, A
     missing = [field.name for field in SCHEMA if not field.nullable and row.get(field.name) is None]
     if missing:
         raise ValueError(f"{where}: columns {missing} are missing")
-    if row["id"] in seen:
-        raise ValueError(f"{where}: this id occurs twice")
-    seen.add(row["id"])
     checked = dict(row)
     for name in _LIST_COLUMNS:
         checked[name] = list(row.get(name) or [])
@@ -146,30 +209,66 @@ class Manifest:
         if not self.path.is_file():
             raise FileNotFoundError(f"No manifest at {self.path}: run the prepare script first")
         try:
-            reader = pa.ipc.open_file(pa.memory_map(str(self.path)))
-            self.table = reader.read_all()
-        except pa.ArrowInvalid as error:
+            self.batches = _map_batches(self.path)
+        except (ValueError, OSError) as error:
             raise ValueError(f"{self.path} is not a manifest, or was cut off: {error}") from error
-        absent = [field.name for field in SCHEMA if field.name not in self.table.column_names]
-        if absent:
+        schema = self.batches[0].schema if self.batches else SCHEMA
+        absent = [name for name in SCHEMA.names if name not in schema.names]
+        if not _ADDED_LATER.issuperset(absent):
             raise ValueError(f"{self.path} lacks the columns {absent}: write it again")
         self.data_root = Path(data_root) if data_root is not None else self.path.parent
+        self._ends = list(accumulate(batch.num_rows for batch in self.batches))
+        self._getters: dict[int, list[tuple[str, Getter]]] = {}
+        self._absent = dict.fromkeys(absent)
+
+    def __reduce__(self) -> tuple:
+        """Send a path to other processes, where the file is mapped again, not its contents."""
+        return Manifest, (self.path, self.data_root)
 
     def __len__(self) -> int:
-        return self.table.num_rows
+        return self._ends[-1] if self._ends else 0
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Return one row as a dict; ``labels`` is a dict and ``audio`` an absolute path."""
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"row {index} of {len(self)} in {self.path}")
-        row = self.table.slice(index % len(self), 1).to_pylist()[0]
-        row["labels"] = dict(row["labels"] or [])
-        row["audio"] = str(self.data_root / row["audio"])
+        size = len(self)
+        if not -size <= index < size:
+            raise IndexError(f"row {index} of {size} in {self.path}")
+        index %= size
+        number = bisect_right(self._ends, index)
+        columns = self._getters.get(number)
+        if columns is None:
+            columns = self._getters[number] = getters(self.batches[number])
+        index -= self._ends[number - 1] if number else 0
+        row = {name: get(index) for name, get in columns}
+        row.update(self._absent)
+        row["labels"] = dict(row["labels"] or ())
+        row["audio"] = os.path.join(self.data_root, row["audio"])
         return row
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return (self[index] for index in range(len(self)))
 
+    def values(self, name: str) -> Iterator[Any]:
+        """Yield one column of all rows; a batch of it at a time is in memory."""
+        for batch in self.batches:
+            yield from batch.column(name).to_pylist()
+
     def column(self, name: str) -> list[Any]:
         """Return one column of all rows as a list."""
-        return self.table.column(name).to_pylist()
+        return list(self.values(name))
+
+    def array(self, name: str) -> np.ndarray:
+        """Return a column of numbers, [rows]: 8 bytes per row where a list takes 32.
+
+        Nulls become NaN, in float64.
+        """
+        empty = [np.empty(0)]
+        return np.concatenate([np.asarray(b.column(name)) for b in self.batches] or empty)
+
+
+def _map_batches(path: Path) -> list[pa.RecordBatch]:
+    """Return a file's record batches, which take no memory until something of them is read."""
+    with open(path, "rb") as file:
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    reader = pa.ipc.open_file(pa.BufferReader(pa.py_buffer(mapped)))
+    return [reader.get_batch(number) for number in range(reader.num_record_batches)]
