@@ -65,6 +65,8 @@ def _getter_of_valid(values: pa.Array) -> Getter:
         bounds, keys, items = _bounds(values), getter(values.keys), getter(values.items)
         return lambda i: [(keys(k), items(k)) for k in range(bounds[i], bounds[i + 1])]
     if pa.types.is_list(kind):
+        if len(values.values) == 0:
+            return lambda i: []
         bounds, item = _bounds(values), getter(values.values)
         return lambda i: [item(k) for k in range(bounds[i], bounds[i + 1])]
     return lambda i: values[i].as_py()

@@ -49,12 +49,14 @@ SCHEMA = pa.schema(
         pa.field("channel", pa.int32()),  # from 0; null for the mean of all
     ]
 )
+BATCH_ROWS = 16384  # rows per record batch, the unit that is in memory while writing
+_BATCH_ROWS_KEY = b"rows_per_batch"  # with it a file of 18 M rows opens without looking at batches
 _ADDED_LATER = {"channel"}  # a manifest without them is still good
 _LIST_COLUMNS = ("intrinsic_tags", "situational_tags", "global_captions", "fine_captions")
 
 
 def write_manifest(
-    path: str | os.PathLike, rows: Iterable[Mapping[str, Any]], batch_rows: int = 16384
+    path: str | os.PathLike, rows: Iterable[Mapping[str, Any]], batch_rows: int = BATCH_ROWS
 ) -> int:
     """Write rows to ``path``; the file appears whole or not at all.
 
@@ -99,10 +101,12 @@ def write_manifest(
         if batch:
             yield pa.RecordBatch.from_pylist(batch, schema=SCHEMA)
 
-    return write_batches(path, batches())
+    return write_batches(path, batches(), batch_rows)
 
 
-def write_batches(path: str | os.PathLike, batches: Iterable[pa.RecordBatch]) -> int:
+def write_batches(
+    path: str | os.PathLike, batches: Iterable[pa.RecordBatch], batch_rows: int = BATCH_ROWS
+) -> int:
     """Write record batches with the columns of ``SCHEMA``, whole or not at all.
 
     Arguments
@@ -110,7 +114,9 @@ def write_batches(path: str | os.PathLike, batches: Iterable[pa.RecordBatch]) ->
     path : str or path
         Where the manifest goes.
     batches : iterable of pyarrow.RecordBatch
-        Of checked rows; one at a time is in memory.
+        Of checked rows, of any sizes; one at a time is in memory.
+    batch_rows : int
+        Rows per record batch in the file.
 
     Returns
     -------
@@ -126,13 +132,30 @@ def write_batches(path: str | os.PathLike, batches: Iterable[pa.RecordBatch]) ->
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     hashes = array("q")  # 8 bytes per row: a set of 18 M ids would take gigabytes
-    with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_file(sink, SCHEMA) as writer:
-        for batch in batches:
+    schema = SCHEMA.with_metadata({_BATCH_ROWS_KEY: str(batch_rows)})
+    with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+        for batch in _of_equal_size(batches, batch_rows):
             hashes.extend(map(hash, batch.column("id").to_pylist()))
             writer.write_batch(batch)
     _refuse_repeated_ids(partial, np.frombuffer(hashes, dtype=np.int64))
     os.replace(partial, path)
     return len(hashes)
+
+
+def _of_equal_size(batches: Iterable[pa.RecordBatch], size: int) -> Iterator[pa.RecordBatch]:
+    """Cut and join batches, so that all but the last have ``size`` rows."""
+    pending: list[pa.RecordBatch] = []
+    count = 0
+    for batch in batches:
+        pending.append(batch)
+        count += batch.num_rows
+        while count >= size:
+            table = pa.Table.from_batches(pending, schema=SCHEMA).combine_chunks()
+            yield table.slice(0, size).to_batches()[0]
+            pending = table.slice(size).to_batches()
+            count -= size
+    if count:
+        yield pa.Table.from_batches(pending, schema=SCHEMA).combine_chunks().to_batches()[0]
 
 
 def _refuse_repeated_ids(path: Path, hashes: np.ndarray) -> None:
@@ -209,15 +232,15 @@ class Manifest:
         if not self.path.is_file():
             raise FileNotFoundError(f"No manifest at {self.path}: run the prepare script first")
         try:
-            self.batches = _map_batches(self.path)
+            self._reader = _map_file(self.path)
+            self._ends = _batch_ends(self._reader)
         except (ValueError, OSError) as error:
             raise ValueError(f"{self.path} is not a manifest, or was cut off: {error}") from error
-        schema = self.batches[0].schema if self.batches else SCHEMA
-        absent = [name for name in SCHEMA.names if name not in schema.names]
+        absent = [name for name in SCHEMA.names if name not in self._reader.schema.names]
         if not _ADDED_LATER.issuperset(absent):
             raise ValueError(f"{self.path} lacks the columns {absent}: write it again")
         self.data_root = Path(data_root) if data_root is not None else self.path.parent
-        self._ends = list(accumulate(batch.num_rows for batch in self.batches))
+        self._prefix = os.path.join(self.data_root, "")
         self._getters: dict[int, list[tuple[str, Getter]]] = {}
         self._absent = dict.fromkeys(absent)
 
@@ -237,20 +260,28 @@ class Manifest:
         number = bisect_right(self._ends, index)
         columns = self._getters.get(number)
         if columns is None:
-            columns = self._getters[number] = getters(self.batches[number])
+            columns = self._getters[number] = getters(self._reader.get_batch(number))
         index -= self._ends[number - 1] if number else 0
         row = {name: get(index) for name, get in columns}
         row.update(self._absent)
         row["labels"] = dict(row["labels"] or ())
-        row["audio"] = os.path.join(self.data_root, row["audio"])
+        row["audio"] = self.absolute(row["audio"])
         return row
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return (self[index] for index in range(len(self)))
 
+    def absolute(self, audio: str) -> str:
+        """Return the path of a file that the manifest names."""
+        return audio if audio.startswith(os.sep) else self._prefix + audio
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """Yield the rows as they are stored, in record batches of columns."""
+        return map(self._reader.get_batch, range(len(self._ends)))
+
     def values(self, name: str) -> Iterator[Any]:
         """Yield one column of all rows; a batch of it at a time is in memory."""
-        for batch in self.batches:
+        for batch in self.batches():
             yield from batch.column(name).to_pylist()
 
     def column(self, name: str) -> list[Any]:
@@ -262,13 +293,23 @@ class Manifest:
 
         Nulls become NaN, in float64.
         """
-        empty = [np.empty(0)]
-        return np.concatenate([np.asarray(b.column(name)) for b in self.batches] or empty)
+        parts = [np.asarray(batch.column(name)) for batch in self.batches()]
+        return np.concatenate(parts or [np.empty(0)])
 
 
-def _map_batches(path: Path) -> list[pa.RecordBatch]:
-    """Return a file's record batches, which take no memory until something of them is read."""
+def _map_file(path: Path) -> pa.ipc.RecordBatchFileReader:
+    """Open a file so that nothing of it takes memory until it is read."""
     with open(path, "rb") as file:
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    reader = pa.ipc.open_file(pa.BufferReader(pa.py_buffer(mapped)))
-    return [reader.get_batch(number) for number in range(reader.num_record_batches)]
+    return pa.ipc.open_file(pa.BufferReader(pa.py_buffer(mapped)))
+
+
+def _batch_ends(reader: pa.ipc.RecordBatchFileReader) -> list[int]:
+    """Return the number of the row behind each batch."""
+    number, metadata = reader.num_record_batches, reader.schema.metadata or {}
+    if number and _BATCH_ROWS_KEY in metadata:
+        sizes = [int(metadata[_BATCH_ROWS_KEY])] * (number - 1)
+        sizes.append(reader.get_batch(number - 1).num_rows)
+    else:
+        sizes = [reader.get_batch(i).num_rows for i in range(number)]
+    return list(accumulate(sizes))
