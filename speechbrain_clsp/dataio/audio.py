@@ -24,14 +24,21 @@ MINIMUM_SECONDS = 0.1  # the front end needs nine frames of 10 ms to give one fr
 MAXIMUM_AMPLITUDE = 100.0  # full scale is 1: more is 16-bit values as floats, or damage
 MAXIMUM_RATE = 400_000  # Hz; the resampling filter grows with the rate
 MINIMUM_RATE = 1000  # Hz
+TOLERANCE_SECONDS = 0.1  # by which a part may end after its recording: lossy codecs pad and cut
 
 
 class AudioError(ValueError):
     """A clip that cannot be used; the message names it and says why."""
 
 
-def read_audio(source: str | os.PathLike | bytes | io.BytesIO, name: str | None = None) -> Tensor:
-    """Read a clip.
+def read_audio(
+    source: str | os.PathLike | bytes | io.BytesIO,
+    name: str | None = None,
+    start: float = 0.0,
+    duration: float | None = None,
+    channel: int | None = None,
+) -> Tensor:
+    """Read a clip, or a part of a longer recording.
 
     Channels are averaged. Other rates are resampled by a polyphase filter (Kaiser window,
     beta 5, ten zero crossings on each side): flat to 0.3 dB up to 7 kHz, -57 dB from 10 kHz on.
@@ -42,6 +49,12 @@ def read_audio(source: str | os.PathLike | bytes | io.BytesIO, name: str | None 
         A file (wav, flac, mp3, ogg, ...) or what such a file holds.
     name : str, optional
         What messages call the clip; default: its path.
+    start : float
+        Seconds into the recording; what lies before is not decoded.
+    duration : float, optional
+        Seconds; default: all that is left.
+    channel : int, optional
+        The only channel to take, from 0; default: the mean of all.
 
     Returns
     -------
@@ -54,7 +67,8 @@ def read_audio(source: str | os.PathLike | bytes | io.BytesIO, name: str | None 
         If there is no such file.
     AudioError
         If it is empty or no audio, has no samples or fewer than 0.1 s, or samples that are NaN,
-        infinite or beyond 100, or a sample rate outside 1-400 kHz.
+        infinite or beyond 100, or a sample rate outside 1-400 kHz; if the part or the channel
+        asked for is not there.
 
     Example
     -------
@@ -63,10 +77,19 @@ def read_audio(source: str | os.PathLike | bytes | io.BytesIO, name: str | None 
     >>> soundfile.write(path, np.zeros((44100, 2)), 44100)
     >>> read_audio(path).shape
     torch.Size([16000])
+    >>> read_audio(path, start=0.25, duration=0.5, channel=1).shape
+    torch.Size([8000])
     """
     name = name or _name_of(source)
     with _open(source, name) as file:
-        return _prepare(_read(file, -1, name), file.samplerate, name)
+        samples = _read_span(file, start, duration, name)
+        if channel is not None:
+            if channel >= samples.shape[1]:
+                raise AudioError(
+                    f"{name}: has {samples.shape[1]} channels, not number {channel}, from 0"
+                )
+            samples = samples[:, channel : channel + 1]
+        return _prepare(samples, file.samplerate, name)
 
 
 def read_windows(source: str | os.PathLike, longest: float) -> Iterator[Tensor]:
@@ -173,6 +196,29 @@ def _read(file: SoundFile, n_frames: int, name: str) -> np.ndarray:
     except (LibsndfileError, MemoryError, ValueError) as error:
         # MemoryError, ValueError: a damaged header that promises more samples than there are.
         raise AudioError(_unreadable(name)) from error
+
+
+def _read_span(file: SoundFile, start: float, duration: float | None, name: str) -> np.ndarray:
+    """Return the samples [T, channels] of a part of a recording."""
+    first = round(start * file.samplerate)
+    if first:
+        try:
+            file.seek(first)
+        except (LibsndfileError, ValueError) as error:
+            raise AudioError(
+                f"{name}: lasts {file.frames / file.samplerate:.2f} s, a part from {start:.2f} s on"
+                " is not there"
+            ) from error
+    if duration is None:
+        return _read(file, -1, name)
+    wanted = round(duration * file.samplerate)
+    samples = _read(file, wanted, name)
+    if len(samples) < wanted - TOLERANCE_SECONDS * file.samplerate:
+        raise AudioError(
+            f"{name}: ends {(first + len(samples)) / file.samplerate:.2f} s after its start, a part"
+            f" of it should last until {start + duration:.2f} s; mend the manifest"
+        )
+    return samples
 
 
 def _unreadable(name: str) -> str:
