@@ -9,12 +9,13 @@ Authors
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import os
 import re
 import shlex
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -211,7 +212,65 @@ def _texts(values: Any) -> list[str]:
     return [str(v).strip() for v in values if v is not None and str(v).strip()]
 
 
-def cut_from_row(row: Mapping[str, Any], seconds: float | None = None) -> dict[str, Any]:
+def write_cuts(
+    path: str | os.PathLike, rows: Iterable[Mapping[str, Any]], read_headers: bool = True
+) -> int:
+    """Write manifest rows as cuts, one JSON line each; the file appears whole or not at all.
+
+    Arguments
+    ---------
+    path : str or path
+        ``.jsonl``, or ``.jsonl.gz`` to compress.
+    rows : iterable of dict
+        E.g. a :class:`~speechbrain_clsp.dataio.manifest.Manifest`.
+    read_headers : bool
+        Take every file's length and rate from the file: lhotse refuses audio that is longer or
+        shorter than its cut says. Without, the rows are trusted and no audio is opened.
+
+    Returns
+    -------
+    int
+        Number of cuts.
+    """
+    partial = f"{path}.partial"
+    count = 0
+    opened = gzip.open if str(path).endswith(".gz") else open
+    with opened(partial, "wt", encoding="utf-8") as file:
+        for row in rows:
+            count += 1
+            file_info = {}
+            if read_headers:
+                rate, seconds, channels = _header(row)
+                row, file_info = {**row, "sample_rate": rate}, {"seconds": seconds}
+                file_info["n_channels"] = channels
+            file.write(json.dumps(cut_from_row(row, **file_info), ensure_ascii=False) + "\n")
+    os.replace(partial, path)
+    return count
+
+
+def _header(row: Mapping[str, Any]) -> tuple[int, float, int]:
+    """Return a file's rate [Hz], length [s] and number of channels."""
+    import soundfile
+
+    from speechbrain_clsp.dataio.shards import ClipReader
+
+    inside = row["offset"] is not None
+    source = io.BytesIO(ClipReader(1).read_bytes(row)) if inside else row["audio"]
+    try:
+        info = soundfile.info(source)
+    except soundfile.SoundFileError as error:
+        raise ValueError(f"{row['id']}: {row['audio']} cannot be read as audio") from error
+    if info.channels > 1 and row["channel"] is None:
+        raise ValueError(
+            f"{row['id']}: {row['audio']} has {info.channels} channels, whose mean no MonoCut can"
+            " be: give its row a channel"
+        )
+    return info.samplerate, info.frames / info.samplerate, info.channels
+
+
+def cut_from_row(
+    row: Mapping[str, Any], seconds: float | None = None, n_channels: int | None = None
+) -> dict[str, Any]:
     """Return a manifest row as a cut that lhotse reads.
 
     Arguments
@@ -221,6 +280,8 @@ def cut_from_row(row: Mapping[str, Any], seconds: float | None = None) -> dict[s
         (``tail`` and ``head``), by which lhotse reads it from where it is.
     seconds : float, optional
         How long the whole file is; default: until the clip's end.
+    n_channels : int, optional
+        Of the file; default: one, or more if the row names a channel.
 
     Returns
     -------
@@ -244,7 +305,9 @@ def cut_from_row(row: Mapping[str, Any], seconds: float | None = None) -> dict[s
         path = shlex.quote(row["audio"])
         command = f"tail -c +{row['offset'] + 1} {path} | head -c {row['nbytes']}"
         source = {"type": "command", "source": command}
-    channels = [0] if row["channel"] is None else list(range(max(channel, 1) + 1))
+    if n_channels is None:
+        n_channels = 1 if row["channel"] is None else max(channel, 1) + 1
+    channels = list(range(n_channels))
     custom = {key: row[key] for key in (*LABELS, *TAGS) if row[key]}
     custom |= {"short_captions": row["global_captions"], "long_captions": row["fine_captions"]}
     if row["labels"]:
