@@ -11,11 +11,12 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.signal import resample_poly
+from scipy.signal import firwin, resample_poly
 from soundfile import LibsndfileError, SoundFile
 from torch import Tensor
 
@@ -24,6 +25,7 @@ MINIMUM_SECONDS = 0.1  # the front end needs nine frames of 10 ms to give one fr
 MAXIMUM_AMPLITUDE = 100.0  # full scale is 1: more is 16-bit values as floats, or damage
 MAXIMUM_RATE = 400_000  # Hz; the resampling filter grows with the rate
 MINIMUM_RATE = 1000  # Hz
+MAXIMUM_PHASES = 4  # 24, 32 and 48 kHz have one or two; 44.1 kHz has 160
 TOLERANCE_SECONDS = 0.1  # by which a part may end after its recording: lossy codecs pad and cut
 
 
@@ -144,22 +146,55 @@ def _prepare(samples: np.ndarray, rate: int, name: str) -> Tensor:
     """Check samples [T, channels]; return them as mono at 16 kHz, [T]."""
     if len(samples) == 0:
         raise AudioError(f"{name}: holds no samples; write the file again")
-    if not np.abs(samples).max() <= MAXIMUM_AMPLITUDE:  # NaN compares false
+    # NaN compares false
+    if not (-MAXIMUM_AMPLITUDE <= samples.min() and samples.max() <= MAXIMUM_AMPLITUDE):
         raise AudioError(
             f"{name}: has samples that are NaN, infinite or far beyond [-1, 1]; write it again"
         )
     if not MINIMUM_RATE <= rate <= MAXIMUM_RATE:
         raise AudioError(f"{name}: states a sample rate of {rate} Hz; write the file again")
-    wav = samples.mean(axis=1)
+    wav = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
     if rate != SAMPLE_RATE:
         divisor = math.gcd(rate, SAMPLE_RATE)
-        # torchaudio's resampler takes 12 GB and most of a minute for a rate like 44,099 Hz.
-        wav = resample_poly(wav, SAMPLE_RATE // divisor, rate // divisor)
+        wav = _resample(wav, SAMPLE_RATE // divisor, rate // divisor)
     if len(wav) < MINIMUM_SECONDS * SAMPLE_RATE:
         raise AudioError(
             f"{name}: lasts {len(wav) / SAMPLE_RATE:.3f} s, at least {MINIMUM_SECONDS} s are needed"
         )
     return torch.from_numpy(wav)
+
+
+def _resample(wav: np.ndarray, up: int, down: int) -> np.ndarray:
+    """Resample as ``scipy.signal.resample_poly``; twice as fast where it is a small convolution."""
+    if up > MAXIMUM_PHASES:
+        # torchaudio's resampler takes 12 GB and most of a minute for a rate like 44,099 Hz.
+        return resample_poly(wav, up, down)
+    phases, first = _phases(up, down)
+    size = -(-len(wav) * up // down)
+    n_strides = -(-size // up)
+    behind = (n_strides - 1) * down + phases.shape[2] - first - len(wav)
+    padded = torch.nn.functional.pad(torch.from_numpy(wav), (first, max(0, behind)))
+    found = torch.nn.functional.conv1d(padded[None, None], phases, stride=down)[0, :, :n_strides]
+    return found.T.reshape(-1)[:size].numpy()
+
+
+@lru_cache
+def _phases(up: int, down: int) -> tuple[Tensor, int]:
+    """Return the filter of each output phase, [up, 1, taps], and how many taps lie before 0.
+
+    Output n = up q + p is the sum over i of h[p down - i up] x[down q + i], h being the low-pass
+    filter around 0.
+    """
+    half = 10 * max(up, down)
+    low_pass = firwin(2 * half + 1, 1 / max(up, down), window=("kaiser", 5.0)) * up
+    first, last = -(half // up), ((up - 1) * down + half) // up
+    phases = np.zeros((up, 1, last - first + 1), dtype=np.float32)
+    for phase in range(up):
+        for i in range(first, last + 1):
+            tap = phase * down - i * up + half
+            if 0 <= tap <= 2 * half:
+                phases[phase, 0, i - first] = low_pass[tap]
+    return torch.from_numpy(phases), -first
 
 
 def _name_of(source: str | os.PathLike | bytes | io.BytesIO) -> str:
