@@ -21,6 +21,7 @@ from corpora_trees import (
     make_corpora,
     write_cuts,
 )
+from hub_server import HubServer
 
 from speechbrain_clsp.dataio.audio import read_audio
 from speechbrain_clsp.dataio.captions import TwoCaptions
@@ -262,6 +263,27 @@ def test_a_killed_run_goes_on(tmp_path, audio):
     manifest = Manifest(tmp_path / "out" / "emilia.arrow")
     assert manifest.column("id") == [f"c{i}" for i in range(60_000)]
     assert "60,000 clips" in again.stdout
+
+
+def test_captions_come_from_the_hub(tmp_path, audio):
+    """If this fails, users without the published files at hand cannot start."""
+    server = HubServer()
+    path = write_cuts(tmp_path / "x.gz", base_cuts())
+    server.files["yfyeung/FCaps", f"data/{BASE}"] = path.read_bytes()
+    environment = {**os.environ, "HF_ENDPOINT": server.address, "HF_HOME": str(tmp_path / "home")}
+    environment["HF_HUB_OFFLINE"] = "0"
+    command = [sys.executable, RECIPE / "fcaps_prepare.py", audio, tmp_path / "out"]
+    command = list(map(str, [*command, "--splits", "pscbase", "--n_jobs", "1"]))
+    for start in ("first", "second"):
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+        assert done.returncode == 0, (start, done.stderr)
+    assert len(Manifest(tmp_path / "out" / "pscbase.arrow")) == 9
+    assert server.downloads() == [BASE]
+    environment["HF_HOME"] = str(tmp_path / "other")
+    server.status = 500
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    server.shutdown()
+    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
 
 
 def test_help_ends_with_an_example():
