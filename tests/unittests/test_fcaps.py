@@ -280,7 +280,7 @@ def test_captions_come_from_the_hub(tmp_path, audio):
     assert len(Manifest(tmp_path / "out" / "pscbase.arrow")) == 9
     assert server.downloads() == [BASE]
     environment["HF_HOME"] = str(tmp_path / "other")
-    server.status = 500
+    server.status = 404
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
     server.shutdown()
     assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
