@@ -34,6 +34,7 @@ body{font:16px/1.5 system-ui,sans-serif;color:#1a1b1e;background:#fff;margin:0 a
 max-width:1080px;padding:1.5rem}
 h1{font-size:1.7rem;margin:0 0 .3rem}h2{font-size:1.25rem;margin:2.2rem 0 .6rem}
 p.note,figcaption{color:#495057;font-size:.88rem}.scroll{overflow-x:auto}
+.scroll td,figcaption span{white-space:nowrap}.scroll td.caption{white-space:normal}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.9rem}
 th,td{padding:.28rem .6rem;text-align:right;border-bottom:1px solid #e9ecef}
 th:first-child,td:first-child{text-align:left}th{font-weight:600}
@@ -175,7 +176,7 @@ def read_training_log(path: str | os.PathLike) -> dict[str, list[tuple[float, fl
 
 def _curves(training_log: str | os.PathLike) -> str:
     curves = read_training_log(training_log)
-    losses = {name: points for name, points in curves.items() if name.endswith("loss")}
+    losses = {name: points for name, points in curves.items() if name.endswith(("loss", "chance"))}
     recalls = {name: points for name, points in curves.items() if "R@" in name}
     charts = [
         line_chart(title, series)

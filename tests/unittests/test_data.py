@@ -17,7 +17,7 @@ from speechbrain_clsp.dataio.captions import (
 )
 from speechbrain_clsp.dataio.dataset import CaptionedSpeechDataset, Collate
 from speechbrain_clsp.dataio.manifest import Manifest, write_manifest
-from speechbrain_clsp.dataio.perturbation import AttributeSwap
+from speechbrain_clsp.dataio.perturbation import AttributeSwap, between_values
 from speechbrain_clsp.dataio.sampler import BucketBatchSampler, Key
 from speechbrain_clsp.dataio.tokenizers import SentencePieceCaptions, train_sentencepiece
 
@@ -292,7 +292,9 @@ def test_tokenizer_pads_and_names_a_missing_model(tmp_path):
 
 
 SWAP = AttributeSwap(
-    {"rate": [["slowly"], ["at a fast pace"]], "accent": [["American"], ["Scottish"]]}
+    between_values(
+        {"rate": [["slowly"], ["at a fast pace"]], "accent": [["American"], ["Scottish"]]}
+    )
 )
 
 
