@@ -20,7 +20,7 @@ _FORMATS = {pa.int32(): "i", pa.int64(): "q", pa.float64(): "d"}
 
 
 def getters(batch: pa.RecordBatch) -> list[tuple[str, Getter]]:
-    """Return, for every column of a batch, its name and a function row -> Python value.
+    """Return, for every column of a batch with values in it, its name and row -> Python value.
 
     Arguments
     ---------
@@ -30,7 +30,7 @@ def getters(batch: pa.RecordBatch) -> list[tuple[str, Getter]]:
     Returns
     -------
     list of (str, callable)
-        In the order of the columns.
+        In the order of the columns; those that hold nothing but nulls are left out.
 
     Example
     -------
@@ -38,7 +38,8 @@ def getters(batch: pa.RecordBatch) -> list[tuple[str, Getter]]:
     >>> [{name: get(row) for name, get in getters(batch)} for row in (0, 1)]
     [{'a': 'x', 'b': [1, 2]}, {'a': None, 'b': []}]
     """
-    return [(name, getter(batch.column(name))) for name in batch.schema.names]
+    columns = zip(batch.schema.names, batch.columns)
+    return [(name, getter(c)) for name, c in columns if c.null_count < len(c)]
 
 
 def getter(values: pa.Array) -> Getter:
@@ -67,6 +68,8 @@ def _getter_of_valid(values: pa.Array) -> Getter:
     if pa.types.is_list(kind):
         if len(values.values) == 0:
             return lambda i: []
+        if pa.types.is_string(kind.value_type) and values.values.null_count == 0:
+            return _lists_of_strings(values)
         bounds, item = _bounds(values), getter(values.values)
         return lambda i: [item(k) for k in range(bounds[i], bounds[i + 1])]
     return lambda i: values[i].as_py()
@@ -79,3 +82,12 @@ def _bounds(values: pa.Array) -> memoryview:
 def _strings(values: pa.Array) -> Getter:
     bounds, data = _bounds(values), memoryview(values.buffers()[2] or b"")
     return lambda i: str(data[bounds[i] : bounds[i + 1]], "utf-8")
+
+
+def _lists_of_strings(values: pa.Array) -> Getter:
+    """Return what ``getter`` makes of any list, without a call per item."""
+    bounds, inner = _bounds(values), _bounds(values.values)
+    data = memoryview(values.values.buffers()[2] or b"")
+    return lambda i: [
+        str(data[inner[k] : inner[k + 1]], "utf-8") for k in range(bounds[i], bounds[i + 1])
+    ]

@@ -242,7 +242,7 @@ class Manifest:
         self.data_root = Path(data_root) if data_root is not None else self.path.parent
         self._prefix = os.path.join(self.data_root, "")
         self._getters: dict[int, list[tuple[str, Getter]]] = {}
-        self._absent = dict.fromkeys(absent)
+        self._empty = dict.fromkeys([*self._reader.schema.names, *absent])
 
     def __reduce__(self) -> tuple:
         """Send a path to other processes, where the file is mapped again, not its contents."""
@@ -262,8 +262,9 @@ class Manifest:
         if columns is None:
             columns = self._getters[number] = getters(self._reader.get_batch(number))
         index -= self._ends[number - 1] if number else 0
-        row = {name: get(index) for name, get in columns}
-        row.update(self._absent)
+        row = self._empty.copy()
+        for name, get in columns:
+            row[name] = get(index)
         row["labels"] = dict(row["labels"] or ())
         row["audio"] = self.absolute(row["audio"])
         return row
