@@ -46,6 +46,10 @@ class BucketBatchSampler(Sampler[list[Key]]):
     window : int
         Batches' worth of clips that are sorted together: larger means less padding, and batches
         whose clips are more alike in length.
+    block : int
+        Clips that stay together, in the order of the manifest. 1 shuffles freely; a thousand
+        keeps the reads of a window inside a few tar files. Batches are then shuffled within their
+        window only.
 
     Yields
     ------
@@ -78,6 +82,7 @@ class BucketBatchSampler(Sampler[list[Key]]):
         shortest: float = 0.0,
         longest: float = math.inf,
         window: int = 16,
+        block: int = 1,
     ) -> None:
         if (batch_size is None) == (batch_seconds is None):
             raise ValueError(
@@ -89,6 +94,7 @@ class BucketBatchSampler(Sampler[list[Key]]):
         self.batch_seconds = batch_seconds
         self.seed = seed
         self.window = window
+        self.block = block
         self.rank, self.world_size = world()
         self.set_epoch(1)
         if len(self) == 0:
@@ -106,7 +112,7 @@ class BucketBatchSampler(Sampler[list[Key]]):
         """Choose the epoch, counted from 1; SpeechBrain calls this before each."""
         self.epoch = epoch
         generator = np.random.default_rng((self.seed, epoch))
-        order = generator.permutation(self.usable)
+        order = self._shuffled(generator)
         size = max(1, int(self.window * self._mean_clips() * self.world_size))
         left_over, sorted_windows, self._bounds, position = order[:0], [], [], 0
         for start in range(0, len(order), size):
@@ -116,11 +122,23 @@ class BucketBatchSampler(Sampler[list[Key]]):
             used = sum(lengths)
             left_over = window[used:]
             sorted_windows.append(window[:used])
+            bounds = []
             for length in lengths:
-                self._bounds.append((position, position + length))
+                bounds.append((position, position + length))
                 position += length
+            if self.block > 1:
+                generator.shuffle(bounds)
+            self._bounds += bounds
         self._order = np.concatenate(sorted_windows) if sorted_windows else order[:0]
-        generator.shuffle(self._bounds)
+        if self.block == 1:
+            generator.shuffle(self._bounds)
+
+    def _shuffled(self, generator: np.random.Generator) -> np.ndarray:
+        """Return the usable clips in a new order, block by block."""
+        n_blocks = -(-len(self.usable) // self.block)
+        starts = generator.permutation(n_blocks) * self.block
+        places = (starts[:, None] + np.arange(self.block)).ravel()
+        return self.usable[places[places < len(self.usable)]]
 
     def _mean_clips(self) -> float:
         """Clips per batch and rank, roughly."""

@@ -181,14 +181,17 @@ def test_every_epoch_has_full_batches_without_repeats(durations, batch_size, see
     batch_seconds=st.floats(5.0, 15.0),
     world_size=st.sampled_from([1, 2, 3]),
     epoch=st.integers(1, 5),
+    block=st.sampled_from([1, 7]),
 )
-def test_batches_keep_to_their_seconds(durations, batch_seconds, world_size, epoch):
+def test_batches_keep_to_their_seconds(durations, batch_seconds, world_size, epoch, block):
     """If this fails, a batch of long clips runs out of memory, or ranks differ in their clips."""
     batches = []
     for rank in range(world_size):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("speechbrain_clsp.dataio.sampler.world", lambda r=rank: (r, world_size))
-            sampler = BucketBatchSampler(durations, batch_seconds=batch_seconds, window=2)
+            sampler = BucketBatchSampler(
+                durations, batch_seconds=batch_seconds, window=2, block=block
+            )
         sampler.set_epoch(epoch)
         batches.append(list(sampler))
         assert len(batches[-1]) == len(sampler)
@@ -230,6 +233,22 @@ def test_batches_hold_clips_of_similar_length():
 
     assert waste(list(BucketBatchSampler(durations.tolist(), 8, window=16))) < 0.05
     assert waste(list(BucketBatchSampler(durations.tolist(), 8, window=1))) > 0.2
+
+
+def test_blocks_keep_reads_near_each_other():
+    """If this fails, every clip of a batch is read from another tar file."""
+    durations = (torch.rand(20000, generator=torch.Generator().manual_seed(3)) * 9 + 1).tolist()
+
+    def blocks_in_a_window(block: int) -> float:
+        batches = list(BucketBatchSampler(durations, 10, window=16, block=block))
+        windows = [batches[i : i + 16] for i in range(0, len(batches), 16)]
+        touched = [len({k.index // 100 for b in w for k in b}) for w in windows]
+        return sum(touched) / len(touched)
+
+    assert blocks_in_a_window(1) > 80 and blocks_in_a_window(100) < 5
+    one, two = (BucketBatchSampler(durations, 10, block=100) for _ in range(2))
+    two.set_epoch(2)
+    assert [k.index for k in next(iter(one))] != [k.index for k in next(iter(two))]
 
 
 def test_too_few_clips_are_refused():

@@ -90,6 +90,7 @@ def dataio_prepare(hparams: dict) -> dict:
                 seed=hparams["seed"],
                 shortest=hparams["shortest"],
                 longest=hparams["longest"],
+                block=hparams["shuffle_block"],
             )
         else:
             dataset = CaptionedSpeechDataset(manifest, evaluation_captions)
