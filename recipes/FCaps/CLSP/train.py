@@ -84,7 +84,7 @@ def dataio_prepare(hparams: dict) -> dict:
                 skip_unreadable=True,
             )
             loader["batch_sampler"] = BucketBatchSampler(
-                manifest.column("duration"),
+                manifest.array("duration"),
                 hparams["batch_size"],
                 hparams["batch_seconds"],
                 seed=hparams["seed"],
