@@ -57,7 +57,7 @@ class Ranking:
 
         A query with more own items than ``depth`` cannot find them all: it is divided by ``depth``.
         """
-        precision = (self.order / self.rank).double() * (self.rank <= depth)
+        precision = self.order.double() / self.rank * (self.rank <= depth)
         sums = torch.zeros(len(self.total), dtype=torch.double, device=self.rank.device)
         sums.index_add_(0, self.query, precision)
         return (sums / self.total.clamp(max=depth)).cpu().numpy()
