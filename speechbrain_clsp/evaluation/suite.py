@@ -144,8 +144,7 @@ def zero_shot_figures(clsp: Any, task: Task, evaluation: Evaluation, seed: int) 
     classes = list(task.prompts)
     if not known.any():
         return {"classes": classes, "n": 0}
-    prompts = clsp.encode_text([p for group in task.prompts.values() for p in group]).float().cpu()
-    sizes = [len(group) for group in task.prompts.values()]
+    prompts, sizes = task.embed(clsp.encode_text)
     predicted = classify(evaluation.speech, prompts, sizes, task.pool).numpy()[known]
     labels = labels[known]
     metrics = accuracy_metrics(predicted, labels, len(classes))
