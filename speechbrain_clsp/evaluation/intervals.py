@@ -43,13 +43,13 @@ def bootstrap_mean(
     """
     generator = np.random.default_rng(seed)
     if groups is not None and len(np.unique(groups)) < len(groups):
-        return _percentiles(_group_means(values, groups, generator))
+        return percentiles(_group_means(values, groups, generator))
     if len(values) > LARGE:
         # Figures have few distinct values: resampling their counts is the same, and fast.
         distinct, counts = np.unique(values, return_counts=True)
         draws = generator.multinomial(len(values), counts / counts.sum(), RESAMPLES)
-        return _percentiles(draws @ distinct / len(values))
-    return _percentiles(np.array([values[draw].mean() for draw in _draws(generator, len(values))]))
+        return percentiles(draws @ distinct / len(values))
+    return percentiles(np.array([values[draw].mean() for draw in _draws(generator, len(values))]))
 
 
 def _draws(generator: np.random.Generator, size: int) -> Iterator[np.ndarray]:
@@ -111,9 +111,10 @@ def bootstrap_recall(
     for label in np.unique(labels):
         hits = (predicted[labels == label] == label).astype(float)
         recalls.append(hits[generator.integers(0, len(hits), (RESAMPLES, len(hits)))].mean(axis=1))
-    return _percentiles(np.mean(recalls, axis=0))
+    return percentiles(np.mean(recalls, axis=0))
 
 
-def _percentiles(figures: np.ndarray) -> tuple[float, float]:
+def percentiles(figures: np.ndarray) -> tuple[float, float]:
+    """Return the middle 95 % of resampled figures."""
     low, high = np.quantile(figures, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
