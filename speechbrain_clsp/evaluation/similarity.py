@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import kendalltau, pearsonr, spearmanr
+from scipy.stats import kendalltau, pearsonr, rankdata, spearmanr
 
 from speechbrain_clsp.evaluation.intervals import percentiles
 
@@ -223,10 +223,23 @@ def correlate(name: str, first: np.ndarray, second: np.ndarray) -> float:
 def _with_interval(name: str, scores: np.ndarray, means: np.ndarray, seed: int) -> dict[str, float]:
     generator = np.random.default_rng(seed)
     draws = generator.integers(0, len(scores), (RESAMPLES, len(scores)))
-    values = np.array([correlate(name, scores[draw], means[draw]) for draw in draws])
-    values = values[~np.isnan(values)]  # resamples of a single pair
+    values = _correlations(name, scores[draws], means[draws])
+    values = values[np.isfinite(values)]  # without resamples of a single pair
     low, high = percentiles(values) if len(values) else (math.nan, math.nan)
     return {"value": correlate(name, scores, means), "low": low, "high": high}
+
+
+def _correlations(name: str, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Correlate rows of [B, N]; all at once where there is a formula, which is much faster."""
+    if name == "kendall":
+        return np.array([correlate(name, *pair) for pair in zip(first, second)])
+    if name == "spearman":
+        first, second = rankdata(first, axis=1), rankdata(second, axis=1)
+    first = first - first.mean(axis=1, keepdims=True)
+    second = second - second.mean(axis=1, keepdims=True)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        products = (first * second).sum(axis=1)
+        return products / np.sqrt((first**2).sum(axis=1) * (second**2).sum(axis=1))
 
 
 def rater_spread(people: np.ndarray, scores: np.ndarray) -> dict[str, float]:
@@ -250,8 +263,8 @@ def rater_spread(people: np.ndarray, scores: np.ndarray) -> dict[str, float]:
     Example
     -------
     >>> people = np.array([[1.0, 1, 2], [2, 3, 3], [3, 2, 4], [5, 4, 5]])
-    >>> rater_spread(people, np.array([1.0, 2, 3, 4]))["below_model"]
-    0.0
+    >>> rater_spread(people, np.array([1.0, 2, 3, 4]))["count"]
+    3
     """
     theirs, model = [], []
     for rater in range(people.shape[1]):

@@ -6,6 +6,9 @@ from scipy.stats import pearsonr
 
 from speechbrain_clsp.evaluation.similarity import (
     Ratings,
+    _correlations,
+    _with_interval,
+    correlate,
     describe,
     krippendorff_alpha,
     rater_spread,
@@ -71,6 +74,10 @@ def test_correlations_are_those_of_the_mean_rating():
     found = figures["situational"]["pearson"]
     assert abs(found["value"] - expected) < 1e-12 and figures["situational"]["items"] == 20
     assert found["low"] < expected < found["high"] <= 1
+    draws = np.random.default_rng(3).integers(0, 60, (5, 60))
+    for name in ("pearson", "spearman", "kendall"):
+        one = [correlate(name, truth[d], scores[d, 0]) for d in draws]
+        np.testing.assert_allclose(_correlations(name, truth[draws], scores[draws, 0]), one)
     assert figures["all"]["kendall"]["value"] < figures["all"]["spearman"]["value"]
 
 
@@ -100,7 +107,7 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say():
     covered, runs = 0, 60
     for run in range(runs):
         draw = np.random.default_rng(run).multivariate_normal([0, 0], [[1, 0.6], [0.6, 1]], 50)
-        figure = similarity_figures(ratings(draw[:, :1]), draw[:, 1], run)["all"]["pearson"]
+        figure = _with_interval("pearson", *draw.T, run)
         covered += figure["low"] <= 0.6 <= figure["high"]
     assert covered / runs > 0.85
 
