@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 
+from speechbrain_clsp.cli_evaluate import add_evaluate
+
 DEFAULT_MODEL = "results/mini/model"
 USER_ERROR = 2
 
@@ -83,7 +85,9 @@ def parser() -> argparse.ArgumentParser:
         description="Compare speech with descriptions of how it is spoken.",
         epilog='example: clsp score a.wav "A man whispers." "A woman speaks quickly."',
     )
-    commands = top.add_subparsers(required=True, metavar="{score,embed,classify,convert,publish}")
+    commands = top.add_subparsers(
+        required=True, metavar="{score,embed,classify,convert,publish,evaluate}"
+    )
     score = _command(
         commands,
         run_score,
@@ -114,6 +118,7 @@ def parser() -> argparse.ArgumentParser:
         "--prompts", nargs="+", required=True, help="the classes, or one .json file {label: prompt}"
     )
     _add_publishing(commands)
+    add_evaluate(commands, _example)
     return top
 
 

@@ -83,7 +83,7 @@ def test_pages_name_what_exists(page):
     for target in re.findall(r"\bmake (\w+)", text):
         assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), flags=re.M), target
     for command in re.findall(r"^\s*clsp (\w+)", text, flags=re.M):
-        assert command in ("score", "embed", "classify", "convert", "publish"), command
+        assert command in ("score", "embed", "classify", "convert", "publish", "evaluate"), command
     for script, folder in re.findall(r"python (\S+\.py)|cd (\S+)", text):
         name = script or folder
         assert list(ROOT.rglob(Path(name).name)), name
