@@ -36,7 +36,8 @@ def add_evaluate(commands, add_command: Callable) -> None:
         nargs="+",
         required=True,
         help="[NAME=]SPEC: folder or Hub repository of a CLSP; clap:REPOSITORY for a CLAP of"
-        " transformers; file:EMBEDDINGS.npz; random. A repository may end in @REVISION",
+        " transformers; file:EMBEDDINGS.npz; as bounds random, untrained:FOLDER, oracle:MANIFEST."
+        " A repository may end in @REVISION",
     )
     command.add_argument("--suite", required=True, choices=SUITES)
     command.add_argument(

@@ -53,8 +53,8 @@ def open_model(spec: str, device: str = "cpu") -> Model:
     spec : str
         ``folder`` or ``user/name`` for a CLSP of ours or in the published form;
         ``clap:folder-or-repository`` for a CLAP of transformers; ``file:embeddings.npz`` for
-        vectors that were computed elsewhere; ``random`` for the lower bound. A repository may end
-        in ``@revision``.
+        vectors that were computed elsewhere; as bounds ``random``, ``untrained:folder`` and
+        ``oracle:manifest.arrow``. A repository may end in ``@revision``.
     device : str
         Where it runs.
 
@@ -73,6 +73,10 @@ def open_model(spec: str, device: str = "cpu") -> Model:
         return RandomModel()
     if kind == "file" and rest:
         return PrecomputedModel(rest)
+    if kind in ("untrained", "oracle") and rest:
+        from speechbrain_clsp.evaluation.bounds import OracleModel, UntrainedModel
+
+        return OracleModel(rest) if kind == "oracle" else UntrainedModel(rest, device)
     kind, source = (kind, rest) if kind == "clap" and rest else ("clsp", spec)
     source, revision = (source, None) if Path(source).exists() else _split_revision(source)
     return (ClapAdapter if kind == "clap" else ClspAdapter)(source, revision, device)

@@ -6,8 +6,10 @@ import torch
 from small import CAPTIONS, model_folder, tone, write
 
 from speechbrain_clsp import CLSP
+from speechbrain_clsp.dataio.manifest import write_manifest
 from speechbrain_clsp.evaluation.adapters import MOVING, RandomModel, open_model, read_at
 from speechbrain_clsp.evaluation.cache import CachedModel
+from speechbrain_clsp.evaluation.retrieval import retrieval_ranks
 
 
 @pytest.fixture(scope="module")
@@ -147,3 +149,35 @@ def test_the_cache_knows_model_revision_and_content(tmp_path, clips):
         moving = CachedModel(Counting(MOVING), path)
         moving.encode_files(clips[:1])
         assert moving.inner.asked == clips[:1]
+
+
+def test_an_untrained_model_is_the_folder_without_its_training(tmp_path, clips):
+    """If this fails, the bound that training is compared with is the trained model itself."""
+    folder = model_folder(tmp_path)
+    state = torch.get_rng_state()
+    first, again = (open_model(f"untrained:{folder}") for _ in range(2))
+    assert torch.equal(torch.get_rng_state(), state)
+    untrained, trained = first.encode_text(CAPTIONS), open_model(str(folder)).encode_text(CAPTIONS)
+    assert torch.equal(again.encode_text(CAPTIONS), untrained)
+    assert not torch.allclose(untrained, trained, atol=0.05)
+    assert first.revision != open_model(str(folder)).revision
+    with pytest.raises(FileNotFoundError, match="hyperparams"):
+        open_model("untrained:nowhere")
+
+
+def test_the_oracle_knows_attributes_and_only_these(tmp_path, clips):
+    """If this fails, the upper bound of MiniFCaps is none."""
+    common = {"duration": 1.0, "accent": "Scottish", "global_captions": []}
+    rows = [
+        {"id": "a", "gender": "male", "fine_captions": ["A."], "audio": clips[0]},
+        {"id": "b", "gender": "female", "fine_captions": ["B."], "audio": clips[1]},
+        {"id": "c", "gender": "female", "fine_captions": ["C."], "audio": clips[2]},
+    ]
+    write_manifest(tmp_path / "test.arrow", [common | row for row in rows])
+    oracle = open_model(f"oracle:{tmp_path / 'test.arrow'}")
+    speech, text = oracle.encode_files(clips), oracle.encode_text(["A.", "B.", "C."])
+    assert retrieval_ranks(speech, text).tolist() == [1, 2, 2]  # b and c cannot be told apart
+    prompts = oracle.encode_text(["A male speaker.", "A female speaker."])
+    assert (speech @ prompts.T).argmax(dim=1).tolist() == [0, 1, 1]
+    with pytest.raises(ValueError, match="lacks 1"):
+        oracle.encode_text(["D."])
