@@ -51,6 +51,11 @@ def add_evaluate(commands, add_command: Callable) -> None:
         "--ensemble", action="store_true", help="use the prompt file's further wordings as well"
     )
     command.add_argument("--train-manifest", help="training data, to look for leaks")
+    command.add_argument(
+        "--beyond-paper",
+        action="store_true",
+        help="add tables with corrections for hubs, which are not comparable with the paper's",
+    )
     command.add_argument("--audio-root", help="folder of the ratings' clips; default: that of them")
     command.add_argument("--cache", help="SQLite file of embeddings; default: in --output")
     command.add_argument("--seed", type=int, default=0, help="of resampling")
@@ -80,6 +85,7 @@ def run_evaluate(options: argparse.Namespace) -> None:
         ensemble=options.ensemble,
         train=options.train_manifest,
         audio_root=options.audio_root,
+        beyond=options.beyond_paper,
         seed=options.seed,
     )
     write_results(result, options.output)

@@ -23,6 +23,7 @@ from speechbrain_clsp.dataio.captions import evaluation_captions
 from speechbrain_clsp.dataio.manifest import Manifest
 from speechbrain_clsp.evaluation.adapters import Model, file_hash
 from speechbrain_clsp.evaluation.compare import paired_comparison
+from speechbrain_clsp.evaluation.hubness import corrected_rankings
 from speechbrain_clsp.evaluation.leaks import find_leaks, leak_warnings, suspicion
 from speechbrain_clsp.evaluation.pairing import (
     MEDIAN,
@@ -35,6 +36,7 @@ from speechbrain_clsp.evaluation.similarity import describe, read_ratings, simil
 from speechbrain_clsp.evaluation.suite import CAPTION_KINDS, Evaluation, zero_shot_figures
 from speechbrain_clsp.evaluation.zero_shot import read_tasks
 
+BANK_CLIPS = 1000  # training queries for querybank normalisation
 SUITES = ("mini", "fcaps", "zero-shot", "similarity")
 
 
@@ -46,6 +48,7 @@ def run_suite(
     ensemble: bool = False,
     train: str | os.PathLike | None = None,
     audio_root: str | os.PathLike | None = None,
+    beyond: bool = False,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Evaluate models.
@@ -67,6 +70,9 @@ def run_suite(
         Manifest of the training data, to look for leaks.
     audio_root : path, optional
         Where the ratings' clips start from. Default: the ratings' folder.
+    beyond : bool
+        Whether to add tables with corrections that the paper does not use; see
+        :mod:`~speechbrain_clsp.evaluation.hubness`. ``train`` gives the bank of queries.
     seed : int
         Seed of all resampling.
 
@@ -112,6 +118,8 @@ def run_suite(
         }
         if suite != "zero-shot":
             _retrieval(result, models, rows, speech, seed)
+            if beyond:
+                _corrections(result, models, rows, speech, train)
         if suite != "fcaps":
             source = prompts or ("mini" if suite == "mini" else _source_of(rows, path))
             _zero_shot(result, models, rows, speech, read_tasks(source, ensemble), seed)
@@ -159,6 +167,28 @@ def _retrieval(result: dict, models: Mapping[str, Model], rows: list, speech: di
                     if figure != MEDIAN
                 }
             _compare(result, table, values, seed)
+
+
+def _corrections(result: dict, models: Mapping[str, Model], rows: list, speech: dict, train):
+    """Fill the tables with corrections for hubs."""
+    banks: list[dict[str, Any]] = []
+    if train is not None:
+        manifest = Manifest(train)
+        step = max(1, len(manifest) // BANK_CLIPS)
+        banks = [manifest[i] for i in range(0, len(manifest), step)][:BANK_CLIPS]
+    known = dict(zip(CAPTION_KINDS, zip(*map(evaluation_captions, banks))))
+    for kind, captions in zip(CAPTION_KINDS, zip(*map(evaluation_captions, rows))):
+        texts, pairs = caption_pairs([[caption] for caption in captions])
+        for name, model in models.items():
+            bank = None
+            if banks:
+                heard = model.encode_files([row["audio"] for row in banks])
+                bank = (heard, model.encode_text(sorted(set(known[kind]) - set(texts))))
+            sizes = {"speech_to_text": len(texts), "text_to_speech": len(rows)}
+            found = corrected_rankings(speech[name], model.encode_text(texts), pairs, bank)
+            for correction, rankings in found.items():
+                figures = figures_of(rankings, sizes, result["seed"])
+                result["tables"].setdefault(f"{kind}, {correction}", {})[name] = figures
 
 
 def _compare(result: dict, table: str, values: Mapping[str, dict], seed: int) -> None:

@@ -112,6 +112,41 @@ def dual_softmax_ranks(
     return rank_pairs(*_with_offsets(queries, gallery, queries, temperature, 2.0), pairs)
 
 
+def corrected_rankings(
+    speech: Tensor, text: Tensor, pairs: Tensor, bank: tuple[Tensor, Tensor] | None = None
+) -> dict[str, dict[str, Ranking]]:
+    """Rank in both directions with every correction there is.
+
+    Arguments
+    ---------
+    speech, text : Tensor
+        [N, D] and [M, D].
+    pairs : Tensor
+        [P, 2] int64: clip, caption.
+    bank : (Tensor, Tensor), optional
+        Training clips and training captions; without them there is no querybank normalisation.
+
+    Returns
+    -------
+    dict
+        By the correction's name, a ranking per direction.
+    """
+    ways = {
+        "speech_to_text": (speech, text, pairs),
+        "text_to_speech": (text, speech, pairs.flip(1)),
+    }
+    found = {
+        "dual softmax (transductive; not in the paper)": {
+            name: dual_softmax_ranks(*way) for name, way in ways.items()
+        }
+    }
+    if bank is not None:
+        found["querybank normalisation from training data (not in the paper)"] = {
+            name: querybank_ranks(*way, queries) for (name, way), queries in zip(ways.items(), bank)
+        }
+    return found
+
+
 def _with_offsets(
     queries: Tensor, gallery: Tensor, bank: Tensor, temperature: float, weight: float
 ) -> tuple[Tensor, Tensor]:

@@ -14,6 +14,7 @@ from typing import Any
 from speechbrain_clsp.dataio.manifest import Manifest
 from speechbrain_clsp.evaluation.adapters import file_hash
 
+SAME_CLIP = ("id", "audio")  # speakers and captions may be shared on purpose
 TEXTS = ("global_captions", "fine_captions")
 
 
@@ -29,7 +30,7 @@ def find_leaks(test: Manifest, train: Manifest) -> dict[str, list[str]]:
     -------
     dict
         Test clips (ids) whose ``id``, ``audio`` (the same bytes), ``speaker`` or
-        ``captions`` occur in training. Speakers and short captions may be shared on purpose.
+        ``captions`` occur in training.
     """
     train_ids, train_speakers = set(train.column("id")), set(train.column("speaker")) - {None}
     train_texts = {text for name in TEXTS for texts in train.column(name) for text in texts or []}
@@ -70,7 +71,8 @@ def leak_warnings(leaks: Mapping[str, list[str]]) -> list[str]:
     ['LEAK: 1 test clips have the audio of a training clip, such as a']
     """
     return [
-        f"LEAK: {len(ids)} test clips have the {kind} of a training clip, such as {ids[0]}"
+        f"{'LEAK' if kind in SAME_CLIP else 'SHARED, is it meant?'}: {len(ids)} test clips have the"
+        f" {kind} of a training clip, such as {ids[0]}"
         for kind, ids in leaks.items()
         if ids
     ]
