@@ -25,6 +25,7 @@ from speechbrain_clsp.evaluation.similarity import CORRELATIONS
 PUBLISHED = Path(__file__).parent / "published" / "figures.json"
 EMPTY = "-"
 CHANCE = "chance"
+AGREEMENT = "Raters and models, each against the mean of the other raters"
 LATEX_SPECIAL = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
     "\\": r"\textbackslash{}",
@@ -136,6 +137,8 @@ def markdown_tables(result: Mapping[str, Any]) -> str:
         parts.append(f"## {name}\n\n{_pipes(rows)}")
     if result["comparisons"]:
         parts.append(f"## Models in pairs\n\n{_pipes(comparison_rows(result))}")
+    if "agreement" in result:
+        parts.append(f"## {AGREEMENT}\n\n{_pipes(agreement_rows(result))}")
     parts.append(_provenance(result))
     return "\n".join(parts)
 
@@ -159,6 +162,31 @@ def comparison_rows(result: Mapping[str, Any]) -> list[list[str]]:
                 f"{found['p_value']:.4f}",
             ]
         )
+    return rows
+
+
+def agreement_rows(result: Mapping[str, Any]) -> list[list[str]]:
+    """Return, by category and model, how raters agree and where the model stands among them.
+
+    The raters' column is lowest / median / highest Spearman correlation of a rater with the mean
+    of the others, the model's its own with the same means.
+    """
+    rows = [["category", "pairs", "alpha", "raters", "model", "", "raters below it"]]
+    for category, entry in result["agreement"].items():
+        for name in result["models"]:
+            spread = entry.get(name) or {"count": 0}
+            ends = [spread.get(key) for key in ("lowest", "median", "highest")]
+            rows.append(
+                [
+                    category,
+                    str(entry["items"]),
+                    format_figure("spearman", {"value": entry["alpha"]}),
+                    " / ".join(format_figure("spearman", {"value": end}) for end in ends),
+                    name,
+                    format_figure("spearman", {"value": spread.get("model")}),
+                    format_figure("share", {"value": spread.get("below_model")}),
+                ]
+            )
     return rows
 
 
@@ -241,5 +269,8 @@ def _sections(result: Mapping[str, Any]) -> list[str]:
     if result["comparisons"]:
         head, *rows = comparison_rows(result)
         sections.append(f"<h2>Models in pairs</h2>{table(head, rows)}")
+    if "agreement" in result:
+        head, *rows = agreement_rows(result)
+        sections.append(f"<h2>{AGREEMENT}</h2>{table(head, rows)}")
     notes = "<br>".join(escape(line) for line in _provenance(result).splitlines()[2:])
     return [*sections, f"<p class='note'>{notes}</p>"]

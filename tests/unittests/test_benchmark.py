@@ -11,7 +11,7 @@ from small import tone, write
 from speechbrain_clsp.cli import main
 from speechbrain_clsp.dataio.manifest import Manifest, write_manifest
 from speechbrain_clsp.evaluation.leaks import find_leaks
-from speechbrain_clsp.evaluation.tables import PUBLISHED, latex_tables, published_figures
+from speechbrain_clsp.evaluation.tables import AGREEMENT, PUBLISHED, latex_tables, published_figures
 
 SIZE = 60
 
@@ -214,7 +214,11 @@ def test_similarity_with_people(data, tmp_path):
     metrics = evaluate(tmp_path, *model, folder / "ratings.csv")
     assert metrics["tables"]["all"]["good"]["pearson"]["value"] > 0.9
     assert metrics["agreement"]["fusion"]["alpha"] > 0.7 and not metrics["warnings"]
-    assert metrics["agreement"]["all"]["good"]["count"] == 4
+    spread = metrics["agreement"]["all"]["good"]
+    assert spread["count"] == 4
+    shown = (tmp_path / "tables.md").read_text(encoding="utf-8")
+    assert f"| good | {spread['model']:.3f} | {100 * spread['below_model']:.1f} |" in shown
+    assert AGREEMENT in (tmp_path / "report.html").read_text(encoding="utf-8")
     mixed = evaluate(tmp_path, *model, folder / "mixed.csv")
     assert any("no correlation" in warning for warning in mixed["warnings"])
 
