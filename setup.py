@@ -26,7 +26,7 @@ setup(
     python_requires=">=3.10",
     package_data={
         "speechbrain_clsp.dataio": ["swaps/*.json"],
-        "speechbrain_clsp.evaluation": ["prompts/*.json"],
+        "speechbrain_clsp.evaluation": ["prompts/*.json", "published/*.json"],
     },
     packages=find_packages(include=["speechbrain_clsp", "speechbrain_clsp.*"]),
     install_requires=[

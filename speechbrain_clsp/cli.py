@@ -17,6 +17,7 @@ from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 
 from speechbrain_clsp.cli_data import COMMANDS, add_data_commands
+from speechbrain_clsp.cli_evaluate import add_evaluate
 
 DEFAULT_MODEL = "results/mini/model"
 USER_ERROR = 2
@@ -85,7 +86,7 @@ def parser() -> argparse.ArgumentParser:
         description="Compare speech with descriptions of how it is spoken.",
         epilog='example: clsp score a.wav "A man whispers." "A woman speaks quickly."',
     )
-    names = ("score", "embed", "classify", "convert", "publish", *COMMANDS)
+    names = ("score", "embed", "classify", "convert", "publish", "evaluate", *COMMANDS)
     commands = top.add_subparsers(required=True, metavar=f"{{{','.join(names)}}}")
     score = _command(
         commands,
@@ -118,6 +119,7 @@ def parser() -> argparse.ArgumentParser:
     )
     _add_publishing(commands)
     add_data_commands(commands, _example)
+    add_evaluate(commands, _example)
     return top
 
 

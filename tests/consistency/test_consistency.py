@@ -84,7 +84,7 @@ def test_pages_name_what_exists(page):
         assert target.startswith("http") or (page.parent / target).exists(), target
     for target in re.findall(r"\bmake (\w+)", text):
         assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), flags=re.M), target
-    known = ("score", "embed", "classify", "convert", "publish", *COMMANDS)
+    known = ("score", "embed", "classify", "convert", "publish", "evaluate", *COMMANDS)
     for command in re.findall(r"^\s*clsp ([\w-]+)", text, flags=re.M):
         assert command in known, command
     for script, folder in re.findall(r"python (\S+\.py)|cd (\S+)", text):
