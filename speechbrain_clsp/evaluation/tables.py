@@ -158,7 +158,7 @@ def comparison_rows(result: Mapping[str, Any]) -> list[list[str]]:
                 found["table"],
                 found["figure"].replace("_", " "),
                 f"{found['first']} - {found['second']}",
-                format_figure(found["figure"], found),
+                format_figure(found["figure"], {**found, "value": found["difference"]}),
                 f"{found['p_value']:.4f}",
             ]
         )

@@ -105,6 +105,8 @@ def test_models_stand_side_by_side(data, tmp_path, capsys):
     assert len(metrics["data"][0]["sha256"]) == 64 and metrics["versions"]["transformers"]
     printed = capsys.readouterr().out
     assert "| speech to text R@1 | 100.0 (100.0 - 100.0) |" in printed
+    points = f"good - weak | {100 * pair['difference']:.1f} ({100 * pair['low']:.1f} - "
+    assert f"| fine | speech to text R@1 | {points}" in printed
     assert "45.6 (39.6 - 51.6)" in printed  # the published one, beside
     latex = (tmp_path / "tables.tex").read_text()
     assert r"\toprule" in latex and "100.0 (100.0 -- 100.0)" in latex

@@ -163,6 +163,9 @@ def test_a_paired_test_sees_what_intervals_hide():
     low, high = bootstrap_mean(first)
     assert low < second.mean() < high  # their own intervals overlap
     assert paired_comparison(first, first)["p_value"] == 1.0
+    one = first.copy()
+    one[0] = 1 - one[0]
+    assert paired_comparison(first, one)["p_value"] == 1.0  # a coin toss
     with pytest.raises(ValueError, match="same"):
         paired_comparison(first, first[1:])
 
