@@ -293,6 +293,8 @@ class PrecomputedModel:
 class RandomModel:
     """The lower bound: a random direction for each file and each caption, always the same."""
 
+    is_bound = True
+
     model, revision, size = "random", "1", 512
 
     def encode_files(self, paths: Sequence[str]) -> Tensor:

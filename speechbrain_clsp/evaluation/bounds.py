@@ -36,6 +36,8 @@ class UntrainedModel(ClspAdapter):
         Of the weights; the caller's random numbers are left alone.
     """
 
+    is_bound = True
+
     def __init__(self, source: str, device: str = "cpu", seed: int = 0) -> None:
         from hyperpyyaml import load_hyperpyyaml
 
@@ -70,6 +72,8 @@ class OracleModel:
     ValueError
         If a file or caption is not in the manifest.
     """
+
+    is_bound = True
 
     def __init__(self, manifest: str | os.PathLike) -> None:
         self.model, self.revision = "attribute oracle", file_hash(manifest)

@@ -264,8 +264,11 @@ def _sections(result: Mapping[str, Any]) -> list[str]:
     sections += [f"<p><b>{escape(warning)}</b></p>" for warning in result["warnings"]]
     for name, (head, *rows) in cells_of(result).items():
         sections.append(f"<h2>{escape(name)}</h2>{table(head, rows)}")
-        for model, found in result.get("confusions", {}).get(name, {}).items():
-            sections.append(confusion_matrix(model, found["classes"], found["confusion"]))
+        matrices = [
+            confusion_matrix(model, found["classes"], found["confusion"])
+            for model, found in result.get("confusions", {}).get(name, {}).items()
+        ]
+        sections.append(f'<div class="row">{"".join(matrices)}</div>')
     if result["comparisons"]:
         head, *rows = comparison_rows(result)
         sections.append(f"<h2>Models in pairs</h2>{table(head, rows)}")
