@@ -83,7 +83,7 @@ def dataio_prepare(hparams: dict) -> dict:
                 hparams["attribute_labels"],
                 skip_unreadable=True,
             )
-            loader["batch_sampler"] = BucketBatchSampler(
+            sampler = BucketBatchSampler(
                 manifest.array("duration"),
                 hparams["batch_size"],
                 hparams["batch_seconds"],
@@ -91,7 +91,10 @@ def dataio_prepare(hparams: dict) -> dict:
                 shortest=hparams["shortest"],
                 longest=hparams["longest"],
                 block=hparams["shuffle_block"],
+                shares=hparams["shares"],
             )
+            logger.info("%d batches, %.1f %% padding", len(sampler), 100 * sampler.padding_share())
+            loader["batch_sampler"] = sampler
         else:
             dataset = CaptionedSpeechDataset(manifest, evaluation_captions)
             loader["batch_size"] = hparams["evaluation_batch_size"]
