@@ -24,7 +24,10 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10",
-    package_data={"speechbrain_clsp.evaluation": ["prompts/*.json"]},
+    package_data={
+        "speechbrain_clsp.dataio": ["swaps/*.json"],
+        "speechbrain_clsp.evaluation": ["prompts/*.json", "published/*.json"],
+    },
     packages=find_packages(include=["speechbrain_clsp", "speechbrain_clsp.*"]),
     install_requires=[
         "speechbrain>=1.1.2,<1.2",

@@ -31,7 +31,7 @@ SCALED = """opt_class: !name:speechbrain_clsp.nnet.optim.ScaledAdam
     clipping_scale: 2.0
 """
 ADAMW = "opt_class: !name:torch.optim.AdamW\n    lr: !ref <lr>\n"
-HEADS = "    attribute_heads: !ref <attribute_heads>\n"
+HEADS = "\n    attribute_heads: !ref <attribute_heads>\n"  # among the modules
 TEXT = "text_weight: 1.0"
 BATCH, CHUNK = "batch_size: 32\n", "gradcache_chunk_seconds: null"
 VARIANTS = {
@@ -40,7 +40,7 @@ VARIANTS = {
     "hard negatives": {TWO: HARD},
     "batch 128 by GradCache": {BATCH: "batch_size: 128\n", CHUNK: "gradcache_chunk_seconds: 100"},
     "AdamW, lr 0.001": {SCALED: ADAMW, "lr: 0.035": "lr: 0.001"},
-    "without attribute heads": {HEADS: ""},
+    "without attribute heads": {HEADS: "\n"},
 }
 
 

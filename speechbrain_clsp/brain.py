@@ -23,6 +23,7 @@ from speechbrain_clsp.evaluation.retrieval import retrieval_metrics
 from speechbrain_clsp.nnet.gather import gather_embeddings, share, world
 from speechbrain_clsp.nnet.gradcache import GradCache
 from speechbrain_clsp.nnet.losses import contrastive_loss, hard_negative_loss
+from speechbrain_clsp.nnet.schedule import set_step
 
 logger = get_logger(__name__)
 
@@ -53,6 +54,8 @@ class ContrastiveBrain(sb.Brain):
       large as its embeddings allow, at the price of encoding it twice;
     - ``model_average``, see :class:`~speechbrain_clsp.nnet.averaging.ModelAverage`: validation,
       test and export then use the average;
+    - ``schedule_step``: step at which the schedules of dropout and the like start
+      (:mod:`~speechbrain_clsp.nnet.schedule`); by default they stay at their last values;
     - ``step_log``, see :class:`~speechbrain_clsp.diagnostics.StepLog`.
 
     Validation and test sets give two texts per clip, a global and a fine one
@@ -99,9 +102,11 @@ class ContrastiveBrain(sb.Brain):
         if "attribute_heads" in self.modules:
             heads = self.modules.attribute_heads(speech, batch.labels.to(self.device))
             loss = loss + self.hparams.attribute_weight * heads
-        for negative in negatives:
+        ids = batch.caption_ids.to(self.device)
+        for negative, negative_ids in zip(negatives, ids[N_POSITIVES:]):
             weight = self.hparams.hard_negative_weight / len(negatives)
-            loss = loss + weight * hard_negative_loss(speech, text[0], negative, scale)
+            hard = hard_negative_loss(speech, text[0], negative, scale, negative_ids != ids[0])
+            loss = loss + weight * hard
         return loss
 
     def _contrastive(
@@ -279,7 +284,9 @@ class ContrastiveBrain(sb.Brain):
         return dict(zip(norms, torch.stack(list(norms.values())).tolist()))
 
     def on_fit_batch_start(self, batch: CaptionedSpeech, should_step: bool) -> None:
-        """Set the learning rate of the coming step."""
+        """Set the learning rate of the coming step, and where its schedules are."""
+        if self.option("schedule_step") is not None:
+            set_step(self.modules, self.hparams.schedule_step + self.optimizer_step)
         if should_step:
             epoch = self.hparams.epoch_counter.current - 1
             self.hparams.lr_schedule.set_rate(self.optimizer, self.optimizer_step, epoch)

@@ -16,6 +16,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 
+from speechbrain_clsp.cli_data import COMMANDS, add_data_commands
+from speechbrain_clsp.cli_evaluate import add_evaluate
+
 DEFAULT_MODEL = "results/mini/model"
 USER_ERROR = 2
 
@@ -31,16 +34,16 @@ def main(arguments: list[str] | None = None) -> int:
     Returns
     -------
     int
-        0, or 2 after a mistake of the user's, which is told in one line on stderr.
+        0; 1 if a check found something; 2 after a mistake of the user's, which is told in one line
+        on stderr.
     """
     options = parser().parse_args(arguments)
     try:
         with quiet_libraries():
-            options.run(options)
+            return options.run(options) or 0
     except (OSError, ValueError, TypeError) as error:
         print(f"clsp: error: {' '.join(str(error).split())}", file=sys.stderr)
         return USER_ERROR
-    return 0
 
 
 @contextmanager
@@ -83,7 +86,8 @@ def parser() -> argparse.ArgumentParser:
         description="Compare speech with descriptions of how it is spoken.",
         epilog='example: clsp score a.wav "A man whispers." "A woman speaks quickly."',
     )
-    commands = top.add_subparsers(required=True, metavar="{score,embed,classify,convert,publish}")
+    names = ("score", "embed", "classify", "convert", "publish", "evaluate", *COMMANDS)
+    commands = top.add_subparsers(required=True, metavar=f"{{{','.join(names)}}}")
     score = _command(
         commands,
         run_score,
@@ -114,6 +118,8 @@ def parser() -> argparse.ArgumentParser:
         "--prompts", nargs="+", required=True, help="the classes, or one .json file {label: prompt}"
     )
     _add_publishing(commands)
+    add_data_commands(commands, _example)
+    add_evaluate(commands, _example)
     return top
 
 

@@ -103,14 +103,15 @@ class WithHardNegatives:
     policy : callable
         Draws the true texts.
     swap : callable
-        (caption, random.Random) -> caption, as
+        (caption, random.Random, row) -> caption, as
         :class:`~speechbrain_clsp.dataio.perturbation.AttributeSwap`.
     n_negatives : int
-        False texts per clip.
+        False texts per clip. Where nothing can be swapped, the true text is repeated, and the Brain
+        leaves it out.
 
     Example
     -------
-    >>> policy = WithHardNegatives(TwoCaptions(), lambda text, generator: f"not {text}")
+    >>> policy = WithHardNegatives(TwoCaptions(), lambda text, generator, row: f"not {text}")
     >>> row = {"id": "a", "global_captions": ["G"], "fine_captions": []}
     >>> policy(row, random.Random(0))
     ['G', 'G', 'not G']
@@ -126,7 +127,7 @@ class WithHardNegatives:
     ) -> list[str]:
         """Draw the true texts, then the false ones."""
         texts = self.policy(row, generator, step)
-        return texts + [self.swap(texts[0], generator) for _ in range(self.n_negatives)]
+        return texts + [self.swap(texts[0], generator, row) for _ in range(self.n_negatives)]
 
 
 def evaluation_captions(

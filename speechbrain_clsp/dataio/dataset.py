@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from speechbrain_clsp.dataio.audio import SAMPLE_RATE, AudioError, read_audio
+from speechbrain_clsp.dataio.audio import SAMPLE_RATE, AudioError
 from speechbrain_clsp.dataio.manifest import Manifest
 from speechbrain_clsp.dataio.sampler import Key
+from speechbrain_clsp.dataio.shards import ClipReader
 
 
 @dataclass
@@ -153,6 +154,7 @@ class CaptionedSpeechDataset(Dataset):
         self.seed = seed
         self.labels = labels
         self.skip_unreadable = skip_unreadable
+        self.read_clip = ClipReader()
 
     def __len__(self) -> int:
         return len(self.manifest)
@@ -166,7 +168,7 @@ class CaptionedSpeechDataset(Dataset):
         row = self.manifest[key.index]
         generator = random.Random(f"{self.seed} {key.epoch} {row['id']}")
         try:
-            wav = read_audio(row["audio"])
+            wav = self.read_clip(row)
         except (OSError, AudioError) as error:
             if not self.skip_unreadable:
                 raise

@@ -9,12 +9,19 @@ Authors
 
 from __future__ import annotations
 
+import mmap
 import os
+from array import array
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+
+from speechbrain_clsp.dataio.columns import Getter, getters
 
 _TEXTS = pa.list_(pa.string())
 
@@ -24,7 +31,7 @@ SCHEMA = pa.schema(
         pa.field("audio", pa.string(), nullable=False),  # file, or shard that holds it
         pa.field("offset", pa.int64()),  # first byte in the shard; null for a plain file
         pa.field("nbytes", pa.int64()),
-        pa.field("start", pa.float64()),  # seconds into the file
+        pa.field("start", pa.float64()),  # seconds into the file; null for the whole of it
         pa.field("duration", pa.float64(), nullable=False),  # seconds
         pa.field("sample_rate", pa.int32()),
         pa.field("speaker", pa.string()),
@@ -39,13 +46,17 @@ SCHEMA = pa.schema(
         pa.field("fine_captions", _TEXTS),
         pa.field("split", pa.string()),
         pa.field("source", pa.string()),
+        pa.field("channel", pa.int32()),  # from 0; null for the mean of all
     ]
 )
+BATCH_ROWS = 16384  # rows per record batch, the unit that is in memory while writing
+_BATCH_ROWS_KEY = b"rows_per_batch"  # with it a file of 18 M rows opens without looking at batches
+_ADDED_LATER = {"channel"}  # a manifest without them is still good
 _LIST_COLUMNS = ("intrinsic_tags", "situational_tags", "global_captions", "fine_captions")
 
 
 def write_manifest(
-    path: str | os.PathLike, rows: Iterable[Mapping[str, Any]], batch_rows: int = 4096
+    path: str | os.PathLike, rows: Iterable[Mapping[str, Any]], batch_rows: int = BATCH_ROWS
 ) -> int:
     """Write rows to ``path``; the file appears whole or not at all.
 
@@ -79,25 +90,103 @@ def write_manifest(
     >>> Manifest(path)[0]["global_captions"]
     []
     """
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        batch: list[dict[str, Any]] = []
+        for number, row in enumerate(rows, start=1):
+            batch.append(checked_row(row, number))
+            if len(batch) == batch_rows:
+                yield pa.RecordBatch.from_pylist(batch, schema=SCHEMA)
+                batch.clear()
+        if batch:
+            yield pa.RecordBatch.from_pylist(batch, schema=SCHEMA)
+
+    return write_batches(path, batches(), batch_rows)
+
+
+def write_batches(
+    path: str | os.PathLike, batches: Iterable[pa.RecordBatch], batch_rows: int = BATCH_ROWS
+) -> int:
+    """Write record batches with the columns of ``SCHEMA``, whole or not at all.
+
+    Arguments
+    ---------
+    path : str or path
+        Where the manifest goes.
+    batches : iterable of pyarrow.RecordBatch
+        Of checked rows, of any sizes; one at a time is in memory.
+    batch_rows : int
+        Rows per record batch in the file.
+
+    Returns
+    -------
+    int
+        Number of rows written.
+
+    Raises
+    ------
+    ValueError
+        If an id occurs twice.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    seen: set[str] = set()
-    count = 0
-    with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_file(sink, SCHEMA) as writer:
-        batch: list[dict[str, Any]] = []
-        for count, row in enumerate(rows, start=1):
-            batch.append(_checked(row, count, seen))
-            if len(batch) == batch_rows:
-                writer.write_batch(pa.RecordBatch.from_pylist(batch, schema=SCHEMA))
-                batch = []
-        if batch:
-            writer.write_batch(pa.RecordBatch.from_pylist(batch, schema=SCHEMA))
+    hashes = array("q")  # 8 bytes per row: a set of 18 M ids would take gigabytes
+    schema = SCHEMA.with_metadata({_BATCH_ROWS_KEY: str(batch_rows)})
+    with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+        for batch in _of_equal_size(batches, batch_rows):
+            hashes.extend(map(hash, batch.column("id").to_pylist()))
+            writer.write_batch(batch)
+    _refuse_repeated_ids(partial, np.frombuffer(hashes, dtype=np.int64))
     os.replace(partial, path)
-    return count
+    return len(hashes)
 
 
-def _checked(row: Mapping[str, Any], number: int, seen: set[str]) -> dict[str, Any]:
+def _of_equal_size(batches: Iterable[pa.RecordBatch], size: int) -> Iterator[pa.RecordBatch]:
+    """Cut and join batches, so that all but the last have ``size`` rows."""
+    pending: list[pa.RecordBatch] = []
+    count = 0
+    for batch in batches:
+        pending.append(batch)
+        count += batch.num_rows
+        while count >= size:
+            table = pa.Table.from_batches(pending, schema=SCHEMA).combine_chunks()
+            yield table.slice(0, size).to_batches()[0]
+            pending = table.slice(size).to_batches()
+            count -= size
+    if count:
+        yield pa.Table.from_batches(pending, schema=SCHEMA).combine_chunks().to_batches()[0]
+
+
+def _refuse_repeated_ids(path: Path, hashes: np.ndarray) -> None:
+    """Raise if two rows of a written file have one id; ``hashes`` are sorted in place."""
+    hashes.sort()
+    suspects = set(hashes[1:][hashes[1:] == hashes[:-1]].tolist())
+    if not suspects:
+        return
+    seen: set[str] = set()
+    for number, name in enumerate(Manifest(path).values("id"), start=1):
+        if hash(name) in suspects:
+            if name in seen:
+                raise ValueError(f"row {number} (id {name!r}): this id occurs twice")
+            seen.add(name)
+
+
+def checked_row(row: Mapping[str, Any], number: int) -> dict[str, Any]:
+    """Return a row with its lists filled in.
+
+    Arguments
+    ---------
+    row : dict
+        Some columns of ``SCHEMA``.
+    number : int
+        What messages call it.
+
+    Raises
+    ------
+    ValueError
+        If a required column is missing or there is one that is not known.
+    """
     where = f"row {number} (id {row.get('id')!r})"
     unknown = set(row) - set(SCHEMA.names)
     if unknown:
@@ -105,9 +194,6 @@ def _checked(row: Mapping[str, Any], number: int, seen: set[str]) -> dict[str, A
     missing = [field.name for field in SCHEMA if not field.nullable and row.get(field.name) is None]
     if missing:
         raise ValueError(f"{where}: columns {missing} are missing")
-    if row["id"] in seen:
-        raise ValueError(f"{where}: this id occurs twice")
-    seen.add(row["id"])
     checked = dict(row)
     for name in _LIST_COLUMNS:
         checked[name] = list(row.get(name) or [])
@@ -146,30 +232,85 @@ class Manifest:
         if not self.path.is_file():
             raise FileNotFoundError(f"No manifest at {self.path}: run the prepare script first")
         try:
-            reader = pa.ipc.open_file(pa.memory_map(str(self.path)))
-            self.table = reader.read_all()
-        except pa.ArrowInvalid as error:
+            self._reader = _map_file(self.path)
+            self._ends = _batch_ends(self._reader)
+        except (ValueError, OSError) as error:
             raise ValueError(f"{self.path} is not a manifest, or was cut off: {error}") from error
-        absent = [field.name for field in SCHEMA if field.name not in self.table.column_names]
-        if absent:
+        absent = [name for name in SCHEMA.names if name not in self._reader.schema.names]
+        if not _ADDED_LATER.issuperset(absent):
             raise ValueError(f"{self.path} lacks the columns {absent}: write it again")
         self.data_root = Path(data_root) if data_root is not None else self.path.parent
+        self._prefix = os.path.join(self.data_root, "")
+        self._getters: dict[int, list[tuple[str, Getter]]] = {}
+        self._empty = dict.fromkeys([*self._reader.schema.names, *absent])
+
+    def __reduce__(self) -> tuple:
+        """Send a path to other processes, where the file is mapped again, not its contents."""
+        return Manifest, (self.path, self.data_root)
 
     def __len__(self) -> int:
-        return self.table.num_rows
+        return self._ends[-1] if self._ends else 0
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Return one row as a dict; ``labels`` is a dict and ``audio`` an absolute path."""
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"row {index} of {len(self)} in {self.path}")
-        row = self.table.slice(index % len(self), 1).to_pylist()[0]
-        row["labels"] = dict(row["labels"] or [])
-        row["audio"] = str(self.data_root / row["audio"])
+        size = len(self)
+        if not -size <= index < size:
+            raise IndexError(f"row {index} of {size} in {self.path}")
+        index %= size
+        number = bisect_right(self._ends, index)
+        columns = self._getters.get(number)
+        if columns is None:
+            columns = self._getters[number] = getters(self._reader.get_batch(number))
+        index -= self._ends[number - 1] if number else 0
+        row = self._empty.copy()
+        for name, get in columns:
+            row[name] = get(index)
+        row["labels"] = dict(row["labels"] or ())
+        row["audio"] = self.absolute(row["audio"])
         return row
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return (self[index] for index in range(len(self)))
 
+    def absolute(self, audio: str) -> str:
+        """Return the path of a file that the manifest names."""
+        return audio if audio.startswith(os.sep) else self._prefix + audio
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """Yield the rows as they are stored, in record batches of columns."""
+        return map(self._reader.get_batch, range(len(self._ends)))
+
+    def values(self, name: str) -> Iterator[Any]:
+        """Yield one column of all rows; a batch of it at a time is in memory."""
+        for batch in self.batches():
+            yield from batch.column(name).to_pylist()
+
     def column(self, name: str) -> list[Any]:
         """Return one column of all rows as a list."""
-        return self.table.column(name).to_pylist()
+        return list(self.values(name))
+
+    def array(self, name: str) -> np.ndarray:
+        """Return a column of numbers, [rows]: 8 bytes per row where a list takes 32.
+
+        Nulls become NaN, in float64.
+        """
+        parts = [np.asarray(batch.column(name)) for batch in self.batches()]
+        return np.concatenate(parts or [np.empty(0)])
+
+
+def _map_file(path: Path) -> pa.ipc.RecordBatchFileReader:
+    """Open a file so that nothing of it takes memory until it is read."""
+    with open(path, "rb") as file:
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    return pa.ipc.open_file(pa.BufferReader(pa.py_buffer(mapped)))
+
+
+def _batch_ends(reader: pa.ipc.RecordBatchFileReader) -> list[int]:
+    """Return the number of the row behind each batch."""
+    number, metadata = reader.num_record_batches, reader.schema.metadata or {}
+    if number and _BATCH_ROWS_KEY in metadata:
+        sizes = [int(metadata[_BATCH_ROWS_KEY])] * (number - 1)
+        sizes.append(reader.get_batch(number - 1).num_rows)
+    else:
+        sizes = [reader.get_batch(i).num_rows for i in range(number)]
+    return list(accumulate(sizes))

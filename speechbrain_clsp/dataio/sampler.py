@@ -46,6 +46,14 @@ class BucketBatchSampler(Sampler[list[Key]]):
     window : int
         Batches' worth of clips that are sorted together: larger means less padding, and batches
         whose clips are more alike in length.
+    block : int
+        Clips that stay together, in the order of the manifest. 1 shuffles freely; a thousand
+        keeps the reads of a window inside a few tar files. Batches are then shuffled within their
+        window only.
+    shares : int, optional
+        Shares that a joined batch is cut into, a multiple of the number of processes, which take
+        them in turns. A training that goes on with half the processes keeps the order of clips if
+        this keeps its value. Default: the number of processes.
 
     Yields
     ------
@@ -55,8 +63,8 @@ class BucketBatchSampler(Sampler[list[Key]]):
     Raises
     ------
     ValueError
-        If not exactly one of the two sizes is given, or if there are fewer clips than one batch
-        over all ranks takes.
+        If not exactly one of the two sizes is given, if ``shares`` is no multiple of the number of
+        processes, or if there are fewer clips than one joined batch takes.
 
     Example
     -------
@@ -78,6 +86,8 @@ class BucketBatchSampler(Sampler[list[Key]]):
         shortest: float = 0.0,
         longest: float = math.inf,
         window: int = 16,
+        block: int = 1,
+        shares: int | None = None,
     ) -> None:
         if (batch_size is None) == (batch_seconds is None):
             raise ValueError(
@@ -89,25 +99,42 @@ class BucketBatchSampler(Sampler[list[Key]]):
         self.batch_seconds = batch_seconds
         self.seed = seed
         self.window = window
+        self.block = block
         self.rank, self.world_size = world()
+        self.shares = shares or self.world_size
+        if self.shares % self.world_size:
+            raise ValueError(f"shares={shares} is no multiple of {self.world_size} processes")
         self.set_epoch(1)
         if len(self) == 0:
             raise ValueError(
                 f"{len(self.usable)} clips of {shortest} to {longest} s do not fill one batch of"
-                f" {batch_size or f'{batch_seconds} s'} on each of {self.world_size} processes:"
+                f" {batch_size or f'{batch_seconds} s'} on each of {self.shares} processes:"
                 f" lower batch_{'size' if batch_size else 'seconds'}"
             )
 
     def __len__(self) -> int:
         """Batches in this epoch, the same on every rank."""
-        return len(self._bounds)
+        return len(self._bounds) * self.shares // self.world_size
+
+    def padding_share(self) -> float:
+        """Return which part of this epoch's padded audio is padding, over all processes.
+
+        Example
+        -------
+        >>> round(BucketBatchSampler([1.0, 3.0, 3.0, 1.0], batch_size=4).padding_share(), 3)
+        0.333
+        """
+        spans = np.sort(np.array(self._bounds), axis=0)  # they lie one behind the other
+        durations = self.durations[self._order]
+        padded = np.maximum.reduceat(durations, spans[:, 0]) * np.diff(spans, axis=1)[:, 0]
+        return float(1 - durations.sum() / padded.sum())
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch, counted from 1; SpeechBrain calls this before each."""
         self.epoch = epoch
         generator = np.random.default_rng((self.seed, epoch))
-        order = generator.permutation(self.usable)
-        size = max(1, int(self.window * self._mean_clips() * self.world_size))
+        order = self._shuffled(generator)
+        size = max(1, int(self.window * self._mean_clips() * self.shares))
         left_over, sorted_windows, self._bounds, position = order[:0], [], [], 0
         for start in range(0, len(order), size):
             window = np.concatenate([left_over, order[start : start + size]])
@@ -116,11 +143,23 @@ class BucketBatchSampler(Sampler[list[Key]]):
             used = sum(lengths)
             left_over = window[used:]
             sorted_windows.append(window[:used])
+            bounds = []
             for length in lengths:
-                self._bounds.append((position, position + length))
+                bounds.append((position, position + length))
                 position += length
+            if self.block > 1:
+                generator.shuffle(bounds)
+            self._bounds += bounds
         self._order = np.concatenate(sorted_windows) if sorted_windows else order[:0]
-        generator.shuffle(self._bounds)
+        if self.block == 1:
+            generator.shuffle(self._bounds)
+
+    def _shuffled(self, generator: np.random.Generator) -> np.ndarray:
+        """Return the usable clips in a new order, block by block."""
+        n_blocks = -(-len(self.usable) // self.block)
+        starts = generator.permutation(n_blocks) * self.block
+        places = (starts[:, None] + np.arange(self.block)).ravel()
+        return self.usable[places[places < len(self.usable)]]
 
     def _mean_clips(self) -> float:
         """Clips per batch and rank, roughly."""
@@ -133,16 +172,18 @@ class BucketBatchSampler(Sampler[list[Key]]):
         lengths, position = [], 0
         while position < len(durations):
             clips = self.batch_size or max(1, int(self.batch_seconds / durations[position]))
-            if position + clips * self.world_size > len(durations):
+            if position + clips * self.shares > len(durations):
                 break
-            lengths.append(clips * self.world_size)
+            lengths.append(clips * self.shares)
             position += lengths[-1]
         return lengths
 
     def __iter__(self) -> Iterator[list[Key]]:
         """Yield this rank's share of every joined batch."""
-        first = (max(self.epoch, 1) - 1) * len(self)
-        for number, (start, end) in enumerate(self._bounds):
-            # Ranks take every W-th clip, so that their lengths agree too.
-            indices = self._order[start + self.rank : end : self.world_size]
-            yield [Key(self.epoch, first + number, int(index)) for index in indices]
+        step = (max(self.epoch, 1) - 1) * len(self)
+        for start, end in self._bounds:
+            # A share is every so-manieth clip, so that lengths agree too.
+            for share in range(self.rank, self.shares, self.world_size):
+                indices = self._order[start + share : end : self.shares]
+                yield [Key(self.epoch, step, int(index)) for index in indices]
+                step += 1

@@ -121,7 +121,7 @@ def line_chart(title: str, series: Mapping[str, Sequence[tuple[float, float]]]) 
             f'<text x="{MARGIN - 6}" y="{y + 4:.1f}" class="y">{bottom + k * step:g}</text>'
         )
     for x in sorted(set(xs))[:: max(1, len(set(xs)) // 8)]:
-        parts.append(f'<text x="{at(x, bottom)[0]:.1f}" y="{HEIGHT - 10}" class="x">{x:g}</text>')
+        parts.append(f'<text x="{at(x, bottom)[0]:.1f}" y="{HEIGHT - 10}" class="x">{x:.4g}</text>')
     for colour, points in zip(COLOURS, series.values()):
         path = " ".join(f"{a:.1f},{b:.1f}" for a, b in (at(*point) for point in points))
         parts.append(f'<polyline points="{path}" stroke="{colour}"/>')

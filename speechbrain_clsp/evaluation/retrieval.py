@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from speechbrain_clsp.evaluation.ranking import rank_pairs
+
 RECALLS = (1, 5, 10)
 PRECISION_DEPTH = 10
 DIRECTIONS = ("speech_to_text", "text_to_speech")
@@ -28,7 +30,8 @@ def retrieval_ranks(queries: Tensor, gallery: Tensor, chunk: int = 1024) -> Tens
     queries, gallery : Tensor
         [N, D] each; row i of one belongs to row i of the other.
     chunk : int
-        Queries compared at a time: [chunk, N] scores are all that is ever held.
+        Queries compared at a time; ranks do not depend on it, see
+        :mod:`speechbrain_clsp.evaluation.ranking`.
 
     Returns
     -------
@@ -49,16 +52,8 @@ def retrieval_ranks(queries: Tensor, gallery: Tensor, chunk: int = 1024) -> Tens
         raise ValueError(
             f"queries {list(queries.shape)} and gallery {list(gallery.shape)} must both be [N, D]"
         )
-    if not (queries.isfinite().all() and gallery.isfinite().all()):
-        raise ValueError("Embeddings hold NaN or infinite values: ranks would mean nothing")
-    ranks = []
-    for start in range(0, len(queries), chunk):
-        scores = queries[start : start + chunk] @ gallery.T
-        own = torch.arange(len(scores), device=scores.device)
-        # Taken from the same product, since another one may round differently.
-        positive = scores[own, own + start]
-        ranks.append((scores >= positive[:, None]).sum(dim=1))
-    return torch.cat(ranks)
+    own = torch.arange(len(queries))
+    return rank_pairs(queries, gallery, torch.stack([own, own], dim=1), chunk).rank
 
 
 def rank_values(ranks: Tensor, recalls: Sequence[int] = RECALLS) -> dict[str, np.ndarray]:

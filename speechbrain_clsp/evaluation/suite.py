@@ -108,7 +108,8 @@ def evaluate(
             for kind in CAPTION_KINDS
         },
         "zero_shot": {
-            task.name: zero_shot_figures(clsp, task, evaluation, seed) for task in read_tasks(tasks)
+            task.name: _without_hits(zero_shot_figures(clsp, task, evaluation, seed))
+            for task in read_tasks(tasks)
         },
     }
     partial = output_folder / "metrics.json.partial"
@@ -138,14 +139,13 @@ def retrieval_figures(speech: Tensor, text: Tensor, seed: int) -> dict[str, dict
 
 
 def zero_shot_figures(clsp: Any, task: Task, evaluation: Evaluation, seed: int) -> dict[str, Any]:
-    """Zero-shot accuracy on the clips that have a class; None if no clip has one."""
+    """Zero-shot accuracy on the clips that have a class; ``hits`` [n] are 1 for right answers."""
     labels = np.array([task.label_of(row) for row in evaluation.rows])
     known = labels >= 0
     classes = list(task.prompts)
     if not known.any():
         return {"classes": classes, "n": 0}
-    prompts = clsp.encode_text([p for group in task.prompts.values() for p in group]).float().cpu()
-    sizes = [len(group) for group in task.prompts.values()]
+    prompts, sizes = task.embed(clsp.encode_text)
     predicted = classify(evaluation.speech, prompts, sizes, task.pool).numpy()[known]
     labels = labels[known]
     metrics = accuracy_metrics(predicted, labels, len(classes))
@@ -158,7 +158,12 @@ def zero_shot_figures(clsp: Any, task: Task, evaluation: Evaluation, seed: int) 
         "classes": classes,
         "confusion": metrics["confusion"],
         "n": metrics["n"],
+        "hits": hits,
     }
+
+
+def _without_hits(figures: dict[str, Any]) -> dict[str, Any]:
+    return {name: figure for name, figure in figures.items() if name != "hits"}
 
 
 def _figure(value: float, interval: tuple[float, float], chance: float) -> dict[str, float]:

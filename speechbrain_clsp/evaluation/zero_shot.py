@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,16 +37,39 @@ class Task:
     pool : str
         What a class with several prompts is: their ``mean``, where they are wordings of the same;
         the nearest of them (``max``), where they are kinds of it that have little in common.
+    templates : sequence of str
+        What prompts are put into, in place of ``{}``. Several are an ensemble: a prompt is the
+        normalised mean of its wordings.
+    values : dict, optional
+        Which class a value of the column means, such as ``{"hap": "happy", "exc": "happy"}``. Clips
+        with other values are left out. Default: values are classes.
+    below : dict, optional
+        For a column of numbers, each class's upper bound, ascending; None for the last.
+
+    Example
+    -------
+    >>> task = Task("age", "labels.age", {"young": ["A child."], "old": ["A man."]},
+    ...             below={"young": 20, "old": None})
+    >>> task.label_of({"id": "a", "labels": {"age": "20"}})
+    1
     """
 
     name: str
     column: str
     prompts: dict[str, list[str]]
     pool: str = "mean"
+    templates: Sequence[str] = ("{}",)
+    values: Mapping[str, str] | None = None
+    below: Mapping[str, float | None] | None = None
 
     def __post_init__(self) -> None:
         if self.pool not in ("mean", "max"):
             raise ValueError(f"pool of {self.name!r} must be 'mean' or 'max', not {self.pool!r}")
+        if not self.templates or not all("{}" in template for template in self.templates):
+            raise ValueError(f"every template of {self.name!r} must hold {{}}: {self.templates}")
+        unknown = {*(self.values or {}).values(), *(self.below or {})} - set(self.prompts)
+        if unknown:
+            raise ValueError(f"{self.name!r} has no prompts for {sorted(unknown)}")
 
     def label_of(self, row: Mapping[str, Any]) -> int:
         """Return a row's class as an index, -1 if it has none.
@@ -57,8 +80,12 @@ class Task:
             If the row has a class that no prompt stands for.
         """
         value = value_of(row, self.column)
+        if self.values is not None:
+            value = self.values.get(value)
         if value is None:
             return -1
+        if self.below is not None:
+            value = self._class_of_number(row, value)
         if value not in self.prompts:
             raise ValueError(
                 f"Clip {row['id']!r}: {self.column} is {value!r}, for which {self.name!r} has no"
@@ -66,16 +93,56 @@ class Task:
             )
         return list(self.prompts).index(value)
 
+    def _class_of_number(self, row: Mapping[str, Any], value: str) -> str:
+        try:
+            number = float(value)
+        except ValueError as error:
+            raise ValueError(
+                f"Clip {row['id']!r}: {self.column} is {value!r}, no number"
+            ) from error
+        for name, bound in self.below.items():
+            if bound is None or number < bound:
+                return name
+        raise ValueError(f"Clip {row['id']!r}: {self.column} is {value}, beyond {self.below}")
 
-def read_tasks(source: str | os.PathLike) -> list[Task]:
+    def embed(self, encode_text: Callable[[list[str]], Tensor]) -> tuple[Tensor, list[int]]:
+        """Embed the prompts.
+
+        Arguments
+        ---------
+        encode_text : callable
+            list of M str -> [M, D] of unit norm.
+
+        Returns
+        -------
+        prompts : Tensor
+            [P, D] of unit norm, class by class.
+        sizes : list of int
+            Number of prompts of each class.
+        """
+        words = [word for group in self.prompts.values() for word in group]
+        texts = [template.replace("{}", word) for word in words for template in self.templates]
+        wordings = encode_text(texts).float().cpu().unflatten(0, (len(words), -1))
+        if len(self.templates) > 1:
+            prompts = torch.nn.functional.normalize(wordings.mean(dim=1), dim=-1)
+        else:
+            prompts = wordings[:, 0]
+        return prompts, [len(group) for group in self.prompts.values()]
+
+
+def read_tasks(source: str | os.PathLike, ensemble: bool = False) -> list[Task]:
     """Read tasks from a JSON file.
 
     Arguments
     ---------
     source : str or path
-        A file, or the name of a set that comes with the package (``mini``). The file maps the
-        name of a task to ``{"column": ..., "prompts": {class: prompt or list of prompts}}``, and
-        possibly ``"pool": "max"``.
+        A file, or the name of a set that comes with the package: ``mini``, or the published
+        ``iemocap``, ``ravdess`` and ``crema_d``. The file maps the name of a task to
+        ``{"column": ..., "prompts": {class: prompt or list of prompts}}``, and possibly ``pool``,
+        ``template``, ``ensemble`` (further templates), ``values`` and ``below``, which
+        :class:`Task` explains. Names that start with ``_`` are comments.
+    ensemble : bool
+        Whether to use the further templates as well. The paper does not.
 
     Returns
     -------
@@ -93,6 +160,8 @@ def read_tasks(source: str | os.PathLike) -> list[Task]:
     -------
     >>> [task.name for task in read_tasks("mini")][:2]
     ['gender', 'speaking rate']
+    >>> read_tasks("ravdess")[1].prompts["fear"], read_tasks("ravdess")[1].templates
+    (['fear'], ['A speaker in a {} tone.'])
     """
     path = PROMPTS / f"{source}.json"
     path = path if path.is_file() else Path(source)
@@ -104,19 +173,26 @@ def read_tasks(source: str | os.PathLike) -> list[Task]:
     try:
         tasks = json.loads(path.read_text(encoding="utf-8"))
         return [
-            Task(
-                name,
-                task["column"],
-                {k: [v] if isinstance(v, str) else list(v) for k, v in task["prompts"].items()},
-                task.get("pool", "mean"),
-            )
-            for name, task in tasks.items()
+            _task(name, task, ensemble) for name, task in tasks.items() if not name.startswith("_")
         ]
     except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{path} is not a prompt file ({error!r}): it must map task names to"
             ' {"column": ..., "prompts": {class: prompt}}'
         ) from error
+
+
+def _task(name: str, entry: dict[str, Any], ensemble: bool) -> Task:
+    templates = [entry.get("template", "{}"), *(entry.get("ensemble", []) if ensemble else [])]
+    return Task(
+        name,
+        entry["column"],
+        {k: [v] if isinstance(v, str) else list(v) for k, v in entry["prompts"].items()},
+        entry.get("pool", "mean"),
+        templates,
+        entry.get("values"),
+        entry.get("below"),
+    )
 
 
 def classify(speech: Tensor, prompts: Tensor, sizes: list[int], pool: str = "mean") -> Tensor:

@@ -17,7 +17,14 @@ import torch
 from torch import Tensor, nn
 
 from speechbrain_clsp.lobes.pooling import padding_mask
+from speechbrain_clsp.lobes.regularisation import (
+    UNREGULARISED,
+    FeatureMask,
+    Regularisation,
+    keep,
+)
 from speechbrain_clsp.lobes.zipformer_layer import Bypass, ZipformerLayer
+from speechbrain_clsp.nnet.schedule import Rate
 
 
 class RelativePositions(nn.Module):
@@ -90,6 +97,10 @@ class ZipformerStack(nn.Module):
         Number of layers.
     position_dim : int
         Size of the positional encoding.
+    regularisation : Regularisation
+        What to do in training.
+    layer_skips : sequence of float or schedule, optional
+        Probability of skipping a layer, for each of them.
     **layer : dict
         Arguments of :class:`~speechbrain_clsp.lobes.zipformer_layer.ZipformerLayer`.
 
@@ -100,19 +111,30 @@ class ZipformerStack(nn.Module):
     torch.Size([2, 9, 32])
     """
 
-    def __init__(self, n_layers: int, position_dim: int, **layer) -> None:
+    def __init__(
+        self,
+        n_layers: int,
+        position_dim: int,
+        regularisation: Regularisation = UNREGULARISED,
+        layer_skips: Sequence[Rate] | None = None,
+        **layer,
+    ) -> None:
         super().__init__()
+        layer.update(position_dim=position_dim, regularisation=regularisation)
         self.positions = RelativePositions(position_dim)
+        self.position_dropout = nn.Dropout(regularisation.position_dropout)
         self.layers = nn.ModuleList(
-            ZipformerLayer(position_dim=position_dim, **layer) for _ in range(n_layers)
+            ZipformerLayer(layer_skip=skip, **layer) for skip in layer_skips or [0.0] * n_layers
         )
 
-    def forward(self, x: Tensor, counts: Tensor) -> Tensor:
-        """Map [B, F, D] with [B] valid frames to [B, F, D]."""
+    def forward(self, x: Tensor, counts: Tensor, feature_mask: Tensor | None = None) -> Tensor:
+        """Map [B, F, D] with [B] valid frames, and features [B, 1, D] to keep, to [B, F, D]."""
         mask = padding_mask(counts, x.shape[1])
         positions = self.positions(x.shape[1], x.device).to(x.dtype)
+        positions = self.position_dropout(positions)
+        x = keep(x, feature_mask)
         for layer in self.layers:
-            x = layer(x, positions, mask)
+            x = keep(layer(x, positions, mask), feature_mask)
         return x
 
 
@@ -127,6 +149,8 @@ class DownsampledStack(nn.Module):
         Their number of channels.
     factor : int
         Frames per frame of the stack.
+    regularisation : Regularisation
+        What to do in training.
 
     Example
     -------
@@ -135,16 +159,23 @@ class DownsampledStack(nn.Module):
     torch.Size([2, 9, 32])
     """
 
-    def __init__(self, stack: ZipformerStack, dim: int, factor: int) -> None:
+    def __init__(
+        self,
+        stack: ZipformerStack,
+        dim: int,
+        factor: int,
+        regularisation: Regularisation = UNREGULARISED,
+    ) -> None:
         super().__init__()
         self.factor = factor
         self.downsample = Downsample(factor)
         self.encoder = stack
-        self.out_combiner = Bypass(dim)
+        self.out_combiner = Bypass(dim, regularisation)
 
-    def forward(self, x: Tensor, counts: Tensor) -> Tensor:
-        """Map [B, F, D] with [B] valid frames to [B, F, D]."""
-        slow = self.encoder(self.downsample(x, counts), -(-counts // self.factor))
+    def forward(self, x: Tensor, counts: Tensor, feature_mask: Tensor | None = None) -> Tensor:
+        """Map [B, F, D] with [B] valid frames, and features [B, 1, D] to keep, to [B, F, D]."""
+        slow_counts = -(-counts // self.factor)
+        slow = self.encoder(self.downsample(x, counts), slow_counts, feature_mask)
         return self.out_combiner(x, slow.repeat_interleave(self.factor, dim=1)[:, : x.shape[1]])
 
 
@@ -171,11 +202,13 @@ class Zipformer2(nn.Module):
         Size of the positional encoding.
     output_downsampling : int
         Factor of the last downsampling.
-    dropout : float
-        Rate used inside the layers, in training only.
     branch_scale : float
         Initial size of the layers' branches. The published 0.05 suits long trainings: ScaledAdam
         changes sizes by a fraction of a percent per step, so a short one wants larger branches.
+    regularisation : Regularisation, optional
+        What to do in training, here and in the front end of a
+        :class:`~speechbrain_clsp.lobes.speech_tower.SpeechTower`. By default nothing: the devices
+        of long trainings on much data would keep a small model from learning.
 
     Example
     -------
@@ -198,8 +231,8 @@ class Zipformer2(nn.Module):
         position_head_dim: int = 4,
         position_dim: int = 48,
         output_downsampling: int = 2,
-        dropout: float = 0.0,
         branch_scale: float = 0.05,
+        regularisation: Regularisation | None = None,
     ) -> None:
         super().__init__()
         per_stack = dict(
@@ -210,6 +243,8 @@ class Zipformer2(nn.Module):
             raise ValueError(f"{wrong} must have one entry per stack, {len(downsampling)} in all")
         self.dims = list(dims)
         self.output_dim = max(dims)
+        self.regularisation = rules = regularisation or UNREGULARISED
+        self.feature_mask = FeatureMask(rules.feature_mask, rules.unmasked_channels)
         self.encoders = nn.ModuleList()
         for i, factor in enumerate(downsampling):
             stack = ZipformerStack(
@@ -222,10 +257,13 @@ class Zipformer2(nn.Module):
                 query_head_dim=query_head_dim,
                 value_head_dim=value_head_dim,
                 position_head_dim=position_head_dim,
-                dropout=dropout,
                 branch_scale=branch_scale,
+                regularisation=rules,
+                layer_skips=rules.layer_skips(i, len(downsampling), n_layers[i], factor),
             )
-            self.encoders.append(DownsampledStack(stack, dims[i], factor) if factor > 1 else stack)
+            if factor > 1:
+                stack = DownsampledStack(stack, dims[i], factor, rules)
+            self.encoders.append(stack)
         self.downsample_output = Downsample(output_downsampling)
 
     def forward(self, x: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
@@ -246,8 +284,9 @@ class Zipformer2(nn.Module):
             [B] int64, its valid frames.
         """
         outputs = []
-        for stack, dim in zip(self.encoders, self.dims):
-            x = stack(_fit_channels(x, dim), counts)
+        feature_masks = self.feature_mask.draw(x, self.dims)
+        for stack, dim, feature_mask in zip(self.encoders, self.dims, feature_masks):
+            x = stack(_fit_channels(x, dim), counts, feature_mask)
             outputs.append(x)
         x = self.downsample_output(self._widest(outputs), counts)
         return x, -(-counts // self.downsample_output.factor)

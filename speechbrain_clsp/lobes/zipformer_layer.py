@@ -1,5 +1,8 @@
 """One layer of Zipformer2: attention weights that are computed once and used three times.
 
+Modules named ``balance*``, ``whiten*``, ``limit*`` and ``*skip`` act in training only; where they
+sit and their bounds are the published ones. Padding has no part in their statistics.
+
 Authors
  * The speechbrain-clsp authors 2026
 """
@@ -9,27 +12,22 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from speechbrain_clsp.lobes.regularisation import (
+    UNREGULARISED,
+    Regularisation,
+    SequenceSkip,
+    SharedDropout,
+    doubling,
+    keep,
+)
+from speechbrain_clsp.lobes.zipformer_attention import (
+    NonlinearAttention,
+    RelativeAttentionWeights,
+    SelfAttention,
+)
 from speechbrain_clsp.nnet.activations import SwooshL, SwooshR
-
-MASKED_SCORE = -1000.0
-
-
-def scaled_linear(inputs: int, outputs: int, scale: float = 1.0, bias: bool = True) -> nn.Linear:
-    """Make a linear layer whose initial weights are ``scale`` times the usual ones.
-
-    Residual branches that begin small let a deep encoder start near the identity.
-
-    Example
-    -------
-    >>> scaled_linear(4, 2, scale=0.0).weight.abs().max().item()
-    0.0
-    """
-    linear = nn.Linear(inputs, outputs, bias=bias)
-    with torch.no_grad():
-        linear.weight.mul_(scale)
-        if bias:
-            nn.init.uniform_(linear.bias, -0.1 * scale, 0.1 * scale)
-    return linear
+from speechbrain_clsp.nnet.linear import scaled_linear
+from speechbrain_clsp.nnet.schedule import Rate
 
 
 class BiasNorm(nn.Module):
@@ -39,6 +37,8 @@ class BiasNorm(nn.Module):
     ---------
     dim : int
         Number of channels.
+    regularisation : Regularisation
+        What to do in training.
 
     Example
     -------
@@ -46,15 +46,16 @@ class BiasNorm(nn.Module):
     True
     """
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, regularisation: Regularisation = UNREGULARISED) -> None:
         super().__init__()
         self.log_scale = nn.Parameter(torch.ones(()))
         self.bias = nn.Parameter(torch.zeros(dim))
+        self.limit = regularisation.limit(-1.5, 1.5)
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise [..., D]."""
         power = (x - self.bias).float().square().mean(dim=-1, keepdim=True)
-        return x * (power.rsqrt() * self.log_scale.exp()).to(x.dtype)
+        return x * (power.rsqrt() * self.limit(self.log_scale).exp()).to(x.dtype)
 
 
 class Bypass(nn.Module):
@@ -64,6 +65,10 @@ class Bypass(nn.Module):
     ---------
     dim : int
         Number of channels.
+    regularisation : Regularisation
+        What to do in training.
+    skip : float or schedule
+        Probability, per utterance, of returning the input.
 
     Example
     -------
@@ -71,113 +76,18 @@ class Bypass(nn.Module):
     [[[0.5, 0.5]]]
     """
 
-    def __init__(self, dim: int) -> None:
+    def __init__(
+        self, dim: int, regularisation: Regularisation = UNREGULARISED, skip: Rate = 0.0
+    ) -> None:
         super().__init__()
         self.bypass_scale = nn.Parameter(torch.full((dim,), 0.5))
+        self.limit = regularisation.limit(regularisation.bypass_minimum, 1.0)
+        self.skip = SequenceSkip(skip)
 
     def forward(self, source: Tensor, output: Tensor) -> Tensor:
         """Return source + (output - source) * scale, all [B, F, D]."""
-        return source + (output - source) * self.bypass_scale
-
-
-class RelativeAttentionWeights(nn.Module):
-    """Attention weights from queries, keys and relative positions; there is no 1/sqrt(d).
-
-    Arguments
-    ---------
-    dim, heads, query_head_dim, position_head_dim, position_dim : int
-        Channels, heads, and the sizes per head and of the positional encoding.
-    branch_scale : float
-        Initial size of the part that depends on positions.
-    """
-
-    def __init__(
-        self,
-        dim: int,
-        heads: int,
-        query_head_dim: int,
-        position_head_dim: int,
-        position_dim: int,
-        branch_scale: float,
-    ) -> None:
-        super().__init__()
-        self.heads = heads
-        self.sizes = [heads * query_head_dim, heads * query_head_dim, heads * position_head_dim]
-        self.in_proj = scaled_linear(dim, sum(self.sizes), scale=query_head_dim**-0.25)
-        self.linear_pos = scaled_linear(
-            position_dim, heads * position_head_dim, scale=branch_scale, bias=False
-        )
-
-    def forward(self, x: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
-        """Map x [B, F, D], positions [2F-1, P] and mask [B, F] to weights [B, H, F, F]."""
-        batch, size, _ = x.shape
-        query, key, position_query = (
-            part.view(batch, size, self.heads, -1).transpose(1, 2)
-            for part in self.in_proj(x).split(self.sizes, dim=-1)
-        )
-        position_key = self.linear_pos(positions).view(2 * size - 1, self.heads, -1)
-        by_offset = position_query @ position_key.permute(1, 2, 0)  # [B, H, F, 2F-1]
-        scores = query @ key.transpose(2, 3) + _offset_to_key(by_offset)
-        scores = scores.masked_fill(mask[:, None, None], MASKED_SCORE)
-        return scores.softmax(dim=-1)
-
-
-def _offset_to_key(by_offset: Tensor) -> Tensor:
-    """Pick, for query i and key j, the entry of offset j - i: [B, H, F, 2F-1] -> [B, H, F, F]."""
-    batch, heads, size, width = by_offset.shape
-    by_offset = by_offset.contiguous()
-    # A step down one row is a step of one offset to the left.
-    strides = (heads * size * width, size * width, width - 1, 1)
-    return by_offset.as_strided(
-        (batch, heads, size, size), strides, by_offset.storage_offset() + size - 1
-    )
-
-
-class SelfAttention(nn.Module):
-    """Weighted mean of values under given attention weights.
-
-    Arguments
-    ---------
-    dim, heads, value_head_dim : int
-        Channels, heads and values per head.
-    branch_scale : float
-        Initial size of the last layer.
-    """
-
-    def __init__(self, dim: int, heads: int, value_head_dim: int, branch_scale: float) -> None:
-        super().__init__()
-        self.heads = heads
-        self.in_proj = nn.Linear(dim, heads * value_head_dim)
-        self.out_proj = scaled_linear(heads * value_head_dim, dim, scale=branch_scale)
-
-    def forward(self, x: Tensor, weights: Tensor) -> Tensor:
-        """Map x [B, F, D] and weights [B, H, F, F] to [B, F, D]."""
-        batch, size, _ = x.shape
-        values = self.in_proj(x).view(batch, size, self.heads, -1).transpose(1, 2)
-        return self.out_proj((weights @ values).transpose(1, 2).flatten(2))
-
-
-class NonlinearAttention(nn.Module):
-    """Gated attention over a hidden space of 3/4 of the channels, with one head's weights.
-
-    Arguments
-    ---------
-    dim : int
-        Channels.
-    branch_scale : float
-        Initial size of the last layer.
-    """
-
-    def __init__(self, dim: int, branch_scale: float) -> None:
-        super().__init__()
-        hidden = 3 * dim // 4
-        self.in_proj = nn.Linear(dim, 3 * hidden)
-        self.out_proj = scaled_linear(hidden, dim, scale=branch_scale)
-
-    def forward(self, x: Tensor, weights: Tensor) -> Tensor:
-        """Map x [B, F, D] and the first head's weights [B, F, F] to [B, F, D]."""
-        gate, value, output_gate = self.in_proj(x).chunk(3, dim=-1)
-        return self.out_proj(output_gate * (weights @ (value * gate.tanh())))
+        scale = keep(self.limit(self.bypass_scale), self.skip.draw(source))
+        return source + (output - source) * scale
 
 
 class FeedForward(nn.Module):
@@ -187,22 +97,29 @@ class FeedForward(nn.Module):
     ---------
     dim, hidden : int
         Channels outside and inside.
-    dropout : float
-        Rate on the hidden units, in training only.
     branch_scale : float
         Half the initial size of the last layer.
+    regularisation : Regularisation
+        What to do in training.
     """
 
-    def __init__(self, dim: int, hidden: int, dropout: float, branch_scale: float) -> None:
+    def __init__(
+        self, dim: int, hidden: int, branch_scale: float, regularisation: Regularisation
+    ) -> None:
         super().__init__()
         self.in_proj = nn.Linear(dim, hidden)
         self.activation = SwooshL()
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = SharedDropout(regularisation.dropout)
         self.out_proj = scaled_linear(hidden, dim, scale=2 * branch_scale)
+        self.balance_hidden = regularisation.balancer(
+            min_positive=0.3, max_positive=1.0, min_abs=0.75, max_abs=5.0
+        )
+        self.whiten = regularisation.whiten(doubling(7.5))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map [B, F, D] to [B, F, D]."""
-        return self.out_proj(self.dropout(self.activation(self.in_proj(x))))
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Map x [B, F, D] with mask [B, F] to [B, F, D]."""
+        hidden = self.balance_hidden(self.in_proj(x), mask)
+        return self.whiten(self.out_proj(self.dropout(self.activation(hidden))), mask)
 
 
 class ConvolutionModule(nn.Module):
@@ -216,20 +133,39 @@ class ConvolutionModule(nn.Module):
         Odd size of the convolution, in frames.
     branch_scale : float
         Initial size of the last layer.
+    regularisation : Regularisation
+        What to do in training.
     """
 
-    def __init__(self, dim: int, kernel: int, branch_scale: float) -> None:
+    def __init__(
+        self, dim: int, kernel: int, branch_scale: float, regularisation: Regularisation
+    ) -> None:
         super().__init__()
         self.in_proj = nn.Linear(dim, 2 * dim)
         self.depthwise_conv = nn.Conv1d(dim, dim, kernel, padding=kernel // 2, groups=dim)
         self.activation = SwooshR()
         self.out_proj = scaled_linear(dim, dim, scale=branch_scale)
+        self.balance_gate = regularisation.balancer(
+            min_positive=[(0, 0.05), (8000, 0.025)],
+            max_positive=1.0,
+            min_abs=1.5,
+            max_abs=[(0, 5.0), (8000, 10.0)],
+        )
+        self.balance_convolved = regularisation.balancer(
+            min_positive=[(0, 0.1), (8000, 0.05)],
+            max_positive=1.0,
+            min_abs=[(0, 0.2), (20000, 0.5)],
+            max_abs=10.0,
+        )
+        self.whiten = regularisation.whiten(doubling(7.5))
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """Map x [B, F, D] with mask [B, F] to [B, F, D]."""
         value, gate = self.in_proj(x).chunk(2, dim=-1)
-        x = (value * gate.sigmoid()).masked_fill(mask[..., None], 0.0)
-        return self.out_proj(self.activation(self._convolve(x)))
+        gate = self.balance_gate(gate, mask).sigmoid()
+        x = self._convolve((value * gate).masked_fill(mask[..., None], 0.0))
+        x = self.whiten(self.balance_convolved(x, mask), mask)
+        return self.out_proj(self.activation(x))
 
     def _convolve(self, x: Tensor) -> Tensor:
         """Convolve over time; in two dimensions, which reads [B, F, D] as it lies in memory."""
@@ -260,11 +196,13 @@ class ZipformerLayer(nn.Module):
         Odd size of the depthwise convolutions, in frames.
     query_head_dim, value_head_dim, position_head_dim, position_dim : int
         Sizes per head, and of the positional encoding.
-    dropout : float
-        Rate inside the feed-forward modules, in training only.
     branch_scale : float
         Initial size of the layers that end a branch, relative to the usual; see
         :func:`scaled_linear`. The feed-forward modules get twice as much.
+    regularisation : Regularisation
+        What to do in training.
+    layer_skip : float or schedule
+        Probability, per utterance, of returning the input, in training only.
 
     Example
     -------
@@ -284,35 +222,63 @@ class ZipformerLayer(nn.Module):
         value_head_dim: int = 12,
         position_head_dim: int = 4,
         position_dim: int = 48,
-        dropout: float = 0.0,
         branch_scale: float = 0.05,
+        regularisation: Regularisation = UNREGULARISED,
+        layer_skip: Rate = 0.0,
     ) -> None:
         super().__init__()
+        shared = branch_scale, regularisation
         self.self_attn_weights = RelativeAttentionWeights(
-            dim, heads, query_head_dim, position_head_dim, position_dim, branch_scale
+            dim, heads, query_head_dim, position_head_dim, position_dim, *shared
         )
-        self.self_attn1 = SelfAttention(dim, heads, value_head_dim, branch_scale)
-        self.self_attn2 = SelfAttention(dim, heads, value_head_dim, branch_scale)
-        self.nonlin_attention = NonlinearAttention(dim, branch_scale)
-        self.feed_forward1 = FeedForward(dim, feedforward * 3 // 4, dropout, branch_scale)
-        self.feed_forward2 = FeedForward(dim, feedforward, dropout, branch_scale)
-        self.feed_forward3 = FeedForward(dim, feedforward * 5 // 4, dropout, branch_scale)
-        self.conv_module1 = ConvolutionModule(dim, kernel, branch_scale)
-        self.conv_module2 = ConvolutionModule(dim, kernel, branch_scale)
-        self.norm = BiasNorm(dim)
-        self.bypass_mid = Bypass(dim)
-        self.bypass = Bypass(dim)
+        self.self_attn1 = SelfAttention(dim, heads, value_head_dim, *shared)
+        self.self_attn2 = SelfAttention(dim, heads, value_head_dim, *shared)
+        self.nonlin_attention = NonlinearAttention(dim, *shared)
+        self.feed_forward1 = FeedForward(dim, feedforward * 3 // 4, *shared)
+        self.feed_forward2 = FeedForward(dim, feedforward, *shared)
+        self.feed_forward3 = FeedForward(dim, feedforward * 5 // 4, *shared)
+        self.conv_module1 = ConvolutionModule(dim, kernel, *shared)
+        self.conv_module2 = ConvolutionModule(dim, kernel, *shared)
+        self.norm = BiasNorm(dim, regularisation)
+        self.bypass_mid = Bypass(dim, regularisation)
+        self.bypass = Bypass(dim, regularisation, layer_skip)
+        self._add_regularisers(regularisation)
+
+    def _add_regularisers(self, regularisation: Regularisation) -> None:
+        self.attention_skip = SequenceSkip(regularisation.attention_skip)
+        self.convolution_skip = SequenceSkip(regularisation.convolution_skip)
+        self.feedforward_skip = SequenceSkip(regularisation.feedforward_skip)
+        # Those of single branches mend a rare problem, so they may do it slowly.
+        branch = {"min_positive": 0.3, "max_positive": 0.7, "probability": 0.05}
+        self.balance_nonlin_attention = regularisation.balancer(
+            min_abs=[(0, 0.004), (4000, 0.02)], **branch
+        )
+        self.balance_feed_forward2 = regularisation.balancer(
+            min_abs=[(0, 0.0), (4000, 0.1)], max_abs=2.0, **branch
+        )
+        self.balance_feed_forward3 = regularisation.balancer(
+            min_abs=[(0, 0.0), (4000, 0.2)], max_abs=4.0, **branch
+        )
+        whole = {"min_positive": 0.45, "max_positive": 0.55, "max_abs": 4.0}
+        self.balance_sum = regularisation.balancer(min_abs=0.2, **whole)
+        self.balance_output = regularisation.balancer(min_abs=0.1, **whole)
+        self.whiten = regularisation.whiten(doubling(4.0, 3.0))
 
     def forward(self, source: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
         """Map source [B, F, D], positions [2F-1, P] and mask [B, F] to [B, F, D]."""
         weights = self.self_attn_weights(source, positions, mask)
-        x = source + self.feed_forward1(source)
-        x = x + self.nonlin_attention(x, weights[:, 0])
-        x = x + self.self_attn1(x, weights)
-        x = x + self.conv_module1(x, mask)
-        x = x + self.feed_forward2(x)
+        attending = self.attention_skip.draw(source)  # one decision for all attention
+        x = source + self.feed_forward1(source, mask)
+        branch = self.nonlin_attention(x, weights[:, 0], mask)
+        x = x + keep(self.balance_nonlin_attention(branch, mask), attending)
+        x = x + keep(self.self_attn1(x, weights, mask), attending)
+        x = x + self.convolution_skip(self.conv_module1(x, mask))
+        branch = self.balance_feed_forward2(self.feed_forward2(x, mask), mask)
+        x = x + self.feedforward_skip(branch)
         x = self.bypass_mid(source, x)
-        x = x + self.self_attn2(x, weights)
-        x = x + self.conv_module2(x, mask)
-        x = x + self.feed_forward3(x)
-        return self.bypass(source, self.norm(x))
+        x = x + keep(self.self_attn2(x, weights, mask), attending)
+        x = x + self.convolution_skip(self.conv_module2(x, mask))
+        branch = self.balance_feed_forward3(self.feed_forward3(x, mask), mask)
+        x = x + self.feedforward_skip(branch)
+        x = self.bypass(source, self.norm(self.balance_sum(x, mask)))
+        return self.whiten(self.balance_output(x, mask), mask)

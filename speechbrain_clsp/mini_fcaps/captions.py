@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import random
 
+from speechbrain_clsp.dataio.perturbation import Tables, between_values
 from speechbrain_clsp.mini_fcaps.style import ACCENTS, Style
 
 NOUNS = {
@@ -66,15 +67,15 @@ PAUSES = (
 )
 
 
-def swap_tables() -> dict[str, list[tuple[str, ...]]]:
-    """Return the phrases of every value of every attribute, for captions made false on purpose.
+def swap_tables() -> Tables:
+    """Return the wordings of every value of every attribute, for captions made false on purpose.
 
     Example
     -------
     >>> sorted(swap_tables())
     ['accent', 'change', 'expressiveness', 'loudness', 'pitch', 'rate']
     """
-    return {
+    values = {
         "accent": [(accent,) for accent in ACCENTS],
         "rate": list(RATE.values()),
         # Not "low" and "high", which are also said of the volume.
@@ -85,6 +86,7 @@ def swap_tables() -> dict[str, list[tuple[str, ...]]]:
         "expressiveness": list(EXPRESSIVENESS.values()),
         "change": list(OVERALL_CHANGE.values()),
     }
+    return between_values(values)
 
 
 def global_caption(style: Style, generator: random.Random) -> str:

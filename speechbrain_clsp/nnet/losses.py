@@ -108,7 +108,11 @@ def contrastive_loss(
 
 
 def hard_negative_loss(
-    speech: Tensor, positive: Tensor, negative: Tensor, logit_scale: Tensor
+    speech: Tensor,
+    positive: Tensor,
+    negative: Tensor,
+    logit_scale: Tensor,
+    differs: Tensor | None = None,
 ) -> Tensor:
     """Two-way choice between a clip's caption and the same caption with one attribute swapped.
 
@@ -118,11 +122,14 @@ def hard_negative_loss(
         [B, D] each.
     logit_scale : Tensor
         [1] or 0-dim.
+    differs : Tensor, optional
+        [B] bool, False where no attribute could be swapped, which then adds nothing. Default: all
+        differ.
 
     Returns
     -------
     Tensor
-        0-dim float32 (float64 for float64 embeddings).
+        0-dim float32 (float64 for float64 embeddings), the mean over all B clips.
 
     Example
     -------
@@ -136,7 +143,10 @@ def hard_negative_loss(
         )
         choices = torch.stack([positive, negative], dim=1)  # [B, 2, D]
         logits = scale * torch.einsum("bd,bcd->bc", speech, choices)
-        return cross_entropy(logits, torch.zeros_like(logits[:, 0], dtype=torch.long))
+        first = torch.zeros_like(logits[:, 0], dtype=torch.long)
+        if differs is None:
+            return cross_entropy(logits, first)
+        return (cross_entropy(logits, first, reduction="none") * differs).mean()
 
 
 def _at_least_float32(*tensors: Tensor) -> list[Tensor]:

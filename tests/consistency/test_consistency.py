@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from speechbrain_clsp.cli_data import COMMANDS
+
 ROOT = Path(__file__).parents[2]
 RECIPES = list(csv.DictReader((ROOT / "tests/recipes/recipes.csv").open(encoding="utf-8")))
 SOURCES = sorted((ROOT / "speechbrain_clsp").rglob("*.py")) + sorted(
@@ -82,8 +84,9 @@ def test_pages_name_what_exists(page):
         assert target.startswith("http") or (page.parent / target).exists(), target
     for target in re.findall(r"\bmake (\w+)", text):
         assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), flags=re.M), target
-    for command in re.findall(r"^\s*clsp (\w+)", text, flags=re.M):
-        assert command in ("score", "embed", "classify", "convert", "publish"), command
+    known = ("score", "embed", "classify", "convert", "publish", "evaluate", *COMMANDS)
+    for command in re.findall(r"^\s*clsp ([\w-]+)", text, flags=re.M):
+        assert command in known, command
     for script, folder in re.findall(r"python (\S+\.py)|cd (\S+)", text):
         name = script or folder
         assert list(ROOT.rglob(Path(name).name)), name

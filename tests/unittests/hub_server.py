@@ -30,7 +30,7 @@ class HubServer(ThreadingHTTPServer):
 
 
 class HubHandler(BaseHTTPRequestHandler):
-    """Answers HEAD and GET on /<user>/<name>/resolve/<revision>/<file>."""
+    """Answers HEAD and GET on [/datasets]/<user>/<name>/resolve/<revision>/<file>."""
 
     protocol_version = "HTTP/1.1"
 
@@ -48,7 +48,7 @@ class HubHandler(BaseHTTPRequestHandler):
     def _answer(self, with_body: bool) -> None:
         wanted = self.headers.get("Range")
         self.server.requests.append((self.command, self.path, wanted))
-        parts = self.path.split("/", 5)
+        parts = self.path.removeprefix("/datasets").split("/", 5)
         if len(parts) < 6:  # what newer clients ask for besides files
             return self._refuse(404)
         _, user, name, _, revision, file = parts

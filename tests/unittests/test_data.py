@@ -8,6 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small import CAPTIONS, tone, write
+from speechbrain.dataio.dataloader import SaveableDataLoader
+from speechbrain.utils.checkpoints import Checkpointer
 
 from speechbrain_clsp.dataio.captions import (
     OneFineCaption,
@@ -17,7 +19,7 @@ from speechbrain_clsp.dataio.captions import (
 )
 from speechbrain_clsp.dataio.dataset import CaptionedSpeechDataset, Collate
 from speechbrain_clsp.dataio.manifest import Manifest, write_manifest
-from speechbrain_clsp.dataio.perturbation import AttributeSwap
+from speechbrain_clsp.dataio.perturbation import AttributeSwap, between_values
 from speechbrain_clsp.dataio.sampler import BucketBatchSampler, Key
 from speechbrain_clsp.dataio.tokenizers import SentencePieceCaptions, train_sentencepiece
 
@@ -181,14 +183,17 @@ def test_every_epoch_has_full_batches_without_repeats(durations, batch_size, see
     batch_seconds=st.floats(5.0, 15.0),
     world_size=st.sampled_from([1, 2, 3]),
     epoch=st.integers(1, 5),
+    block=st.sampled_from([1, 7]),
 )
-def test_batches_keep_to_their_seconds(durations, batch_seconds, world_size, epoch):
+def test_batches_keep_to_their_seconds(durations, batch_seconds, world_size, epoch, block):
     """If this fails, a batch of long clips runs out of memory, or ranks differ in their clips."""
     batches = []
     for rank in range(world_size):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("speechbrain_clsp.dataio.sampler.world", lambda r=rank: (r, world_size))
-            sampler = BucketBatchSampler(durations, batch_seconds=batch_seconds, window=2)
+            sampler = BucketBatchSampler(
+                durations, batch_seconds=batch_seconds, window=2, block=block
+            )
         sampler.set_epoch(epoch)
         batches.append(list(sampler))
         assert len(batches[-1]) == len(sampler)
@@ -228,8 +233,77 @@ def test_batches_hold_clips_of_similar_length():
         padded = sum(len(b) * max(durations[key.index] for key in b) for b in batches)
         return 1 - sum(durations[key.index] for b in batches for key in b) / padded
 
-    assert waste(list(BucketBatchSampler(durations.tolist(), 8, window=16))) < 0.05
+    sampler = BucketBatchSampler(durations.tolist(), 8, window=16)
+    assert waste(list(sampler)) < 0.05
+    assert abs(sampler.padding_share() - waste(list(sampler))) < 1e-6
     assert waste(list(BucketBatchSampler(durations.tolist(), 8, window=1))) > 0.2
+
+
+@pytest.mark.parametrize("sizes", [{"batch_size": 3}, {"batch_seconds": 20.0}])
+def test_fewer_processes_keep_the_order(monkeypatch, sizes):
+    """If this fails, a training that goes on with fewer GPUs sees clips twice, or never."""
+    durations = (torch.rand(401, generator=torch.Generator().manual_seed(4)) * 9 + 1).tolist()
+    orders = []
+    for world_size in (4, 2, 1):
+        ranks = []
+        for rank in range(world_size):
+            world = (rank, world_size)
+            monkeypatch.setattr("speechbrain_clsp.dataio.sampler.world", lambda w=world: w)
+            sampler = BucketBatchSampler(durations, **sizes, window=2, shares=4)
+            ranks.append([[key.index for key in batch] for batch in sampler])
+            assert len(ranks[-1]) == len(sampler)
+        orders.append([batch for step in zip(*ranks, strict=True) for batch in step])
+    assert orders[0] == orders[1] == orders[2]
+    monkeypatch.setattr("speechbrain_clsp.dataio.sampler.world", lambda: (0, 3))
+    with pytest.raises(ValueError, match="multiple"):
+        BucketBatchSampler(durations, **sizes, shares=4)
+
+
+def test_a_resumed_loader_goes_on_with_the_same_clips(tmp_path):
+    """If this fails, a resumed training sees clips twice, also with other workers."""
+    for i in range(24):
+        write(tmp_path / f"{i}.wav", tone(0.2 + i / 100))
+    rows = [
+        {**ROW, "id": str(i), "audio": f"{i}.wav", "duration": 0.2 + i / 100} for i in range(24)
+    ]
+    write_manifest(tmp_path / "a.arrow", rows)
+    train_sentencepiece(CAPTIONS, tmp_path / "t.model", vocab_size=60)
+    dataset = CaptionedSpeechDataset(Manifest(tmp_path / "a.arrow"), TwoCaptions(), seed=3)
+
+    def new_loader(workers: int) -> SaveableDataLoader:
+        sampler = BucketBatchSampler([row["duration"] for row in rows], batch_size=2, window=2)
+        sampler.set_epoch(2)
+        collate = Collate(SentencePieceCaptions(tmp_path / "t.model"))
+        return SaveableDataLoader(
+            dataset, batch_sampler=sampler, collate_fn=collate, num_workers=workers
+        )
+
+    whole = [(b.ids, b.caption_ids.tolist()) for b in new_loader(0)]
+    loader = new_loader(0)
+    iterator = iter(loader)
+    seen = [next(iterator) for _ in range(5)]
+    checkpointer = Checkpointer(tmp_path / "save", {"loader": loader})
+    checkpointer.save_checkpoint(end_of_epoch=False)
+    resumed = new_loader(2)
+    Checkpointer(tmp_path / "save", {"loader": resumed}).recover_if_possible()
+    rest = [(b.ids, b.caption_ids.tolist()) for b in resumed]
+    assert [(b.ids, b.caption_ids.tolist()) for b in seen] + rest == whole
+
+
+def test_blocks_keep_reads_near_each_other():
+    """If this fails, every clip of a batch is read from another tar file."""
+    durations = (torch.rand(20000, generator=torch.Generator().manual_seed(3)) * 9 + 1).tolist()
+
+    def blocks_in_a_window(block: int) -> float:
+        batches = list(BucketBatchSampler(durations, 10, window=16, block=block))
+        windows = [batches[i : i + 16] for i in range(0, len(batches), 16)]
+        touched = [len({k.index // 100 for b in w for k in b}) for w in windows]
+        return sum(touched) / len(touched)
+
+    assert blocks_in_a_window(1) > 80 and blocks_in_a_window(100) < 5
+    one, two = (BucketBatchSampler(durations, 10, block=100) for _ in range(2))
+    two.set_epoch(2)
+    assert [k.index for k in next(iter(one))] != [k.index for k in next(iter(two))]
 
 
 def test_too_few_clips_are_refused():
@@ -292,7 +366,9 @@ def test_tokenizer_pads_and_names_a_missing_model(tmp_path):
 
 
 SWAP = AttributeSwap(
-    {"rate": [["slowly"], ["at a fast pace"]], "accent": [["American"], ["Scottish"]]}
+    between_values(
+        {"rate": [["slowly"], ["at a fast pace"]], "accent": [["American"], ["Scottish"]]}
+    )
 )
 
 

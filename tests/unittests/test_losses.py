@@ -39,6 +39,17 @@ def test_hard_negative_loss_equals_the_published_one():
         torch.testing.assert_close(leaf.grad, reference[f"hard_grad_{part}"])
 
 
+def test_a_caption_that_could_not_be_swapped_pushes_nothing():
+    """If this fails, a caption is pushed away from itself."""
+    speech, text, scale = random_batch(2)
+    speech, positive, negative = leaves(speech, *text)
+    differs = torch.arange(13) % 3 > 0
+    hard_negative_loss(speech, positive, negative, scale, differs).backward()
+    assert (negative.grad.abs().sum(dim=1) > 0).tolist() == differs.tolist()
+    everyone = hard_negative_loss(speech, positive, negative, scale, torch.ones(13) > 0)
+    torch.testing.assert_close(everyone, hard_negative_loss(speech, positive, negative, scale))
+
+
 def test_contrastive_loss_is_computed_in_float32_under_autocast():
     """If this fails, logits of up to 100 are rounded to bfloat16 and small margins vanish."""
     unit = torch.nn.functional.normalize(torch.randn(64, 32), dim=-1)

@@ -83,14 +83,18 @@ def dataio_prepare(hparams: dict) -> dict:
                 hparams["attribute_labels"],
                 skip_unreadable=True,
             )
-            loader["batch_sampler"] = BucketBatchSampler(
-                manifest.column("duration"),
+            sampler = BucketBatchSampler(
+                manifest.array("duration"),
                 hparams["batch_size"],
                 hparams["batch_seconds"],
                 seed=hparams["seed"],
                 shortest=hparams["shortest"],
                 longest=hparams["longest"],
+                block=hparams["shuffle_block"],
+                shares=hparams["shares"],
             )
+            logger.info("%d batches, %.1f %% padding", len(sampler), 100 * sampler.padding_share())
+            loader["batch_sampler"] = sampler
         else:
             dataset = CaptionedSpeechDataset(manifest, evaluation_captions)
             loader["batch_size"] = hparams["evaluation_batch_size"]
@@ -110,7 +114,7 @@ def export_and_report(brain: ContrastiveBrain, hparams: dict) -> None:
             extract_definition(recipe, "model"),
             hparams["model"]["modules"],
             {hparams["model"]["tokenizer"].FILENAME: hparams["tokenizer_file"]},
-            brain.test_stats,
+            {f"test {name}": value for name, value in brain.test_stats.items()},
         )
     metrics = evaluate(
         CLSP.from_hparams(output_folder / "model", run_opts={"device": str(brain.device)}),

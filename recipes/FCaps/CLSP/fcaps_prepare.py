@@ -1,0 +1,1 @@
+../fcaps_prepare.py

@@ -1,0 +1,1 @@
+../paraspeechcaps_prepare.py

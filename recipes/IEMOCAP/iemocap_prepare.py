@@ -1,0 +1,142 @@
+#!/usr/bin/env python3
+"""Prepare IEMOCAP: emotion and gender of ten actors, for zero-shot evaluation.
+
+Layout of ``IEMOCAP_full_release``, which is ``data_folder`` or lies in it:
+``Session1/sentences/wav/Ses01F_impro01/Ses01F_impro01_F000.wav``, and the raters' majority in
+``Session1/dialog/EmoEvaluation/Ses01F_impro01.txt``, whose lines are
+``[6.2901 - 8.2357]<tab>Ses01F_impro01_F000<tab>neu<tab>[2.5000, 2.5000, 2.5000]``.
+
+> python iemocap_prepare.py /path/to/IEMOCAP_full_release data/iemocap.arrow
+
+Authors
+ * The speechbrain-clsp authors 2026
+"""
+
+import argparse
+import re
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from speechbrain_clsp.dataio.labelled_corpora import find_audio, write_corpus
+
+LINE = re.compile(
+    r"\[[\d.]+ - [\d.]+\]\t(Ses0[1-5][FM]_\w+)\t([a-z]{3})\t\[([\d.]+), ([\d.]+), ([\d.]+)\]"
+)
+NAME = re.compile(r"Ses0([1-5])[FM]_\w+_([FM])(?:XX)?\d+")
+HOW_TO_GET = "ask the corpus's authors for it, and give the folder with Session1 to Session5"
+
+
+def prepare_iemocap(data_folder: str, manifest: str, skip_prep: bool = False) -> None:
+    """Write the manifest of all five sessions.
+
+    All emotions are kept, as the codes of the corpus (ang, hap, exc, neu, sad, fru, ..., xxx where
+    raters did not agree). Which are classes is said in the prompt file.
+
+    Arguments
+    ---------
+    data_folder : str
+        The release.
+    manifest : str
+        The .arrow file to write. Clips have ``gender`` and ``labels``: ``emotion``, ``session``,
+        ``style`` (impro or script), and the mean ratings ``valence``, ``activation``,
+        ``dominance`` (1-5).
+    skip_prep : bool
+        If True, do nothing.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there are no clips, or a session lacks its labels.
+    ValueError
+        If a turn has two emotions, or too many clips are bad.
+    """
+    if skip_prep:
+        return
+    root = next(iter(sorted(Path(data_folder).glob("**/Session1"))), Path(data_folder) / "x").parent
+    files = find_audio(root, "Session[1-5]/sentences/wav/*/*.wav", HOW_TO_GET)
+    sessions = sorted({path.parents[3] for path in files})
+    emotions: dict[str, dict[str, str]] = {}
+    for session in sessions:
+        emotions |= read_emotions(session / "dialog" / "EmoEvaluation")
+    write_corpus(manifest, files, partial(columns_of, emotions=emotions), "iemocap")
+
+
+def read_emotions(folder: Path) -> dict[str, dict[str, str]]:
+    r"""Read the labels of a session's turns.
+
+    Arguments
+    ---------
+    folder : path
+        A session's ``EmoEvaluation``; of the folders in it, single raters' votes, nothing is read.
+
+    Returns
+    -------
+    dict
+        For each turn, ``emotion``, ``valence``, ``activation`` and ``dominance``.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there are no labels.
+    ValueError
+        If a turn is labelled twice, in two ways.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> line = "[6.2901 - 8.2357]\tSes01F_impro01_F000\tneu\t[2.5000, 2.5000, 2.5000]\n"
+    >>> _ = (folder / "Ses01F_impro01.txt").write_text("% [START_TIME - END_TIME] ...\n" + line)
+    >>> read_emotions(folder)["Ses01F_impro01_F000"]["emotion"]
+    'neu'
+    """
+    names = ("valence", "activation", "dominance")
+    emotions: dict[str, dict[str, str]] = {}
+    for path in sorted(folder.glob("Ses*.txt")):
+        for turn, emotion, *ratings in LINE.findall(path.read_text(encoding="utf-8")):
+            labels = {"emotion": emotion, **dict(zip(names, ratings))}
+            if emotions.setdefault(turn, labels) != labels:
+                raise ValueError(f"{path}: {turn} is {labels}, before it was {emotions[turn]}")
+    if not emotions:
+        raise FileNotFoundError(f"No labels in {folder}: {HOW_TO_GET}")
+    return emotions
+
+
+def columns_of(path: Path, emotions: dict[str, dict[str, str]]) -> dict[str, Any]:
+    """Return a turn's labels.
+
+    The last letter group tells who speaks; the first F or M of a name tells who wore the markers.
+
+    Raises
+    ------
+    ValueError
+        If the name is no IEMOCAP name, or the turn has no label.
+
+    Example
+    -------
+    >>> turn = "Ses01F_impro01_M003"
+    >>> columns_of(Path(f"{turn}.wav"), {turn: {"emotion": "ang"}})["gender"]
+    'male'
+    """
+    match = NAME.fullmatch(path.stem)
+    if not match:
+        raise ValueError(f"{path}: no IEMOCAP name such as Ses01F_impro01_F000.wav")
+    if path.stem not in emotions:
+        raise ValueError(f"{path}: has no label in EmoEvaluation")
+    session, letter = match.groups()
+    style = "script" if "_script" in path.stem else "impro"
+    return {
+        "speaker": f"iemocap_{session}{letter}",
+        "gender": {"F": "female", "M": "male"}[letter],
+        "labels": {**emotions[path.stem], "session": session, "style": style},
+    }
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description="Write a manifest of IEMOCAP.",
+        epilog="example: python iemocap_prepare.py /path/to/IEMOCAP data/iemocap.arrow",
+    )
+    parser.add_argument("data_folder")
+    parser.add_argument("manifest")
+    prepare_iemocap(**vars(parser.parse_args()))

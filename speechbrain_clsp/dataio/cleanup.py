@@ -1,0 +1,261 @@
+"""Captions written by people and language models, tidied by rules.
+
+ParaSpeechCaps' captions carry traces of how they were made: alternatives, notes, headings, forms
+like "men" for one man. One function per rule; ``RULES`` is their order.
+
+Authors
+ * The speechbrain-clsp authors 2026
+"""
+
+from __future__ import annotations
+
+import re
+
+NOTES = re.compile(r"\b(?:note|or|description)\s*:", re.I)
+BRACKETED = re.compile(r"\([^()]*\)|\[[^\[\]]*\]|\{[^{}]*\}")
+SINGULAR = {
+    "women's": "woman's",
+    "men's": "man's",
+    "women": "woman",
+    "men": "man",
+    "females": "female",
+    "males": "male",
+}
+_PLURALS = re.compile(rf"\b({'|'.join(map(re.escape, SINGULAR))})(?![\w'])", re.I)
+_LOWER_PARTS = re.compile(r"[A-Za-z]+")
+
+
+def cut_alternatives(text: str) -> str:
+    """Keep the first of several wordings.
+
+    Example
+    -------
+    >>> cut_alternatives("A man whispers. (or) He speaks softly.").strip()
+    'A man whispers.'
+    """
+    return re.split(r"\(\s*or\s*\)", text, maxsplit=1, flags=re.I)[0]
+
+
+def drop_bracketed(text: str) -> str:
+    """Drop text in brackets, nested ones too.
+
+    Example
+    -------
+    >>> drop_bracketed("A man (aged [about] 40) whispers.")
+    'A man  whispers.'
+    """
+    while (shorter := BRACKETED.sub("", text)) != text:
+        text = shorter
+    return text
+
+
+def cut_notes(text: str) -> str:
+    """Cut at "Note:", "Or:" and "Description:"; where the text starts with one, drop just that.
+
+    Example
+    -------
+    >>> cut_notes("A man whispers. Note: no pitch was given."), cut_notes("Description: A man.")
+    ('A man whispers. ', ' A man.')
+    """
+    match = NOTES.match(text.lstrip(" \t\n*#\"'"))
+    if match:
+        return cut_notes(text[text.index(":") + 1 :])
+    return NOTES.split(text, maxsplit=1)[0]
+
+
+def drop_headings(text: str) -> str:
+    """Drop what stands before a colon.
+
+    Example
+    -------
+    >>> drop_headings("Here is the caption: A man whispers at 3:30.")
+    ' A man whispers at 3:30.'
+    """
+    parts = re.split(r":(?!\d)", text)
+    return next((part for part in reversed(parts) if part.strip(" \n\"'")), "")
+
+
+def name_one_person(text: str) -> str:
+    """Write of one speaker.
+
+    Example
+    -------
+    >>> name_one_person("Men with a women's voice, and specimen.")
+    "Man with a woman's voice, and specimen."
+    """
+    return _PLURALS.sub(lambda match: _cased_like(SINGULAR[match[0].lower()], match[0]), text)
+
+
+def name_accents(text: str) -> str:
+    """Write of an accent where origins are spoken of.
+
+    Example
+    -------
+    >>> name_accents("A man, Scottish in origin, and an aussie of Indian origin with two accents.")
+    'A man, Scottish accent, and an Australian of Indian accent with two accent.'
+    """
+    text = re.sub(r"\bin (?:origin|accents?)\b", "accent", text, flags=re.I)
+    text = re.sub(r"\b(?:origin|continent|accents)\b", "accent", text, flags=re.I)
+    text = re.sub(r"\baccent(?: accent)+\b", "accent", text, flags=re.I)
+    return re.sub(r"\baussie\b", "Australian", text, flags=re.I)
+
+
+def drop_however(text: str) -> str:
+    """Drop the word "however" with its commas.
+
+    Example
+    -------
+    >>> drop_however("However, he whispers; he is, however, loud.")
+    ' he whispers; he is loud.'
+    """
+    return re.sub(r",?\s*\bhowever\b,?", "", text, flags=re.I)
+
+
+def tidy_punctuation(text: str) -> str:
+    """Repair spaces and punctuation; end with a full stop.
+
+    Example
+    -------
+    >>> tidy_punctuation('  "A man , with a low voice,,  whispers. . Softly,"')
+    'A man, with a low voice, whispers. Softly.'
+    """
+    text = re.sub(r"\s+", " ", text).strip(" *#-_`")
+    if text.count('"') % 2 or (text[:1] == '"' == text[-1:] and text.count('"') == 2):
+        text = text.replace('"', "")
+    text = re.sub(r"\s+([,.;:!?])", r"\1", text)
+    text = re.sub(r"([,;:])(?:\s*[,;:])+", r"\1", text)
+    text = re.sub(r"[,;:]+\s*([.!?])", r"\1", text)
+    text = re.sub(r"([.!?])(?:\s*[.,;])+", r"\1", text)
+    text = re.sub(r"([,;!?])(?=[^\W\d])", r"\1 ", text)
+    text = text.strip().lstrip(",;:.!? ").rstrip(" ,;:-")
+    return text if not text or text.endswith((".", "!", "?", '."', '!"', '?"')) else text + "."
+
+
+def use_sentence_case(text: str) -> str:
+    """Start sentences with capitals.
+
+    Example
+    -------
+    >>> use_sentence_case("a man whispers. he is calm.")
+    'A man whispers. He is calm.'
+    """
+    return re.sub(r"(^|[.!?]\s+)(\w)", lambda match: match[1] + match[2].upper(), text)
+
+
+RULES = (
+    cut_alternatives,
+    drop_bracketed,
+    cut_notes,
+    drop_headings,
+    name_one_person,
+    name_accents,
+    drop_however,
+    tidy_punctuation,
+    use_sentence_case,
+)
+
+
+def clean_caption(text: str) -> str:
+    """Apply all rules; what is left may be empty.
+
+    Example
+    -------
+    >>> clean_caption("Caption: a men speaks slowly (very), however ,calm. (or) He is slow.")
+    'A man speaks slowly, calm.'
+    """
+    for rule in RULES:
+        text = rule(text)
+    return text
+
+
+def display_accent(label: str) -> str:
+    """Return an accent as captions write it.
+
+    Example
+    -------
+    >>> display_accent("brooklyn/new york"), display_accent("british-american")
+    ('Brooklyn/New York', 'British-American')
+    """
+    return _LOWER_PARTS.sub(lambda match: match[0].capitalize(), label.strip())
+
+
+def repair_accent(text: str, label: str | None) -> str:
+    """Make a caption name the labelled accent, spelt and cased as it should be.
+
+    A word, or words, up to two edits from the label are taken for it: one edit for labels under six
+    letters, as two would turn "crisp" into "Irish". Where nothing is near, the accent is added.
+
+    Arguments
+    ---------
+    text : str
+        A clean caption.
+    label : str, optional
+        As in ``accent``; known or not.
+
+    Returns
+    -------
+    str
+        The caption.
+
+    Example
+    -------
+    >>> repair_accent("A man with a scotish accent.", "scottish")
+    'A man with a Scottish accent.'
+    >>> repair_accent("A man with a strong accent.", "irish"), repair_accent("A man.", "irish")
+    ('A man with a strong Irish accent.', 'A man, with an Irish accent.')
+    """
+    if not label or not label.strip() or not text:
+        return text
+    accent = display_accent(label)
+    n_words = len(accent.split())
+    words = list(re.finditer(r"[^\s,.;:!?\"()]+", text))
+    allowed = 2 if len(accent) > 5 else 1
+    near = []
+    for first in range(len(words) - n_words + 1):
+        start, end = words[first].start(), words[first + n_words - 1].end()
+        distance = edits(text[start:end].lower(), accent.lower(), allowed)
+        if distance <= allowed:
+            near.append((distance, start, end))
+    if near:
+        best = min(near)[0]
+        for _, start, end in reversed([found for found in near if found[0] == best]):
+            text = _with_article(text[:start], accent) + text[end:]
+        return text
+    match = re.search(r"\baccent\b", text)
+    if match:
+        return _with_article(text[: match.start()], accent) + " " + text[match.start() :]
+    article = "an" if accent[0] in "AEIOU" else "a"
+    return f"{text.rstrip('.!? ')}, with {article} {accent} accent."
+
+
+def _with_article(before: str, accent: str) -> str:
+    """Put an accent after a text, whose last word may be the article that it needs."""
+    match = re.search(r"\b(an?)(\s+)$", before, flags=re.I)
+    if match:
+        article = "an" if accent[0] in "AEIOU" else "a"
+        before = before[: match.start()] + _cased_like(article, match[1]) + match[2]
+    return before + accent
+
+
+def _cased_like(word: str, model: str) -> str:
+    return word[0].upper() + word[1:] if model[0].isupper() else word
+
+
+def edits(a: str, b: str, limit: int) -> int:
+    """Return how many letters must be inserted, dropped or replaced; ``limit`` + 1 if more.
+
+    Example
+    -------
+    >>> edits("scotish", "scottish", 2), edits("crisp", "irish", 2), edits("deep", "irish", 2)
+    (1, 2, 3)
+    """
+    if abs(len(a) - len(b)) > limit:
+        return limit + 1
+    row = list(range(len(b) + 1))
+    for i, letter in enumerate(a, start=1):
+        previous, row[0] = row[0], i
+        for j, other in enumerate(b, start=1):
+            previous, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, previous + (letter != other))
+        if min(row) > limit:
+            return limit + 1
+    return min(row[-1], limit + 1)

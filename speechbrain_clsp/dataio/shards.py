@@ -1,0 +1,201 @@
+"""Audio inside tar files, without unpacking them.
+
+One scan of a shard's headers tells where each member's bytes are; from then on a clip is one read
+at an offset and one decode. A shard that is damaged gives what is whole in it.
+
+Authors
+ * The speechbrain-clsp authors 2026
+"""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from collections import OrderedDict
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".mp3", ".ogg", ".opus"})  # what libsndfile decodes
+BLOCK = tarfile.BLOCKSIZE
+
+
+class Member(NamedTuple):
+    """Where a file lies in a shard."""
+
+    name: str
+    offset: int  # its first byte
+    nbytes: int
+
+
+class Scan(NamedTuple):
+    """What a scan found."""
+
+    members: list[Member]
+    problems: list[str]  # what was left out, with byte positions
+
+
+def scan_shard(path: str | os.PathLike, suffixes: Collection[str] | None = AUDIO_SUFFIXES) -> Scan:
+    """List a tar file's members, reading its headers only.
+
+    Arguments
+    ---------
+    path : str or path
+        An uncompressed tar file, as WebDataset writes them.
+    suffixes : collection of str, optional
+        Lower-case ends of names to list; None for all files.
+
+    Returns
+    -------
+    Scan
+        Whole members, and a line for everything damaged: a header (the search goes on behind it),
+        a member that is empty or cut off, a missing end mark.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "a.tar"
+    >>> clip = path.with_name("clip.mp3")
+    >>> _ = clip.write_bytes(b"sound")
+    >>> with tarfile.open(path, "w") as tar:
+    ...     tar.add(clip, "clip.mp3")
+    >>> (member,), problems = scan_shard(path)
+    >>> member.name, path.read_bytes()[member.offset :][: member.nbytes], problems
+    ('clip.mp3', b'sound', [])
+    """
+    path = Path(path)
+    members, problems, expected = [], [], 0
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        try:
+            # ignore_zeros: else the list ends without a word at the first damaged header.
+            with tarfile.open(fileobj=file, mode="r:", ignore_zeros=True) as tar:
+                for info in tar:
+                    problems += _gap(path, expected, info.offset)
+                    expected = info.offset_data + -(-info.size // BLOCK) * BLOCK
+                    if not info.isreg() or not _wanted(info.name, suffixes):
+                        continue
+                    if info.size == 0:
+                        problems.append(f"{info.name}: empty")
+                    elif info.offset_data + info.size > size:
+                        problems.append(f"{info.name}: cut off at byte {size}")
+                    else:
+                        members.append(Member(info.name, info.offset_data, info.size))
+        except tarfile.TarError as error:
+            if not expected:
+                hint = "compressed or no tar: gunzip it" if _is_gzip(path) else "no tar file"
+                return Scan([], [f"not read: {hint} ({error})"])
+    if expected >= size:
+        problems.append(f"no end mark after byte {min(expected, size)}: probably cut off")
+    else:
+        problems += _gap(path, expected, size)
+    return Scan(members, problems)
+
+
+def _wanted(name: str, suffixes: Collection[str] | None) -> bool:
+    hidden = os.path.basename(name).startswith("._")  # what macOS adds
+    return not hidden and (suffixes is None or os.path.splitext(name)[1].lower() in suffixes)
+
+
+def _gap(path: Path, start: int, end: int) -> list[str]:
+    """Tell of bytes between members that are not the zeros of an end mark."""
+    if start >= end:
+        return []
+    with open(path, "rb") as file:
+        file.seek(start)
+        if not any(file.read(BLOCK)):
+            return []
+    return [f"{end - start} bytes from byte {start} on belong to no member: damaged header"]
+
+
+def _is_gzip(path: Path) -> bool:
+    with open(path, "rb") as file:
+        return file.read(2) == b"\x1f\x8b"
+
+
+class ClipReader:
+    """Reads the audio of manifest rows: plain files, members of shards, parts of either.
+
+    Keeps some shards open; copies of it in other processes open their own.
+
+    Arguments
+    ---------
+    max_open : int
+        Shards that are open at once.
+
+    Example
+    -------
+    >>> import numpy, soundfile
+    >>> folder = getfixture("tmp_path")
+    >>> soundfile.write(folder / "a.wav", numpy.zeros(16000), 16000)
+    >>> size = (folder / "a.wav").stat().st_size
+    >>> _ = (folder / "shard").write_bytes(b"?" * 100 + (folder / "a.wav").read_bytes())
+    >>> row = {"id": "a", "audio": str(folder / "shard"), "offset": 100, "nbytes": size}
+    >>> ClipReader()(row | {"start": 0.5, "duration": 0.25}).shape
+    torch.Size([4000])
+    """
+
+    def __init__(self, max_open: int = 64) -> None:
+        self.max_open = max_open
+        self._open: OrderedDict[str, int] = OrderedDict()
+
+    def __reduce__(self) -> tuple:
+        return ClipReader, (self.max_open,)
+
+    def __del__(self) -> None:
+        for descriptor in getattr(self, "_open", {}).values():
+            os.close(descriptor)
+
+    def __call__(self, row: Mapping[str, Any]) -> Tensor:
+        """Return a row's clip, [T] float32 at 16 kHz.
+
+        Arguments
+        ---------
+        row : dict
+            ``audio`` and, where they apply, ``offset``, ``nbytes``, ``start``, ``duration``,
+            ``channel``; ``duration`` counts only with ``start``.
+
+        Raises
+        ------
+        FileNotFoundError, AudioError
+            As :func:`~speechbrain_clsp.dataio.audio.read_audio`; also if a shard is shorter than
+            it was. The message names clip, shard and byte.
+        """
+        from speechbrain_clsp.dataio.audio import read_audio
+
+        start = row.get("start")
+        part = {} if start is None else {"start": start, "duration": row["duration"]}
+        part["channel"] = row.get("channel")
+        if row.get("offset") is None:
+            return read_audio(row["audio"], **part)
+        name = f"{row['audio']}, byte {row['offset']}"
+        return read_audio(self.read_bytes(row), name, **part)
+
+    def read_bytes(self, row: Mapping[str, Any]) -> bytes:
+        """Return the bytes of a row's file, still encoded."""
+        from speechbrain_clsp.dataio.audio import AudioError
+
+        if row.get("offset") is None:
+            return Path(row["audio"]).read_bytes()
+        data = os.pread(self._descriptor(row["audio"]), row["nbytes"], row["offset"])
+        if len(data) < row["nbytes"]:
+            raise AudioError(
+                f"{row['audio']}: ends before byte {row['offset'] + row['nbytes']}, where a clip"
+                " should end; it has changed or was cut off, prepare the data again"
+            )
+        return data
+
+    def _descriptor(self, path: str) -> int:
+        if path in self._open:
+            self._open.move_to_end(path)
+            return self._open[path]
+        try:
+            descriptor = os.open(path, os.O_RDONLY)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"{path}: no such shard") from error
+        self._open[path] = descriptor
+        if len(self._open) > self.max_open:
+            os.close(self._open.popitem(last=False)[1])
+        return descriptor

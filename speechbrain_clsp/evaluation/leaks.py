@@ -1,0 +1,114 @@
+"""What makes figures worth nothing: test clips seen in training, and captions of other clips.
+
+Authors
+ * The speechbrain-clsp authors 2026
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from speechbrain_clsp.dataio.manifest import Manifest
+from speechbrain_clsp.evaluation.adapters import file_hash
+
+SAME_CLIP = ("id", "audio")  # speakers and captions may be shared on purpose
+TEXTS = ("global_captions", "fine_captions")
+
+
+def find_leaks(test: Manifest, train: Manifest) -> dict[str, list[str]]:
+    """Compare a test set with the data that a model was trained on.
+
+    Arguments
+    ---------
+    test, train : Manifest
+        Whole files, not shards, are compared by content; only those of equal size are read.
+
+    Returns
+    -------
+    dict
+        Test clips (ids) whose ``id``, ``audio`` (the same bytes), ``speaker`` or
+        ``captions`` occur in training.
+    """
+    train_ids, train_speakers = set(train.column("id")), set(train.column("speaker")) - {None}
+    train_texts = {text for name in TEXTS for texts in train.column(name) for text in texts or []}
+    rows = list(test)
+    same_bytes = _same_bytes(rows, train)
+    return {
+        "id": [row["id"] for row in rows if row["id"] in train_ids],
+        "audio": [row["id"] for row in rows if row["id"] in same_bytes],
+        "speaker": [row["id"] for row in rows if row["speaker"] in train_speakers],
+        "captions": [
+            row["id"] for row in rows if any(t in train_texts for name in TEXTS for t in row[name])
+        ],
+    }
+
+
+def _same_bytes(rows: list[dict[str, Any]], train: Manifest) -> set[str]:
+    """Return ids of rows whose file is also a file of training."""
+    plain = [row for row in rows if row["offset"] is None and Path(row["audio"]).is_file()]
+    sizes = {os.path.getsize(row["audio"]) for row in plain}
+    offsets = train.column("offset")
+    others = [
+        train.data_root / audio
+        for audio, offset in zip(train.column("audio"), offsets)
+        if offset is None
+    ]
+    known = {
+        file_hash(path) for path in others if path.is_file() and os.path.getsize(path) in sizes
+    }
+    return {row["id"] for row in plain if known and file_hash(row["audio"]) in known}
+
+
+def leak_warnings(leaks: Mapping[str, list[str]]) -> list[str]:
+    """Put what :func:`find_leaks` found into words.
+
+    Example
+    -------
+    >>> leak_warnings({"audio": ["a"], "id": []})
+    ['LEAK: 1 test clips have the audio of a training clip, such as a']
+    """
+    return [
+        f"{'LEAK' if kind in SAME_CLIP else 'SHARED, is it meant?'}: {len(ids)} test clips have the"
+        f" {kind} of a training clip, such as {ids[0]}"
+        for kind, ids in leaks.items()
+        if ids
+    ]
+
+
+def suspicion(figures: Mapping[str, Mapping[str, float]], where: str) -> list[str]:
+    """Tell figures that a sound evaluation hardly gives.
+
+    Arguments
+    ---------
+    figures : dict
+        By name, each with ``value``, ``low``, ``high`` and ``chance``.
+    where : str
+        Model and table, for the message.
+
+    Returns
+    -------
+    list of str
+        Warnings: recall no better than chance (captions may belong to other clips), or perfect
+        retrieval among many (the model may see the answer).
+
+    Example
+    -------
+    >>> chance = {"value": 0.1, "low": 0.0, "high": 0.2, "chance": 0.1}
+    >>> suspicion({"speech_to_text_R@10": chance}, "m, fine")[0][:30]
+    'm, fine: speech_to_text_R@10 i'
+    """
+    found = []
+    for name, figure in figures.items():
+        if not name.endswith("R@10") or figure["chance"] >= 0.5:
+            continue
+        if figure["low"] <= figure["chance"]:
+            found.append(
+                f"{where}: {name} is no better than chance: do captions belong to their clips?"
+            )
+    first = [figures[name] for name in figures if name.endswith("R@1")]
+    if first and all(figure["value"] == 1.0 and figure["chance"] < 0.02 for figure in first):
+        found.append(f"{where}: retrieval is perfect: does the model see the answers?")
+    return found

@@ -1,0 +1,302 @@
+"""Style similarity as a model sees it, against how people rate it.
+
+The model's cosine of clip and caption is correlated with the raters' mean. How well it *could* do
+is shown by the raters themselves: each of them is compared with the mean of the others, and so is
+the model.
+
+Authors
+ * The speechbrain-clsp authors 2026
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import kendalltau, pearsonr, rankdata, spearmanr
+
+from speechbrain_clsp.evaluation.intervals import percentiles
+
+COLUMNS = ("clip", "caption", "category", "rater", "rating")
+CORRELATIONS = {"pearson": pearsonr, "spearman": spearmanr, "kendall": kendalltau}
+RESAMPLES = 1000
+MINIMUM_ITEMS = 3
+ALL = "all"
+
+
+@dataclass
+class Ratings:
+    """What people said of pairs of clip and caption.
+
+    Arguments
+    ---------
+    items : list of (str, str)
+        N pairs: clip, caption.
+    categories : list of str
+        N names, such as intrinsic, situational or fusion.
+    raters : list of str
+        R names.
+    scores : numpy.ndarray
+        [N, R] float64, NaN where a rater did not rate.
+    """
+
+    items: list[tuple[str, str]]
+    categories: list[str]
+    raters: list[str]
+    scores: np.ndarray
+
+
+def read_ratings(path: str | os.PathLike) -> Ratings:
+    r"""Read a CSV file with the columns clip, caption, category, rater and rating.
+
+    Arguments
+    ---------
+    path : str or path
+        One line per rating. Any scale, but the same for all.
+
+    Returns
+    -------
+    Ratings
+        In the file's order.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If a column is missing, a rating is no number, a rater rated a pair twice, or a pair has
+        two categories; the message names the line.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "ratings.csv"
+    >>> lines = ["clip,caption,category,rater,rating", "a.wav,He shouts.,intrinsic,r1,4.5"]
+    >>> _ = path.write_text("\n".join(lines))
+    >>> read_ratings(path).scores
+    array([[4.5]])
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"No ratings at {path}")
+    categories: dict[tuple[str, str], str] = {}
+    found: dict[tuple[tuple[str, str], str], float] = {}
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file)
+        absent = [name for name in COLUMNS if name not in (reader.fieldnames or [])]
+        if absent:
+            raise ValueError(f"{path} lacks the columns {absent}; it needs {list(COLUMNS)}")
+        for line in reader:
+            where = f"{path}, line {reader.line_num}"
+            item, rater = (line["clip"], line["caption"]), line["rater"]
+            if categories.setdefault(item, line["category"]) != line["category"]:
+                raise ValueError(f"{where}: {item} has two categories")
+            if (item, rater) in found:
+                raise ValueError(f"{where}: rater {rater!r} rated {item} before")
+            found[item, rater] = _number(line["rating"], where)
+    if not found:
+        raise ValueError(f"{path} holds no rating")
+    items, raters = list(categories), sorted({rater for _, rater in found})
+    scores = np.full((len(items), len(raters)), np.nan)
+    rows, columns = ({name: i for i, name in enumerate(names)} for names in (items, raters))
+    for (item, rater), rating in found.items():
+        scores[rows[item], columns[rater]] = rating
+    return Ratings(items, list(categories.values()), raters, scores)
+
+
+def _number(text: str | None, where: str) -> float:
+    try:
+        value = float(text or "")
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise ValueError(f"{where}: the rating {text!r} is no number; leave out what is not rated")
+    return value
+
+
+def krippendorff_alpha(scores: np.ndarray) -> float:
+    """Return Krippendorff's alpha for interval data.
+
+    1 - observed / expected disagreement, where disagreement is the mean squared difference: of two
+    ratings of the same item, and of any two ratings. Items with one rating tell nothing. Written
+    here since the libraries that have it (krippendorff, pingouin) are under the GPL.
+
+    Arguments
+    ---------
+    scores : numpy.ndarray
+        [N, R], NaN where a rater did not rate.
+
+    Returns
+    -------
+    float
+        1 for perfect agreement, 0 for none beyond chance; NaN if no item has two ratings or all
+        ratings are equal.
+
+    Example
+    -------
+    >>> krippendorff_alpha(np.array([[1.0, 1.0], [2.0, 2.0], [5.0, 5.0]]))
+    1.0
+    """
+    known = ~np.isnan(scores)
+    scores = scores[known.sum(axis=1) > 1]
+    values = scores[~np.isnan(scores)]
+    if not len(values) or np.ptp(values) == 0:
+        return math.nan
+    counts = (~np.isnan(scores)).sum(axis=1)
+    # The mean squared difference of two draws without replacement is twice the variance (n - 1).
+    observed = (counts * 2 * np.nanvar(scores, axis=1, ddof=1)).sum() / len(values)
+    return float(1 - observed / (2 * values.var(ddof=1)))
+
+
+def similarity_figures(
+    ratings: Ratings, scores: Sequence[float], seed: int = 0
+) -> dict[str, dict[str, Any]]:
+    """Compare a model's scores with people, by category.
+
+    Arguments
+    ---------
+    ratings : Ratings
+        Of N pairs.
+    scores : sequence of float
+        [N], the model's.
+    seed : int
+        Seed of the bootstrap over pairs.
+
+    Returns
+    -------
+    dict
+        For each category, and for ``all``: ``items``; ``pearson``, ``spearman`` and ``kendall``
+        (tau-b), each with ``value``, ``low`` and ``high``; ``alpha``, the raters' agreement; and
+        ``raters``, see :func:`rater_spread`.
+
+    Raises
+    ------
+    ValueError
+        If there is not one finite score per pair.
+
+    Example
+    -------
+    >>> names = [("a", "x"), ("b", "x"), ("c", "x"), ("d", "x")]
+    >>> people = np.array([[1.0, 1], [2, 3], [3, 3], [5, 4]])
+    >>> ratings = Ratings(names, ["intrinsic"] * 4, ["r1", "r2"], people)
+    >>> similarity_figures(ratings, [0.1, 0.2, 0.3, 0.4])["intrinsic"]["spearman"]["value"]
+    1.0
+    """
+    scores = np.asarray(scores, float)
+    if scores.shape != (len(ratings.items),) or not np.isfinite(scores).all():
+        raise ValueError(f"{len(ratings.items)} pairs need as many finite scores")
+    rows = defaultdict(list)
+    for number, category in enumerate(ratings.categories):
+        rows[category].append(number)
+    if len(rows) > 1:
+        rows[ALL] = list(range(len(scores)))
+    return {
+        category: _figures_of(ratings.scores[numbers], scores[numbers], seed)
+        for category, numbers in rows.items()
+    }
+
+
+def _figures_of(people: np.ndarray, scores: np.ndarray, seed: int) -> dict[str, Any]:
+    if len(scores) < MINIMUM_ITEMS:
+        return {"items": len(scores)}
+    means = np.nanmean(people, axis=1)
+    return {
+        "items": len(scores),
+        **{name: _with_interval(name, scores, means, seed) for name in CORRELATIONS},
+        "alpha": krippendorff_alpha(people),
+        "raters": rater_spread(people, scores),
+    }
+
+
+def correlate(name: str, first: np.ndarray, second: np.ndarray) -> float:
+    """Return a correlation by name, NaN if one side is constant."""
+    if np.ptp(first) == 0 or np.ptp(second) == 0:
+        return math.nan
+    return float(CORRELATIONS[name](first, second).statistic)
+
+
+def _with_interval(name: str, scores: np.ndarray, means: np.ndarray, seed: int) -> dict[str, float]:
+    generator = np.random.default_rng(seed)
+    draws = generator.integers(0, len(scores), (RESAMPLES, len(scores)))
+    values = _correlations(name, scores[draws], means[draws])
+    values = values[np.isfinite(values)]  # without resamples of a single pair
+    low, high = percentiles(values) if len(values) else (math.nan, math.nan)
+    return {"value": correlate(name, scores, means), "low": low, "high": high}
+
+
+def _correlations(name: str, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Correlate rows of [B, N]; all at once where there is a formula, which is much faster."""
+    if name == "kendall":
+        return np.array([correlate(name, *pair) for pair in zip(first, second)])
+    if name == "spearman":
+        first, second = rankdata(first, axis=1), rankdata(second, axis=1)
+    first = first - first.mean(axis=1, keepdims=True)
+    second = second - second.mean(axis=1, keepdims=True)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        products = (first * second).sum(axis=1)
+        return products / np.sqrt((first**2).sum(axis=1) * (second**2).sum(axis=1))
+
+
+def rater_spread(people: np.ndarray, scores: np.ndarray) -> dict[str, float]:
+    """Place the model among the raters.
+
+    Arguments
+    ---------
+    people : numpy.ndarray
+        [N, R], NaN where a rater did not rate.
+    scores : numpy.ndarray
+        [N], the model's.
+
+    Returns
+    -------
+    dict
+        Spearman correlations of each rater with the mean of the *other* raters: ``lowest``,
+        ``median``, ``highest``; ``count`` of the raters for which there is one; ``model``, the
+        mean of the model's with those same means, on the same pairs; and ``below_model``, the
+        share of raters who agree with the others less than the model does.
+
+    Example
+    -------
+    >>> people = np.array([[1.0, 1, 2], [2, 3, 3], [3, 2, 4], [5, 4, 5]])
+    >>> rater_spread(people, np.array([1.0, 2, 3, 4]))["count"]
+    3
+    """
+    theirs, model = [], []
+    for rater in range(people.shape[1]):
+        others = np.delete(people, rater, axis=1)
+        use = ~np.isnan(people[:, rater]) & ~np.isnan(others).all(axis=1)
+        if use.sum() < MINIMUM_ITEMS:
+            continue
+        means = np.nanmean(others[use], axis=1)
+        pair = (
+            correlate("spearman", people[use, rater], means),
+            correlate("spearman", scores[use], means),
+        )
+        if not np.isnan(pair).any():
+            theirs.append(pair[0])
+            model.append(pair[1])
+    if not theirs:
+        return {"count": 0}
+    return {
+        "count": len(theirs),
+        "lowest": min(theirs),
+        "median": float(np.median(theirs)),
+        "highest": max(theirs),
+        "model": float(np.mean(model)),
+        "below_model": float(np.mean(np.array(theirs) < np.array(model))),
+    }
+
+
+def describe(ratings: Ratings) -> Mapping[str, int]:
+    """Return how many pairs, raters and ratings there are, and the pairs of each category."""
+    return {
+        "pairs": len(ratings.items),
+        "raters": len(ratings.raters),
+        "ratings": int((~np.isnan(ratings.scores)).sum()),
+        **{f"pairs of {name}": count for name, count in Counter(ratings.categories).items()},
+    }

@@ -1,0 +1,113 @@
+"""The manifest at scale: every value comes back, from any batch, in any process."""
+
+import pickle
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from speechbrain_clsp.dataio.manifest import SCHEMA, Manifest, write_batches, write_manifest
+
+TEXT = st.text(st.characters(codec="utf-8"), max_size=6)
+TEXTS = st.lists(TEXT, max_size=3)
+ROW = st.fixed_dictionaries(
+    {"duration": st.floats(0.1, 30)},
+    optional={
+        "audio": TEXT,
+        "offset": st.none() | st.integers(0, 2**60),
+        "sample_rate": st.none() | st.integers(1, 2**31 - 1),
+        "start": st.none() | st.floats(0, 1e6),
+        "speaker": st.none() | TEXT,
+        "gender": st.none() | TEXT,
+        "channel": st.none() | st.integers(0, 7),
+        "labels": st.none() | st.dictionaries(TEXT, st.none() | TEXT, max_size=3),
+        "fine_captions": st.none() | TEXTS,
+        "intrinsic_tags": TEXTS,
+    },
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(rows=st.lists(ROW, max_size=40), batch_rows=st.integers(1, 50))
+def test_every_value_comes_back(tmp_path_factory, rows, batch_rows):
+    """If this fails, nulls, empty lists or texts shift to other rows."""
+    path = tmp_path_factory.mktemp("m") / "a.arrow"
+    rows = [{"audio": "a.wav", **row, "id": str(i)} for i, row in enumerate(rows)]
+    assert write_manifest(path, rows, batch_rows) == len(rows)
+    manifest = Manifest(path, data_root="/d")
+    assert len(manifest) == len(rows)
+    for found, row in zip(manifest, rows):
+        expected = {**dict.fromkeys(SCHEMA.names), **row}
+        for name in ("intrinsic_tags", "situational_tags", "global_captions", "fine_captions"):
+            expected[name] = expected[name] or []
+        expected["labels"] = expected["labels"] or {}
+        audio = row["audio"]
+        expected["audio"] = audio if audio.startswith("/") else f"/d/{audio}"
+        assert found == expected
+    assert manifest.column("speaker") == [row.get("speaker") for row in rows]
+    assert np.array_equal(manifest.array("duration"), [row["duration"] for row in rows])
+
+
+def test_rows_are_found_in_batches_of_any_size(tmp_path):
+    """If this fails, joined parts give other rows than were prepared."""
+    rows = [{"id": str(i), "audio": "a", "duration": 1.0 + i} for i in range(100)]
+    for row in rows:
+        for name in ("intrinsic_tags", "situational_tags", "global_captions", "fine_captions"):
+            row[name] = [f"{name} {row['id']}"]
+    bounds = [0, 3, 3, 50, 51, 99, 100]
+    batches = (
+        pa.RecordBatch.from_pylist(rows[start:end], schema=SCHEMA)
+        for start, end in zip(bounds, bounds[1:])
+    )
+    assert write_batches(tmp_path / "a.arrow", batches, batch_rows=16) == 100
+    manifest = Manifest(tmp_path / "a.arrow")
+    assert [b.num_rows for b in manifest.batches()] == [16] * 6 + [4]
+    assert [row["id"] for row in manifest] == [row["id"] for row in rows]
+    assert manifest[77]["fine_captions"] == ["fine_captions 77"]
+    assert manifest[-1]["duration"] == 100.0
+
+
+def test_ids_are_unique_across_batches(tmp_path):
+    """If this fails, a clip is drawn twice per epoch and is its own negative."""
+    rows = [{"id": str(i % 900), "audio": "a", "duration": 1.0} for i in range(1000)]
+    with pytest.raises(ValueError, match=r"row 901 \(id '0'\): this id occurs twice"):
+        write_manifest(tmp_path / "a.arrow", rows, batch_rows=64)
+    assert not (tmp_path / "a.arrow").exists()
+
+
+def test_manifests_of_earlier_versions_open(tmp_path):
+    """If this fails, users must prepare their data again."""
+    schema = pa.schema([field for field in SCHEMA if field.name != "channel"])
+    row = {"id": "a", "audio": "a", "duration": 1.0, "labels": [("k", "v")]}
+    with pa.OSFile(str(tmp_path / "a.arrow"), "wb") as sink, pa.ipc.new_file(sink, schema) as file:
+        for name in "ab":
+            file.write_batch(pa.RecordBatch.from_pylist([{**row, "id": name}], schema=schema))
+    manifest = Manifest(tmp_path / "a.arrow")
+    assert [r["id"] for r in manifest] == ["a", "b"]
+    assert manifest[1]["channel"] is None and manifest[1]["labels"] == {"k": "v"}
+    lacking = pa.schema([field for field in schema if field.name != "speaker"])
+    with pa.OSFile(str(tmp_path / "b.arrow"), "wb") as sink, pa.ipc.new_file(sink, lacking):
+        pass
+    with pytest.raises(ValueError, match="lacks.*speaker.*write it again"):
+        Manifest(tmp_path / "b.arrow")
+
+
+def test_a_process_gets_the_path_not_the_rows(tmp_path):
+    """If this fails, each worker that is spawned copies gigabytes."""
+    rows = [{"id": str(i), "audio": "a", "duration": 1.0} for i in range(5000)]
+    write_manifest(tmp_path / "a.arrow", rows)
+    manifest = Manifest(tmp_path / "a.arrow", data_root="/d")
+    assert manifest[4999]["audio"] == "/d/a"
+    data = pickle.dumps(manifest)
+    assert len(data) < 500
+    assert pickle.loads(data)[4999] == manifest[4999]
+
+
+@pytest.mark.parametrize("content", [b"", b"ARROW1", b"no manifest" * 99])
+def test_what_is_no_manifest_is_refused(tmp_path, content):
+    """If this fails, a wrong path ends in a library's riddle."""
+    (tmp_path / "a.arrow").write_bytes(content)
+    with pytest.raises(ValueError, match="a.arrow is not a manifest"):
+        Manifest(tmp_path / "a.arrow")

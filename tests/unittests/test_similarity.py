@@ -1,0 +1,144 @@
+"""Agreement of a model with people, against scipy, textbook values and planted faults."""
+
+import numpy as np
+import pytest
+from scipy.stats import pearsonr
+
+from speechbrain_clsp.evaluation.similarity import (
+    Ratings,
+    _correlations,
+    _with_interval,
+    correlate,
+    describe,
+    krippendorff_alpha,
+    rater_spread,
+    read_ratings,
+    similarity_figures,
+)
+
+NAN = np.nan
+# Krippendorff (2011), "Computing Krippendorff's Alpha-Reliability", section C: four observers,
+# twelve units, missing data; alpha is 0.849 for interval data.
+TEXTBOOK = np.array(
+    [
+        [1, 2, 3, 3, 2, 1, 4, 1, 2, NAN, NAN, NAN],
+        [1, 2, 3, 3, 2, 2, 4, 1, 2, 5, NAN, 3],
+        [NAN, 3, 3, 3, 2, 3, 4, 2, 2, 5, 1, NAN],
+        [1, 2, 3, 3, 2, 4, 4, 1, 2, 5, 1, NAN],
+    ]
+).T
+
+
+def people(raters: int = 8, items: int = 60, noise: float = 0.8, seed: int = 0) -> tuple:
+    """Return (ratings [N, R], truth [N]) of raters who all see the same truth, blurred."""
+    generator = np.random.default_rng(seed)
+    truth = generator.random(items) * 5
+    return truth[:, None] + noise * generator.standard_normal((items, raters)), truth
+
+
+def ratings(scores: np.ndarray) -> Ratings:
+    """Wrap scores [N, R]; a third of the pairs in each category."""
+    count = len(scores)
+    names = [("intrinsic", "situational", "fusion")[i % 3] for i in range(count)]
+    items = [(f"{i}.wav", "A caption.") for i in range(count)]
+    return Ratings(items, names, [f"r{i}" for i in range(scores.shape[1])], scores)
+
+
+def test_alpha_equals_the_textbook():
+    """If this fails, agreement of raters is some other figure."""
+    assert abs(krippendorff_alpha(TEXTBOOK) - 0.849) < 5e-4
+
+
+def test_alpha_equals_all_pairs_counted():
+    """If this fails, missing ratings distort the agreement."""
+    scores, _ = people(5, 12)
+    scores[np.random.default_rng(1).random(scores.shape) < 0.3] = NAN
+    kept = [row[~np.isnan(row)] for row in scores if (~np.isnan(row)).sum() > 1]
+    everything = np.concatenate(kept)
+    within = sum(
+        sum((a - b) ** 2 for a in row for b in row) / (len(row) - 1) for row in kept
+    ) / len(everything)
+    size = len(everything)
+    between = sum((a - b) ** 2 for a in everything for b in everything) / (size * (size - 1))
+    assert abs(krippendorff_alpha(scores) - (1 - within / between)) < 1e-12
+    assert abs(krippendorff_alpha(np.random.default_rng(2).random((400, 4)))) < 0.1
+    assert np.isnan(krippendorff_alpha(np.full((4, 3), 2.0)))
+
+
+def test_correlations_are_those_of_the_mean_rating():
+    """If this fails, categories are mixed, or single raters are compared instead of their mean."""
+    scores, truth = people()
+    figures = similarity_figures(ratings(scores), truth)
+    assert set(figures) == {"intrinsic", "situational", "fusion", "all"}
+    expected = pearsonr(truth[1::3], scores[1::3].mean(axis=1)).statistic
+    found = figures["situational"]["pearson"]
+    assert abs(found["value"] - expected) < 1e-12 and figures["situational"]["items"] == 20
+    assert found["low"] < expected < found["high"] <= 1
+    draws = np.random.default_rng(3).integers(0, 60, (5, 60))
+    for name in ("pearson", "spearman", "kendall"):
+        one = [correlate(name, truth[d], scores[d, 0]) for d in draws]
+        np.testing.assert_allclose(_correlations(name, truth[draws], scores[draws, 0]), one)
+    assert figures["all"]["kendall"]["value"] < figures["all"]["spearman"]["value"]
+
+
+def test_a_permuted_pairing_has_no_correlation():
+    """If this fails, the figure does not depend on which score belongs to which pair."""
+    scores, truth = people(items=300)
+    shuffled = np.random.default_rng(0).permutation(truth)
+    figure = similarity_figures(ratings(scores), shuffled)["all"]["spearman"]
+    assert abs(figure["value"]) < 0.15 and figure["low"] < 0 < figure["high"]
+
+
+def test_the_model_is_placed_among_raters():
+    """If this fails, an excellent model looks worse than people, or a useless one better."""
+    scores, truth = people()
+    good, bad = rater_spread(scores, truth), rater_spread(scores, -truth)
+    assert good["below_model"] == 1.0 and bad["below_model"] == 0.0
+    assert good["lowest"] <= good["median"] <= good["highest"] < good["model"]
+    # A rater as a model must not profit from being in the mean that it is compared with.
+    one_of_them = rater_spread(scores[:, 1:], scores[:, 0])
+    assert 0.0 <= one_of_them["below_model"] <= 1.0
+    assert abs(one_of_them["model"] - one_of_them["median"]) < 0.05
+    assert rater_spread(scores[:, :1], truth) == {"count": 0}
+
+
+def test_intervals_cover_the_truth_about_as_often_as_they_say():
+    """If this fails, an interval of 95 % is none."""
+    covered, runs = 0, 60
+    for run in range(runs):
+        draw = np.random.default_rng(run).multivariate_normal([0, 0], [[1, 0.6], [0.6, 1]], 50)
+        figure = _with_interval("pearson", *draw.T, run)
+        covered += figure["low"] <= 0.6 <= figure["high"]
+    assert covered / runs > 0.85
+
+
+def test_a_constant_model_gets_no_correlation():
+    """If this fails, a collapsed model ends in an error or in a figure."""
+    scores, _ = people()
+    assert np.isnan(similarity_figures(ratings(scores), np.ones(60))["all"]["pearson"]["value"])
+    with pytest.raises(ValueError, match="finite"):
+        similarity_figures(ratings(scores), np.full(60, NAN))
+
+
+def test_ratings_are_read_and_checked(tmp_path):
+    """If this fails, a slip in the file gives wrong figures instead of a message."""
+    path = tmp_path / "ratings.csv"
+    header = "rater,clip,caption,category,rating\n"
+    good = 'r1,a.wav,"He shouts, loudly.",intrinsic,4\nr2,b.wav,Low.,fusion,1.5\n'
+    path.write_text(header + good, encoding="utf-8-sig")
+    found = read_ratings(path)
+    assert found.items == [("a.wav", "He shouts, loudly."), ("b.wav", "Low.")]
+    np.testing.assert_array_equal(found.scores, [[4, NAN], [NAN, 1.5]])
+    assert describe(found)["ratings"] == 2
+    for line, reason in (
+        ("r1,b.wav,Low.,fusion,high", "line 4.*'high' is no number"),
+        ("r1,b.wav,Low.,fusion,", "line 4"),
+        ("r2,b.wav,Low.,fusion,2", "'r2' rated"),
+        ("r3,b.wav,Low.,intrinsic,2", "two categories"),
+    ):
+        path.write_text(header + good + line)
+        with pytest.raises(ValueError, match=reason):
+            read_ratings(path)
+    path.write_text("clip,rating\na,1\n")
+    with pytest.raises(ValueError, match="caption"):
+        read_ratings(path)
