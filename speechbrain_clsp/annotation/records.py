@@ -6,6 +6,7 @@ Authors
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -14,17 +15,26 @@ from pathlib import Path
 from typing import Any
 
 
-def record_key(audio: bytes, prompt: str, model: str, sampling: Mapping[str, Any]) -> str:
-    """Return the key of a request: equal if and only if audio, prompt, model and sampling are.
+def record_key(*parts: Any) -> str:
+    """Return the SHA-256 of a request's parts: clip, audio, prompt, model, sampling, ...
+
+    Arguments
+    ---------
+    *parts
+        Bytes, or what JSON can hold.
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits, equal if and only if all parts are.
 
     Example
     -------
-    >>> record_key(b"a", "Describe.", "m", {"n": 1}) == record_key(b"a", "Describe.", "m", {"n": 2})
+    >>> record_key(b"audio", "Describe.", {"n": 1}) == record_key(b"audio", "Describe.", {"n": 2})
     False
     """
-    audio_hash = hashlib.sha256(audio).hexdigest()
-    parts = json.dumps([audio_hash, prompt, model, dict(sampling)], sort_keys=True)
-    return hashlib.sha256(parts.encode()).hexdigest()
+    hashed = [hashlib.sha256(p).hexdigest() if isinstance(p, bytes) else p for p in parts]
+    return hashlib.sha256(json.dumps(hashed, sort_keys=True).encode()).hexdigest()
 
 
 def read_records(path: str | os.PathLike) -> Iterator[dict[str, Any]]:
@@ -82,6 +92,11 @@ class Records:
         Force records to the disk after so many. Even without it, a killed process loses none that
         were appended: only a machine that loses power does.
 
+    Raises
+    ------
+    BlockingIOError
+        If another process has it open: both would do the same work.
+
     Example
     -------
     >>> path = getfixture("tmp_path") / "captions.jsonl"
@@ -94,11 +109,17 @@ class Records:
         self.path = Path(path)
         self.sync_every = sync_every
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.touch()
+        self._file = open(self.path, "ab", buffering=0)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._file.close()
+            raise BlockingIOError(
+                f"{path}: another process is writing to it; wait for it"
+            ) from error
         self.keys = {record["key"] for record in read_records(self.path)}
         self._unsynced = 0
         _cut_torn_line(self.path)
-        self._file = open(self.path, "ab", buffering=0)
 
     def append(self, record: Mapping[str, Any]) -> bool:
         """Add a record; return False, and write nothing, if its key is there already."""

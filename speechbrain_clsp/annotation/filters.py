@@ -1,0 +1,189 @@
+"""Rules on the text of captions: what the published pipeline drops, and words of the transcript.
+
+Authors
+ * The speechbrain-clsp authors 2026
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+# Words by which a caption tells what is not there, and phrases by which it tells of several people.
+ABSENCE = (
+    "no",
+    "not",
+    "neither",
+    "nor",
+    "free from",
+    "with no",
+    "without",
+    "lacking",
+    "rather than",
+)
+SEVERAL = ("speakers", "first speaker", "second speaker")
+DROPS_CLIP = "several speakers"
+
+
+@dataclass(frozen=True)
+class FilterSettings:
+    """What captions must be like.
+
+    Arguments
+    ---------
+    shortest, longest : int
+        Characters.
+    absence : sequence of str
+        Words and phrases that drop a caption, in any case, as whole words.
+    several : sequence of str
+        Words and phrases that drop all captions of a clip.
+    transcript_words : int
+        A caption that shares so many successive words with the transcript quotes it; 0: any may.
+    """
+
+    shortest: int = 128
+    longest: int = 768
+    absence: Sequence[str] = ABSENCE
+    several: Sequence[str] = SEVERAL
+    transcript_words: int = 4
+
+
+GLOBAL_CAPTIONS = FilterSettings(shortest=32, several=(), absence=())
+
+
+def words_of(text: str) -> list[str]:
+    """Return a text's words, in lower case and without punctuation.
+
+    Example
+    -------
+    >>> words_of("Don't — he said: 'go!'")
+    ["don't", 'he', 'said', 'go']
+    """
+    return re.findall(r"\w+(?:'\w+)*", text.lower().replace("\u2019", "'"))
+
+
+def found_phrases(text: str, phrases: Sequence[str]) -> list[str]:
+    """Return the phrases that occur in a text as whole words.
+
+    Example
+    -------
+    >>> found_phrases("Not a note, rather than noise", ABSENCE)
+    ['not', 'rather than']
+    """
+    line = f" {' '.join(words_of(text))} "
+    return [phrase for phrase in phrases if f" {phrase.lower()} " in line]
+
+
+def longest_quotation(text: str, transcript: str) -> str:
+    """Return the longest run of words that a text shares with a transcript; "" if there is none.
+
+    Example
+    -------
+    >>> longest_quotation("He says come to the window, softly.", "Oh, come to the window now.")
+    'come to the window'
+    """
+    ours, theirs = words_of(text), words_of(transcript)
+    best, end = 0, 0
+    lengths = [0] * (len(theirs) + 1)
+    for position, word in enumerate(ours):
+        for other in range(len(theirs), 0, -1):  # backwards: lengths of the last word are needed
+            lengths[other] = lengths[other - 1] + 1 if word == theirs[other - 1] else 0
+            if lengths[other] > best:
+                best, end = lengths[other], position + 1
+    return " ".join(ours[end - best : end])
+
+
+def caption_faults(
+    caption: str, settings: FilterSettings, transcript: str | None = None
+) -> list[tuple[str, str]]:
+    """Return the rules that a caption breaks, each with a reason.
+
+    Arguments
+    ---------
+    caption : str
+        As written.
+    settings : FilterSettings
+        The rules.
+    transcript : str, optional
+        What is said in the clip.
+
+    Returns
+    -------
+    list of tuple of str
+        Rule and reason.
+
+    Example
+    -------
+    >>> caption_faults("A man, not young.", FilterSettings(shortest=10))
+    [('absence', 'not')]
+    """
+    faults = []
+    if "\n" in caption.strip():
+        faults.append(("newline", "more than one line"))
+    if not settings.shortest <= len(caption) <= settings.longest:
+        faults.append(("length", f"{len(caption)} characters"))
+    if absent := found_phrases(caption, settings.absence):
+        faults.append(("absence", ", ".join(absent)))
+    if several := found_phrases(caption, settings.several):
+        faults.append((DROPS_CLIP, ", ".join(several)))
+    if settings.transcript_words and transcript:
+        quotation = longest_quotation(caption, transcript)
+        if len(quotation.split()) >= settings.transcript_words:
+            faults.append(("transcript", quotation))
+    return faults
+
+
+def filter_captions(
+    captions: Sequence[str], settings: FilterSettings, transcript: str | None = None
+) -> tuple[list[str], list[dict[str, Any]]]:
+    """Split captions of a clip into those to keep and those to drop.
+
+    Arguments
+    ---------
+    captions : sequence of str
+        Of one clip.
+    settings : FilterSettings
+        The rules.
+    transcript : str, optional
+        What is said in the clip.
+
+    Returns
+    -------
+    tuple
+        Captions, and for each dropped one a dict with ``caption``, ``rule`` and ``reason``. If one
+        tells of several speakers, the clip probably has several, and all are dropped.
+
+    Example
+    -------
+    >>> settings = FilterSettings(shortest=5)
+    >>> filter_captions(["Two speakers.", "A man."], settings)[0]
+    []
+    """
+    kept, dropped, several = [], [], ""
+    for caption in captions:
+        faults = caption_faults(caption, settings, transcript)
+        several = several or dict(faults).get(DROPS_CLIP, "")
+        if faults:
+            dropped.append(_drop(caption, *faults[0]))
+        elif caption in kept:
+            dropped.append(_drop(caption, "repeated", "equal to another candidate"))
+        else:
+            kept.append(caption)
+    if several:
+        dropped += [_drop(caption, DROPS_CLIP, f"another caption: {several}") for caption in kept]
+        kept = []
+    return kept, dropped
+
+
+def filter_record(
+    record: Mapping[str, Any], settings: FilterSettings, transcript: str | None = None
+) -> dict[str, Any]:
+    """Return the filtered record of a clip's captions, without key and id."""
+    kept, dropped = filter_captions(record["captions"], settings, transcript)
+    return {"captions": kept, "dropped": dropped}
+
+
+def _drop(caption: str, rule: str, reason: str) -> dict[str, str]:
+    return {"caption": caption, "rule": rule, "reason": reason}
