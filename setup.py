@@ -5,14 +5,15 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 EXTRAS = {
+    "annotate": ["openai>=1.60"],
     "mini": ["espeakng-loader>=0.2.4"],
     "dev": [
+        "openai>=1.60",
         "pytest>=8",
         "pytest-timeout>=2.3",
         "pytest-xdist>=3.5",
         "hypothesis>=6.100",
         "ruff>=0.12,<0.16",
-        "pyyaml>=6",
     ],
 }
 
@@ -25,6 +26,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     package_data={
+        "speechbrain_clsp.annotation": ["templates/*"],
         "speechbrain_clsp.dataio": ["swaps/*.json"],
         "speechbrain_clsp.evaluation": ["prompts/*.json", "published/*.json"],
     },
@@ -45,6 +47,7 @@ setup(
         "tokenizers>=0.20",
         "soundfile>=0.12",
         "pyarrow>=15",
+        "pyyaml>=6",
         "tqdm>=4.66",
     ],
     extras_require=EXTRAS,

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 
+from speechbrain_clsp.cli_annotate import add_annotate
 from speechbrain_clsp.cli_data import COMMANDS, add_data_commands
 from speechbrain_clsp.cli_evaluate import add_evaluate
 
@@ -86,7 +87,7 @@ def parser() -> argparse.ArgumentParser:
         description="Compare speech with descriptions of how it is spoken.",
         epilog='example: clsp score a.wav "A man whispers." "A woman speaks quickly."',
     )
-    names = ("score", "embed", "classify", "convert", "publish", "evaluate", *COMMANDS)
+    names = ("score", "embed", "classify", "convert", "publish", "evaluate", "annotate", *COMMANDS)
     commands = top.add_subparsers(required=True, metavar=f"{{{','.join(names)}}}")
     score = _command(
         commands,
@@ -120,6 +121,7 @@ def parser() -> argparse.ArgumentParser:
     _add_publishing(commands)
     add_data_commands(commands, _example)
     add_evaluate(commands, _example)
+    add_annotate(commands, _example)
     return top
 
 

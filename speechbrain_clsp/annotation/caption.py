@@ -10,13 +10,13 @@ import hashlib
 import io
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import soundfile
 
-from speechbrain_clsp.annotation.client import ChatClient, audio_part
+from speechbrain_clsp.annotation.client import ChatClient, Completion, audio_part
 from speechbrain_clsp.annotation.prompts import caption_prompt
 from speechbrain_clsp.annotation.records import record_key
 from speechbrain_clsp.annotation.run import Job, Request
@@ -82,13 +82,13 @@ def caption_jobs(
     Returns
     -------
     iterator of Job
-        Records have ``captions`` (list of str), ``dropped`` (list of dict: caption, rule, reason)
-        and ``model``.
+        Records have ``row`` (number in the manifest), ``captions`` (list of str), ``dropped`` (list
+        of dict: caption, rule, reason) and ``model``.
     """
     read = ThreadLocalReader()
-    for row in manifest:
+    for number, row in enumerate(manifest):
         if in_shard(row["id"], shard):
-            yield _job(row, settings, read)
+            yield _job(number, row, settings, read)
 
 
 def clip_ticket(row: Mapping[str, Any], *asked: Any) -> str:
@@ -131,7 +131,7 @@ class ThreadLocalReader:
         return buffer.getvalue()
 
 
-def _job(row: Mapping[str, Any], settings: CaptionSettings, read: ThreadLocalReader) -> Job:
+def _job(number: int, row: Mapping[str, Any], settings: CaptionSettings, read: Callable) -> Job:
     prompt = caption_prompt(row, settings.template, settings.labels_template)
     sampling = {**settings.sampling, "n": settings.candidates}
     asked = (prompt, settings.model, sampling)
@@ -139,30 +139,31 @@ def _job(row: Mapping[str, Any], settings: CaptionSettings, read: ThreadLocalRea
 
     def prepare() -> Request:
         if row["duration"] >= settings.longest:
-            return Request(ticket, _too_long(row, settings))
+            return Request(ticket, _too_long(number, row, settings))
         wav = read(row)
         content = [audio_part(wav), {"type": "text", "text": prompt}]
         messages = [{"role": "user", "content": content}]
 
         async def ask(client: ChatClient) -> dict[str, Any]:
-            return _fields(await client.complete(messages, sampling), settings.model)
+            answer = await client.complete(messages, sampling)
+            return {"row": number, **_captions(answer), "model": settings.model}
 
         return Request(record_key(row["id"], wav, *asked), ask)
 
     return Job(row["id"], ticket, prepare)
 
 
-def _too_long(row: Mapping[str, Any], settings: CaptionSettings):
+def _too_long(number: int, row: Mapping[str, Any], settings: CaptionSettings) -> Callable:
     reason = f"{row['duration']:.1f} s, {settings.longest:g} s or longer"
 
     async def answer(_: ChatClient) -> dict[str, Any]:
         dropped = [{"caption": "", "rule": "duration", "reason": reason}]
-        return {"captions": [], "dropped": dropped, "model": settings.model}
+        return {"row": number, "captions": [], "dropped": dropped, "model": settings.model}
 
     return answer
 
 
-def _fields(completion: Any, model: str) -> dict[str, Any]:
+def _captions(completion: Completion) -> dict[str, Any]:
     captions, dropped = [], []
     for text, finish in zip(completion.texts, completion.finish_reasons):
         text = text.strip()
@@ -172,4 +173,4 @@ def _fields(completion: Any, model: str) -> dict[str, Any]:
             dropped.append({"caption": text, "rule": "empty", "reason": "no text"})
         else:
             captions.append(text)
-    return {"captions": captions, "dropped": dropped, "model": model}
+    return {"captions": captions, "dropped": dropped}

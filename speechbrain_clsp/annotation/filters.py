@@ -7,7 +7,7 @@ Authors
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -175,14 +175,6 @@ def filter_captions(
         dropped += [_drop(caption, DROPS_CLIP, f"another caption: {several}") for caption in kept]
         kept = []
     return kept, dropped
-
-
-def filter_record(
-    record: Mapping[str, Any], settings: FilterSettings, transcript: str | None = None
-) -> dict[str, Any]:
-    """Return the filtered record of a clip's captions, without key and id."""
-    kept, dropped = filter_captions(record["captions"], settings, transcript)
-    return {"captions": kept, "dropped": dropped}
 
 
 def _drop(caption: str, rule: str, reason: str) -> dict[str, str]:

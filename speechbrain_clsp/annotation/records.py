@@ -10,7 +10,7 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,29 @@ def read_records(path: str | os.PathLike) -> Iterator[dict[str, Any]]:
             if key not in seen:
                 seen.add(key)
                 yield record
+
+
+def row_of(record: Mapping[str, Any], manifest: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Return the row of the manifest that a record is about.
+
+    Raises
+    ------
+    ValueError
+        If the manifest is not the one that the record was made from.
+
+    Example
+    -------
+    >>> row_of({"id": "b", "row": 1}, [{"id": "a"}, {"id": "b"}])
+    {'id': 'b'}
+    """
+    number = record["row"]
+    row = manifest[number] if number < len(manifest) else {"id": None}
+    if row["id"] != record["id"]:
+        raise ValueError(
+            f"Row {number} of the manifest is {row['id']}, not {record['id']}: records belong to"
+            " the manifest that they were made from"
+        )
+    return row
 
 
 def merge_records(paths: Iterable[str | os.PathLike], output: str | os.PathLike) -> int:

@@ -16,8 +16,9 @@ import re
 import shlex
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TextIO
 
 WHOLE_SECONDS = 0.01  # a cut that differs by less from its recording is all of it
 HARMLESS = {"Resample"}  # transforms that change no style; clips are resampled when read anyway
@@ -234,8 +235,7 @@ def write_cuts(
     """
     partial = f"{path}.partial"
     count = 0
-    opened = gzip.open if str(path).endswith(".gz") else open
-    with opened(partial, "wt", encoding="utf-8") as file:
+    with _open_to_write(path, partial) as file:
         for row in rows:
             count += 1
             file_info = {}
@@ -246,6 +246,21 @@ def write_cuts(
             file.write(json.dumps(cut_from_row(row, **file_info), ensure_ascii=False) + "\n")
     os.replace(partial, path)
     return count
+
+
+@contextmanager
+def _open_to_write(path: str | os.PathLike, partial: str) -> Iterator[TextIO]:
+    """Open for text, compressed if the final name says so; equal cuts give equal bytes."""
+    with open(partial, "wb") as raw:
+        if not str(path).endswith(".gz"):
+            with io.TextIOWrapper(raw, encoding="utf-8") as file:
+                yield file
+            return
+        with (
+            gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0) as packed,
+            io.TextIOWrapper(packed, encoding="utf-8") as file,
+        ):
+            yield file
 
 
 def _header(row: Mapping[str, Any]) -> tuple[int, float, int]:

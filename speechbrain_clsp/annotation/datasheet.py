@@ -1,0 +1,159 @@
+"""What a release of captions holds and what was dropped on the way, as a sheet for its readers.
+
+The questions follow "Datasheets for Datasets" (Gebru et al., 2021) as far as records can answer
+them; purpose, licence and consent are for whoever publishes to add.
+
+Authors
+ * The speechbrain-clsp authors 2026
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from speechbrain_clsp.annotation.filters import words_of
+from speechbrain_clsp.annotation.records import read_records
+from speechbrain_clsp.evaluation.figures import line_chart, table
+
+CHARACTERS_PER_BIN, SECONDS_PER_BIN, WORDS_SHOWN = 32, 2, 30
+LABELS = ("gender", "accent", "pitch", "speaking_rate")
+
+
+class Datasheet:
+    """Counts that need no more memory than the vocabulary.
+
+    Example
+    -------
+    >>> sheet = Datasheet()
+    >>> sheet.add({"duration": 3600.0, "fine_captions": ["A man.", "A calm man."]})
+    >>> sheet.figures()["captions"], sheet.figures()["hours"], sheet.figures()["vocabulary"]
+    (2, 1.0, 3)
+    """
+
+    def __init__(self) -> None:
+        self.clips = self.captions = 0
+        self.seconds = 0.0
+        self.words, self.characters, self.durations = Counter(), Counter(), Counter()
+        self.per_clip, self.openings = Counter(), Counter()
+        self.labels = {label: Counter() for label in LABELS}
+        self.stages: dict[str, dict[str, Any]] = {}
+        self.models: set[str] = set()
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Count a released row of the manifest."""
+        captions = row["fine_captions"]
+        self.clips += 1
+        self.captions += len(captions)
+        self.seconds += row["duration"]
+        self.durations[int(row["duration"] // SECONDS_PER_BIN)] += 1
+        self.per_clip[len(captions)] += 1
+        for label, counts in self.labels.items():
+            if row.get(label):
+                counts[row[label]] += 1
+        for caption in captions:
+            words = words_of(caption)
+            self.words.update(words)
+            self.openings[" ".join(words[:2])] += 1
+            self.characters[len(caption) // CHARACTERS_PER_BIN] += 1
+
+    def add_records(self, stage: str, path: str | os.PathLike) -> None:
+        """Count what a stage kept and dropped."""
+        counts = self.stages.setdefault(stage, {"clips": 0, "kept": 0, "dropped": Counter()})
+        for record in read_records(path):
+            counts["clips"] += 1
+            counts["kept"] += len(record["captions"])
+            counts["dropped"].update(drop["rule"] for drop in record["dropped"])
+            self.models.update([record["model"]] if "model" in record else [])
+
+    def figures(self) -> dict[str, Any]:
+        """Return all figures, as JSON can hold them."""
+        total = sum(self.words.values())
+        return {
+            "clips": self.clips,
+            "captions": self.captions,
+            "hours": self.seconds / 3600,
+            "captions_per_clip": dict(sorted(self.per_clip.items())),
+            "words": total,
+            "words_per_caption": total / max(1, self.captions),
+            "vocabulary": len(self.words),
+            "words_used_once": sum(count == 1 for count in self.words.values()),
+            "commonest_openings": dict(self.openings.most_common(10)),
+            "commonest_words": dict(self.words.most_common(WORDS_SHOWN)),
+            "labels": {name: dict(counts.most_common()) for name, counts in self.labels.items()},
+            "captioners": sorted(self.models),
+            "stages": {
+                stage: {**counts, "dropped": dict(counts["dropped"].most_common())}
+                for stage, counts in self.stages.items()
+            },
+        }
+
+    def write(self, folder: Path) -> dict[str, Any]:
+        """Write ``datasheet.json``, ``.md`` and ``.html``; returns the figures."""
+        from speechbrain_clsp.evaluation.report import write_page
+
+        figures = self.figures()
+        text = json.dumps(figures, indent=1, ensure_ascii=False)
+        _write(folder / "datasheet.json", text + "\n")
+        tables = self._tables(figures)
+        parts = [f"## {title}\n\n{_pipes(rows)}" for title, rows in tables.items()]
+        _write(folder / "datasheet.md", "\n\n".join(["# Datasheet", *parts]) + "\n")
+        sections = [f"<h2>{title}</h2>{table(rows[0], rows[1:])}" for title, rows in tables.items()]
+        charts = '<div class="charts">' + "".join(self._charts()) + "</div>"
+        write_page(
+            folder / "datasheet.html", "Datasheet", ["<h1>Datasheet</h1>", charts, *sections]
+        )
+        return figures
+
+    def _tables(self, figures: Mapping[str, Any]) -> dict[str, list[list[str]]]:
+        """Return tables, each with its header first."""
+        counts = [["", "value"]]
+        for name in ("clips", "captions", "words", "vocabulary", "words_used_once"):
+            counts.append([name.replace("_", " "), f"{figures[name]:,}"])
+        counts.append(["hours", f"{figures['hours']:.2f}"])
+        counts.append(["words per caption", f"{figures['words_per_caption']:.1f}"])
+        counts.append(["captioners", ", ".join(figures["captioners"]) or "-"])
+        stages = [["stage", "clips", "captions kept", "dropped, by rule"]]
+        for stage, found in figures["stages"].items():
+            dropped = ", ".join(f"{rule} {count}" for rule, count in found["dropped"].items())
+            stages.append([stage, str(found["clips"]), str(found["kept"]), dropped or "-"])
+        labels = [["label", "values"]]
+        for name, found in figures["labels"].items():
+            values = ", ".join(f"{value} {count}" for value, count in found.items())
+            labels.append([name.replace("_", " "), values or "-"])
+        words = [["word", "times"], *([w, str(n)] for w, n in figures["commonest_words"].items())]
+        return {"Counts": counts, "Stages": stages, "Labels": labels, "Commonest words": words}
+
+    def _charts(self) -> list[str]:
+        return [
+            _histogram("Captions by characters", self.characters, CHARACTERS_PER_BIN),
+            _histogram("Clips by seconds", self.durations, SECONDS_PER_BIN),
+            _histogram("Clips by captions", self.per_clip, 1),
+        ]
+
+
+def _histogram(title: str, counts: Mapping[int, int], width: int) -> str:
+    """Return a step curve of counts per bin."""
+    points = []
+    for number in range(min(counts), max(counts) + 1):
+        height = float(counts.get(number, 0))
+        points += [(number * width, height), ((number + 1) * width, height)]
+    return line_chart(title, {"number": points})
+
+
+def _pipes(rows: list[list[str]]) -> str:
+    head, *body = rows
+    lines = [head, ["---"] * len(head), *body]
+    return "\n".join(
+        "| " + " | ".join(cell.replace("|", "/") for cell in row) + " |" for row in lines
+    )
+
+
+def _write(path: Path, text: str) -> None:
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)

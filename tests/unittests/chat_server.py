@@ -1,0 +1,168 @@
+"""A real HTTP server that speaks the chat-completions protocol, badly if asked to.
+
+Its faults are drawn per request. Every answer that was sent whole is written to a log, one JSON line
+each, so that a test can count what was asked how often even after clients were killed.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import random
+import sys
+import threading
+import time
+from email.utils import formatdate
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+MODEL = "test-captioner"
+FAULTS = (
+    "429",
+    "429 in seconds",
+    "429 at a date",
+    "500",
+    "503",
+    "slow",
+    "cut",
+    "closed",
+    "garbage",
+)
+FAULTS += ("no choices", "empty")
+SENTENCE = "A person number {number} speaks in a calm and steady voice at a moderate pace. " * 2
+
+
+def captions(digest: str, count: int) -> list[str]:
+    """Return what is answered to a request: the same each time."""
+    return [f"{SENTENCE.format(number=n)}{digest[:12]}." for n in range(count)]
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    state = None  # argparse options and counters, see serve
+
+    def log_message(self, *_):
+        """Stay silent."""
+
+    def do_GET(self):
+        self.send(200, {"object": "list", "data": [{"id": MODEL, "object": "model"}]})
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        digest = hashlib.sha256(body).hexdigest()
+        request = json.loads(body)
+        if self.headers.get("Authorization") == "Bearer wrong":
+            return self.send(401, {"error": {"message": "wrong key"}})
+        text = json.dumps(request["messages"])
+        if "POISON" in text:
+            return self.send(400, {"error": {"message": "cannot hear that"}})
+        if "CRASH" in text:
+            return self.send(500, {"error": {"message": "this one always fails"}})
+        with self.state.lock:
+            faulty = self.state.random.random() < self.state.faults
+            fault = self.state.random.choice(FAULTS) if faulty else ""
+        if fault and self.fail(fault):
+            return None
+        time.sleep(self.state.delay)
+        texts = captions(digest, request.get("n", 1))
+        choices = [
+            {
+                "index": n,
+                "finish_reason": "stop",
+                "message": {"role": "assistant", "content": text},
+            }
+            for n, text in enumerate(texts)
+        ]
+        usage = {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120}
+        answer = {"id": "x", "object": "chat.completion", "created": 0, "model": MODEL}
+        self.send(200, {**answer, "choices": choices, "usage": usage})
+        with self.state.lock:
+            line = json.dumps({"digest": digest, "request": request.get("n", 1)})
+            self.state.log.write(line + "\n")
+            self.state.log.flush()
+
+    def fail(self, fault: str) -> bool:
+        """Fail in a way; returns False if the request is to be answered all the same."""
+        error = {"error": {"message": fault}}
+        if fault == "slow":
+            time.sleep(self.state.slow)
+            return False
+        if fault.startswith("429"):
+            after = {"429": None, "429 in seconds": "1"}.get(
+                fault, formatdate(time.time() + 1, usegmt=True)
+            )
+            self.send(429, error, {} if after is None else {"Retry-After": after})
+        elif fault in ("500", "503"):
+            self.send(int(fault), error)
+        elif fault == "cut":
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", "5000")
+            self.end_headers()
+            self.wfile.write(b'{"id": "x", "choices": [{"mess')
+            self.close_connection = True
+        elif fault == "closed":
+            self.close_connection = True
+        elif fault == "garbage":
+            self.send_bytes(200, b'{"id": "x", "choices": [{"mess', {})
+        else:
+            choices = (
+                []
+                if fault == "no choices"
+                else [
+                    {
+                        "index": 0,
+                        "finish_reason": "stop",
+                        "message": {"role": "assistant", "content": ""},
+                    }
+                ]
+            )
+            self.send(
+                200,
+                {
+                    "id": "x",
+                    "object": "chat.completion",
+                    "created": 0,
+                    "model": MODEL,
+                    "choices": choices,
+                },
+            )
+        return True
+
+    def send(self, status: int, content: dict, headers: dict | None = None):
+        self.send_bytes(status, json.dumps(content).encode(), headers or {})
+
+    def send_bytes(self, status: int, body: bytes, headers: dict):
+        try:
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+        except (BrokenPipeError, ConnectionResetError):
+            self.close_connection = True
+
+
+def serve() -> None:
+    """Serve until killed; prints the port."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--log", required=True)
+    parser.add_argument("--faults", type=float, default=0.0)
+    parser.add_argument("--delay", type=float, default=0.0)
+    parser.add_argument("--slow", type=float, default=3.0)
+    parser.add_argument("--seed", type=int, default=0)
+    state = parser.parse_args()
+    state.random, state.lock = random.Random(state.seed), threading.Lock()
+    state.log = open(state.log, "a", encoding="utf-8")  # noqa: SIM115
+    Handler.state = state
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    print(server.server_address[1], flush=True)
+    if os.getppid() == 1:
+        sys.exit("orphan")
+    server.serve_forever()
+
+
+if __name__ == "__main__":
+    serve()
