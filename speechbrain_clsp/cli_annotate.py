@@ -1,4 +1,4 @@
-"""The command ``clsp annotate``: captions of a corpus by models behind the chat-completions protocol.
+"""The command ``clsp annotate``: captions of a corpus, written and checked by models on servers.
 
 Authors
  * The speechbrain-clsp authors 2026

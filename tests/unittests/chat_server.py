@@ -1,39 +1,58 @@
 """A real HTTP server that speaks the chat-completions protocol, badly if asked to.
 
-Its faults are drawn per request. Every answer that was sent whole is written to a log, one JSON line
+Its faults are drawn per request. Every answer that was sent whole is written to a log, a JSON line
 each, so that a test can count what was asked how often even after clients were killed.
 """
 
 import argparse
 import hashlib
 import json
-import os
 import random
+import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 MODEL = "test-captioner"
-FAULTS = (
-    "429",
-    "429 in seconds",
-    "429 at a date",
-    "500",
-    "503",
-    "slow",
-    "cut",
-    "closed",
-    "garbage",
-)
-FAULTS += ("no choices", "empty")
+FAULTS = ("429", "429 in seconds", "429 at a date", "500", "503", "slow", "cut", "closed")
+FAULTS += ("garbage", "no choices", "empty")
 SENTENCE = "A person number {number} speaks in a calm and steady voice at a moderate pace. " * 2
 
 
 def captions(digest: str, count: int) -> list[str]:
     """Return what is answered to a request: the same each time."""
     return [f"{SENTENCE.format(number=n)}{digest[:12]}." for n in range(count)]
+
+
+def completion(texts: list[str]) -> dict:
+    """Return an answer with a choice per text."""
+    choices = [
+        {"index": n, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
+        for n, text in enumerate(texts)
+    ]
+    usage = {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120}
+    answer = {"id": "x", "object": "chat.completion", "created": 0, "model": MODEL}
+    return {**answer, "choices": choices, "usage": usage}
+
+
+@contextmanager
+def chat_server(folder: Path, **options: float) -> Iterator[tuple[str, Path]]:
+    """Run a server in a process of its own; yields its address and log."""
+    log = folder / "served.jsonl"
+    words = [f"--{name}={value}" for name, value in options.items()]
+    command = [sys.executable, __file__, f"--log={log}", *words]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        yield f"http://127.0.0.1:{process.stdout.readline().strip()}/v1", log
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -63,18 +82,7 @@ class Handler(BaseHTTPRequestHandler):
         if fault and self.fail(fault):
             return None
         time.sleep(self.state.delay)
-        texts = captions(digest, request.get("n", 1))
-        choices = [
-            {
-                "index": n,
-                "finish_reason": "stop",
-                "message": {"role": "assistant", "content": text},
-            }
-            for n, text in enumerate(texts)
-        ]
-        usage = {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120}
-        answer = {"id": "x", "object": "chat.completion", "created": 0, "model": MODEL}
-        self.send(200, {**answer, "choices": choices, "usage": usage})
+        self.send(200, completion(captions(digest, request.get("n", 1))))
         with self.state.lock:
             line = json.dumps({"digest": digest, "request": request.get("n", 1)})
             self.state.log.write(line + "\n")
@@ -87,9 +95,8 @@ class Handler(BaseHTTPRequestHandler):
             time.sleep(self.state.slow)
             return False
         if fault.startswith("429"):
-            after = {"429": None, "429 in seconds": "1"}.get(
-                fault, formatdate(time.time() + 1, usegmt=True)
-            )
+            date = formatdate(time.time() + 1, usegmt=True)
+            after = {"429": None, "429 in seconds": "1"}.get(fault, date)
             self.send(429, error, {} if after is None else {"Retry-After": after})
         elif fault in ("500", "503"):
             self.send(int(fault), error)
@@ -105,27 +112,7 @@ class Handler(BaseHTTPRequestHandler):
         elif fault == "garbage":
             self.send_bytes(200, b'{"id": "x", "choices": [{"mess', {})
         else:
-            choices = (
-                []
-                if fault == "no choices"
-                else [
-                    {
-                        "index": 0,
-                        "finish_reason": "stop",
-                        "message": {"role": "assistant", "content": ""},
-                    }
-                ]
-            )
-            self.send(
-                200,
-                {
-                    "id": "x",
-                    "object": "chat.completion",
-                    "created": 0,
-                    "model": MODEL,
-                    "choices": choices,
-                },
-            )
+            self.send(200, completion([] if fault == "no choices" else [""]))
         return True
 
     def send(self, status: int, content: dict, headers: dict | None = None):
@@ -159,8 +146,6 @@ def serve() -> None:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     print(server.server_address[1], flush=True)
-    if os.getppid() == 1:
-        sys.exit("orphan")
     server.serve_forever()
 
 
