@@ -19,6 +19,7 @@ from pathlib import Path
 from speechbrain_clsp.cli_annotate import add_annotate
 from speechbrain_clsp.cli_data import COMMANDS, add_data_commands
 from speechbrain_clsp.cli_evaluate import add_evaluate
+from speechbrain_clsp.cli_judge import add_judge
 
 DEFAULT_MODEL = "results/mini/model"
 USER_ERROR = 2
@@ -87,7 +88,17 @@ def parser() -> argparse.ArgumentParser:
         description="Compare speech with descriptions of how it is spoken.",
         epilog='example: clsp score a.wav "A man whispers." "A woman speaks quickly."',
     )
-    names = ("score", "embed", "classify", "convert", "publish", "evaluate", "annotate", *COMMANDS)
+    names = (
+        "score",
+        "embed",
+        "classify",
+        "convert",
+        "publish",
+        "evaluate",
+        "annotate",
+        "judge",
+        *COMMANDS,
+    )
     commands = top.add_subparsers(required=True, metavar=f"{{{','.join(names)}}}")
     score = _command(
         commands,
@@ -122,6 +133,7 @@ def parser() -> argparse.ArgumentParser:
     add_data_commands(commands, _example)
     add_evaluate(commands, _example)
     add_annotate(commands, _example)
+    add_judge(commands, _example)
     return top
 
 

@@ -16,6 +16,7 @@ import yaml
 
 from speechbrain_clsp.annotation.caption import CaptionSettings
 from speechbrain_clsp.annotation.filters import FilterSettings
+from speechbrain_clsp.annotation.judge import JudgeSettings
 from speechbrain_clsp.annotation.selection import SelectSettings
 from speechbrain_clsp.annotation.verify import VerifySettings
 
@@ -48,6 +49,39 @@ SECTIONS = {
 }
 
 
+def read_judge_settings(
+    path: str | os.PathLike | None, overrides: Sequence[str] = ()
+) -> JudgeSettings:
+    """Read the section ``judge`` of a configuration.
+
+    Arguments
+    ---------
+    path : str or path, optional
+        YAML; default: all defaults.
+    overrides : sequence of str
+        ``name=value``.
+
+    Returns
+    -------
+    JudgeSettings
+        The settings.
+
+    Raises
+    ------
+    ValueError
+        As :func:`read_settings`.
+
+    Example
+    -------
+    >>> read_judge_settings(None, ["rounds=3"]).rounds
+    3
+    """
+    content = _read(path) if path is not None else {}
+    for override in overrides:
+        _apply(content, f"judge.{override}")
+    return _section(path or "--set", "judge", content.get("judge"), JudgeSettings)
+
+
 def read_settings(path: str | os.PathLike, overrides: Sequence[str] = ()) -> AnnotationSettings:
     """Read a configuration.
 
@@ -75,20 +109,25 @@ def read_settings(path: str | os.PathLike, overrides: Sequence[str] = ()) -> Ann
     >>> read_settings(path, ["caption.candidates=3"]).caption.candidates
     3
     """
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: must be a mapping of sections {', '.join(SECTIONS)}")
+    content = _read(path)
     for override in overrides:
         _apply(content, override)
     transcripts = content.pop("transcripts", None)
     for name in content:
         if name not in SECTIONS:
             raise ValueError(f"{path}: no section {name!r}; known are {', '.join(SECTIONS)}")
-    made = {name: _section(path, name, content.get(name)) for name in SECTIONS}
+    made = {name: _section(path, name, content.get(name), SECTIONS[name]) for name in SECTIONS}
     return AnnotationSettings(**made, transcripts=transcripts)
+
+
+def _read(path: str | os.PathLike) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: must be a mapping of sections {', '.join(SECTIONS)}")
+    return content
 
 
 def _apply(content: dict[str, Any], override: str) -> None:
@@ -102,11 +141,11 @@ def _apply(content: dict[str, Any], override: str) -> None:
     target[key or section] = yaml.safe_load(value)
 
 
-def _section(path: Any, name: str, content: Mapping[str, Any] | None) -> Any:
-    known = {known.name: known for known in fields(SECTIONS[name])}
+def _section(path: Any, name: str, content: Mapping[str, Any] | None, kind: type) -> Any:
+    known = [known.name for known in fields(kind)]
     if not isinstance(content or {}, dict):
         raise ValueError(f"{path}: section {name!r} must be a mapping")
     for key in content or {}:
         if key not in known:
             raise ValueError(f"{path}: {name}.{key} is unknown; known are {', '.join(known)}")
-    return SECTIONS[name](**(content or {}))
+    return kind(**(content or {}))

@@ -95,13 +95,14 @@ class Datasheet:
     def write(self, folder: Path) -> dict[str, Any]:
         """Write ``datasheet.json``, ``.md`` and ``.html``; returns the figures."""
         from speechbrain_clsp.evaluation.report import write_page
+        from speechbrain_clsp.evaluation.tables import pipes
 
         figures = self.figures()
         text = json.dumps(figures, indent=1, ensure_ascii=False)
         _write(folder / "datasheet.json", text + "\n")
         tables = self._tables(figures)
-        parts = [f"## {title}\n\n{_pipes(rows)}" for title, rows in tables.items()]
-        _write(folder / "datasheet.md", "\n\n".join(["# Datasheet", *parts]) + "\n")
+        parts = [f"## {title}\n\n{pipes(rows)}" for title, rows in tables.items()]
+        _write(folder / "datasheet.md", "\n".join(["# Datasheet\n", *parts]))
         sections = [f"<h2>{title}</h2>{table(rows[0], rows[1:])}" for title, rows in tables.items()]
         charts = '<div class="charts">' + "".join(self._charts()) + "</div>"
         write_page(
@@ -143,14 +144,6 @@ def _histogram(title: str, counts: Mapping[int, int], width: int) -> str:
         height = float(counts.get(number, 0))
         points += [(number * width, height), ((number + 1) * width, height)]
     return line_chart(title, {"number": points})
-
-
-def _pipes(rows: list[list[str]]) -> str:
-    head, *body = rows
-    lines = [head, ["---"] * len(head), *body]
-    return "\n".join(
-        "| " + " | ".join(cell.replace("|", "/") for cell in row) + " |" for row in lines
-    )
 
 
 def _write(path: Path, text: str) -> None:

@@ -134,16 +134,17 @@ def markdown_tables(result: Mapping[str, Any]) -> str:
     parts = [f"# {result['suite']}\n"]
     parts += [f"**{warning}**\n" for warning in result["warnings"]]
     for name, rows in cells_of(result).items():
-        parts.append(f"## {name}\n\n{_pipes(rows)}")
+        parts.append(f"## {name}\n\n{pipes(rows)}")
     if result["comparisons"]:
-        parts.append(f"## Models in pairs\n\n{_pipes(comparison_rows(result))}")
+        parts.append(f"## Models in pairs\n\n{pipes(comparison_rows(result))}")
     if "agreement" in result:
-        parts.append(f"## {AGREEMENT}\n\n{_pipes(agreement_rows(result))}")
+        parts.append(f"## {AGREEMENT}\n\n{pipes(agreement_rows(result))}")
     parts.append(_provenance(result))
     return "\n".join(parts)
 
 
-def _pipes(rows: list[list[str]]) -> str:
+def pipes(rows: list[list[str]]) -> str:
+    """Return a table in Markdown; the first row is its header, the first column its names."""
     head, *body = [[cell.replace("|", "\\|") for cell in row] for row in rows]
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *body]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"

@@ -1,0 +1,196 @@
+"""A model that hears judges captions of several sources: scores, and which of two is better.
+
+It is blind (prompts name no source), the order of a pair is drawn anew for each clip and round, and
+every question is asked in several rounds, so that agreement and position bias can be told.
+
+Authors
+ * The speechbrain-clsp authors 2026
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import Any
+
+from speechbrain_clsp.annotation.caption import ThreadLocalReader, clip_ticket
+from speechbrain_clsp.annotation.client import ChatClient, Refused, audio_part
+from speechbrain_clsp.annotation.prompts import fill, template_text
+from speechbrain_clsp.annotation.records import record_key
+from speechbrain_clsp.annotation.run import Job, Request
+from speechbrain_clsp.annotation.servers import Servers
+
+SCORES, CHOICES = (1, 2, 3, 4, 5), ("first", "second", "tie")
+SAMPLING = {"temperature": 1.0, "max_tokens": 4096}
+
+
+@dataclass(frozen=True)
+class JudgeSettings(Servers):
+    """How captions are judged, beside which servers judge them.
+
+    Arguments
+    ---------
+    rounds : int
+        How often each question is asked.
+    sampling : dict
+        See :meth:`~speechbrain_clsp.annotation.client.ChatClient.complete`; each round has a seed
+        of its own.
+    seed : int
+        Of orders.
+    answers : int
+        How often an answer is asked for until it is well-formed.
+    score_template, pair_template : str
+        Templates with ``${dimensions}`` and ``${caption}``, or ``${first}`` and ``${second}``.
+    """
+
+    rounds: int = 5
+    sampling: Mapping[str, Any] = field(default_factory=lambda: dict(SAMPLING))
+    seed: int = 0
+    answers: int = 3
+    score_template: str = "judge_score.txt"
+    pair_template: str = "judge_pair.txt"
+
+
+def dimensions() -> dict[str, str]:
+    """Return what is judged, by name, with the question.
+
+    Example
+    -------
+    >>> list(dimensions())
+    ['correctness', 'coverage', 'naturalness']
+    """
+    return json.loads(template_text("judge_dimensions.json"))
+
+
+def judge_jobs(
+    rows: Sequence[Mapping[str, Any]],
+    captions: Mapping[str, Mapping[str, str]],
+    settings: JudgeSettings,
+    kinds: Sequence[str] = ("score", "pair"),
+) -> Iterator[Job]:
+    """Return a job per clip, round, and source or pair of sources, in random order.
+
+    Arguments
+    ---------
+    rows : sequence of dict
+        Rows of the manifest, the clips.
+    captions : mapping
+        For each source, caption by id of the clip; all sources have all clips.
+    settings : JudgeSettings
+        How.
+    kinds : sequence of str
+        ``score``, ``pair`` or both.
+
+    Returns
+    -------
+    iterator of Job
+        Records have ``kind``, ``judge``, ``round``; scores ``source`` and a number per dimension;
+        pairs ``sources`` (names in the order shown) and a choice per dimension.
+    """
+    asked: list[tuple[str, int, Mapping, tuple[str, ...]]] = []
+    for number in range(settings.rounds):
+        for row in rows:
+            draw = random.Random(f"{settings.seed} {row['id']} {number}")
+            if "score" in kinds:
+                asked += [("score", number, row, (source,)) for source in captions]
+            if "pair" in kinds:
+                for pair in combinations(captions, 2):
+                    asked.append(("pair", number, row, tuple(draw.sample(pair, 2))))
+    random.Random(settings.seed).shuffle(asked)
+    read = ThreadLocalReader()
+    for kind, number, row, sources in asked:
+        texts = [captions[source][row["id"]] for source in sources]
+        yield _job(kind, number, row, sources, texts, settings, read)
+
+
+def judge_prompt(kind: str, texts: Sequence[str], settings: JudgeSettings) -> str:
+    """Return a question about one caption (``score``) or two (``pair``).
+
+    Example
+    -------
+    >>> "A man." in judge_prompt("score", ["A man."], JudgeSettings())
+    True
+    """
+    listed = "\n".join(f"- {name}: {question}" for name, question in dimensions().items())
+    if kind == "score":
+        return fill(settings.score_template, dimensions=listed, caption=texts[0])
+    return fill(settings.pair_template, dimensions=listed, first=texts[0], second=texts[1])
+
+
+def answer_format(kind: str) -> dict[str, Any]:
+    """Return the JSON schema of an answer: a reason first, then a value per dimension."""
+    allowed = {"type": "integer", "enum": list(SCORES)}
+    if kind == "pair":
+        allowed = {"type": "string", "enum": list(CHOICES)}
+    properties = {"reason": {"type": "string"}, **dict.fromkeys(dimensions(), allowed)}
+    schema = {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+    return {"type": "json_schema", "json_schema": {"name": kind, "strict": True, "schema": schema}}
+
+
+def read_answer(kind: str, text: str) -> dict[str, Any]:
+    """Return the value per dimension of an answer.
+
+    Raises
+    ------
+    ValueError
+        If one is missing or none of those allowed.
+
+    Example
+    -------
+    >>> read_answer("pair", '{"correctness": "tie", "coverage": "first", "naturalness": "tie"}')
+    {'correctness': 'tie', 'coverage': 'first', 'naturalness': 'tie'}
+    """
+    allowed: Sequence[Any] = SCORES if kind == "score" else CHOICES
+    try:
+        answer = json.loads(text[text.index("{") : text.rindex("}") + 1])
+        values = {name: answer[name] for name in dimensions()}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"no answer: {text[:100]!r}") from error
+    for name, value in values.items():
+        if isinstance(value, bool) or value not in allowed:
+            raise ValueError(f"{name} {value!r} is none of {allowed}")
+    return values
+
+
+def _job(
+    kind: str,
+    number: int,
+    row: Mapping[str, Any],
+    sources: tuple[str, ...],
+    texts: Sequence[str],
+    settings: JudgeSettings,
+    read: Callable[[Mapping[str, Any]], bytes],
+) -> Job:
+    prompt = judge_prompt(kind, texts, settings)
+    sampling = {**settings.sampling, "seed": settings.seed + number}
+    asked = (prompt, settings.model, sampling, list(sources), number)
+    fields = {"kind": kind, "judge": settings.model, "round": number}
+    fields |= {"source": sources[0]} if kind == "score" else {"sources": list(sources)}
+
+    def prepare() -> Request:
+        wav = read(row)
+        content = [audio_part(wav), {"type": "text", "text": prompt}]
+        messages = [{"role": "user", "content": content}]
+
+        async def ask(client: ChatClient) -> dict[str, Any]:
+            reason = ""
+            for _ in range(settings.answers):
+                options = {"response_format": answer_format(kind)}
+                answer = await client.complete(messages, sampling, **options)
+                try:
+                    return {**fields, **read_answer(kind, answer.texts[0])}
+                except ValueError as error:
+                    reason = str(error)
+            raise Refused(f"{settings.answers} answers were malformed: the last has {reason}")
+
+        return Request(record_key(row["id"], wav, *asked), ask)
+
+    return Job(row["id"], clip_ticket(row, *asked), prepare)
