@@ -34,8 +34,8 @@ def add_judge(commands, add_command: Callable) -> None:
         "judge",
         "compare captions of several sources: ask a model that hears (ask), let people score"
         " (sheet, then read), show tables (report)",
-        "clsp judge ask --manifest clips.arrow --captions ours=a.arrow cascaded=b.csv --output judged"
-        " --config recipes/FCaps/annotation/judge.yaml",
+        "clsp judge ask --config recipes/FCaps/annotation/judge.yaml --manifest clips.arrow"
+        " --captions ours=a.arrow cascaded=b.csv --output judged",
     )
     command.add_argument("action", choices=ACTIONS)
     command.add_argument("--output", required=True, help="folder for records, sheet and tables")

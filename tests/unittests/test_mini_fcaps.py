@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from scipy.signal import find_peaks
 
 from speechbrain_clsp.dataio.manifest import Manifest
 from speechbrain_clsp.evaluation.zero_shot import read_tasks
 from speechbrain_clsp.mini_fcaps import captions as wording
 from speechbrain_clsp.mini_fcaps.clips import PLACES, manifest_row, plan_clips
+from speechbrain_clsp.mini_fcaps.listening import claims, fundamental, listen
 from speechbrain_clsp.mini_fcaps.style import ACCENTS
 from speechbrain_clsp.mini_fcaps.synthesis import Synthesizer
 
@@ -73,27 +73,6 @@ def halves_of(wav: np.ndarray, clip) -> tuple[np.ndarray, np.ndarray, str, str]:
     parts, texts = parts_of(wav, clip), [part.text for part in clip.parts]
     before, after = np.concatenate(parts[:first]), np.concatenate(parts[first:])
     return before, after, " ".join(texts[:first]), " ".join(texts[first:])
-
-
-def fundamental(wav: np.ndarray) -> np.ndarray:
-    """Estimate F0 in Hz of every voiced frame by autocorrelation: nothing of ours is used."""
-    size, estimates = 1024, []
-    window = np.hanning(size)
-    own = np.fft.irfft(np.abs(np.fft.rfft(window, 4096)) ** 2)
-    level = np.sqrt(np.mean(wav**2))
-    low, high = RATE // 450, RATE // 55
-    for start in range(0, len(wav) - size, 160):
-        frame = wav[start : start + size] * window
-        if np.sqrt(np.mean(frame**2)) < 0.3 * level:
-            continue
-        correlation = np.fft.irfft(np.abs(np.fft.rfft(frame, 4096)) ** 2)[:high]
-        correlation = correlation / correlation[0] * own[0] / own[:high]
-        peaks, _ = find_peaks(correlation[low:], height=0.55)
-        if len(peaks):
-            heights = correlation[low:][peaks]
-            # The first of the equally high peaks: the others are multiples of the period.
-            estimates.append(RATE / (low + peaks[np.argmax(heights > 0.88 * heights.max())]))
-    return np.array(estimates)
 
 
 def decibels(wav: np.ndarray) -> float:
@@ -159,6 +138,25 @@ def test_labels_are_true_and_false_ones_are_noticed(folder, clips, attribute, le
             planted += [within(value, band) for other, band in bands.items() if other != label]
     assert share(true) >= least
     assert share(planted) <= 1 - least
+
+
+@pytest.mark.parametrize("attribute, least", [("loudness", 0.98), ("pitch", 0.98), ("rate", 0.8)])
+def test_ears_that_know_nothing_hear_what_captions_say(folder, clips, attribute, least):
+    """If this fails, the captioner and the judge that listen make up what they say."""
+    right, shifted = [], []
+    for clip in clips:
+        said = claims(manifest_row(clip, 1.0, 0)["fine_captions"][0]).get(attribute)
+        if (
+            said is None
+            or clip.style.change
+            or (attribute == "pitch") > (clip.style.pitch is not None)
+        ):
+            continue
+        heard = listen(waveform(folder, clip)).level(attribute, clip.style.kind)
+        right.append(heard == said)
+        shifted.append(heard == (said + 1) % 3)
+    assert share(right) >= least
+    assert share(shifted) <= 1 - least
 
 
 def test_nothing_is_clipped_and_durations_are_exact(folder):

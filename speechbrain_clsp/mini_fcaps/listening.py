@@ -1,0 +1,198 @@
+"""How a clip is spoken, measured in the audio alone: level, pitch, rate.
+
+Ears for tests and demonstrations: they know neither the text nor how the clip was made.
+
+Authors
+ * The speechbrain-clsp authors 2026
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.signal import butter, find_peaks, sosfiltfilt
+
+RATE = 16000  # Hz
+FRAME, HOP, SPECTRUM = 1024, 160, 4096  # samples
+LOWEST_PITCH, HIGHEST_PITCH = 55, 450  # Hz
+# Where levels of MiniFCaps meet: decibels, nuclei of syllables per second, and Hz for each gender.
+LOUDNESS_BOUNDS = (-38.5, -29.5)
+RATE_BOUNDS = (6.3, 8.6)
+PITCH_BOUNDS = {"male": (97.0, 130.0), "female": (173.0, 232.0)}
+WHISPERED_SHARE = 0.15  # of frames in which a pitch is found, at most
+
+WORDS = {  # what captions may say of each level
+    "rate": (
+        r"slow\w*|unhurried\w*",
+        r"measured|medium speed|middling tempo|moderate (?:pace|speed)",
+        r"quick\w*|fast|rapid\w*",
+    ),
+    "loudness": (
+        r"quiet\w*|low volume|soft\w*",
+        r"moderate volume|normal loudness|medium volume",
+        r"loud|loudly|high volume|powerful volume",
+    ),
+    "pitch": (
+        r"low-pitched|deep|low(?! volume)",
+        r"medium-pitched|mid-range",
+        r"high-pitched|high(?! volume)",
+    ),
+}
+GENDERS = {"male": r"\b(?:man|male)\b", "female": r"\b(?:woman|female)\b"}
+
+
+@dataclass(frozen=True)
+class Hearing:
+    """What is heard in a clip.
+
+    Arguments
+    ---------
+    decibels : float
+        Root mean square of what is not silent, re full scale.
+    hertz : float
+        Median F0; NaN in a whisper.
+    nuclei_per_second : float
+        About syllables per second.
+    """
+
+    decibels: float
+    hertz: float
+    nuclei_per_second: float
+
+    def level(self, attribute: str, gender: str | None = None) -> int | None:
+        """Return 0, 1 or 2 for low, medium or high; None if it cannot be told.
+
+        Arguments
+        ---------
+        attribute : str
+            ``loudness``, ``rate`` or ``pitch``.
+        gender : str, optional
+            What a pitch is low or high for; needed for ``pitch``.
+
+        Example
+        -------
+        >>> hearing = Hearing(-25.0, 110.0, 5.0)
+        >>> [hearing.level(a, "male") for a in ("loudness", "rate", "pitch")]
+        [2, 0, 1]
+        """
+        if attribute == "pitch":
+            if gender is None or np.isnan(self.hertz):
+                return None
+            return int(np.searchsorted(PITCH_BOUNDS[gender], self.hertz))
+        value = self.decibels if attribute == "loudness" else self.nuclei_per_second
+        bounds = LOUDNESS_BOUNDS if attribute == "loudness" else RATE_BOUNDS
+        return int(np.searchsorted(bounds, value))
+
+
+def listen(wav: np.ndarray) -> Hearing:
+    """Measure a clip.
+
+    Arguments
+    ---------
+    wav : numpy.ndarray
+        [T] float, 16 kHz, mono.
+
+    Returns
+    -------
+    Hearing
+        What is heard.
+
+    Example
+    -------
+    >>> time = np.arange(RATE) / RATE
+    >>> round(listen(0.1 * np.sign(np.sin(2 * np.pi * 150 * time))).hertz)
+    150
+    """
+    sounding = wav[np.abs(wav) > 1e-4]
+    if not len(sounding):
+        return Hearing(-np.inf, np.nan, 0.0)
+    pitches = fundamental(wav)
+    voiced = len(pitches) > WHISPERED_SHARE * len(wav) / HOP
+    decibels = 20 * np.log10(np.sqrt(np.mean(sounding**2)))
+    hertz = float(np.median(pitches)) if voiced else np.nan
+    return Hearing(float(decibels), hertz, nuclei_rate(wav))
+
+
+def fundamental(wav: np.ndarray) -> np.ndarray:
+    """Estimate F0 of every voiced frame by autocorrelation (Boersma, 1993).
+
+    The autocorrelation of a windowed frame is divided by that of the window, so that its peaks do
+    not fall with the lag.
+
+    Arguments
+    ---------
+    wav : numpy.ndarray
+        [T] float, 16 kHz.
+
+    Returns
+    -------
+    numpy.ndarray
+        [V] Hz.
+    """
+    window = np.hanning(FRAME)
+    own = np.fft.irfft(np.abs(np.fft.rfft(window, SPECTRUM)) ** 2)
+    shortest, longest = RATE // HIGHEST_PITCH, RATE // LOWEST_PITCH
+    level, estimates = np.sqrt(np.mean(wav**2)), []
+    for start in range(0, len(wav) - FRAME, HOP):
+        frame = wav[start : start + FRAME] * window
+        if np.sqrt(np.mean(frame**2)) < 0.3 * level:
+            continue
+        lags = np.fft.irfft(np.abs(np.fft.rfft(frame, SPECTRUM)) ** 2)[:longest]
+        lags = lags / lags[0] * own[0] / own[:longest]
+        peaks, _ = find_peaks(lags[shortest:], height=0.55)
+        if len(peaks):
+            heights = lags[shortest:][peaks]
+            # The first of the equally high peaks: the others are multiples of the period.
+            estimates.append(RATE / (shortest + peaks[np.argmax(heights > 0.88 * heights.max())]))
+    return np.array(estimates)
+
+
+def nuclei_rate(wav: np.ndarray) -> float:
+    """Count peaks of the envelope between 250 and 3500 Hz, per second that is not silent.
+
+    About as in de Jong and Wempe (2009), whose peaks are those of syllables.
+    """
+    band = butter(4, [250, 3500], "bandpass", fs=RATE, output="sos")
+    smooth = butter(2, 14, fs=RATE, output="sos")
+    envelope = sosfiltfilt(smooth, np.abs(sosfiltfilt(band, wav)))[:: HOP // 2]
+    decibels = 20 * np.log10(np.maximum(envelope, 1e-7))
+    decibels -= decibels.max()
+    peaks, _ = find_peaks(decibels, prominence=2.0, height=-30)
+    seconds = (decibels > -30).sum() * (HOP // 2) / RATE
+    return len(peaks) / seconds
+
+
+def claims(caption: str) -> dict[str, int]:
+    """Return the levels that a caption states, by attribute; what it says to change is left out.
+
+    Example
+    -------
+    >>> claims("A man speaks quickly in a deep tone, at a low volume.")
+    {'rate': 2, 'loudness': 0, 'pitch': 0}
+    """
+    found = {}
+    for attribute, wordings in WORDS.items():
+        levels = [
+            level
+            for level, wording in enumerate(wordings)
+            if re.search(rf"\b(?:{wording})\b", caption.lower())
+        ]
+        if len(levels) == 1:
+            found[attribute] = levels[0]
+    return found
+
+
+def claimed_gender(caption: str) -> str | None:
+    """Return ``male`` or ``female`` if a caption says so.
+
+    Example
+    -------
+    >>> claimed_gender("A woman whispers."), claimed_gender("Somebody whispers.")
+    ('female', None)
+    """
+    for gender, wording in GENDERS.items():
+        if re.search(wording, caption.lower()):
+            return gender
+    return None
