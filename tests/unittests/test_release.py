@@ -76,7 +76,7 @@ def test_cuts_and_manifest_hold_what_was_kept(clips, tmp_path):
         "Scottish": 6
     }
     sheet = (tmp_path / "release/datasheet.md").read_text()
-    assert "| captions | 9 |" in sheet and "absence 1" in sheet
+    assert "| captions | 8 |" in sheet and "absence 1" in sheet
 
 
 def test_shards_give_the_same_bytes_as_one_run(clips, tmp_path):
