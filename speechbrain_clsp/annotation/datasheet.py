@@ -18,7 +18,7 @@ from typing import Any
 
 from speechbrain_clsp.annotation.filters import words_of
 from speechbrain_clsp.annotation.records import read_records
-from speechbrain_clsp.evaluation.figures import line_chart, table
+from speechbrain_clsp.evaluation.figures import bar_chart, table
 
 CHARACTERS_PER_BIN, SECONDS_PER_BIN, WORDS_SHOWN = 32, 2, 30
 LABELS = ("gender", "accent", "pitch", "speaking_rate")
@@ -138,12 +138,9 @@ class Datasheet:
 
 
 def _histogram(title: str, counts: Mapping[int, int], width: int) -> str:
-    """Return a step curve of counts per bin."""
-    points = []
-    for number in range(min(counts), max(counts) + 1):
-        height = float(counts.get(number, 0))
-        points += [(number * width, height), ((number + 1) * width, height)]
-    return line_chart(title, {"number": points})
+    """Draw counts per bin; a bar stands over where its bin begins."""
+    bins = range(min(counts), max(counts) + 1)
+    return bar_chart(title, {str(n * width): float(counts.get(n, 0)) for n in bins})
 
 
 def _write(path: Path, text: str) -> None:

@@ -135,6 +135,45 @@ def line_chart(title: str, series: Mapping[str, Sequence[tuple[float, float]]]) 
     )
 
 
+def bar_chart(title: str, bars: Mapping[str, float]) -> str:
+    """Return bars, each over its name, as SVG.
+
+    Arguments
+    ---------
+    title : str
+        What is drawn.
+    bars : dict
+        Heights, not negative; names are left out where there are too many to read.
+
+    Returns
+    -------
+    str
+        The figure.
+    """
+    step = _step(max(bars.values()))
+    top = math.ceil(max(bars.values()) / step) * step
+    width, height = (WIDTH - MARGIN - 12) / len(bars), HEIGHT - 44
+    parts = []
+    for k in range(round(top / step) + 1):
+        y = HEIGHT - 28 - k * step / top * height
+        parts.append(f'<line x1="{MARGIN}" x2="{WIDTH - 12}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(f'<text x="{MARGIN - 6}" y="{y + 4:.1f}" class="y">{k * step:g}</text>')
+    for n, (name, value) in enumerate(bars.items()):
+        x, tall = MARGIN + n * width, value / top * height
+        box = f'x="{x + 0.1 * width:.1f}" y="{HEIGHT - 28 - tall:.1f}" width="{0.8 * width:.1f}"'
+        told = f"<title>{escape(name)}: {value:g}</title>"
+        parts.append(f'<rect {box} height="{tall:.1f}" fill="{COLOURS[0]}">{told}</rect>')
+        if n % (len(bars) // 8 + 1) == 0:
+            middle = x + width / 2
+            parts.append(
+                f'<text x="{middle:.1f}" y="{HEIGHT - 10}" class="x">{escape(name)}</text>'
+            )
+    return (
+        f"<figure><figcaption>{escape(title)}</figcaption>"
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img">{"".join(parts)}</svg></figure>'
+    )
+
+
 def _step(span: float) -> float:
     """Return a round distance that gives about five grid lines."""
     raw = max(span, 1e-9) / 5
