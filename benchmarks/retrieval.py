@@ -24,7 +24,7 @@ from pathlib import Path
 
 import torch
 
-from speechbrain_clsp.evaluation.ranking import rank_pairs
+from speechbrain_clsp.evaluation.ranking import rank_both, rank_pairs
 
 SIZE = 512
 NOISE = 5.5  # a caption's distance from its clip: R@1 is neither 0 nor 1
@@ -48,16 +48,21 @@ def embeddings(pairs: int, half: bool) -> tuple[torch.Tensor, torch.Tensor]:
     return speech, text
 
 
-def by_matrix(queries: torch.Tensor, gallery: torch.Tensor) -> torch.Tensor:
-    """Return ranks by sorting the whole matrix."""
-    order = (queries @ gallery.T).argsort(dim=1, descending=True)
-    return 1 + (order == torch.arange(len(queries))[:, None]).nonzero()[:, 1]
+def by_matrix(speech: torch.Tensor, text: torch.Tensor) -> list[torch.Tensor]:
+    """Return ranks in both directions by sorting the whole matrix."""
+    ranks = []
+    for queries, gallery in ((speech, text), (text, speech)):
+        order = (queries @ gallery.T).argsort(dim=1, descending=True)
+        ranks.append(1 + (order == torch.arange(len(queries))[:, None]).nonzero()[:, 1])
+    return ranks
 
 
-def by_tiles(queries: torch.Tensor, gallery: torch.Tensor) -> torch.Tensor:
-    """Return exact ranks."""
-    own = torch.arange(len(queries))
-    return rank_pairs(queries, gallery, torch.stack([own, own], dim=1)).rank
+def by_tiles(speech: torch.Tensor, text: torch.Tensor) -> list[torch.Tensor]:
+    """Return exact ranks in both directions; in one if there are fewer clips than captions."""
+    own = torch.arange(len(speech))[:, None].expand(-1, 2)
+    if len(speech) < len(text):
+        return [rank_pairs(speech, text, own).rank]
+    return [ranking.rank for ranking in rank_both(speech, text, own)]
 
 
 def measure(way: str, options: argparse.Namespace) -> dict:
@@ -67,9 +72,7 @@ def measure(way: str, options: argparse.Namespace) -> dict:
     speech, text = embeddings(options.pairs, options.half)
     rank(speech[:64], text[:64])  # the matrix library's own buffers are not the method's
     before, start = memory_gib("VmHWM"), time.perf_counter()
-    ranks = [rank(speech[: options.queries], text)]
-    if options.queries is None:
-        ranks.append(rank(text, speech))
+    ranks = rank(speech[: options.queries], text)
     return {
         "seconds": time.perf_counter() - start,
         "GiB": memory_gib("VmHWM") - before,

@@ -36,7 +36,8 @@ def add_evaluate(commands, add_command: Callable) -> None:
         nargs="+",
         required=True,
         help="[NAME=]SPEC: folder or Hub repository of a CLSP; clap:REPOSITORY for a CLAP of"
-        " transformers; file:EMBEDDINGS.npz; as bounds random, untrained:FOLDER, oracle:MANIFEST."
+        " transformers; paraspeechclap:REPOSITORY; paraclap:REPOSITORY; file:EMBEDDINGS.npz; as"
+        " bounds random, untrained:FOLDER, oracle:MANIFEST."
         " A repository may end in @REVISION",
     )
     command.add_argument("--suite", required=True, choices=SUITES)
@@ -68,28 +69,24 @@ def run_evaluate(options: argparse.Namespace) -> None:
     if not data:
         raise ValueError(f"--suite {options.suite} needs --data")
     specs = name_models(options.model)
-    from speechbrain_clsp.evaluation.adapters import open_model
-    from speechbrain_clsp.evaluation.benchmark import run_suite
-    from speechbrain_clsp.evaluation.cache import CachedModel
-    from speechbrain_clsp.evaluation.tables import markdown_tables, write_results
+    from speechbrain_clsp.evaluation.benchmark import fill_tables
 
-    cache = options.cache or Path(options.output) / "embeddings.sqlite"
-    result = run_suite(
-        options.suite,
-        {
-            name: CachedModel(open_model(spec, options.device), cache)
-            for name, spec in specs.items()
-        },
-        data,
-        prompts=options.prompts,
-        ensemble=options.ensemble,
-        train=options.train_manifest,
-        audio_root=options.audio_root,
-        beyond=options.beyond_paper,
-        seed=options.seed,
+    print(
+        fill_tables(
+            options.suite,
+            specs,
+            data,
+            options.output,
+            options.cache,
+            options.device,
+            prompts=options.prompts,
+            ensemble=options.ensemble,
+            train=options.train_manifest,
+            audio_root=options.audio_root,
+            beyond=options.beyond_paper,
+            seed=options.seed,
+        )
     )
-    write_results(result, options.output)
-    print(markdown_tables(result))
 
 
 def name_models(words: list[str]) -> dict[str, str]:

@@ -106,7 +106,7 @@ def load_official(
     tensor([0.6210])
     """
     sizes = read_sizes(source, revision)
-    weights = _find(source, WEIGHTS, revision)
+    weights = find_file(source, WEIGHTS, revision)
     with weightless():
         modules = _build(sizes)
     keys, state = published_keys(weights), {}
@@ -125,7 +125,7 @@ def read_sizes(source: str | os.PathLike, revision: str | None = None) -> dict[s
 
     Arguments and errors are those of :func:`load_official`.
     """
-    weights = _find(source, WEIGHTS, revision)
+    weights = find_file(source, WEIGHTS, revision)
     keys = published_keys(weights)
     with safe_open(weights, framework="pt") as file:
         shapes = {key: file.get_slice(name).get_shape() for key, name in keys.items()}
@@ -170,7 +170,7 @@ def load_pretrained_encoder(tower: SpeechTower, source: str | os.PathLike, revis
     ValueError
         If weights of front end or encoder are missing, or have other shapes.
     """
-    weights = _find(source, WEIGHTS, revision)
+    weights = find_file(source, WEIGHTS, revision)
     parts = {"encoder_embed": tower.encoder_embed, "encoder": tower.encoder}
     with safe_open(weights, framework="pt") as file:
         state = {
@@ -208,7 +208,7 @@ def _build(sizes: Mapping[str, dict[str, Any]]) -> dict[str, nn.Module]:
 
 def _find_config(source: str | os.PathLike, revision: str | None) -> dict[str, Any]:
     try:
-        path = _find(source, CONFIG, revision)
+        path = find_file(source, CONFIG, revision)
     except FileNotFoundError:
         return {}  # the shapes say what is needed
     try:
@@ -228,7 +228,7 @@ def _find_tokenizer(source: str | os.PathLike, revision: str | None) -> RobertaC
         if is_folder:
             tokenizer.load(source)
         else:
-            tokenizer.load(_find(source, tokenizer.FILENAME, revision))
+            tokenizer.load(find_file(source, tokenizer.FILENAME, revision))
     except FileNotFoundError:
         try:
             tokenizer.load(_download(TEXT_MODEL, tokenizer.FILENAME, None, offline=is_folder))
@@ -259,12 +259,15 @@ def fetch_tokenizer(source: str | os.PathLike) -> RobertaCaptions:
     path = Path(source)
     if not path.exists():
         pin = PINS.get(str(source))
-        path = _find(source, RobertaCaptions.FILENAME, pin.revision if pin else None)
+        path = find_file(source, RobertaCaptions.FILENAME, pin.revision if pin else None)
     return RobertaCaptions(path)
 
 
-def _find(source: str | os.PathLike, name: str, revision: str | None) -> Path:
-    """Return the path of a file in a folder or, after a download, in the Hub's cache."""
+def find_file(source: str | os.PathLike, name: str, revision: str | None = None) -> Path:
+    """Return the path of a file in a folder or, after a download, in the Hub's cache.
+
+    Arguments and errors are those of :func:`load_official`; ``name`` is the file's.
+    """
     folder = Path(source)
     if folder.is_dir():
         if (folder / name).is_file():

@@ -83,6 +83,37 @@ def read_audio(
     torch.Size([8000])
     """
     name = name or _name_of(source)
+    return _prepare(*read_samples(source, name, start, duration, channel), name)
+
+
+def read_samples(
+    source: str | os.PathLike | bytes | io.BytesIO,
+    name: str,
+    start: float = 0.0,
+    duration: float | None = None,
+    channel: int | None = None,
+) -> tuple[np.ndarray, int]:
+    """Decode a clip, or a part of a longer recording, as it is.
+
+    Arguments and errors are those of :func:`read_audio`, except that values and rate are not
+    checked.
+
+    Returns
+    -------
+    samples : numpy.ndarray
+        [T, channels] float32; [T, 1] if ``channel`` is given.
+    rate : int
+        In Hz.
+
+    Example
+    -------
+    >>> import soundfile
+    >>> path = getfixture("tmp_path") / "stereo.flac"
+    >>> soundfile.write(path, np.zeros((44100, 2)), 44100)
+    >>> samples, rate = read_samples(path, "stereo", start=0.5)
+    >>> samples.shape, rate
+    ((22050, 2), 44100)
+    """
     with _open(source, name) as file:
         samples = _read_span(file, start, duration, name)
         if channel is not None:
@@ -91,7 +122,7 @@ def read_audio(
                     f"{name}: has {samples.shape[1]} channels, not number {channel}, from 0"
                 )
             samples = samples[:, channel : channel + 1]
-        return _prepare(samples, file.samplerate, name)
+        return samples, file.samplerate
 
 
 def read_windows(source: str | os.PathLike, longest: float) -> Iterator[Tensor]:

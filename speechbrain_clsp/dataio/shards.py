@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".mp3", ".ogg", ".opus"})  # what libsndfile decodes
@@ -165,13 +166,25 @@ class ClipReader:
         """
         from speechbrain_clsp.dataio.audio import read_audio
 
+        return read_audio(**self._arguments(row))
+
+    def read_samples(self, row: Mapping[str, Any]) -> tuple[np.ndarray, int]:
+        """Return a row's clip as it is, [T, channels] float32, and its rate in Hz.
+
+        Arguments and errors are those of a call.
+        """
+        from speechbrain_clsp.dataio.audio import read_samples
+
+        return read_samples(**self._arguments(row))
+
+    def _arguments(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the arguments of the functions that decode."""
+        name, source = row["audio"], row["audio"]
+        if row.get("offset") is not None:
+            name, source = f"{name}, byte {row['offset']}", self.read_bytes(row)
         start = row.get("start")
         part = {} if start is None else {"start": start, "duration": row["duration"]}
-        part["channel"] = row.get("channel")
-        if row.get("offset") is None:
-            return read_audio(row["audio"], **part)
-        name = f"{row['audio']}, byte {row['offset']}"
-        return read_audio(self.read_bytes(row), name, **part)
+        return {"source": source, "name": name, "channel": row.get("channel"), **part}
 
     def read_bytes(self, row: Mapping[str, Any]) -> bytes:
         """Return the bytes of a row's file, still encoded."""

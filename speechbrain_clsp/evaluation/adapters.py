@@ -26,7 +26,8 @@ from torch import Tensor
 from speechbrain_clsp.dataio.audio import AudioError
 
 MOVING = "main"  # a branch: what it holds may change
-WEIGHT_FILES = ("*.safetensors", "*.ckpt", "*.json", "*.yaml", "*.model")
+DUAL_ENCODERS = ("paraspeechclap", "paraclap")
+WEIGHT_FILES = ("*.safetensors", "*.ckpt", "*.pth.tar", "*.json", "*.yaml", "*.model", "vocab.txt")
 
 
 class Model(Protocol):
@@ -52,9 +53,10 @@ def open_model(spec: str, device: str = "cpu") -> Model:
     ---------
     spec : str
         ``folder`` or ``user/name`` for a CLSP of ours or in the published form;
-        ``clap:folder-or-repository`` for a CLAP of transformers; ``file:embeddings.npz`` for
-        vectors that were computed elsewhere; as bounds ``random``, ``untrained:folder`` and
-        ``oracle:manifest.arrow``. A repository may end in ``@revision``.
+        ``clap:folder-or-repository`` for a CLAP of transformers; ``paraspeechclap:...`` and
+        ``paraclap:...``, see :mod:`~speechbrain_clsp.evaluation.dual_encoder`;
+        ``file:embeddings.npz`` for vectors that were computed elsewhere; as bounds ``random``,
+        ``untrained:folder`` and ``oracle:manifest.arrow``. A repository may end in ``@revision``.
     device : str
         Where it runs.
 
@@ -77,12 +79,19 @@ def open_model(spec: str, device: str = "cpu") -> Model:
         from speechbrain_clsp.evaluation.bounds import OracleModel, UntrainedModel
 
         return OracleModel(rest) if kind == "oracle" else UntrainedModel(rest, device)
-    kind, source = (kind, rest) if kind == "clap" and rest else ("clsp", spec)
-    source, revision = (source, None) if Path(source).exists() else _split_revision(source)
-    return (ClapAdapter if kind == "clap" else ClspAdapter)(source, revision, device)
+    if kind in DUAL_ENCODERS and rest:
+        from speechbrain_clsp.evaluation.dual_encoder import KNOWN, DualEncoderAdapter
+
+        source, revision = _split_revision(rest)
+        return DualEncoderAdapter(source, KNOWN[kind], revision, device)
+    if kind == "clap" and rest:
+        return ClapAdapter(*_split_revision(rest), device)
+    return ClspAdapter(*_split_revision(spec), device)
 
 
 def _split_revision(source: str) -> tuple[str, str | None]:
+    if Path(source).exists():
+        return source, None
     name, _, revision = source.partition("@")
     return name, revision or None
 
@@ -101,6 +110,38 @@ def folder_revision(folder: str | os.PathLike) -> str:
     for path in sorted({p for pattern in WEIGHT_FILES for p in Path(folder).glob(pattern)}):
         digest.update(path.name.encode() + bytes.fromhex(file_hash(path)))
     return f"sha256:{digest.hexdigest()}"
+
+
+def state_of(source: str, revision: str | None = None) -> str:
+    """Return a folder's SHA-256, or the commit that a revision of a Hub repository stands for.
+
+    Arguments
+    ---------
+    source : str
+        A folder, or a repository with a ``config.json``.
+    revision : str, optional
+        Of the repository.
+
+    Example
+    -------
+    >>> state_of(str(getfixture("tmp_path"))).partition(":")[0]
+    'sha256'
+    """
+    from speechbrain_clsp.hub import CONFIG, find_file
+
+    is_folder = Path(source).is_dir()
+    return folder_revision(source) if is_folder else commit_of(find_file(source, CONFIG, revision))
+
+
+def commit_of(path: Path) -> str:
+    """Return the commit of a file in the Hub's cache, ``snapshots/<commit>/<file>``.
+
+    Example
+    -------
+    >>> commit_of(Path("hub/models--user--name/snapshots/0123abcd/config.json"))
+    '0123abcd'
+    """
+    return path.parent.name
 
 
 def file_hash(path: str | os.PathLike) -> str:
@@ -182,9 +223,7 @@ class ClapAdapter:
         self.extractor = ClapFeatureExtractor.from_pretrained(source, **options)
         self.tokenizer = AutoTokenizer.from_pretrained(source, **options)
         self.model, self.device = source, device
-        commit = getattr(self.clap.config, "_commit_hash", None)
-        is_folder = Path(source).is_dir()
-        self.revision = folder_revision(source) if is_folder else commit or revision or MOVING
+        self.revision = state_of(source, revision)
 
     @torch.no_grad()
     def encode_files(self, paths: Sequence[str]) -> Tensor:

@@ -17,11 +17,13 @@ import numpy as np
 import speechbrain
 import torch
 import transformers
+from torch import Tensor
 
 import speechbrain_clsp
-from speechbrain_clsp.dataio.captions import evaluation_captions
 from speechbrain_clsp.dataio.manifest import Manifest
-from speechbrain_clsp.evaluation.adapters import Model, file_hash
+from speechbrain_clsp.evaluation.adapters import Model, file_hash, open_model
+from speechbrain_clsp.evaluation.cache import CachedModel
+from speechbrain_clsp.evaluation.clips import CAPTION_PLACES, captions_of, whole_files
 from speechbrain_clsp.evaluation.compare import paired_comparison
 from speechbrain_clsp.evaluation.hubness import corrected_rankings
 from speechbrain_clsp.evaluation.leaks import find_leaks, leak_warnings, suspicion
@@ -33,11 +35,58 @@ from speechbrain_clsp.evaluation.pairing import (
     rank_both_ways,
 )
 from speechbrain_clsp.evaluation.similarity import describe, read_ratings, similarity_figures
-from speechbrain_clsp.evaluation.suite import CAPTION_KINDS, Evaluation, zero_shot_figures
+from speechbrain_clsp.evaluation.suite import Evaluation, zero_shot_figures
+from speechbrain_clsp.evaluation.tables import markdown_tables, write_results
 from speechbrain_clsp.evaluation.zero_shot import read_tasks
 
 BANK_CLIPS = 1000  # training queries for querybank normalisation
 SUITES = ("mini", "fcaps", "zero-shot", "similarity")
+
+
+def fill_tables(
+    suite: str,
+    specs: Mapping[str, str],
+    data: Sequence[str | os.PathLike],
+    output: str | os.PathLike,
+    cache: str | os.PathLike | None = None,
+    device: str = "cpu",
+    **settings: Any,
+) -> str:
+    """Open models, evaluate them and write all results.
+
+    Arguments
+    ---------
+    suite : str
+        See :func:`run_suite`.
+    specs : dict
+        For each name in the tables, a model's specification, as
+        :func:`~speechbrain_clsp.evaluation.adapters.open_model` takes it.
+    data : list of path
+        Manifests, or the ratings.
+    output : path
+        Folder that gets ``metrics.json``, ``tables.md``, ``tables.tex`` and ``report.html``.
+    cache : path, optional
+        SQLite file of embeddings. Default: ``embeddings.sqlite`` in ``output``.
+    device : str
+        Where models run.
+    **settings
+        Further arguments of :func:`run_suite`.
+
+    Returns
+    -------
+    str
+        The tables in Markdown.
+
+    Raises
+    ------
+    OSError, ValueError
+        If a model or data cannot be had, or do not fit the suite.
+    """
+    cache = cache or Path(output) / "embeddings.sqlite"
+    models = {name: CachedModel(open_model(spec, device), cache) for name, spec in specs.items()}
+    result = run_suite(suite, models, data, **settings)
+    write_results(result, output)
+    return markdown_tables(result)
 
 
 def run_suite(
@@ -111,11 +160,11 @@ def run_suite(
             leaks = find_leaks(manifest, Manifest(train))
             result["warnings"] += leak_warnings(leaks)
             result.setdefault("leaks", {})[Path(path).name] = {k: len(v) for k, v in leaks.items()}
-        rows = list(manifest)
-        speech = {
-            name: model.encode_files([row["audio"] for row in rows])
-            for name, model in models.items()
-        }
+        with whole_files(manifest) as rows:
+            speech = {
+                name: model.encode_files([row["audio"] for row in rows])
+                for name, model in models.items()
+            }
         if suite != "zero-shot":
             _retrieval(result, models, rows, speech, seed)
             if beyond:
@@ -146,8 +195,7 @@ def _source_of(rows: list[dict[str, Any]], path: str | os.PathLike) -> str:
 
 def _retrieval(result: dict, models: Mapping[str, Model], rows: list, speech: dict, seed: int):
     """Fill the tables of both kinds of captions, with equal captions apart and merged."""
-    kinds = dict(zip(CAPTION_KINDS, zip(*map(evaluation_captions, rows))))
-    for kind, captions in kinds.items():
+    for kind, captions in captions_of(rows).items():
         for merge in (False, True):
             texts, pairs = caption_pairs([[caption] for caption in captions], merge)
             if merge and len(texts) == len(captions):
@@ -159,8 +207,9 @@ def _retrieval(result: dict, models: Mapping[str, Model], rows: list, speech: di
                 sizes = {"speech_to_text": len(texts), "text_to_speech": len(rows)}
                 figures = figures_of(rankings, sizes, seed)
                 result["tables"].setdefault(table, {})[name] = figures
-                if not getattr(model, "is_bound", False):  # bounds are at chance, or perfect
-                    result["warnings"] += suspicion(figures, f"{name}, {table}")
+                if getattr(model, "is_bound", False):
+                    continue  # at chance, or perfect, as it should be: no news to test or warn of
+                result["warnings"] += suspicion(figures, f"{name}, {table}")
                 values[name] = {
                     f"{way}_{figure}": each
                     for way, ranking in rankings.items()
@@ -172,24 +221,36 @@ def _retrieval(result: dict, models: Mapping[str, Model], rows: list, speech: di
 
 def _corrections(result: dict, models: Mapping[str, Model], rows: list, speech: dict, train):
     """Fill the tables with corrections for hubs."""
-    banks: list[dict[str, Any]] = []
-    if train is not None:
-        manifest = Manifest(train)
-        step = max(1, len(manifest) // BANK_CLIPS)
-        banks = [manifest[i] for i in range(0, len(manifest), step)][:BANK_CLIPS]
-    known = dict(zip(CAPTION_KINDS, zip(*map(evaluation_captions, banks))))
-    for kind, captions in zip(CAPTION_KINDS, zip(*map(evaluation_captions, rows))):
+    found_captions = captions_of(rows)
+    banks = {} if train is None else _banks(models, Manifest(train), found_captions)
+    for kind, captions in found_captions.items():
         texts, pairs = caption_pairs([[caption] for caption in captions])
         for name, model in models.items():
-            bank = None
-            if banks:
-                heard = model.encode_files([row["audio"] for row in banks])
-                bank = (heard, model.encode_text(sorted(set(known[kind]) - set(texts))))
             sizes = {"speech_to_text": len(texts), "text_to_speech": len(rows)}
+            bank = banks.get((kind, name))
             found = corrected_rankings(speech[name], model.encode_text(texts), pairs, bank)
             for correction, rankings in found.items():
                 figures = figures_of(rankings, sizes, result["seed"])
                 result["tables"].setdefault(f"{kind}, {correction}", {})[name] = figures
+
+
+def _banks(
+    models: Mapping[str, Model], train: Manifest, captions: Mapping[str, list[str]]
+) -> dict[tuple[str, str], tuple[Tensor, Tensor]]:
+    """Embed training clips, and their captions that are not among those of the test set."""
+    step = max(1, len(train) // BANK_CLIPS)
+    with whole_files(train[i] for i in range(0, len(train), step)[:BANK_CLIPS]) as rows:
+        paths = [row["audio"] for row in rows]
+        speech = {name: model.encode_files(paths) for name, model in models.items()}
+    banks = {}
+    for kind in captions:
+        lists = [row[f"{kind}_captions"] for row in rows]
+        texts = {own[CAPTION_PLACES[kind]] for own in lists if own} - set(captions[kind])
+        if not texts:
+            raise ValueError(f"{train.path} has no {kind} captions for querybank normalisation")
+        for name, model in models.items():
+            banks[kind, name] = (speech[name], model.encode_text(sorted(texts)))
+    return banks
 
 
 def _compare(result: dict, table: str, values: Mapping[str, dict], seed: int) -> None:
@@ -212,7 +273,9 @@ def _zero_shot(result: dict, models: Mapping[str, Model], rows, speech: dict, ta
             if figures["n"] == 0:
                 break
             entry = result["tables"].setdefault(table, {})
-            hits[name] = {"WA": figures.pop("hits")}
+            correct = figures.pop("hits")
+            if not getattr(model, "is_bound", False):
+                hits[name] = {"WA": correct}
             entry[name] = {key: figures.pop(key) for key in ("WA", "UAR")}
             result.setdefault("confusions", {}).setdefault(table, {})[name] = figures
         _compare(result, table, hits, seed)

@@ -17,6 +17,7 @@ from torch import Tensor
 from speechbrain_clsp.dataio.labels import value_of
 from speechbrain_clsp.dataio.manifest import Manifest
 from speechbrain_clsp.evaluation.adapters import ClspAdapter, file_hash
+from speechbrain_clsp.evaluation.clips import clip_name, is_whole_file
 from speechbrain_clsp.evaluation.zero_shot import read_tasks
 
 COLUMNS = ("gender", "accent", "pitch", "speaking_rate")
@@ -78,23 +79,25 @@ class OracleModel:
     def __init__(self, manifest: str | os.PathLike) -> None:
         self.model, self.revision = "attribute oracle", file_hash(manifest)
         rows = list(Manifest(manifest))
-        sets = {row["audio"]: attributes(row) for row in rows}
+        # A part of a recording comes as a file that is named after its clip.
+        keys = [row["audio"] if is_whole_file(row) else clip_name(row) for row in rows]
+        sets = dict(zip(keys, map(attributes, rows)))
         known: dict[str, set[str]] = {
             prompt: {f"{task.column}={name}"}
             for task in read_tasks("mini")
             for name, prompts in task.prompts.items()
             for prompt in prompts
         }
-        for row in rows:
+        for key, row in zip(keys, rows):
             for caption in row["global_captions"] + row["fine_captions"]:
-                known[caption] = known.get(caption, set()) | sets[row["audio"]]
+                known[caption] = known.get(caption, set()) | sets[key]
         self.sets = sets | known
         names = sorted(set().union(*self.sets.values()))
         self.axis = {name: number for number, name in enumerate(names)}
 
     def encode_files(self, paths: Sequence[str]) -> Tensor:
         """Look attributes up; see :class:`~.adapters.Model`."""
-        return self._encode([str(path) for path in paths])
+        return self._encode([p if p in self.sets else Path(p).name for p in map(str, paths)])
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """Look attributes up; see :class:`~.adapters.Model`."""

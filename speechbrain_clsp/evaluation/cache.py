@@ -46,6 +46,7 @@ class CachedModel:
 
     def __init__(self, model: Model, path: str | os.PathLike | None = None) -> None:
         self.inner, self.model, self.revision = model, model.model, model.revision
+        self.is_bound = getattr(model, "is_bound", False)
         self.identity = f"{type(model).__name__} {model.model} {model.revision}"
         if path is not None and model.revision == MOVING:
             logger.warning("%s is not pinned to a revision: not cached", model.model)

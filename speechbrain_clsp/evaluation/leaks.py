@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ def find_leaks(test: Manifest, train: Manifest) -> dict[str, list[str]]:
     Returns
     -------
     dict
-        Test clips (ids) whose ``id``, ``audio`` (the same bytes), ``speaker`` or
+        Test clips (ids) whose ``id``, ``audio`` (same bytes, same start), ``speaker`` or
         ``captions`` occur in training.
     """
     train_ids, train_speakers = set(train.column("id")), set(train.column("speaker")) - {None}
@@ -47,19 +48,18 @@ def find_leaks(test: Manifest, train: Manifest) -> dict[str, list[str]]:
 
 
 def _same_bytes(rows: list[dict[str, Any]], train: Manifest) -> set[str]:
-    """Return ids of rows whose file is also a file of training."""
+    """Return ids of rows whose file, or the part of it from the same start on, is in training."""
     plain = [row for row in rows if row["offset"] is None and Path(row["audio"]).is_file()]
     sizes = {os.path.getsize(row["audio"]) for row in plain}
-    offsets = train.column("offset")
-    others = [
-        train.data_root / audio
-        for audio, offset in zip(train.column("audio"), offsets)
-        if offset is None
-    ]
+    hashes = lru_cache(file_hash)  # many clips may be parts of one recording
+    columns = zip(*map(train.column, ("audio", "offset", "start")))
+    others = [(train.absolute(audio), start) for audio, offset, start in columns if offset is None]
     known = {
-        file_hash(path) for path in others if path.is_file() and os.path.getsize(path) in sizes
+        (hashes(path), start)
+        for path, start in others
+        if os.path.isfile(path) and os.path.getsize(path) in sizes
     }
-    return {row["id"] for row in plain if known and file_hash(row["audio"]) in known}
+    return {row["id"] for row in plain if known and (hashes(row["audio"]), row["start"]) in known}
 
 
 def leak_warnings(leaks: Mapping[str, list[str]]) -> list[str]:

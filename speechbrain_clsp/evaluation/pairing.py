@@ -18,7 +18,7 @@ from scipy.stats import hypergeom
 from torch import Tensor
 
 from speechbrain_clsp.evaluation.intervals import bootstrap_mean, median_interval
-from speechbrain_clsp.evaluation.ranking import Ranking, rank_pairs
+from speechbrain_clsp.evaluation.ranking import Ranking, rank_both
 from speechbrain_clsp.evaluation.retrieval import DIRECTIONS, PRECISION_DEPTH, RECALLS
 
 MEDIAN = "median_rank"
@@ -83,8 +83,7 @@ def rank_both_ways(speech: Tensor, text: Tensor, pairs: Tensor) -> dict[str, Ran
     dict
         A :class:`~speechbrain_clsp.evaluation.ranking.Ranking` per direction.
     """
-    ways = ((speech, text, pairs), (text, speech, pairs.flip(1)))
-    return {name: rank_pairs(*way) for name, way in zip(DIRECTIONS, ways)}
+    return dict(zip(DIRECTIONS, rank_both(speech, text, pairs)))
 
 
 def query_values(ranking: Ranking, recalls: Sequence[int] = RECALLS) -> dict[str, np.ndarray]:
@@ -105,6 +104,7 @@ def query_values(ranking: Ranking, recalls: Sequence[int] = RECALLS) -> dict[str
 
     Example
     -------
+    >>> from speechbrain_clsp.evaluation.ranking import rank_pairs
     >>> ranking = rank_pairs(torch.eye(2), torch.eye(2), torch.tensor([[0, 0], [1, 0], [1, 1]]))
     >>> query_values(ranking)["mAP@10"].tolist()
     [1.0, 1.0]

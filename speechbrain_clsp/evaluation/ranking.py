@@ -1,8 +1,7 @@
 """Exact ranks from tiles of the similarity matrix, whose size memory does not have to hold.
 
-A score is the inner product in float64. Tiles are computed in float32, whose rounding error has a
-bound; only scores that lie closer than this bound to the one they are compared with are computed
-again, in float64. So ranks do not depend on the size of tiles, the library or the device.
+A score is the inner product in float64. Most are computed in shorter types and still counted
+exactly, see :mod:`speechbrain_clsp.evaluation.counting`.
 
 Authors
  * The speechbrain-clsp authors 2026
@@ -10,17 +9,26 @@ Authors
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
-CHUNK = 1024
-GALLERY_CHUNK = 8192
-EXACT_CHUNK = 65536  # scores that are computed again at a time
-FLOAT32_ERROR, FLOAT64_ERROR = 2.0**-23, 2.0**-52  # twice the rounding error of one operation
+from speechbrain_clsp.evaluation.counting import (
+    FLOAT32_ROUNDING,
+    FLOAT64_ROUNDING,
+    count_reaching,
+    norms,
+    pair_scores,
+    rounding_bound,
+    true_float32,
+)
+
+CHUNK = 1024  # queries in a tile
+ACROSS = 8192  # items in a tile
+LONG = 2000  # tiles from which a progress bar is shown
 
 
 @dataclass(frozen=True)
@@ -95,96 +103,100 @@ def rank_pairs(queries: Tensor, gallery: Tensor, pairs: Tensor, chunk: int = CHU
     [1, 3, 2]
     """
     _check(queries, gallery, pairs)
-    # By query, each pair once.
-    pairs = pairs.to(queries.device)
-    keys = torch.unique(pairs[:, 0] * len(gallery) + pairs[:, 1])
-    query, item = keys // len(gallery), keys % len(gallery)
-    total = torch.bincount(query, minlength=len(queries))
-    if (total == 0).any():
-        raise ValueError(
-            f"Query {int((total == 0).nonzero()[0, 0])} has no item that belongs to it"
-        )
-    longest, ends = _longest(gallery), total.cumsum(0)
-    ranks, orders = [], []
-    precision = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")  # the bound is that of true float32
-    try:
-        for rows in _slices(len(queries), chunk):
-            part = slice(int(ends[rows.start] - total[rows.start]), int(ends[rows.stop - 1]))
-            ours = queries[rows]
-            own, place = _own_scores(ours, gallery, query[part] - rows.start, item[part])
-            error = ours.double().norm(dim=1) * longest * (queries.shape[1] + 4)
-            bars = own - (error * FLOAT64_ERROR)[:, None]  # what float64 cannot tell is a tie
-            above = _count(ours, gallery, bars, error * FLOAT32_ERROR)
-            order, own_above = _places(own, bars)
-            ranks.append((above - own_above + order)[place])
-            orders.append(order[place])
-    finally:
-        torch.set_float32_matmul_precision(precision)
-    return Ranking(query, item, torch.cat(ranks), torch.cat(orders), total)
+    side = _Side(queries, gallery, pairs)
+    _walk(queries, gallery, chunk, rows=side)
+    return side.ranking()
 
 
-def _own_scores(
-    queries: Tensor, gallery: Tensor, query: Tensor, item: Tensor
-) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    """Return scores of own items [q, K], -inf where a query has fewer, and the pairs' places."""
-    total = torch.bincount(query, minlength=len(queries))
-    column = torch.arange(len(query), device=query.device) - (total.cumsum(0) - total)[query]
-    own = queries.new_full((len(queries), int(total.max())), -torch.inf, dtype=torch.double)
-    own[query, column] = _pair_scores(queries, gallery, query, item)
-    return own, (query, column)
+def rank_both(
+    queries: Tensor, gallery: Tensor, pairs: Tensor, chunk: int = CHUNK
+) -> tuple[Ranking, Ranking]:
+    """Rank queries' items and items' queries from one pass over the similarity matrix.
+
+    Arguments
+    ---------
+    queries, gallery, pairs, chunk
+        As in :func:`rank_pairs`; every item must be in a pair, too.
+
+    Returns
+    -------
+    tuple of Ranking
+        Of the queries' own items, and of the items' own queries.
+
+    Example
+    -------
+    >>> pairs = torch.tensor([[0, 0], [0, 1], [1, 2]])
+    >>> both = rank_both(torch.eye(3)[:2], torch.eye(3)[[0, 1, 1]], pairs)
+    >>> [one.rank.tolist() for one in both]
+    [[1, 3, 2], [1, 2, 1]]
+    """
+    _check(queries, gallery, pairs)
+    forth, back = _Side(queries, gallery, pairs), _Side(gallery, queries, pairs.flip(1))
+    _walk(queries, gallery, chunk, rows=forth, columns=back)
+    return forth.ranking(), back.ranking()
 
 
-def _count(queries: Tensor, gallery: Tensor, bars: Tensor, error: Tensor) -> Tensor:
-    """Count, for bars [q, K], the items whose float64 score reaches them."""
-    counts = torch.zeros(bars.shape, dtype=torch.long, device=queries.device)
-    ours = queries.float()
-    asked = [column.isfinite().nonzero()[:, 0] for column in bars.T]
-    for columns in _slices(len(gallery), GALLERY_CHUNK):
-        block = gallery[columns]
-        tile = ours @ block.float().T
-        for k, some in enumerate(asked):  # few queries have many own items
-            whole = len(some) == len(tile)
-            counts[some, k] += _count_tile(
-                tile if whole else tile[some], bars[some, k], error[some], queries[some], block
+class _Side:
+    """One side of the matrix: its vectors, and the scores of each one's own items as bars."""
+
+    def __init__(self, vectors: Tensor, others: Tensor, pairs: Tensor) -> None:
+        # By query, each pair once.
+        keys = torch.unique(pairs[:, 0].to(vectors.device) * len(others) + pairs[:, 1])
+        self.vectors, self.query, self.item = vectors, keys // len(others), keys % len(others)
+        self.total = torch.bincount(self.query, minlength=len(vectors))
+        if (self.total == 0).any():
+            number = int((self.total == 0).nonzero()[0, 0])
+            raise ValueError(f"Query {number} has no item that belongs to it")
+        self.first = self.total.cumsum(0) - self.total
+        self.scores = pair_scores(vectors, others, self.query, self.item)
+        bound = rounding_bound(norms(vectors), norms(others).max(), vectors.shape[1])
+        self.error = bound * FLOAT32_ROUNDING
+        # What float64 cannot tell is a tie.
+        self.bars = self.scores - (bound * FLOAT64_ROUNDING)[self.query]
+        self.reached = torch.zeros_like(self.query)
+
+    def count(self, tile: Tensor, rows: slice, others: Tensor) -> None:
+        """Count what reaches the bars of some rows in a tile [r, c] of scores."""
+        total, first = self.total[rows], self.first[rows]
+        vectors, error = self.vectors[rows], self.error[rows]
+        for k in range(int(total.max())):
+            some = (total > k).nonzero()[:, 0]  # few have many own items
+            ours = slice(None) if len(some) == len(total) else some
+            pair = first[some] + k
+            self.reached[pair] += count_reaching(
+                tile[ours], self.bars[pair], error[ours], vectors[ours], others
             )
-    return counts
+
+    def ranking(self) -> Ranking:
+        """Turn counts into ranks: own items that stand above do not count as wrong ones."""
+        ranks, orders = [], []
+        for rows in _slices(len(self.vectors), CHUNK):
+            total = self.total[rows]
+            pairs = slice(int(self.first[rows.start]), int(self.first[rows.stop - 1] + total[-1]))
+            place = torch.arange(int(total.max()), device=total.device) < total[:, None]
+            own, bars = (
+                torch.full(
+                    place.shape, -torch.inf, dtype=torch.double, device=total.device
+                ).masked_scatter_(place, values[pairs])
+                for values in (self.scores, self.bars)
+            )
+            order, own_above = _places(own, bars)
+            ranks.append(self.reached[pairs] + (order - own_above)[place])
+            orders.append(order[place])
+        return Ranking(self.query, self.item, torch.cat(ranks), torch.cat(orders), self.total)
 
 
-def _count_tile(
-    tile: Tensor, bars: Tensor, error: Tensor, queries: Tensor, gallery: Tensor
-) -> Tensor:
-    """Count one tile's scores [q, g] from bars [q] on; those in doubt are computed again."""
-    high, low = (bars + error).float()[:, None], (bars - error).float()[:, None]
-    sure = _count_rows(tile, high)
-    doubtful = (_count_rows(tile, low) != sure).nonzero()[:, 0]
-    if not len(doubtful):
-        return sure
-    scores = tile[doubtful]
-    row, column = ((scores >= low[doubtful]) & (scores < high[doubtful])).nonzero().T
-    if len(row) > scores.numel() // 64:  # as in a collapsed model: all at once is faster
-        exact = queries[doubtful].double() @ gallery.double().T
-        sure[doubtful] = (exact >= bars[doubtful, None]).sum(dim=1)
-        return sure
-    row = doubtful[row]
-    reached = _pair_scores(queries, gallery, row, column) >= bars[row]
-    return sure.index_add_(0, row, reached.long())
-
-
-def _count_rows(tile: Tensor, bar: Tensor) -> Tensor:
-    """Count along rows; numpy does it several times as fast as torch on a CPU."""
-    if tile.device.type != "cpu":
-        return (tile >= bar).sum(dim=1)
-    return torch.from_numpy(np.count_nonzero(tile.numpy() >= bar.numpy(), axis=1))
-
-
-def _pair_scores(queries: Tensor, gallery: Tensor, query: Tensor, item: Tensor) -> Tensor:
-    """Return the float64 scores [P] of pairs of rows."""
-    parts = [
-        (queries[query[part]].double() * gallery[item[part]].double()).sum(dim=1)
-        for part in _slices(len(query), max(1, EXACT_CHUNK // 8))
-    ]
-    return torch.cat(parts) if parts else torch.empty(0, dtype=torch.double, device=queries.device)
+def _walk(
+    queries: Tensor, gallery: Tensor, chunk: int, rows: _Side, columns: _Side | None = None
+) -> None:
+    """Let the sides count in every tile of the similarity matrix."""
+    tiles = [(r, c) for r in _slices(len(queries), chunk) for c in _slices(len(gallery), ACROSS)]
+    with true_float32():
+        for down, across in tqdm(tiles, desc="Ranking", unit="tile", disable=len(tiles) < LONG):
+            tile = queries[down].float() @ gallery[across].float().T
+            rows.count(tile, down, gallery[across])
+            if columns:
+                columns.count(tile.T, across, queries[down])
 
 
 def _places(own: Tensor, bars: Tensor) -> tuple[Tensor, Tensor]:
@@ -196,12 +208,8 @@ def _places(own: Tensor, bars: Tensor) -> tuple[Tensor, Tensor]:
     return order, torch.stack(reached, dim=1)
 
 
-def _longest(rows: Tensor) -> float:
-    return max(float(rows[part].double().norm(dim=1).max()) for part in _slices(len(rows), CHUNK))
-
-
-def _slices(size: int, step: int) -> Iterator[slice]:
-    return (slice(start, min(start + step, size)) for start in range(0, size, step))
+def _slices(size: int, step: int) -> list[slice]:
+    return [slice(start, min(start + step, size)) for start in range(0, size, step)]
 
 
 def _check(queries: Tensor, gallery: Tensor, pairs: Tensor) -> None:
@@ -212,7 +220,7 @@ def _check(queries: Tensor, gallery: Tensor, pairs: Tensor) -> None:
     if not len(queries) or not len(gallery):
         raise ValueError("There is nothing to rank: queries or gallery are empty")
     for rows in (queries, gallery):
-        if not all(rows[part].isfinite().all() for part in _slices(len(rows), CHUNK)):
+        if not all(part.isfinite().all() for part in rows.split(CHUNK)):
             raise ValueError("Embeddings hold NaN or infinite values: ranks would mean nothing")
     if pairs.dim() != 2 or pairs.shape[1:] != (2,):
         raise ValueError(f"pairs {list(pairs.shape)} must be [P, 2]: query, item")

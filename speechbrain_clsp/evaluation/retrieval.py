@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from speechbrain_clsp.evaluation.ranking import rank_pairs
+from speechbrain_clsp.evaluation.ranking import rank_both, rank_pairs
 
 RECALLS = (1, 5, 10)
 PRECISION_DEPTH = 10
@@ -48,12 +48,17 @@ def retrieval_ranks(queries: Tensor, gallery: Tensor, chunk: int = 1024) -> Tens
     >>> retrieval_ranks(torch.eye(3), torch.eye(3)[[0, 2, 1]]).tolist()
     [1, 3, 3]
     """
+    return rank_pairs(queries, gallery, _own(queries, gallery), chunk).rank
+
+
+def _own(queries: Tensor, gallery: Tensor) -> Tensor:
+    """Return pairs [N, 2] of rows with the same number."""
     if queries.shape != gallery.shape or queries.dim() != 2:
         raise ValueError(
             f"queries {list(queries.shape)} and gallery {list(gallery.shape)} must both be [N, D]"
         )
     own = torch.arange(len(queries))
-    return rank_pairs(queries, gallery, torch.stack([own, own], dim=1), chunk).rank
+    return torch.stack([own, own], dim=1)
 
 
 def rank_values(ranks: Tensor, recalls: Sequence[int] = RECALLS) -> dict[str, np.ndarray]:
@@ -95,11 +100,11 @@ def retrieval_values(speech: Tensor, text: Tensor) -> dict[str, np.ndarray]:
     dict
         Keys such as ``speech_to_text_R@1``, values [N].
     """
-    pairs = {"speech_to_text": (speech, text), "text_to_speech": (text, speech)}
+    own = _own(speech, text)
     return {
         f"{direction}_{name}": values
-        for direction, (queries, gallery) in pairs.items()
-        for name, values in rank_values(retrieval_ranks(queries, gallery)).items()
+        for direction, ranking in zip(DIRECTIONS, rank_both(speech, text, own))
+        for name, values in rank_values(ranking.rank).items()
     }
 
 

@@ -23,12 +23,11 @@ from torch import Tensor
 import speechbrain_clsp
 from speechbrain_clsp.dataio.captions import evaluation_captions
 from speechbrain_clsp.dataio.manifest import Manifest
+from speechbrain_clsp.evaluation.clips import CAPTION_PLACES, whole_files
 from speechbrain_clsp.evaluation.intervals import bootstrap_mean, bootstrap_recall
 from speechbrain_clsp.evaluation.report import write_report
 from speechbrain_clsp.evaluation.retrieval import retrieval_chance, retrieval_values
 from speechbrain_clsp.evaluation.zero_shot import Task, accuracy_metrics, classify, read_tasks
-
-CAPTION_KINDS = ("global", "fine")
 
 
 @dataclass
@@ -90,8 +89,21 @@ def evaluate(
     """
     output_folder = Path(output_folder)
     output_folder.mkdir(parents=True, exist_ok=True)
-    evaluation = embed(clsp, manifest)
-    metrics = {
+    with whole_files(manifest) as rows:
+        evaluation = embed(clsp, rows)
+        metrics = _metrics(clsp, manifest, tasks, evaluation, model_name, seed)
+        partial = output_folder / "metrics.json.partial"
+        partial.write_text(json.dumps(metrics, indent=2), encoding="utf-8")
+        os.replace(partial, output_folder / "metrics.json")
+        write_report(output_folder / "report.html", metrics, evaluation, training_log)
+    return metrics
+
+
+def _metrics(
+    clsp: Any, manifest: Manifest, tasks, evaluation: Evaluation, model_name: str, seed: int
+) -> dict[str, Any]:
+    """Return the contents of ``metrics.json``."""
+    return {
         "model": model_name,
         "manifest": manifest.path.name,
         "manifest_sha256": hashlib.sha256(manifest.path.read_bytes()).hexdigest(),
@@ -105,25 +117,19 @@ def evaluate(
         },
         "retrieval": {
             kind: retrieval_figures(evaluation.speech, evaluation.text[kind], seed)
-            for kind in CAPTION_KINDS
+            for kind in CAPTION_PLACES
         },
         "zero_shot": {
             task.name: _without_hits(zero_shot_figures(clsp, task, evaluation, seed))
             for task in read_tasks(tasks)
         },
     }
-    partial = output_folder / "metrics.json.partial"
-    partial.write_text(json.dumps(metrics, indent=2), encoding="utf-8")
-    os.replace(partial, output_folder / "metrics.json")
-    write_report(output_folder / "report.html", metrics, evaluation, training_log)
-    return metrics
 
 
-def embed(clsp: Any, manifest: Manifest) -> Evaluation:
-    """Embed every clip, and its global and fine caption, once."""
-    rows = list(manifest)
+def embed(clsp: Any, rows: list[dict[str, Any]]) -> Evaluation:
+    """Embed every clip, a file of its own, and its global and fine caption, once."""
     by_kind = zip(*map(evaluation_captions, rows))
-    captions = {kind: list(texts) for kind, texts in zip(CAPTION_KINDS, by_kind)}
+    captions = {kind: list(texts) for kind, texts in zip(CAPTION_PLACES, by_kind)}
     speech = clsp.encode_files([row["audio"] for row in rows]).float().cpu()
     text = {kind: clsp.encode_text(texts).float().cpu() for kind, texts in captions.items()}
     return Evaluation(rows, captions, speech, text)

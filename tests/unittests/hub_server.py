@@ -51,6 +51,8 @@ class HubHandler(BaseHTTPRequestHandler):
         parts = self.path.removeprefix("/datasets").split("/", 5)
         if len(parts) < 6:  # what newer clients ask for besides files
             return self._refuse(404)
+        if parts[1] == "api" and "/tree/" in self.path:
+            return self._send_nothing()
         _, user, name, _, revision, file = parts
         content = self.server.files.get((f"{user}/{name}", file))
         known = {repository for repository, _ in self.server.files}
@@ -77,6 +79,13 @@ class HubHandler(BaseHTTPRequestHandler):
             self.close_connection = True
         elif with_body:
             self.wfile.write(content[start:])
+
+    def _send_nothing(self) -> None:
+        """List a subfolder that is empty, as tokenizers ask for chat templates."""
+        self.send_response(200)
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"[]")
 
     def _refuse(self, status: int, code: str | None = None) -> None:
         self.send_response(status)

@@ -114,6 +114,15 @@ def test_models_stand_side_by_side(data, tmp_path, capsys):
     assert evaluate(tmp_path, *arguments) == metrics  # from the cache, and to the last digit
 
 
+def test_bounds_are_not_warned_of(data, tmp_path):
+    """If this fails, every table with a random model begins with warnings that mean nothing."""
+    folder, _ = data
+    test = folder / "test.arrow"
+    models = ["random", f"oracle:{test}"]
+    metrics = evaluate(tmp_path, "--suite", "fcaps", "--data", test, "--model", *models)
+    assert metrics["warnings"] == []
+
+
 def test_a_permuted_pairing_is_noticed(data, tmp_path):
     """If this fails, captions of other clips give figures without a word."""
     folder, clips = data
@@ -154,6 +163,17 @@ def test_a_leak_is_noticed(data, tmp_path, capsys):
     assert "LEAK" in capsys.readouterr().out and "LEAK" in (
         tmp_path / "out" / "report.html"
     ).read_text(encoding="utf-8")
+
+
+def test_parts_of_one_recording_are_not_copies(tmp_path):
+    """If this fails, every conversation that both sets have turns of is called a leak."""
+    write(tmp_path / "talk.wav", tone(3.0))
+    part = {"audio": "talk.wav", "duration": 1.0, "fine_captions": [], "global_captions": []}
+    write_manifest(tmp_path / "train.arrow", [part | {"id": "a", "start": 0.0}])
+    later = [part | {"id": "b", "start": 2.0}, part | {"id": "c", "start": 0.0}]
+    write_manifest(tmp_path / "test.arrow", later)
+    leaks = find_leaks(Manifest(tmp_path / "test.arrow"), Manifest(tmp_path / "train.arrow"))
+    assert leaks["audio"] == ["c"]
 
 
 def test_corrections_are_labelled_and_stand_apart(data, tmp_path):

@@ -56,7 +56,7 @@ def noisy_pairs(seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("across", [5, 60, 8192])
 def test_many_to_many_equals_brute_force(chunk, across, monkeypatch):
     """If this fails, several captions per clip, ties or tile edges give wrong ranks."""
-    monkeypatch.setattr(ranking, "GALLERY_CHUNK", across)
+    monkeypatch.setattr(ranking, "ACROSS", across)
     speech, text, pairs = noisy_pairs(chunk)
     scores = speech.double().numpy() @ text.double().numpy().T
     expected = brute_force(scores, [tuple(pair) for pair in pairs.tolist()])
@@ -86,6 +86,28 @@ def test_scores_that_float32_confuses_are_told_apart(dtype):
         rough = query.float() @ items.float().T
         wrong = (rough >= rough[torch.arange(8), pairs[:, 1]][:, None]).sum(dim=1)
         assert wrong.tolist() != expected.tolist()  # or this test would show nothing
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+@pytest.mark.parametrize("across", [64, 8192])
+def test_both_ways_from_one_pass_equal_two(dtype, across, monkeypatch):
+    """If this fails, counting along columns differs from counting along rows."""
+    monkeypatch.setattr(ranking, "ACROSS", across)
+    speech, text = (3.0 * unit(700, 96)).to(dtype), unit(700, 96, seed=1).to(dtype)
+    text[1::2] = (0.4 + 0.01 * text[1::2]).to(dtype)  # half of them close together
+    text[:10], speech[:300] = text[0].clone(), speech[0].clone()  # ties; more than a byte counts
+    draw = torch.Generator().manual_seed(0)
+    own = torch.arange(700)[:, None].expand(700, 2)
+    pairs = torch.cat([own, torch.randint(0, 700, (300, 2), generator=draw)])
+    scores = (speech.double() @ text.double().T).numpy()
+    for found, way in zip(ranking.rank_both(speech, text, pairs, 400), (pairs, pairs.flip(1))):
+        alone = rank_pairs(*((speech, text) if way is pairs else (text, speech)), way)
+        assert torch.equal(found.rank, alone.rank) and torch.equal(found.order, alone.order)
+        few = (found.query < 12) | (found.query > 690)
+        matrix = scores if way is pairs else scores.T
+        brute = brute_force(np.round(matrix, 9), [tuple(pair) for pair in way.tolist()])
+        for q, g, rank in zip(found.query[few], found.item[few], found.rank[few]):
+            assert brute[int(q), int(g)] == rank
 
 
 def test_average_precision_equals_its_definition():
@@ -250,7 +272,7 @@ def test_memory_does_not_grow_with_the_matrix():
 
 def test_a_collapsed_model_ranks_last_in_every_tile(monkeypatch):
     """If this fails, constant embeddings rank first, or take hours in float64."""
-    monkeypatch.setattr(ranking, "GALLERY_CHUNK", 64)
+    monkeypatch.setattr(ranking, "ACROSS", 64)
     constant = torch.full((200, 512), 0.1)
     own = torch.arange(200)[:, None].expand(200, 2)
     assert rank_pairs(constant, constant, own, 50).rank.tolist() == [200] * 200

@@ -1,52 +1,50 @@
 #!/usr/bin/env python3
-"""Evaluate a CLSP on a test manifest: metrics.json, report.html and a table.
+"""Recipe for the tables of the CLSP paper: several models side by side on the same data.
 
-> python evaluate.py --model results/mini/model --manifest data/mini_fcaps/test.arrow \
-    --output results/mini --training_log results/mini/train_log.txt
+> python evaluate.py hparams/evaluate.yaml --suite=fcaps --test_data=/data/fcaps/test.arrow \
+    --models="{ours: results/stage2/model, published: yfyeung/CLSP, random: random}"
+
+``clsp evaluate`` does the same from the command line.
 
 Authors
  * The speechbrain-clsp authors 2026
 """
 
-import argparse
 import sys
 
-from speechbrain_clsp import CLSP
-from speechbrain_clsp.dataio.manifest import Manifest
-from speechbrain_clsp.evaluation.suite import evaluate, format_table
+import speechbrain as sb
+from hyperpyyaml import load_hyperpyyaml
+
+from speechbrain_clsp.evaluation.benchmark import fill_tables
 
 
-def main() -> int:
-    """Run the evaluation; returns 2 after a mistake in the arguments."""
-    parser = argparse.ArgumentParser(
-        description="Evaluate a CLSP by retrieval and zero-shot classification.",
-        epilog="example: python evaluate.py --model results/mini/model"
-        " --manifest data/mini_fcaps/test.arrow --output results/mini",
+def main() -> None:
+    """Evaluate the models, write the tables and print them."""
+    hparams_file, run_opts, overrides = sb.parse_arguments(sys.argv[1:])
+    with open(hparams_file, encoding="utf-8") as fin:
+        hparams = load_hyperpyyaml(fin, overrides)
+    sb.create_experiment_directory(
+        experiment_directory=hparams["output_folder"],
+        hyperparams_to_save=hparams_file,
+        overrides=overrides,
     )
-    parser.add_argument("--model", required=True, help="model folder or Hub repository")
-    parser.add_argument("--manifest", required=True, help="test clips, an .arrow file")
-    parser.add_argument("--output", required=True, help="folder for metrics.json and report.html")
-    parser.add_argument("--prompts", default="mini", help="zero-shot prompts; default: mini")
-    parser.add_argument("--training_log", help="train_log.txt, for the report's curves")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the bootstrap")
-    options = parser.parse_args()
-    try:
-        metrics = evaluate(
-            CLSP.from_hparams(options.model, run_opts={"device": options.device}),
-            Manifest(options.manifest),
-            options.prompts,
-            options.output,
-            options.training_log,
-            model_name=options.model,
-            seed=options.seed,
-        )
-    except (OSError, ValueError) as error:
-        print(f"evaluate.py: error: {error}", file=sys.stderr)
-        return 2
-    print(format_table(metrics))
-    return 0
+    data = hparams["test_data"]
+    tables = fill_tables(
+        hparams["suite"],
+        hparams["models"],
+        [data] if isinstance(data, str) else data,
+        hparams["output_folder"],
+        hparams["cache"],
+        run_opts.get("device", "cpu"),
+        prompts=hparams["prompts"],
+        ensemble=hparams["ensemble"],
+        train=hparams["train_manifest"],
+        audio_root=hparams["audio_root"],
+        beyond=hparams["beyond_paper"],
+        seed=hparams["seed"],
+    )
+    print(tables)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,0 +1,130 @@
+"""Every clip of a test set as a file of its own, and the captions that it is evaluated on.
+
+Models take files; a manifest's clip may also be a part of a recording, one channel of it, or a
+member of a tar file, as in FCaps.
+
+Authors
+ * The speechbrain-clsp authors 2026
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from scipy.io import wavfile
+
+from speechbrain_clsp.dataio.shards import ClipReader
+
+CAPTION_PLACES = {"global": 0, "fine": -1}  # published: the first short and the last long one
+
+
+@contextmanager
+def whole_files(rows: Iterable[Mapping[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """Give rows whose ``audio`` is a file with that clip and nothing else.
+
+    Arguments
+    ---------
+    rows : iterable of dict
+        Of a manifest.
+
+    Yields
+    ------
+    list of dict
+        The rows. Clips that are files stay where they are; others are written to a temporary
+        folder, named after their id, as float32 samples at their own rate.
+
+    Raises
+    ------
+    FileNotFoundError, AudioError
+        If one of the others cannot be read.
+
+    Example
+    -------
+    >>> import numpy, soundfile
+    >>> path = getfixture("tmp_path") / "talk.wav"
+    >>> soundfile.write(path, numpy.zeros((48000, 2)), 48000)
+    >>> row = {"id": "talk/2", "audio": str(path), "start": 0.25, "duration": 0.5, "channel": 1}
+    >>> with whole_files([row]) as (clip,):
+    ...     print(Path(clip["audio"]).name, soundfile.info(clip["audio"]).frames, clip["start"])
+    talk%2F2.wav 24000 None
+    """
+    reader = ClipReader()
+    with TemporaryDirectory(prefix="clips") as folder:
+        whole = []
+        for row in rows:
+            if not is_whole_file(row):
+                samples, rate = reader.read_samples(row)
+                path = Path(folder) / clip_name(row)
+                wavfile.write(path, rate, samples)  # soundfile's would hold the time of writing
+                whole_file = {"offset": None, "nbytes": None, "start": None, "channel": None}
+                row = {**row, "audio": str(path), **whole_file}
+            whole.append(dict(row))
+        yield whole
+
+
+def is_whole_file(row: Mapping[str, Any]) -> bool:
+    """Tell whether a row's clip is all that its file holds.
+
+    Example
+    -------
+    >>> is_whole_file({"audio": "a.wav"}), is_whole_file({"audio": "a.wav", "start": 0.0})
+    (True, False)
+    """
+    return all(row.get(column) is None for column in ("offset", "start", "channel"))
+
+
+def clip_name(row: Mapping[str, Any]) -> str:
+    """Return the name of the file that is written for a clip: its id, which must not name folders.
+
+    Example
+    -------
+    >>> clip_name({"id": "talk/2"})
+    'talk%2F2.wav'
+    """
+    return row["id"].replace("%", "%25").replace("/", "%2F") + ".wav"
+
+
+def captions_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Return the first global and the last fine caption of every clip, as published.
+
+    Arguments
+    ---------
+    rows : list of dict
+        N rows of a manifest.
+
+    Returns
+    -------
+    dict
+        N captions for ``global`` and N for ``fine``; a kind that no clip has is left out:
+        ParaSpeechCaps has global captions only.
+
+    Raises
+    ------
+    ValueError
+        If some clips lack a kind that others have, or there is no caption at all.
+
+    Example
+    -------
+    >>> captions_of([{"id": "a", "global_captions": ["G", "H"], "fine_captions": ["E", "F"]}])
+    {'global': ['G'], 'fine': ['F']}
+    >>> captions_of([{"id": "a", "global_captions": ["G", "H"], "fine_captions": []}])
+    {'global': ['G']}
+    """
+    captions = {}
+    for kind, place in CAPTION_PLACES.items():
+        lists = [row[f"{kind}_captions"] for row in rows]
+        if any(lists):
+            absent = [row["id"] for row, texts in zip(rows, lists) if not texts]
+            if absent:
+                raise ValueError(
+                    f"{len(absent)} of {len(rows)} clips lack a {kind} caption, such as"
+                    f" {absent[0]!r}: leave them out of the test set"
+                )
+            captions[kind] = [texts[place] for texts in lists]
+    if not captions:
+        raise ValueError("No clip has a caption to be evaluated on")
+    return captions

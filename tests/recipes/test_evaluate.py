@@ -1,0 +1,202 @@
+"""From the published captions of a test set to the paper's tables, as a user goes."""
+
+import csv
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+import soundfile
+from corpora_trees import CONVERSATION, PLAIN, READ, cut, make_corpora, write_cuts
+from test_paraspeechcaps import record
+from test_shards import make_tar
+
+from speechbrain_clsp.cli import main
+from speechbrain_clsp.dataio.manifest import Manifest
+from speechbrain_clsp.evaluation.adapters import RandomModel
+from speechbrain_clsp.evaluation.benchmark import run_suite
+from speechbrain_clsp.evaluation.suite import evaluate
+
+ROOT = Path(__file__).parents[2]
+FCAPS = ROOT / "recipes" / "FCaps"
+ACCENTS = ("scottish", "british", "american", "irish", "indian", "welsh", "english")
+NAMES = {
+    "test-ears-p001": "ears/p001/emo_awe_freeform.wav",
+    "test-ears-p002": "ears/p002/emo_awe_freeform.wav",
+    f"test-expresso-{READ}": f"{READ}.wav",
+    "test-expresso-one": f"{CONVERSATION}_channel1_segment_0.50_2.00.wav",
+    "test-expresso-two": f"{CONVERSATION}_channel2_segment_1.25_2.75.wav",
+    "test-voxceleb1-a": "voxceleb1/dev/wav/id10001/1zcIwhmdeo4/00001.wav",
+    "test-voxceleb2-b": "voxceleb2/dev/aac/id00012/2DLq_Kkc1r8/00001.wav",
+}
+SEGMENTS = ("test-expresso-one", "test-expresso-two")
+
+
+@pytest.fixture(scope="module")
+def audio(tmp_path_factory):
+    """Return the corpora; VoxCeleb1 is in a tar file."""
+    root = make_corpora(tmp_path_factory.mktemp("audio"))
+    name = next(name for name in PLAIN if name.startswith("voxceleb1"))
+    make_tar(root / "voxceleb1" / "dev.tar", {name: (root / name).read_bytes()})
+    (root / name).unlink()
+    return root
+
+
+def prepare(script: str, audio: Path, folder: Path) -> Path:
+    """Run a prepare script on the captions in a folder; returns the test manifest."""
+    arguments = [audio, folder / "out", "--source", folder, "--splits", "test", "--n_jobs", "1"]
+    command = [sys.executable, FCAPS / script, *arguments]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return folder / "out" / "test.arrow"
+
+
+@pytest.fixture(scope="module")
+def fcaps(tmp_path_factory, audio):
+    """Return FCaps' test manifest, of seven clips with two short and two long captions each."""
+    folder = tmp_path_factory.mktemp("fcaps")
+    records = []
+    for (name, source), accent in zip(NAMES.items(), ACCENTS, strict=True):
+        captions = {
+            f"{kind}_captions": [
+                f"{which} {kind} caption of {name}." for which in ("First", "Last")
+            ]
+            for kind in ("short", "long")
+        }
+        seconds = 1.5 if name in SEGMENTS else 1.0
+        records.append(cut(name, source, seconds, accent=accent, **captions))
+    write_cuts(folder / "fcaps-test.jsonl.gz", records)
+    return prepare("fcaps_prepare.py", audio, folder)
+
+
+class Listener(RandomModel):
+    """Remembers what it is given."""
+
+    def __init__(self) -> None:
+        self.texts, self.heard = [], []
+
+    def encode_files(self, paths):
+        """Embed and remember name, samples and rate."""
+        self.heard += [(Path(path).name, *soundfile.read(path, always_2d=True)) for path in paths]
+        return super().encode_files(paths)
+
+    def encode_text(self, texts):
+        """Embed and remember."""
+        self.texts.append(list(texts))
+        return super().encode_text(texts)
+
+
+def test_models_get_the_papers_captions_and_each_clip_by_itself(fcaps, audio):
+    """If this fails, figures are of other captions, or of whole conversations and tar files."""
+    model = Listener()
+    run_suite("fcaps", {"listener": model}, [fcaps])
+    assert model.texts == [
+        [f"First short caption of {name}." for name in NAMES],
+        [f"Last long caption of {name}." for name in NAMES],
+    ]
+    heard = dict(zip(NAMES, model.heard))
+    whole, rate = soundfile.read(next(audio.rglob(f"{CONVERSATION}.wav")), always_2d=True)
+    for name, channel, start in zip(SEGMENTS, (0, 1), (0.5, 1.25)):
+        file, samples, own = heard[name]
+        assert file == f"{name}.wav" and own == rate == 48000
+        first = round(start * rate)
+        np.testing.assert_array_equal(samples[:, 0], whole[first : first + 72000, channel])
+    _, samples, rate = heard["test-voxceleb1-a"]
+    assert rate == 16000 and len(samples) == 16000 and np.abs(samples).max() > 0.1
+
+
+def test_the_report_after_training_is_of_the_same_clips(fcaps, tmp_path):
+    """If this fails, a training's figures are of whole conversations, or it ends in an error."""
+    model = Listener()
+    (tasks,) = {
+        re.search(r"^zero_shot_tasks: (\w+)", path.read_text(encoding="utf-8"), re.M)[1]
+        for path in (FCAPS / "CLSP" / "hparams").glob("train_*.yaml")
+    }
+    metrics = evaluate(model, Manifest(fcaps), tasks, tmp_path)
+    assert {name: task["n"] for name, task in metrics["zero_shot"].items()} == dict.fromkeys(
+        ("gender", "speaking rate", "pitch"), len(NAMES)
+    )
+    lengths = {name: len(samples) / rate for name, samples, rate in model.heard}
+    assert [lengths[f"{name}.wav"] for name in SEGMENTS] == [1.5, 1.5]
+    assert SEGMENTS[0] in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_fcaps_from_its_release_to_its_tables(fcaps, tmp_path, capsys):
+    """If this fails, the paper's first table cannot be filled from the official release."""
+    models = ["random", f"oracle=oracle:{fcaps}"]
+    arguments = ["evaluate", "--suite", "fcaps", "--data", str(fcaps), "--model", *models]
+    assert main([*arguments, "--output", str(tmp_path)]) == 0
+    metrics = json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))
+    assert list(metrics["tables"]) == ["global", "fine"] and metrics["warnings"] == []
+    for table in metrics["tables"].values():
+        assert table["oracle"]["speech_to_text_R@1"]["value"] == 1.0
+        assert table["oracle"]["text_to_speech_R@1"]["value"] == 1.0
+        assert table["random"]["speech_to_text_R@1"]["value"] < 0.6
+    assert "45.6 (39.6 - 51.6)" in capsys.readouterr().out
+    assert main([*arguments, "--output", str(tmp_path)]) == 0
+    again = json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))
+    assert again == metrics
+
+
+def test_paraspeechcaps_from_its_release_to_its_table(tmp_path, audio):
+    """If this fails, the holdout cannot be evaluated, for lack of fine captions."""
+    records = [
+        record("ears", "p001/emo_awe_freeform.wav"),
+        record("ears", "p002/emo_awe_freeform.wav"),  # of the first's style
+        record("expresso", f"audio_48khz/read/ex03/enunciated/{READ}.wav", accent="british"),
+        record("voxceleb", "voxceleb1/dev/wav/id10001/1zcIwhmdeo4/00001.wav", gender="female"),
+        record("voxceleb", "voxceleb2/dev/aac/id00012/2DLq_Kkc1r8/00001.wav", pitch="high-pitched"),
+    ]
+    for i, each in enumerate(records):
+        words = f"The speaker number {i} talks slowly in a deep voice"
+        each["text_description"] = [words + " at first.", words + " at last."]
+    pyarrow.parquet.write_table(pa.Table.from_pylist(records), tmp_path / "holdout-0.parquet")
+    test = prepare("paraspeechcaps_prepare.py", audio, tmp_path)
+    listener = Listener()
+    result = run_suite("fcaps", {"listener": listener}, [test])
+    assert list(result["tables"]) == ["global"]
+    (texts,) = listener.texts
+    assert [text.split()[3] for text in texts] == ["0", "2", "3", "4"]
+    assert all("at first" in text for text in texts)
+    output = tmp_path / "tables"
+    arguments = ["--suite", "fcaps", "--data", str(test), "--output", str(output)]
+    assert main(["evaluate", *arguments, "--model", "random", f"oracle=oracle:{test}"]) == 0
+    metrics = json.loads((output / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics["tables"]["global"]["oracle"]["speech_to_text_R@1"]["value"] == 1.0
+
+
+def test_the_recipe_fills_the_same_tables(fcaps, tmp_path):
+    """If this fails, users of SpeechBrain's way of running get other figures, or none."""
+    with open(ROOT / "tests/recipes/recipes.csv", encoding="utf-8") as file:
+        rows = {Path(row["Hparam_file"]).stem: row for row in csv.DictReader(file)}
+    recipe, output = rows["evaluate"], tmp_path / "out"
+    done = subprocess.run(
+        [
+            *(sys.executable, Path(recipe["Script_file"]).name, "hparams/evaluate.yaml"),
+            *shlex.split(recipe["test_debug_flags"]),
+            *(f"--test_data={fcaps}", f"--output_folder={output}"),
+            f"--models={{random: random, oracle: 'oracle:{fcaps}'}}",
+        ],
+        cwd=(ROOT / recipe["Script_file"]).parent,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    for name in re.search(r"file_exists=\[(.*)\]", recipe["test_debug_checks"])[1].split(","):
+        assert (output / name).is_file(), name
+    arguments = ["--suite", "fcaps", "--data", str(fcaps), "--output", str(tmp_path / "cli")]
+    models = ["random", f"oracle=oracle:{fcaps}", "--seed", "1"]
+    assert main(["evaluate", *arguments, "--model", *models]) == 0
+    ours, theirs = (
+        json.loads((f / "metrics.json").read_text(encoding="utf-8"))
+        for f in (output, tmp_path / "cli")
+    )
+    assert ours == theirs
+    assert (output / "tables.md").read_text() == (tmp_path / "cli" / "tables.md").read_text()
