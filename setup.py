@@ -26,7 +26,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     package_data={
-        "speechbrain_clsp.annotation": ["templates/*"],
+        "speechbrain_clsp.annotation": ["templates/*.json", "templates/*.txt"],
         "speechbrain_clsp.dataio": ["swaps/*.json"],
         "speechbrain_clsp.evaluation": ["prompts/*.json", "published/*.json"],
     },

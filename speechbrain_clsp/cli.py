@@ -21,6 +21,8 @@ from speechbrain_clsp.cli_data import COMMANDS, add_data_commands
 from speechbrain_clsp.cli_evaluate import add_evaluate
 from speechbrain_clsp.cli_judge import add_judge
 
+NAMES = ("score", "embed", "classify", "convert", "publish", "evaluate", "annotate", "judge")
+NAMES += COMMANDS
 DEFAULT_MODEL = "results/mini/model"
 USER_ERROR = 2
 
@@ -88,18 +90,7 @@ def parser() -> argparse.ArgumentParser:
         description="Compare speech with descriptions of how it is spoken.",
         epilog='example: clsp score a.wav "A man whispers." "A woman speaks quickly."',
     )
-    names = (
-        "score",
-        "embed",
-        "classify",
-        "convert",
-        "publish",
-        "evaluate",
-        "annotate",
-        "judge",
-        *COMMANDS,
-    )
-    commands = top.add_subparsers(required=True, metavar=f"{{{','.join(names)}}}")
+    commands = top.add_subparsers(required=True, metavar=f"{{{','.join(NAMES)}}}")
     score = _command(
         commands,
         run_score,

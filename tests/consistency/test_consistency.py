@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from speechbrain_clsp.cli_data import COMMANDS
+from speechbrain_clsp.cli import NAMES
 
 ROOT = Path(__file__).parents[2]
 RECIPES = list(csv.DictReader((ROOT / "tests/recipes/recipes.csv").open(encoding="utf-8")))
@@ -84,9 +84,8 @@ def test_pages_name_what_exists(page):
         assert target.startswith("http") or (page.parent / target).exists(), target
     for target in re.findall(r"\bmake (\w+)", text):
         assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), flags=re.M), target
-    known = ("score", "embed", "classify", "convert", "publish", "evaluate", *COMMANDS)
     for command in re.findall(r"^\s*clsp ([\w-]+)", text, flags=re.M):
-        assert command in known, command
+        assert command in NAMES, command
     for script, folder in re.findall(r"python (\S+\.py)|cd (\S+)", text):
         name = script or folder
         assert list(ROOT.rglob(Path(name).name)), name
@@ -99,6 +98,8 @@ def test_pages_name_what_exists(page):
 def test_data_files_are_packaged():
     """If this fails, an installed package lacks its prompts."""
     setup = (ROOT / "setup.py").read_text(encoding="utf-8")
-    for path in (ROOT / "speechbrain_clsp").rglob("*.json"):
-        json.loads(path.read_text(encoding="utf-8"))
-        assert f"{path.parent.name}/*.json" in setup
+    for kind in ("json", "txt", "html"):
+        for path in (ROOT / "speechbrain_clsp").rglob(f"*.{kind}"):
+            assert f"{path.parent.name}/*.{kind}" in setup, path
+            if kind == "json":
+                json.loads(path.read_text(encoding="utf-8"))
