@@ -28,7 +28,7 @@ setup(
     package_data={
         "speechbrain_clsp.annotation": ["templates/*.json", "templates/*.txt"],
         "speechbrain_clsp.dataio": ["swaps/*.json"],
-        "speechbrain_clsp.evaluation": ["prompts/*.json", "published/*.json"],
+        "speechbrain_clsp.evaluation": ["*.html", "prompts/*.json", "published/*.json"],
     },
     packages=find_packages(include=["speechbrain_clsp", "speechbrain_clsp.*"]),
     install_requires=[

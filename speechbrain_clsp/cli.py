@@ -20,9 +20,10 @@ from speechbrain_clsp.cli_annotate import add_annotate
 from speechbrain_clsp.cli_data import COMMANDS, add_data_commands
 from speechbrain_clsp.cli_evaluate import add_evaluate
 from speechbrain_clsp.cli_judge import add_judge
+from speechbrain_clsp.cli_rate import add_rate
 
 NAMES = ("score", "embed", "classify", "convert", "publish", "evaluate", "annotate", "judge")
-NAMES += COMMANDS
+NAMES += ("rate", *COMMANDS)
 DEFAULT_MODEL = "results/mini/model"
 USER_ERROR = 2
 
@@ -125,6 +126,7 @@ def parser() -> argparse.ArgumentParser:
     add_evaluate(commands, _example)
     add_annotate(commands, _example)
     add_judge(commands, _example)
+    add_rate(commands, _example)
     return top
 
 
