@@ -1,7 +1,7 @@
 """What a rewarded clip must be like besides its style: checks that a reward model does not make.
 
-A guard takes (wavs [B, T], wav_lens [B], captions, texts), 16 kHz, and returns [B] bool, True where a
-clip passes. Any callable will do; its ``name``, if it has one, appears in what
+A guard takes (wavs [B, T], wav_lens [B], captions, texts), 16 kHz, and returns [B] bool, True where
+a clip passes. Any callable will do; its ``name``, if it has one, appears in what
 :meth:`~speechbrain_clsp.inference.reward.StyleReward.explain` returns.
 
 Authors

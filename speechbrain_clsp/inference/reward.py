@@ -72,8 +72,9 @@ class StyleReward:
     sample_rate : int
         Of ``wavs``, Hz.
     swap : callable, optional
-        (caption, random.Random) -> caption that is false in one attribute, for ``margin``; default:
-        ParaSpeechCaps' attributes, see :class:`~speechbrain_clsp.dataio.perturbation.AttributeSwap`.
+        (caption, random.Random) -> caption that is false in one attribute, for ``margin``;
+        default: :class:`~speechbrain_clsp.dataio.perturbation.AttributeSwap` with all of
+        ParaSpeechCaps' attributes.
     n_contrasts : int
         Perturbed captions per caption.
     temperature : float

@@ -76,3 +76,17 @@ def count_phonemes(text: str) -> int:
 def speak_all(texts: Sequence[str], actions: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
     """Speak texts; returns [B, T], zero padded, and lengths [B] relative to T."""
     return pad([speak(text, action) for text, action in zip(texts, actions)])
+
+
+def random_candidates(
+    text: str, caption: str, count: int, generator: random.Random
+) -> list[tuple[Tensor, str]]:
+    """Speak a text with settings by chance, whatever the caption asks for.
+
+    Returns
+    -------
+    list of tuple
+        Waveform [T] at 16 kHz and the voice's gender, ``count`` times.
+    """
+    actions = [draw_action(generator) for _ in range(count)]
+    return [(speak(text, action), gender_of(action)) for action in actions]
