@@ -34,8 +34,8 @@ class RewardParts:
     total : Tensor
         [B], what the reward is.
     parts : dict
-        [B] each: ``cosine`` with the caption, ``contrast`` (mean cosine with captions made false)
-        where it was needed, and ``style``, the scaled value.
+        [B] each: ``cosine`` with the caption, ``contrast`` (highest cosine with captions made
+        false) where it was needed, and ``style``, the scaled value.
     passed : dict
         [B] bool for each guard.
     weights : dict
@@ -55,8 +55,8 @@ class StyleReward:
     narrow band, so that most uses want another scaling:
 
     - ``cosine``: the cosine of speech and caption;
-    - ``margin``: the cosine less the mean cosine with perturbed captions, which differ from the
-      asked one in one attribute; what speech of any style scores falls out;
+    - ``margin``: the cosine less the highest one with perturbed captions, which differ from the
+      asked one in one attribute: positive where the asked style is nearest;
     - ``group``: the cosine less the mean of its group, over the deviation (as in GRPO);
     - ``improvement``: tanh of the cosine less a baseline's, over ``temperature``.
 
@@ -222,8 +222,11 @@ class StyleReward:
         return torchaudio.functional.resample(wavs, self.sample_rate, SAMPLE_RATE)
 
     def _contrast(self, speech: Tensor, captions: Sequence[str]) -> Tensor:
-        means = [self.encode_text(self.contrasts(caption)).mean(dim=0) for caption in captions]
-        return (speech * torch.stack(means).to(speech.dtype)).sum(dim=1)
+        highest = [
+            (self.encode_text(self.contrasts(caption)).to(one.dtype) @ one).max()
+            for one, caption in zip(speech, captions)
+        ]
+        return torch.stack(highest)
 
     def _scaled(
         self,

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Best of N: the candidate that CLSP likes best, and what it gains as N grows.
 
-Candidates come from any synthesiser callable; the one given draws espeak-ng's settings by chance. The
-gain is measured in the audio (F0, phonemes per second, level, voice), not by the reward alone.
+Candidates come from any synthesiser callable; the one given draws espeak-ng's settings by chance.
+The gain is measured in the audio (F0, phonemes per second, level, voice), not by the reward alone.
 
 > python best_of_n.py hparams/best_of_n.yaml --clsp=/path/to/model --judge=/path/to/other/model
 
@@ -35,6 +35,7 @@ from speechbrain_clsp.inference.guards import LevelGuard
 from speechbrain_clsp.inference.reward import StyleReward
 
 SHOWN = 6  # examples in the page
+NAMES = {"met": "share met, measured", "reward": "reward", "judged": "second model"}
 
 
 def best_weights(total: int, count: int) -> np.ndarray:
@@ -60,7 +61,7 @@ def speak_and_score(hparams: dict, reward: StyleReward, judge: StyleReward | Non
         captions, phonemes = [request.caption] * len(candidates), count_phonemes(text)
         with torch.no_grad():
             rewards = reward(wavs, captions, lens)
-            judged = judge(wavs, captions, lens) if judge else rewards
+            judged = judge(wavs, captions, lens) if judge else None
         met = [
             all(is_met(request, wav.double().numpy(), phonemes, gender).values())
             for wav, gender in candidates
@@ -70,7 +71,7 @@ def speak_and_score(hparams: dict, reward: StyleReward, judge: StyleReward | Non
             {
                 "caption": request.caption,
                 "reward": rewards[order].numpy(),
-                "judged": judged[order].numpy(),
+                **({} if judged is None else {"judged": judged[order].numpy()}),
                 "met": np.array(met, dtype=float)[order],
                 "worst": candidates[int(order[0])][0],
                 "best": candidates[int(order[-1])][0],
@@ -88,7 +89,8 @@ def gains(rounds: list[dict], seed: int) -> dict[str, Any]:
         weights = best_weights(total, count)
         figures["by_n"][count] = {
             name: mean_with_interval([float(weights @ one[name]) for one in rounds], seed)
-            for name in ("reward", "judged", "met")
+            for name in NAMES
+            if name in rounds[0]
         }
     pool = [float(one["met"].any()) for one in rounds]
     return {**figures, "pool_has_one": mean_with_interval(pool, seed), "captions": len(rounds)}
@@ -100,7 +102,7 @@ def report(path: Path, figures: dict[str, Any], rounds: list[dict]) -> None:
     def cell(figure: dict[str, float]) -> str:
         return f"{figure['value']:.3f} ({figure['low']:.3f} - {figure['high']:.3f})"
 
-    names = ("met", "reward", "judged")
+    names = [name for name in NAMES if name in rounds[0]]
     rows = [
         [str(count), *(cell(found[name]) for name in names)]
         for count, found in figures["by_n"].items()
@@ -113,7 +115,7 @@ def report(path: Path, figures: dict[str, Any], rounds: list[dict]) -> None:
         f"<h1>Best of N</h1><p>{figures['captions']} held-out captions. All that a caption asks for"
         f" was measured in some candidate of {cell(figures['pool_has_one'])} of them: no choice can"
         " be better.</p>",
-        table(["N", "share met, measured", "reward", "second model"], rows),
+        table(["N", *(NAMES[name] for name in names)], rows),
         f"<div class='charts'>{charts}</div><h2>Examples</h2>",
     ]
     for one in rounds[:SHOWN]:
