@@ -108,7 +108,9 @@ def report(path: Path, figures: dict[str, Any], rounds: list[dict]) -> None:
         for count, found in figures["by_n"].items()
     ]
     charts = "".join(
-        line_chart(name, {name: [(n, f[name]["value"]) for n, f in figures["by_n"].items()]})
+        line_chart(
+            NAMES[name], {"by N": [(n, f[name]["value"]) for n, f in figures["by_n"].items()]}
+        )
         for name in names
     )
     sections = [
