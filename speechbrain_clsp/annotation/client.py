@@ -121,6 +121,7 @@ class ChatClient:
         urls = [base_url] if isinstance(base_url, str) else list(base_url)
         options = {"api_key": api_key or "none", "timeout": timeout, "max_retries": 0}
         self.urls, self.model, self.attempts, self.pause = urls, model, attempts, pause
+        self.timeout = timeout
         self.limit = ConcurrencyLimit(concurrency)
         self.usage = Usage()
         self._servers = [openai.AsyncOpenAI(base_url=url, **options) for url in urls]
@@ -213,7 +214,9 @@ class ChatClient:
         started = await self.limit.acquire()
         self.usage.requests += 1
         try:
-            answer = _read(await server.chat.completions.create(**request))
+            # The library's timeout is that between two pieces of an answer, this one that of all.
+            asked = server.chat.completions.create(**request)
+            answer = _read(await asyncio.wait_for(asked, self.timeout))
         except Exception as error:
             again = _classify(error)
             if again.overload:
@@ -243,7 +246,7 @@ class _Again(Exception):
 def _classify(error: Exception) -> _Again:
     """Say what is to be done about an error: another attempt, or raise that there is no use."""
     openai = _openai()
-    if isinstance(error, openai.APITimeoutError):
+    if isinstance(error, openai.APITimeoutError | asyncio.TimeoutError):
         return _Again("timeout", "no answer in time", overload=True)
     if isinstance(error, openai.APIConnectionError):
         return _Again("connection", f"a broken connection ({error.__cause__ or error})")

@@ -140,7 +140,11 @@ class Records:
             raise BlockingIOError(
                 f"{path}: another process is writing to it; wait for it"
             ) from error
-        self.keys = {record["key"] for record in read_records(self.path)}
+        try:
+            self.keys = {record["key"] for record in read_records(self.path)}
+        except ValueError:
+            self._file.close()
+            raise
         self._unsynced = 0
         _cut_torn_line(self.path)
 

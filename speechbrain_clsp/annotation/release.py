@@ -40,9 +40,13 @@ def shard_files(folder: str | os.PathLike, stage: str) -> list[Path]:
     ValueError: select: missing select.1-of-2.jsonl; run these shards first
     """
     folder = Path(folder)
-    if (folder / f"{stage}.jsonl").is_file():
-        return [folder / f"{stage}.jsonl"]
     names = {p.name for p in folder.glob(f"{stage}.*-of-*.jsonl") if p.name.count(".") == 2}
+    if (folder / f"{stage}.jsonl").is_file():
+        if names:
+            raise ValueError(
+                f"{folder} has {stage}.jsonl and shards of it: remove one or the other"
+            )
+        return [folder / f"{stage}.jsonl"]
     counts = {name.split(".")[1].split("-of-")[1] for name in names}
     if len(counts) != 1:
         found = f"shards of {' and '.join(sorted(counts))}" if counts else "no records"
@@ -63,12 +67,24 @@ class SortedRecords:
     ---------
     paths : sequence of path
         Files of records with ``row``.
+
+    Raises
+    ------
+    ValueError
+        If a row has two records.
     """
 
     def __init__(self, paths: Sequence[str | os.PathLike]) -> None:
         self.paths = [Path(path) for path in paths]
         places = [place for number, _ in enumerate(self.paths) for place in self._places(number)]
         self._places_of_rows = np.array(sorted(places), dtype=np.int64).reshape(-1, 3)
+        rows = self._places_of_rows[:, 0]
+        twice = rows[1:][rows[1:] == rows[:-1]]
+        if len(twice):
+            raise ValueError(
+                f"Row {twice[0]} of the manifest has two records in {self.paths[0]}: an earlier"
+                " stage was run anew; delete the files of the stages after it and run them again"
+            )
 
     def _places(self, number: int) -> Iterator[tuple[int, int, int]]:
         offset = 0

@@ -179,7 +179,8 @@ class _Run:
         self, jobs: Iterable[Job], kept: Records, aside: Records, total: int | None
     ) -> None:
         """Keep a window of jobs going until none is left, or something stops the run."""
-        done = {record["ticket"] for record in read_records(kept.path)} | aside.keys
+        # People's ratings are records without a ticket.
+        done = {record.get("ticket") for record in read_records(kept.path)} | aside.keys
         stop = asyncio.Event()
         asyncio.get_running_loop().add_signal_handler(signal.SIGINT, _interrupt(stop))
         window, tasks = WINDOW * self.client.limit.maximum, set()
@@ -188,8 +189,9 @@ class _Run:
             tqdm(total=total, unit="clip", smoothing=0.02) as bar,
         ):
             try:
-                await self.client.check()
-                for job in self._undone(jobs, done, bar):
+                for number, job in enumerate(self._undone(jobs, done, bar)):
+                    if number == 0:  # without work, servers need not be there
+                        await self.client.check()
                     tasks.add(asyncio.create_task(self._one(job, kept, aside, pool, bar)))
                     if len(tasks) >= window:
                         tasks = await _finish(tasks, asyncio.FIRST_COMPLETED)

@@ -105,8 +105,10 @@ def line_chart(title: str, series: Mapping[str, Sequence[tuple[float, float]]]) 
     """
     xs = [x for points in series.values() for x, _ in points]
     ys = [y for points in series.values() for _, y in points]
-    step = _step(max(ys) - min(min(ys), 0.0))
-    bottom, top = math.floor(min(*ys, 0.0) / step) * step, math.ceil(max(ys) / step) * step
+    lowest, highest = min([*ys, 0.0]), max([*ys, 0.0])
+    step = _step(highest - lowest)
+    bottom = math.floor(lowest / step) * step
+    top = max(math.ceil(highest / step) * step, bottom + step)
     left, right = min(xs), max(max(xs), min(xs) + 1)
 
     def at(x: float, y: float) -> tuple[float, float]:

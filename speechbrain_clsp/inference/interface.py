@@ -184,7 +184,9 @@ class CLSP(Pretrained):
         if wav_lens is None:
             wav_lens = torch.ones(wavs.shape[:1])
         check_batch(wavs, wav_lens)
-        wavs, wav_lens = wavs.to(self.device).float(), wav_lens.to(self.device)
+        own = next(self.mods.speech_tower.parameters()).dtype
+        wavs = wavs.to(self.device, torch.float64 if own == torch.float64 else torch.float32)
+        wav_lens = wav_lens.to(self.device)
         wanted = torch.is_grad_enabled() and wavs.requires_grad
         with torch.set_grad_enabled(wanted), self.inference_ctx:
             return self.mods.speech_tower(wavs, wav_lens)

@@ -52,6 +52,17 @@ def valid_lengths(lengths: Tensor | None, size: int, batch: int, device: torch.d
     return counts.clamp(1, size)
 
 
+def full_precision(x: Tensor) -> Tensor:
+    """Return float16 and bfloat16 as float32; float64, in which gradients are checked, stays.
+
+    Example
+    -------
+    >>> full_precision(torch.ones(1, dtype=torch.bfloat16)).dtype
+    torch.float32
+    """
+    return x if x.dtype == torch.float64 else x.float()
+
+
 class KaldiFbank(nn.Module):
     """Log-mel filter banks as Kaldi computes them, without dither or mean normalisation.
 
@@ -105,13 +116,14 @@ class KaldiFbank(nn.Module):
         n_frames = (samples + SHIFT // 2) // SHIFT
         # Logarithms of small powers need float32, whatever precision the towers run in.
         with torch.autocast(device_type=wavs.device.type, enabled=False):
-            frames = _reflect(wavs.float(), samples, int(n_frames.max())).unfold(1, WINDOW, SHIFT)
+            exact = full_precision(wavs)
+            frames = _reflect(exact, samples, int(n_frames.max())).unfold(1, WINDOW, SHIFT)
             frames = frames - frames.mean(dim=-1, keepdim=True)
             previous = torch.cat([frames[..., :1], frames[..., :-1]], dim=-1)
-            frames = (frames - PREEMPHASIS * previous) * self.window
+            frames = (frames - PREEMPHASIS * previous) * self.window.to(exact.dtype)
             spectrum = torch.fft.rfft(frames, n=FFT_SIZE)
             power = spectrum.real.square() + spectrum.imag.square()
-            features = (power @ self.banks).clamp_min(LOG_FLOOR).log()
+            features = (power @ self.banks.to(exact.dtype)).clamp_min(LOG_FLOOR).log()
         valid = torch.arange(features.shape[1], device=wavs.device) < n_frames[:, None]
         return features.masked_fill(~valid[..., None], 0.0), n_frames
 

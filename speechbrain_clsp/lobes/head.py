@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from speechbrain_clsp.lobes.features import full_precision
+
 
 class ProjectionHead(nn.Module):
     """Two small perceptrons, then L2 normalisation.
@@ -42,4 +44,5 @@ class ProjectionHead(nn.Module):
 
     def forward(self, pooled: Tensor) -> Tensor:
         """Map [B, input_dim] to [B, joint_dim] float32 of unit norm."""
-        return nn.functional.normalize(self.transform(self.projection(pooled)).float(), dim=-1)
+        joint = full_precision(self.transform(self.projection(pooled)))
+        return nn.functional.normalize(joint, dim=-1)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from speechbrain_clsp.lobes.features import full_precision
+
 
 def padding_mask(counts: Tensor, size: int) -> Tensor:
     """Mark padding.
@@ -54,6 +56,7 @@ def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
     >>> masked_mean(x, torch.tensor([[False, False, True]])).tolist()
     [[2.0]]
     """
-    weights = (~mask).float()
-    total = torch.einsum("bfd,bf->bd", x.float(), weights)
+    x = full_precision(x)
+    weights = (~mask).to(x.dtype)
+    total = torch.einsum("bfd,bf->bd", x, weights)
     return total / weights.sum(1, keepdim=True)

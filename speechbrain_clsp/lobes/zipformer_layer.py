@@ -12,6 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from speechbrain_clsp.lobes.features import full_precision
 from speechbrain_clsp.lobes.regularisation import (
     UNREGULARISED,
     Regularisation,
@@ -54,7 +55,7 @@ class BiasNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise [..., D]."""
-        power = (x - self.bias).float().square().mean(dim=-1, keepdim=True)
+        power = full_precision(x - self.bias).square().mean(dim=-1, keepdim=True)
         return x * (power.rsqrt() * self.limit(self.log_scale).exp()).to(x.dtype)
 
 

@@ -21,6 +21,7 @@ LOWEST_PITCH, HIGHEST_PITCH = 55, 450  # Hz
 LOUDNESS_BOUNDS = (-38.5, -29.5)
 RATE_BOUNDS = (6.3, 8.6)
 PITCH_BOUNDS = {"male": (97.0, 130.0), "female": (173.0, 232.0)}
+SILENCE = 1e-4  # amplitude
 WHISPERED_SHARE = 0.15  # of frames in which a pitch is found, at most
 
 WORDS = {  # what captions may say of each level
@@ -105,14 +106,21 @@ def listen(wav: np.ndarray) -> Hearing:
     >>> round(listen(0.1 * np.sign(np.sin(2 * np.pi * 150 * time))).hertz)
     150
     """
-    sounding = wav[np.abs(wav) > 1e-4]
-    if not len(sounding):
+    if not (np.abs(wav) > SILENCE).any():
         return Hearing(-np.inf, np.nan, 0.0)
+    return Hearing(decibels(wav), median_pitch(wav), nuclei_rate(wav))
+
+
+def decibels(wav: np.ndarray) -> float:
+    """Return the root mean square of what is not silent, in dB re full scale."""
+    return float(10 * np.log10(np.mean(wav[np.abs(wav) > SILENCE] ** 2)))
+
+
+def median_pitch(wav: np.ndarray) -> float:
+    """Return the median F0 in Hz; NaN if there is hardly any, as in a whisper."""
     pitches = fundamental(wav)
     voiced = len(pitches) > WHISPERED_SHARE * len(wav) / HOP
-    decibels = 20 * np.log10(np.sqrt(np.mean(sounding**2)))
-    hertz = float(np.median(pitches)) if voiced else np.nan
-    return Hearing(float(decibels), hertz, nuclei_rate(wav))
+    return float(np.median(pitches)) if voiced else np.nan
 
 
 def fundamental(wav: np.ndarray) -> np.ndarray:

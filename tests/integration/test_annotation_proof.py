@@ -187,6 +187,21 @@ def test_the_judge_ranks_good_captions_first(folder, tmp_path, capsys):
         assert bias["low"] - 0.05 <= 0 <= bias["high"] + 0.05
         assert 0.3 < figures["agreement"][name]["scores"] < 1.0  # one score in five is off
     assert "| true |" in capsys.readouterr().out
+    given = [f"{name}={folder / name}.jsonl" for name in ("true", "vague")]
+    sheet = ["--manifest", str(folder / "clips.arrow"), "--captions", *given, "--clips", "10"]
+    assert main(["judge", "sheet", "--output", str(tmp_path), *sheet]) == 0
+    lines = (tmp_path / "sheet.csv").read_text().splitlines()
+    filled = [
+        lines[0],
+        *(f"{line.rstrip(',')},{1 if 'Somebody' in line else 5},3,3" for line in lines[1:]),
+    ]
+    (tmp_path / "ann.csv").write_text("\n".join(filled))
+    read = ["--sheet", str(tmp_path / "ann.csv"), "--rater", "ann"]
+    assert main(["judge", "read", "--output", str(tmp_path), *read]) == 0
+    agreement = json.loads((tmp_path / "judge.json").read_text())["agreement"]
+    assert agreement["listening-judge vs people"]["correctness"]["spearman"] > 0.5
+    with listening_server() as url:  # ratings of people do not disturb a judge that goes on
+        judge(folder, tmp_path, url, ["true", "vague"], "--clips", "2", "--kinds", "score")
 
 
 def test_a_position_bias_is_found_and_rounds_that_agree_do(folder, tmp_path):

@@ -20,7 +20,7 @@ from pathlib import Path
 
 MODEL = "test-captioner"
 FAULTS = ("429", "429 in seconds", "429 at a date", "500", "503", "slow", "cut", "closed")
-FAULTS += ("garbage", "no choices", "empty")
+FAULTS += ("garbage", "no choices", "empty", "drip")
 SENTENCE = "A person number {number} speaks in a calm and steady voice at a moderate pace. " * 2
 
 
@@ -78,7 +78,8 @@ class Handler(BaseHTTPRequestHandler):
             return self.send(500, {"error": {"message": "this one always fails"}})
         with self.state.lock:
             faulty = self.state.random.random() < self.state.faults
-            fault = self.state.random.choice(FAULTS) if faulty else ""
+            faults = (self.state.only,) if self.state.only else FAULTS
+            fault = self.state.random.choice(faults) if faulty else ""
         if fault and self.fail(fault):
             return None
         time.sleep(self.state.delay)
@@ -107,6 +108,8 @@ class Handler(BaseHTTPRequestHandler):
             self.end_headers()
             self.wfile.write(b'{"id": "x", "choices": [{"mess')
             self.close_connection = True
+        elif fault == "drip":
+            self.drip(json.dumps(completion(["slow"])).encode())
         elif fault == "closed":
             self.close_connection = True
         elif fault == "garbage":
@@ -114,6 +117,20 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self.send(200, completion([] if fault == "no choices" else [""]))
         return True
+
+    def drip(self, body: bytes) -> None:
+        """Send an answer so slowly that no gap is long, but the whole takes for ever."""
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        try:
+            for byte in body:
+                self.wfile.write(bytes([byte]))
+                time.sleep(0.2)
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+        self.close_connection = True
 
     def send(self, status: int, content: dict, headers: dict | None = None):
         self.send_bytes(status, json.dumps(content).encode(), headers or {})
@@ -139,6 +156,7 @@ def serve() -> None:
     parser.add_argument("--delay", type=float, default=0.0)
     parser.add_argument("--slow", type=float, default=3.0)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", choices=FAULTS)
     state = parser.parse_args()
     state.random, state.lock = random.Random(state.seed), threading.Lock()
     state.log = open(state.log, "a", encoding="utf-8")  # noqa: SIM115

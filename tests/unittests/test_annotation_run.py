@@ -95,6 +95,8 @@ def test_poison_is_put_aside_and_a_limit_stops(tmp_path, capsys):
         assert sum(1 for _ in open(log)) == served == 36
         report = json.loads((tmp_path / "out/caption.report.json").read_text())
         assert report["skipped"] == 40 and report["done"] == 0 and not report["requests"]
+        away = arguments(tmp_path, "http://127.0.0.1:9/v1")  # nothing to ask: none is missed
+        assert main(away) == 0
         (tmp_path / "out/caption.quarantine.jsonl").unlink()
         assert main(arguments(tmp_path, url, "--set", "caption.failure_limit=2")) == 2
         error = capsys.readouterr().err

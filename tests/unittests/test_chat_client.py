@@ -41,6 +41,15 @@ def test_every_fault_is_overcome(tmp_path):
     assert client.usage.prompt_tokens == 60 * 100
 
 
+def test_an_answer_that_never_ends_is_given_up(tmp_path):
+    """If this fails, a server that sends a byte now and then holds a request for ever."""
+    with chat_server(tmp_path, faults=1.0, only="drip") as (url, _):
+        start = time.monotonic()
+        (answer,), client = ask(url, ["fine"], attempts=2)
+        assert time.monotonic() - start < 10
+    assert isinstance(answer, Unavailable) and client.usage.retries == {"timeout": 2}
+
+
 def test_hopeless_requests_are_told_from_hopeless_servers(tmp_path):
     """If this fails, a clip that a model cannot bear stops the run, or an outage condemns clips."""
     with chat_server(tmp_path) as (url, _):

@@ -92,6 +92,10 @@ def test_shards_give_the_same_bytes_as_one_run(clips, tmp_path):
     assert names == sorted([CUTS, MANIFEST, "datasheet.json", "datasheet.md", "datasheet.html"])
     for name in names:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
+    (tmp_path / "many/select.jsonl").touch()
+    with pytest.raises(ValueError, match="remove one or the other"):
+        write_release(tmp_path / "many", clips, tmp_path / "c")
+    (tmp_path / "many/select.jsonl").unlink()
     (tmp_path / "many/select.2-of-3.jsonl").unlink()
     with pytest.raises(ValueError, match="missing select.2-of-3.jsonl"):
         write_release(tmp_path / "many", clips, tmp_path / "c")
@@ -103,6 +107,9 @@ def test_torn_lines_and_other_manifests_are_noticed(clips, tmp_path):
     with open(tmp_path / "out/select.jsonl", "ab") as file:
         file.write(b'{"key": "x", "row": 5, "id"')
     assert len(SortedRecords([tmp_path / "out/select.jsonl"])) == 3
+    twice = [tmp_path / "out/select.jsonl"] * 2
+    with pytest.raises(ValueError, match="Row 0 of the manifest has two records"):
+        SortedRecords(twice)
     write_manifest(tmp_path / "other.arrow", list(clips)[1:])
     with pytest.raises(ValueError, match="belong to the manifest"):
         write_release(tmp_path / "out", Manifest(tmp_path / "other.arrow"), tmp_path / "x")

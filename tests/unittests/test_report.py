@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import re
+from itertools import pairwise
 
 import pytest
 import soundfile
@@ -11,6 +12,7 @@ import torch
 from small import tone, write
 
 from speechbrain_clsp.dataio.manifest import Manifest, write_manifest
+from speechbrain_clsp.evaluation.figures import HEIGHT, line_chart
 from speechbrain_clsp.evaluation.report import read_training_log
 from speechbrain_clsp.evaluation.suite import evaluate, format_table
 
@@ -135,3 +137,13 @@ def test_training_log_is_read_once_per_epoch(tmp_path):
     curves = read_training_log(path)
     assert curves["train loss"] == [(1.0, 3.2), (2.0, 2.1)]
     assert curves["valid fine_R@1"] == [(1.0, 0.1), (2.0, 0.3)]
+
+
+@pytest.mark.parametrize("values", [[-0.004], [0.0, 0.0], [-3.0, -1.0], [2.0], [-1.0, 5.0]])
+def test_curves_of_any_sign_can_be_drawn(values):
+    """If this fails, a report of a run whose figures are all negative, or zero, is not written."""
+    chart = line_chart("x", {"x": list(enumerate(values))})
+    points = re.search(r'points="([^"]*)"', chart)[1].split()
+    heights = [float(point.split(",")[1]) for point in points]
+    assert len(heights) == len(values) and all(0 <= height <= HEIGHT for height in heights)
+    assert [a > b for a, b in pairwise(values)] == [a < b for a, b in pairwise(heights)]

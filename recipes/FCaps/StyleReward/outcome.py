@@ -1,0 +1,163 @@
+"""What came of a request: audio, rewards, and what was measured; figures and a page of them.
+
+Authors
+ * The speechbrain-clsp authors 2026
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+import torch
+from styles import StyleRequest, is_met
+from torch import Tensor
+from voices import count_phonemes, gender_of, speak
+
+from speechbrain_clsp.evaluation.figures import audio_player, line_chart, table
+from speechbrain_clsp.evaluation.intervals import bootstrap_mean
+from speechbrain_clsp.evaluation.report import read_training_log, write_page
+
+SHOWN = 8  # examples in the page
+
+
+@dataclass
+class Outcome:
+    """A request that was spoken.
+
+    Arguments
+    ---------
+    request : StyleRequest
+        What was asked for.
+    wav : Tensor
+        [T].
+    reward : float
+        Of the model that rewards.
+    judged : float or None
+        Of the second one.
+    met : dict
+        Whether each asked attribute was measured in the audio.
+    """
+
+    request: StyleRequest
+    wav: Tensor
+    reward: float
+    judged: float | None
+    met: dict[str, bool]
+
+    @property
+    def is_met(self) -> bool:
+        """Whether all asked attributes are there."""
+        return all(self.met.values())
+
+
+def measure(
+    pairs: Sequence[tuple[StyleRequest, str]],
+    actions: Sequence[Sequence[int]],
+    reward: Callable[..., Tensor],
+    judge: Callable[..., Tensor] | None = None,
+) -> list[Outcome]:
+    """Speak every request by its action, reward it, and measure it."""
+    outcomes = []
+    for (request, text), action in zip(pairs, actions):
+        wav = speak(text, action)
+        with torch.no_grad():
+            rewards = [
+                None if model is None else float(model(wav[None], [request.caption]))
+                for model in (reward, judge)
+            ]
+        met = is_met(request, wav.double().numpy(), count_phonemes(text), gender_of(action))
+        outcomes.append(Outcome(request, wav, *rewards, met))
+    return outcomes
+
+
+def mean_with_interval(values: Sequence[float], seed: int = 0) -> dict[str, float]:
+    """Return a mean with its 95 % bootstrap interval."""
+    values = np.array(values, dtype=float)
+    low, high = bootstrap_mean(values, seed)
+    return {"value": float(values.mean()), "low": low, "high": high}
+
+
+def summarise(before: list[Outcome], after: list[Outcome], seed: int) -> dict[str, Any]:
+    """Return shares of requests that were met, and rewards, before and after.
+
+    ``hacking_gap`` is by how much more the reward rose than the second model's, both in units of
+    their standard deviation before: 0 if both like the change equally.
+    """
+    figures: dict[str, Any] = {}
+    for name, outcomes in (("before", before), ("after", after)):
+        found = figures[name] = {
+            "met": mean_with_interval([outcome.is_met for outcome in outcomes], seed),
+            "reward": mean_with_interval([outcome.reward for outcome in outcomes], seed),
+        }
+        if outcomes[0].judged is not None:
+            found["judged"] = mean_with_interval([outcome.judged for outcome in outcomes], seed)
+        attributes = sorted({name for outcome in outcomes for name in outcome.met})
+        found["by_attribute"] = {
+            attribute: mean_with_interval(
+                [o.met[attribute] for o in outcomes if attribute in o.met]
+            )
+            for attribute in attributes
+        }
+    if before[0].judged is not None:
+        rises = []
+        for kind in ("reward", "judged"):
+            first, then = ([getattr(o, kind) for o in some] for some in (before, after))
+            rises.append((np.array(then) - first) / np.std(first))
+        figures["hacking_gap"] = mean_with_interval(rises[0] - rises[1], seed)
+    return figures
+
+
+def policy_report(
+    path: Path,
+    figures: dict[str, Any],
+    before: list[Outcome],
+    after: list[Outcome],
+    training_log: str,
+) -> None:
+    """Write a page: figures, curves of the training, and clips before and after."""
+    header = ["", "before", "after"]
+    names = [name for name in ("met", "reward", "judged") if name in figures["before"]]
+    rows = [[name, *(_cell(figures[when][name]) for when in ("before", "after"))] for name in names]
+    for name in figures["before"]["by_attribute"]:
+        cells = [_cell(figures[when]["by_attribute"][name]) for when in ("before", "after")]
+        rows.append([f"met: {name}", *cells])
+    sections = ["<h1>Prosody policy</h1>", "<h2>Held-out captions</h2>", table(header, rows)]
+    if "hacking_gap" in figures:
+        sections.append(
+            f"<p>Reward hacking: the reward rose by {_cell(figures['hacking_gap'])} standard"
+            " deviations more than that of a model which the policy never saw.</p>"
+        )
+    curves = read_training_log(training_log)
+    charts = [line_chart(name, {name: points}) for name, points in curves.items() if points]
+    sections.append(f"<h2>Training</h2><div class='charts'>{''.join(charts)}</div>")
+    sections.append("<h2>Before and after</h2>")
+    sections += [_example(*pair) for pair in list(zip(before, after))[:SHOWN]]
+    write_page(path, "Prosody policy", sections)
+
+
+def _example(before: Outcome, after: Outcome) -> str:
+    cells = []
+    for outcome in (before, after):
+        said = ", ".join(f"{name} {'yes' if met else 'no'}" for name, met in outcome.met.items())
+        cells.append(
+            f"{player(outcome.wav)}<p class='note'>reward {outcome.reward:.3f}; {said}</p>"
+        )
+    return f"<h3>{escape(after.request.caption)}</h3>" + "".join(cells)
+
+
+def player(wav: Tensor) -> str:
+    """Return an audio player that holds a clip."""
+    with tempfile.NamedTemporaryFile(suffix=".wav") as file:
+        soundfile.write(file.name, wav.numpy(), 16000)
+        return audio_player(file.name)
+
+
+def _cell(figure: dict[str, float]) -> str:
+    return f"{figure['value']:.3f} ({figure['low']:.3f} - {figure['high']:.3f})"

@@ -1,0 +1,83 @@
+"""A policy that chooses settings of a synthesiser from the embedding of a caption.
+
+Authors
+ * The speechbrain-clsp authors 2026
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class ProsodyPolicy(nn.Module):
+    """Independent choices, each a softmax over an MLP's outputs; uniform at the start.
+
+    Arguments
+    ---------
+    size : int
+        Size of captions' embeddings.
+    choices : sequence of int
+        How many values each setting has.
+    hidden : int
+        Size of the hidden layer.
+
+    Example
+    -------
+    >>> policy = ProsodyPolicy(4, [3, 2])
+    >>> actions, log_probs = policy.sample(torch.randn(5, 4), 7)
+    >>> actions.shape, log_probs.shape
+    (torch.Size([5, 7, 2]), torch.Size([5, 7]))
+    """
+
+    def __init__(self, size: int, choices: Sequence[int], hidden: int = 128) -> None:
+        super().__init__()
+        self.choices = list(choices)
+        self.layers = nn.Sequential(
+            nn.Linear(size, hidden), nn.ReLU(), nn.Linear(hidden, sum(self.choices))
+        )
+        nn.init.zeros_(self.layers[-1].weight)
+        nn.init.zeros_(self.layers[-1].bias)
+
+    def forward(self, captions: Tensor) -> list[Tensor]:
+        """Return log-probabilities of every setting's values, [B, n] each."""
+        # Embeddings have unit norm: their values are small.
+        logits = self.layers(captions * captions.shape[-1] ** 0.5)
+        return [part.log_softmax(dim=-1) for part in logits.split(self.choices, dim=-1)]
+
+    def sample(self, captions: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """Draw actions.
+
+        Arguments
+        ---------
+        captions : Tensor
+            [B, D].
+        count : int
+            Actions G per caption.
+
+        Returns
+        -------
+        actions : Tensor
+            [B, G, S] int64.
+        log_probs : Tensor
+            [B, G], with gradients.
+        """
+        settings = self(captions)
+        actions = [torch.multinomial(part.exp(), count, replacement=True) for part in settings]
+        chosen = [part.gather(1, action) for part, action in zip(settings, actions)]
+        return torch.stack(actions, dim=-1), torch.stack(chosen).sum(dim=0)
+
+    def best(self, captions: Tensor) -> Tensor:
+        """Return the likeliest action of each caption, [B, S] int64."""
+        return torch.stack([part.argmax(dim=-1) for part in self(captions)], dim=-1)
+
+    def divergence_from_start(self, captions: Tensor) -> Tensor:
+        """Return the Kullback-Leibler divergence from the uniform policy, [B], in nats."""
+        return torch.stack(
+            [
+                (part.exp() * part).sum(dim=-1) + torch.tensor(float(part.shape[-1])).log()
+                for part in self(captions)
+            ]
+        ).sum(dim=0)

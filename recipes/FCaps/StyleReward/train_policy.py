@@ -1,0 +1,131 @@
+#!/usr/bin/env python3
+"""Recipe for a prosody policy that CLSP rewards, where nothing has gradients.
+
+A policy reads a caption and chooses espeak-ng's settings. It is trained by the reward alone; how
+good it is, is *measured* in the audio (F0, phonemes per second, level) on captions that it never
+saw, and by a second CLSP.
+
+> python train_policy.py hparams/policy.yaml --clsp=/path/to/model --judge=/path/to/other/model
+
+Authors
+ * The speechbrain-clsp authors 2026
+"""
+
+import json
+import random
+import sys
+from pathlib import Path
+
+import speechbrain as sb
+import torch
+from hyperpyyaml import load_hyperpyyaml
+from outcome import measure, policy_report, summarise
+from styles import StyleRequest, contrast_swap, draw_request
+from torch.utils.data import Dataset
+from voices import draw_action, draw_text, speak_all
+
+from speechbrain_clsp.evaluation.adapters import ClspAdapter
+from speechbrain_clsp.inference.guards import LengthGuard, LevelGuard
+from speechbrain_clsp.inference.reward import StyleReward, within_groups
+
+
+class Requests(Dataset):
+    """Captions and sentences, the same at every pass over an epoch."""
+
+    def __init__(self, count: int, held_out: bool, most: int, seed: int) -> None:
+        draw = random.Random(f"{seed} {held_out}")
+        self.pairs = [(draw_request(draw, held_out, most), draw_text(draw)) for _ in range(count)]
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index: int) -> tuple[StyleRequest, str]:
+        return self.pairs[index]
+
+
+class PolicyBrain(sb.Brain):
+    """Group-relative policy optimisation: better than one's group is good."""
+
+    def compute_forward(self, batch, stage):
+        """Choose and speak; return log-probabilities [B, G] and rewards [B, G]."""
+        requests, texts = zip(*batch)
+        captions = [request.caption for request in requests]
+        embedded = self.hparams.reward.encode_text(captions).to(self.device)
+        count = self.hparams.group_size if stage == sb.Stage.TRAIN else 1
+        actions, log_probs = self.modules.policy.sample(embedded, count)
+        if stage != sb.Stage.TRAIN:
+            actions = self.modules.policy.best(embedded)[:, None]
+        spoken = [text for text in texts for _ in range(count)]
+        wavs, lens = speak_all(spoken, actions.flatten(0, 1).tolist())
+        repeated = [caption for caption in captions for _ in range(count)]
+        rewards = self.hparams.reward(wavs, repeated, lens).view(-1, count)
+        return embedded, log_probs, rewards
+
+    def compute_objectives(self, predictions, batch, stage):
+        """Return the policy-gradient loss with its anchor to the start."""
+        embedded, log_probs, rewards = predictions
+        groups = [n for n, row in enumerate(rewards) for _ in row]
+        advantages = within_groups(rewards.flatten(), groups).view_as(rewards).to(self.device)
+        divergence = self.modules.policy.divergence_from_start(embedded).mean()
+        self.seen["reward"].append(float(rewards.mean()))
+        self.seen["divergence"].append(float(divergence.detach()))
+        return self.hparams.kl_weight * divergence - (advantages * log_probs).mean()
+
+    def on_stage_start(self, stage, epoch=None):
+        """Start counting anew."""
+        self.seen = {"reward": [], "divergence": []}
+
+    def on_stage_end(self, stage, stage_loss, epoch=None):
+        """Log, and save a checkpoint of each epoch."""
+        means = {name: sum(values) / len(values) for name, values in self.seen.items()}
+        if stage == sb.Stage.TRAIN:
+            self.train_means = means
+        elif stage == sb.Stage.VALID:
+            self.hparams.train_logger.log_stats(
+                {"epoch": epoch}, train_stats=self.train_means, valid_stats=means
+            )
+            self.checkpointer.save_and_keep_only(meta=means, num_to_keep=1)
+
+
+def main() -> None:
+    """Train, then measure what was learnt and write report.html."""
+    hparams_file, run_opts, overrides = sb.parse_arguments(sys.argv[1:])
+    with open(hparams_file, encoding="utf-8") as fin:
+        hparams = load_hyperpyyaml(fin, overrides)
+    sb.create_experiment_directory(hparams["output_folder"], hparams_file, overrides)
+    torch.set_num_threads(hparams["num_threads"])
+    options = {"scaling": hparams["scaling"], "n_contrasts": hparams["n_contrasts"]}
+    options["swap"] = contrast_swap()
+    guards = [LengthGuard(longest=hparams["longest"]), LevelGuard()]
+    hparams["reward"] = StyleReward(ClspAdapter(hparams["clsp"]).clsp, guards=guards, **options)
+    brain = PolicyBrain(
+        hparams["modules"], hparams["opt_class"], hparams, run_opts, hparams["checkpointer"]
+    )
+    most, seed = hparams["most_attributes"], hparams["seed"]
+    train = Requests(hparams["n_requests"], False, most, seed)
+    held_out = Requests(hparams["n_held_out"], True, most, seed)
+    loader = {"batch_size": hparams["batch_size"], "collate_fn": list}
+    brain.fit(
+        hparams["epoch_counter"],
+        train,
+        Requests(2 * hparams["batch_size"], False, most, seed + 1),
+        train_loader_kwargs={**loader, "shuffle": True},
+        valid_loader_kwargs=loader,
+    )
+    judge = hparams["judge"] and StyleReward(ClspAdapter(hparams["judge"]).clsp, **options)
+    draw = random.Random(seed)
+    with torch.no_grad():
+        captions = [request.caption for request, _ in held_out]
+        chosen = brain.modules.policy.best(hparams["reward"].encode_text(captions)).tolist()
+    before = measure(held_out.pairs, [draw_action(draw) for _ in chosen], hparams["reward"], judge)
+    after = measure(held_out.pairs, chosen, hparams["reward"], judge)
+    figures = summarise(before, after, seed)
+    output = Path(hparams["output_folder"])
+    (output / "policy.json").write_text(json.dumps(figures, indent=1), encoding="utf-8")
+    policy_report(output / "report.html", figures, before, after, hparams["train_log"])
+    print(json.dumps(figures, indent=1))
+    print(f"Examples to listen to are in {output / 'report.html'}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,281 @@
+"""CLSP as a reward: how well speech fits a description of its style, for training and ranking.
+
+Authors
+ * The speechbrain-clsp authors 2026
+"""
+
+from __future__ import annotations
+
+import random
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torchaudio
+from torch import Tensor
+
+from speechbrain_clsp.dataio.audio import SAMPLE_RATE
+from speechbrain_clsp.inference.checks import check_texts
+from speechbrain_clsp.inference.interface import CLSP
+
+SCALINGS = ("cosine", "margin", "group", "improvement")
+CACHED_TEXTS = 20_000
+SMALLEST_DEVIATION = 1e-3  # of cosines within a group; less is noise, not to be blown up
+SWAP_TRIES = 20  # per contrast caption
+
+
+@dataclass(frozen=True)
+class RewardParts:
+    """A reward and what it is made of.
+
+    Arguments
+    ---------
+    total : Tensor
+        [B], what the reward is.
+    parts : dict
+        [B] each: ``cosine`` with the caption, ``contrast`` (highest cosine with captions made
+        false) where it was needed, and ``style``, the scaled value.
+    passed : dict
+        [B] bool for each guard.
+    weights : dict
+        What ``style`` counts, and what a clip gets that failed a guard (``veto``).
+    """
+
+    total: Tensor
+    parts: dict[str, Tensor]
+    passed: dict[str, Tensor]
+    weights: dict[str, float]
+
+
+class StyleReward:
+    """Rewards speech for its style, differentiable in the waveform.
+
+    Weights are frozen; a graph is built only if ``wavs`` require gradients. Raw cosines lie in a
+    narrow band, so that most uses want another scaling:
+
+    - ``cosine``: the cosine of speech and caption;
+    - ``margin``: the cosine less the highest one with perturbed captions, which differ from the
+      asked one in one attribute: positive where the asked style is nearest;
+    - ``group``: the cosine less the mean of its group, over the deviation (as in GRPO);
+    - ``improvement``: tanh of the cosine less a baseline's, over ``temperature``.
+
+    Arguments
+    ---------
+    clsp : CLSP
+        The model.
+    scaling : str
+        One of the above.
+    guards : sequence of callable
+        See :mod:`speechbrain_clsp.inference.guards`. A clip that fails one gets ``veto``, without
+        gradients.
+    sample_rate : int
+        Of ``wavs``, Hz.
+    swap : callable, optional
+        (caption, random.Random) -> caption that is false in one attribute, for ``margin``;
+        default: :class:`~speechbrain_clsp.dataio.perturbation.AttributeSwap` with all of
+        ParaSpeechCaps' attributes.
+    n_contrasts : int
+        Perturbed captions per caption.
+    temperature : float
+        Cosine that counts as an improvement, for ``improvement``.
+    weight : float
+        What the scaled value is multiplied with.
+    veto : float
+        Reward of a clip that failed a guard.
+
+    Raises
+    ------
+    ValueError
+        If the scaling is unknown.
+
+    Example
+    -------
+    >>> clsp = CLSP.from_hparams("results/mini/model")  # doctest: +SKIP
+    >>> reward = StyleReward(clsp, scaling="margin", sample_rate=22050)  # doctest: +SKIP
+    >>> reward(wavs, ["A man whispers."] * len(wavs)).mean().backward()  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        clsp: CLSP,
+        scaling: str = "cosine",
+        guards: Sequence[Callable[..., Tensor]] = (),
+        sample_rate: int = SAMPLE_RATE,
+        swap: Callable[[str, random.Random], str] | None = None,
+        n_contrasts: int = 8,
+        temperature: float = 0.1,
+        weight: float = 1.0,
+        veto: float = -1.0,
+    ) -> None:
+        if scaling not in SCALINGS:
+            raise ValueError(f"scaling must be one of {list(SCALINGS)}, not {scaling!r}")
+        self.clsp, self.scaling, self.guards = clsp, scaling, tuple(guards)
+        self.sample_rate, self.swap, self.n_contrasts = sample_rate, swap, n_contrasts
+        self.temperature, self.weight, self.veto = temperature, weight, veto
+        self._texts: OrderedDict[str, Tensor] = OrderedDict()
+        self._contrasts: dict[str, list[str]] = {}
+
+    def __call__(
+        self, wavs: Tensor, captions: Sequence[str], wav_lens: Tensor | None = None, **options
+    ) -> Tensor:
+        """Return rewards [B]; see :meth:`explain`."""
+        return self.explain(wavs, captions, wav_lens, **options).total
+
+    def explain(
+        self,
+        wavs: Tensor,
+        captions: Sequence[str],
+        wav_lens: Tensor | None = None,
+        texts: Sequence[str] | None = None,
+        groups: Sequence | None = None,
+        baseline: Tensor | None = None,
+    ) -> RewardParts:
+        """Reward clips, and tell what for.
+
+        Arguments
+        ---------
+        wavs : Tensor
+            [B, T] float at ``sample_rate``, in [-1, 1], zero padded.
+        captions : sequence of str
+            B descriptions of the wanted style.
+        wav_lens : Tensor, optional
+            [B] relative to T; default: no padding.
+        texts : sequence of str, optional
+            What the clips should say, for guards that compare words.
+        groups : sequence, optional
+            B labels for ``group``; default: clips with the same caption.
+        baseline : Tensor, optional
+            [B] cosines to improve on, for ``improvement``.
+
+        Returns
+        -------
+        RewardParts
+            Rewards, parts, and which guards were passed.
+
+        Raises
+        ------
+        ValueError
+            If numbers of clips and captions differ, or a baseline is missing; and as
+            :meth:`~speechbrain_clsp.inference.interface.CLSP.encode_batch`.
+        """
+        captions = check_texts(captions)
+        if wavs.dim() != 2 or len(wavs) != len(captions):
+            raise ValueError(f"{len(captions)} captions for wavs of shape {list(wavs.shape)}")
+        wavs = self._resampled(wavs)
+        lens = torch.ones(len(wavs), device=wavs.device) if wav_lens is None else wav_lens
+        speech = self.clsp.encode_batch(wavs, lens)
+        parts = {"cosine": (speech * self.encode_text(captions).to(speech.dtype)).sum(dim=1)}
+        if self.scaling == "margin":
+            parts["contrast"] = self._contrast(speech, captions)
+        parts["style"] = self.weight * self._scaled(parts, captions, groups, baseline)
+        passed = {
+            getattr(guard, "name", type(guard).__name__): guard(wavs, lens, captions, texts)
+            for guard in self.guards
+        }
+        total = parts["style"]
+        for passes in passed.values():
+            total = torch.where(passes.to(total.device), total, torch.full_like(total, self.veto))
+        return RewardParts(total, parts, passed, {"style": self.weight, "veto": self.veto})
+
+    def encode_text(self, captions: Sequence[str]) -> Tensor:
+        """Embed captions, each once; returns [N, D]."""
+        absent = [text for text in dict.fromkeys(captions) if text not in self._texts]
+        if absent:
+            self._texts.update(zip(absent, self.clsp.encode_text(absent)))
+        vectors = torch.stack([self._texts[text] for text in captions])
+        for text in captions:
+            self._texts.move_to_end(text)
+        while len(self._texts) > CACHED_TEXTS:
+            self._texts.popitem(last=False)
+        return vectors
+
+    def contrasts(self, caption: str) -> list[str]:
+        """Return the perturbed captions that a caption is compared with, always the same ones.
+
+        Raises
+        ------
+        ValueError
+            If the caption names no attribute that could be swapped.
+        """
+        if caption not in self._contrasts:
+            if self.swap is None:
+                from speechbrain_clsp.dataio.perturbation import AttributeSwap, read_tables
+
+                self.swap = AttributeSwap(read_tables)
+            draw, found = random.Random(caption), {}
+            for _ in range(SWAP_TRIES * self.n_contrasts):
+                found[self.swap(caption, draw)] = None
+                found.pop(caption, None)
+                if len(found) == self.n_contrasts:
+                    break
+            if not found:
+                raise ValueError(
+                    f"No attribute of {caption!r} can be swapped: give swap, or another scaling"
+                )
+            self._contrasts[caption] = list(found)
+        return self._contrasts[caption]
+
+    def _resampled(self, wavs: Tensor) -> Tensor:
+        if self.sample_rate == SAMPLE_RATE:
+            return wavs
+        return torchaudio.functional.resample(wavs, self.sample_rate, SAMPLE_RATE)
+
+    def _contrast(self, speech: Tensor, captions: Sequence[str]) -> Tensor:
+        highest = [
+            (self.encode_text(self.contrasts(caption)).to(one.dtype) @ one).max()
+            for one, caption in zip(speech, captions)
+        ]
+        return torch.stack(highest)
+
+    def _scaled(
+        self,
+        parts: dict[str, Tensor],
+        captions: Sequence[str],
+        groups: Sequence | None,
+        baseline: Tensor | None,
+    ) -> Tensor:
+        cosine = parts["cosine"]
+        if self.scaling == "cosine":
+            return cosine
+        if self.scaling == "margin":
+            return cosine - parts["contrast"]
+        if self.scaling == "group":
+            return within_groups(cosine, captions if groups is None else groups)
+        if baseline is None:
+            raise ValueError("scaling 'improvement' needs a baseline, the cosines to improve on")
+        return torch.tanh((cosine - baseline.to(cosine)) / self.temperature)
+
+
+def within_groups(values: Tensor, groups: Sequence) -> Tensor:
+    """Return values less their group's mean, over its standard deviation.
+
+    Mean and deviation are constants for gradients.
+
+    Arguments
+    ---------
+    values : Tensor
+        [B].
+    groups : sequence
+        B labels.
+
+    Returns
+    -------
+    Tensor
+        [B]; 0 in a group of one.
+
+    Example
+    -------
+    >>> within_groups(torch.tensor([1.0, 3.0, 5.0]), ["a", "a", "b"]).tolist()
+    [-1.0, 1.0, 0.0]
+    """
+    if len(groups) != len(values):
+        raise ValueError(f"{len(groups)} groups for {len(values)} clips")
+    numbers = {label: n for n, label in enumerate(dict.fromkeys(groups))}
+    index = torch.tensor([numbers[label] for label in groups], device=values.device)
+    member = torch.nn.functional.one_hot(index).to(values.dtype)
+    counts = member.sum(dim=0)
+    fixed = values.detach()
+    mean = (fixed @ member / counts)[index]
+    deviation = ((fixed - mean).square() @ member / counts).sqrt()[index]
+    return (values - mean) / deviation.clamp_min(SMALLEST_DEVIATION)

@@ -1,0 +1,140 @@
+"""The recipes that use CLSP as a reward: short runs, and the parts whose truth is known."""
+
+import itertools
+import json
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from small import model_folder
+
+from speechbrain_clsp.inference.reward import within_groups
+
+RECIPE = Path(__file__).parents[2] / "recipes/FCaps/StyleReward"
+sys.path.insert(0, str(RECIPE))
+from best_of_n import best_weights  # noqa: E402
+from policy import ProsodyPolicy  # noqa: E402
+from styles import StyleRequest, contrast_swap, draw_request, is_met  # noqa: E402
+from voices import ACTIONS, SIZES, count_phonemes, gender_of, speak  # noqa: E402
+
+TEXT = "the bakers carried warm scarves across the yard before dark"
+
+
+def run(script: str, *flags: str) -> str:
+    """Run a recipe from its own folder, as users do."""
+    command = [sys.executable, script, *flags]
+    done = subprocess.run(command, cwd=RECIPE, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    return [f"--clsp={model_folder(folder)}", f"--judge={folder / 'model'}"]
+
+
+def test_gains_by_n_are_unbiased():
+    """If this fails, the expected gain of a smaller N is that of lucky draws."""
+    values = np.sort(np.random.default_rng(0).standard_normal(7))
+    for count in range(1, 8):
+        subsets = [max(subset) for subset in itertools.combinations(values, count)]
+        assert best_weights(7, count) @ values == pytest.approx(np.mean(subsets))
+
+
+@pytest.mark.parametrize(
+    ("attribute", "setting", "indices"),
+    [("rate", "rate", (1, 3, 5)), ("loudness", "volume", (0, 2, 4)), ("pitch", "pitch", (1, 3, 4))],
+)
+def test_what_was_asked_is_measured(attribute, setting, indices):
+    """If this fails, the share of captions that are met says nothing about the audio."""
+    for voice in ("m7", "f4"):
+        for wanted, index in enumerate(indices):
+            action = [ACTIONS["voice"].index(voice), 3, 2, 1, 2]
+            action[list(ACTIONS).index(setting)] = index
+            wav, gender = speak(TEXT, action).double().numpy(), gender_of(action)
+            for level in range(3):
+                request = StyleRequest("", gender, {attribute: level})
+                met = is_met(request, wav, count_phonemes(TEXT), gender)
+                assert met == {"gender": True, attribute: level == wanted}, (voice, index, level)
+            other = "male" if gender == "female" else "female"
+            request = StyleRequest("", other, {})
+            assert is_met(request, wav, 30, gender) == {"gender": False}
+
+
+def test_training_and_tests_share_no_caption_and_contrasts_are_false():
+    """If this fails, the policy is tested on what it was trained on."""
+    draw, swap = random.Random(0), contrast_swap()
+    train = {draw_request(draw, False, 2).caption for _ in range(400)}
+    test = {draw_request(draw, True, 2).caption for _ in range(100)}
+    assert not train & test and len(test) > 50
+    for caption in test:
+        named = {name: set(values) for name, values in swap.named(caption).items()}
+        other = {name: set(values) for name, values in swap.named(swap(caption, draw)).items()}
+        assert sum(named[name] != other[name] for name in named) == 1, caption
+
+
+def test_a_policy_learns_what_is_rewarded():
+    """If this fails, log-probabilities do not belong to the actions that were drawn."""
+    torch.manual_seed(0)
+    policy = ProsodyPolicy(8, SIZES)
+    captions = torch.nn.functional.normalize(torch.randn(4, 8), dim=1)
+    wanted = torch.stack([torch.randint(size, (4,)) for size in SIZES], dim=-1)
+    optimizer = torch.optim.Adam(policy.parameters(), lr=0.01)
+    assert policy.divergence_from_start(captions).abs().max() < 1e-6
+    for _ in range(150):
+        actions, log_probs = policy.sample(captions, 16)
+        rewards = (actions == wanted[:, None]).float().mean(dim=-1)
+        advantages = within_groups(rewards.flatten(), [n for n in range(4) for _ in range(16)])
+        optimizer.zero_grad()
+        (-(advantages.view_as(rewards) * log_probs).mean()).backward()
+        optimizer.step()
+    assert (policy.best(captions) == wanted).float().mean() > 0.9
+    reference = [torch.distributions.Categorical(logits=part) for part in policy(captions)]
+    uniform = [torch.distributions.Categorical(torch.ones(size)) for size in SIZES]
+    expected = sum(
+        torch.distributions.kl_divergence(p, torch.distributions.Categorical(u.probs.expand(4, -1)))
+        for p, u in zip(reference, uniform)
+    )
+    assert torch.allclose(policy.divergence_from_start(captions), expected, atol=1e-4)
+    actions, log_probs = policy.sample(captions, 3)
+    by_hand = sum(p.log_prob(actions[..., n].T).T for n, p in enumerate(reference))
+    assert torch.allclose(log_probs, by_hand, atol=1e-4)
+
+
+def test_best_of_n_runs(models, tmp_path):
+    """If this fails, a user's first run fails."""
+    flags = ["--n_captions=3", "--n_candidates=4", f"--output_folder={tmp_path}"]
+    printed = run("best_of_n.py", "hparams/best_of_n.yaml", *models, *flags)
+    figures = json.loads((tmp_path / "best_of_n.json").read_text())
+    assert list(figures["by_n"]) == ["1", "2", "4"] and "N = 4:" in printed
+    rewards = [found["reward"]["value"] for found in figures["by_n"].values()]
+    assert rewards == sorted(rewards)
+    # The second model is the same one: it cannot disagree.
+    assert figures["by_n"]["4"]["judged"] == pytest.approx(figures["by_n"]["4"]["reward"], abs=1e-5)
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("<audio") == 6 and "http" not in page.replace("http://www.w3.org", "")
+
+
+def test_policy_trains_and_goes_on(models, tmp_path):
+    """If this fails, a training of a policy cannot be run, or starts over after a stop."""
+    flags = [
+        "--joint_dim=32",
+        "--n_requests=4",
+        "--batch_size=2",
+        "--group_size=3",
+        "--n_held_out=3",
+    ]
+    flags += [f"--output_folder={tmp_path}", "--device=cpu", "--noprogressbar"]
+    run("train_policy.py", "hparams/policy.yaml", *models, *flags, "--number_of_epochs=1")
+    run("train_policy.py", "hparams/policy.yaml", *models, *flags, "--number_of_epochs=2")
+    log = (tmp_path / "train_log.txt").read_text()
+    assert [line.split(" ")[1] for line in log.splitlines() if line] == ["1", "2"]
+    figures = json.loads((tmp_path / "policy.json").read_text())
+    assert figures["hacking_gap"]["value"] == pytest.approx(0.0, abs=1e-4)  # the same model
+    assert set(figures["after"]["by_attribute"]) <= {"gender", "rate", "loudness", "pitch"}
+    assert (tmp_path / "report.html").read_text().count("<audio") == 6
