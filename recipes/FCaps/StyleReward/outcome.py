@@ -144,11 +144,10 @@ def policy_report(
 
 def _example(before: Outcome, after: Outcome) -> str:
     cells = []
-    for outcome in (before, after):
+    for when, outcome in (("before", before), ("after", after)):
         said = ", ".join(f"{name} {'yes' if met else 'no'}" for name, met in outcome.met.items())
-        cells.append(
-            f"{player(outcome.wav)}<p class='note'>reward {outcome.reward:.3f}; {said}</p>"
-        )
+        note = f"<p class='note'>{when}: reward {outcome.reward:.3f}; {said}</p>"
+        cells.append(player(outcome.wav) + note)
     return f"<h3>{escape(after.request.caption)}</h3>" + "".join(cells)
 
 
