@@ -22,12 +22,11 @@ import numpy as np
 import speechbrain as sb
 import torch
 from hyperpyyaml import load_hyperpyyaml
-from outcome import mean_with_interval, player
-from styles import contrast_swap, draw_request, is_met
+from outcome import mean_with_interval, open_rewards, player
+from styles import draw_request, is_met
 from tqdm import tqdm
 from voices import count_phonemes, draw_text
 
-from speechbrain_clsp.evaluation.adapters import ClspAdapter
 from speechbrain_clsp.evaluation.figures import line_chart, table
 from speechbrain_clsp.evaluation.report import write_page
 from speechbrain_clsp.inference.files import pad
@@ -135,10 +134,7 @@ def main() -> None:
         hparams = load_hyperpyyaml(fin, overrides)
     sb.create_experiment_directory(hparams["output_folder"], hparams_file, overrides)
     torch.set_num_threads(hparams["num_threads"])
-    options = {"scaling": hparams["scaling"], "n_contrasts": hparams["n_contrasts"]}
-    options["swap"] = contrast_swap()
-    reward = StyleReward(ClspAdapter(hparams["clsp"]).clsp, guards=[LevelGuard()], **options)
-    judge = hparams["judge"] and StyleReward(ClspAdapter(hparams["judge"]).clsp, **options)
+    reward, judge = open_rewards(hparams, [LevelGuard()])
     rounds = speak_and_score(hparams, reward, judge)
     figures = gains(rounds, hparams["seed"])
     output = Path(hparams["output_folder"])

@@ -7,7 +7,7 @@ Authors
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -16,15 +16,29 @@ from typing import Any
 import numpy as np
 import soundfile
 import torch
-from styles import StyleRequest, is_met
+from styles import StyleRequest, contrast_swap, is_met
 from torch import Tensor
 from voices import count_phonemes, gender_of, speak
 
+from speechbrain_clsp.evaluation.adapters import ClspAdapter
 from speechbrain_clsp.evaluation.figures import audio_player, line_chart, table
 from speechbrain_clsp.evaluation.intervals import bootstrap_mean
 from speechbrain_clsp.evaluation.report import read_training_log, write_page
+from speechbrain_clsp.inference.reward import StyleReward
 
 SHOWN = 8  # examples in the page
+
+
+def open_rewards(
+    hparams: Mapping[str, Any], guards: Sequence[Callable[..., Tensor]]
+) -> tuple[StyleReward, StyleReward | None]:
+    """Return the reward of ``clsp``, with guards, and of ``judge`` if there is one."""
+    options = {"scaling": hparams["scaling"], "n_contrasts": hparams["n_contrasts"]}
+    options["swap"] = contrast_swap()
+    reward = StyleReward(ClspAdapter(hparams["clsp"]).clsp, guards=guards, **options)
+    if hparams["judge"] is None:
+        return reward, None
+    return reward, StyleReward(ClspAdapter(hparams["judge"]).clsp, **options)
 
 
 @dataclass

@@ -19,14 +19,13 @@ from pathlib import Path
 import speechbrain as sb
 import torch
 from hyperpyyaml import load_hyperpyyaml
-from outcome import measure, policy_report, summarise
-from styles import StyleRequest, contrast_swap, draw_request
+from outcome import measure, open_rewards, policy_report, summarise
+from styles import StyleRequest, draw_request
 from torch.utils.data import Dataset
 from voices import draw_action, draw_text, speak_all
 
-from speechbrain_clsp.evaluation.adapters import ClspAdapter
 from speechbrain_clsp.inference.guards import LengthGuard, LevelGuard
-from speechbrain_clsp.inference.reward import StyleReward, within_groups
+from speechbrain_clsp.inference.reward import within_groups
 
 
 class Requests(Dataset):
@@ -94,10 +93,8 @@ def main() -> None:
         hparams = load_hyperpyyaml(fin, overrides)
     sb.create_experiment_directory(hparams["output_folder"], hparams_file, overrides)
     torch.set_num_threads(hparams["num_threads"])
-    options = {"scaling": hparams["scaling"], "n_contrasts": hparams["n_contrasts"]}
-    options["swap"] = contrast_swap()
     guards = [LengthGuard(longest=hparams["longest"]), LevelGuard()]
-    hparams["reward"] = StyleReward(ClspAdapter(hparams["clsp"]).clsp, guards=guards, **options)
+    hparams["reward"], judge = open_rewards(hparams, guards)
     brain = PolicyBrain(
         hparams["modules"], hparams["opt_class"], hparams, run_opts, hparams["checkpointer"]
     )
@@ -112,7 +109,6 @@ def main() -> None:
         train_loader_kwargs={**loader, "shuffle": True},
         valid_loader_kwargs=loader,
     )
-    judge = hparams["judge"] and StyleReward(ClspAdapter(hparams["judge"]).clsp, **options)
     draw = random.Random(seed)
     with torch.no_grad():
         captions = [request.caption for request, _ in held_out]
