@@ -274,9 +274,10 @@ def _zero_shot(result: dict, models: Mapping[str, Model], rows, speech: dict, ta
                 break
             entry = result["tables"].setdefault(table, {})
             correct = figures.pop("hits")
+            entry[name] = {key: figures.pop(key) for key in ("WA", "UAR")}
             if not getattr(model, "is_bound", False):
                 hits[name] = {"WA": correct}
-            entry[name] = {key: figures.pop(key) for key in ("WA", "UAR")}
+                result["warnings"] += suspicion(entry[name], f"{name}, {table}")
             result.setdefault("confusions", {}).setdefault(table, {})[name] = figures
         _compare(result, table, hits, seed)
 

@@ -91,8 +91,8 @@ def suspicion(figures: Mapping[str, Mapping[str, float]], where: str) -> list[st
     Returns
     -------
     list of str
-        Warnings: recall no better than chance (captions may belong to other clips), or perfect
-        retrieval among many (the model may see the answer).
+        Warnings: recall no better than chance (captions or labels may belong to other clips), or
+        perfect retrieval among many (the model may see the answer).
 
     Example
     -------
@@ -102,6 +102,8 @@ def suspicion(figures: Mapping[str, Mapping[str, float]], where: str) -> list[st
     """
     found = []
     for name, figure in figures.items():
+        if name == "UAR" and figure["low"] <= figure["chance"]:
+            found.append(f"{where}: UAR is no better than chance: do labels belong to their clips?")
         if not name.endswith("R@10") or figure["chance"] >= 0.5:
             continue
         if figure["low"] <= figure["chance"]:

@@ -135,6 +135,29 @@ def test_a_permuted_pairing_is_noticed(data, tmp_path):
     assert any("mixed, fine" in w and "chance" in w for w in metrics["warnings"])
 
 
+def test_permuted_labels_are_noticed(tmp_path):
+    """If this fails, classes of other clips give figures without a word."""
+    clips = rows(tmp_path)
+    words = {"ang": "angry", "exc": "excited", "neu": "neutral", "sad": "sad", "fru": "happy"}
+    prompts = {
+        row["id"]: [f"A speaker in a {words[row['labels']['emotion']]} tone."] for row in clips
+    }
+    spec = save_vectors(tmp_path / "x.npz", clips, lambda row: prompts[row["id"]], 0.0)
+    arrays = dict(np.load(tmp_path / "x.npz"))
+    known = dict(zip(arrays["texts"], arrays["text_embeddings"]))
+    arrays["embeddings"] = np.stack([known[prompts[row["id"]][0]] for row in clips])
+    np.savez(tmp_path / "x.npz", **arrays)
+    order = np.random.default_rng(0).permutation(SIZE)
+    mixed = [{**row, "labels": clips[i]["labels"]} for row, i in zip(clips, order)]
+    for name, some in (("true", clips), ("mixed", mixed)):
+        write_manifest(tmp_path / f"{name}.arrow", some)
+        data = tmp_path / f"{name}.arrow"
+        command = ("--suite", "zero-shot", "--data", data, "--model", f"m={spec}")
+        metrics = evaluate(tmp_path / name, *command)
+        warned = any("UAR is no better than chance" in text for text in metrics["warnings"])
+        assert warned == (name == "mixed"), metrics["warnings"]
+
+
 def test_a_leak_is_noticed(data, tmp_path, capsys):
     """If this fails, a model that was trained on the test clips is praised."""
     folder, clips = data
