@@ -21,11 +21,29 @@ _SYNCHRONOUS = 2  # AUDIO_OUTPUT_SYNCHRONOUS
 _UTF8 = 1  # espeakCHARS_UTF8
 _RATE, _PITCH, _RANGE = 1, 3, 4  # espeak_PARAMETER
 _PHONEMES_IPA = 2
+_PHONEME_EVENTS_IPA = 1 | 2  # espeakINITIALIZE_PHONEME_EVENTS and _IPA
+_LAST_EVENT, _PHONEME_EVENT = 0, 7  # espeakEVENT_LIST_TERMINATED, espeakEVENT_PHONEME
 _NOISE_SEED = 1
 _SILENCE = 2e-3  # amplitudes below this are trimmed from both ends
 
+
+class _Event(ctypes.Structure):
+    """espeak_EVENT of speak_lib.h; the last field is a union there."""
+
+    _fields_ = [
+        ("type", ctypes.c_int),
+        ("unique_identifier", ctypes.c_uint),
+        ("text_position", ctypes.c_int),
+        ("length", ctypes.c_int),
+        ("audio_position", ctypes.c_int),
+        ("sample", ctypes.c_int),
+        ("user_data", ctypes.c_void_p),
+        ("string", ctypes.c_char * 8),
+    ]
+
+
 _CALLBACK = ctypes.CFUNCTYPE(
-    ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p
+    ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event)
 )
 
 
@@ -54,12 +72,13 @@ class Synthesizer:
             ) from error
         self._library = ctypes.cdll.LoadLibrary(espeakng_loader.get_library_path())
         data = espeakng_loader.get_data_path().encode()
-        self.rate = self._library.espeak_Initialize(_SYNCHRONOUS, 0, data, 0)
+        self.rate = self._library.espeak_Initialize(_SYNCHRONOUS, 0, data, _PHONEME_EVENTS_IPA)
         if self.rate <= 0:
             raise RuntimeError("libespeak-ng did not start: its voice data was not found")
         self._library.espeak_ng_SetRandSeed(ctypes.c_long(_NOISE_SEED))
         self._library.espeak_TextToPhonemes.restype = ctypes.c_char_p
         self._samples: list[np.ndarray] = []
+        self._phones: list[tuple[str, int]] = []
         self._callback = _CALLBACK(self._collect)  # kept: the library holds only its address
         self._library.espeak_SetSynthCallback(self._callback)
 
@@ -73,6 +92,11 @@ class Synthesizer:
     def _collect(self, samples, count: int, events) -> int:
         if samples and count > 0:
             self._samples.append(np.ctypeslib.as_array(samples, (count,)).copy())
+        for event in iter(events or ()):
+            if event.type == _LAST_EVENT:
+                break
+            if event.type == _PHONEME_EVENT:
+                self._phones.append((event.string.decode(errors="ignore"), event.sample))
         return 0
 
     def speak(
@@ -101,10 +125,37 @@ class Synthesizer:
         ValueError
             If there is no such voice, or nothing was said.
         """
+        return self.speak_phones(text, voice, rate, pitch, pitch_range)[0]
+
+    def speak_phones(
+        self, text: str, voice: str, rate: int = 170, pitch: int = 50, pitch_range: int = 50
+    ) -> tuple[np.ndarray, list[tuple[str, float]]]:
+        """Synthesise, and tell what sounds when.
+
+        Arguments
+        ---------
+        text, voice, rate, pitch, pitch_range
+            As for :meth:`speak`.
+
+        Returns
+        -------
+        wav : numpy.ndarray
+            As :meth:`speak` returns it.
+        phones : list of tuple
+            Phoneme in IPA, with its stress and length marks, and its start in seconds; "" is a
+            pause.
+
+        Example
+        -------
+        >>> with Synthesizer() as synthesizer:
+        ...     wav, phones = synthesizer.speak_phones("a cat", "en-us+f4")
+        >>> [symbol for symbol, start in phones]
+        ['ɐ', 'k', 'ˈæ', 't', '']
+        """
         self._select(voice)
         for parameter, value in ((_RATE, rate), (_PITCH, pitch), (_RANGE, pitch_range)):
             self._library.espeak_SetParameter(parameter, int(value), 0)
-        self._samples = []
+        self._samples, self._phones = [], []
         data = text.encode()
         self._library.espeak_Synth(data, len(data) + 1, 0, 1, 0, _UTF8, None, None)
         self._library.espeak_Synchronize()
@@ -113,7 +164,9 @@ class Synthesizer:
         if len(loud) == 0:
             raise ValueError(f"Nothing was said for {text!r}")
         wav = wav[loud[0] : loud[-1] + 1]
-        return resample_poly(wav, SAMPLE_RATE, self.rate).astype(np.float32)
+        starts = [(symbol, max(sample - int(loud[0]), 0)) for symbol, sample in self._phones]
+        phones = [(symbol, start / self.rate) for symbol, start in starts if start < len(wav)]
+        return resample_poly(wav, SAMPLE_RATE, self.rate).astype(np.float32), phones
 
     def phonemes(self, text: str, voice: str) -> str:
         """Return the phonemes of a text in IPA, words separated by spaces."""

@@ -16,7 +16,7 @@ from speechbrain_clsp.dataio.manifest import Manifest
 from speechbrain_clsp.evaluation.zero_shot import read_tasks
 from speechbrain_clsp.mini_fcaps import captions as wording
 from speechbrain_clsp.mini_fcaps.clips import PLACES, manifest_row, plan_clips
-from speechbrain_clsp.mini_fcaps.listening import claims, fundamental, listen
+from speechbrain_clsp.mini_fcaps.listening import claims, fundamental, listen, pitch_spread
 from speechbrain_clsp.mini_fcaps.style import ACCENTS
 from speechbrain_clsp.mini_fcaps.synthesis import Synthesizer
 
@@ -99,11 +99,6 @@ def speaking_rate(wav: np.ndarray, text: str, voice: str) -> float:
     return len(phonemes_of(text, voice)) / (len(wav) / RATE)
 
 
-def spread(wav: np.ndarray) -> float:
-    """Return the semitones between the 10th and the 90th percentile of F0."""
-    return float(np.subtract(*np.percentile(12 * np.log2(fundamental(wav)), [90, 10])))
-
-
 def measured(folder, clip, attribute: str) -> tuple[float, dict]:
     """Measure an attribute of a clip; also returns the band of each of its labels."""
     wav = waveform(folder, clip)
@@ -115,7 +110,7 @@ def measured(folder, clip, attribute: str) -> tuple[float, dict]:
         return speaking_rate(spoken, text, clip.voice), PHONEMES_PER_SECOND
     if attribute == "pitch":
         return float(np.median(fundamental(wav))), PITCH_HZ[clip.style.kind]
-    return spread(wav), SPREAD_SEMITONES
+    return pitch_spread(wav), SPREAD_SEMITONES
 
 
 def share(flags: list[bool]) -> float:
