@@ -18,8 +18,8 @@ RECIPE = Path(__file__).parents[2] / "recipes/FCaps/StyleReward"
 sys.path.insert(0, str(RECIPE))
 from best_of_n import best_weights  # noqa: E402
 from policy import ProsodyPolicy  # noqa: E402
-from styles import StyleRequest, contrast_swap, draw_request, is_met  # noqa: E402
-from voices import ACTIONS, SIZES, count_phonemes, gender_of, speak  # noqa: E402
+from styles import StyleRequest, contrast_swap, draw_request, is_met, measure  # noqa: E402
+from voices import ACTIONS, action_sizes, count_phonemes, gender_of, speak  # noqa: E402
 
 TEXT = "the bakers carried warm scarves across the yard before dark"
 
@@ -59,11 +59,11 @@ def test_what_was_asked_is_measured(attribute, setting, indices):
             wav, gender = speak(TEXT, action).double().numpy(), gender_of(action)
             for level in range(3):
                 request = StyleRequest("", gender, {attribute: level})
-                met = is_met(request, wav, count_phonemes(TEXT), gender)
+                met = is_met(request, measure(wav, count_phonemes(TEXT)), gender)
                 assert met == {"gender": True, attribute: level == wanted}, (voice, index, level)
             other = "male" if gender == "female" else "female"
             request = StyleRequest("", other, {})
-            assert is_met(request, wav, 30, gender) == {"gender": False}
+            assert is_met(request, measure(wav, 30), gender) == {"gender": False}
 
 
 def test_training_and_tests_share_no_caption_and_contrasts_are_false():
@@ -81,9 +81,9 @@ def test_training_and_tests_share_no_caption_and_contrasts_are_false():
 def test_a_policy_learns_what_is_rewarded():
     """If this fails, log-probabilities do not belong to the actions that were drawn."""
     torch.manual_seed(0)
-    policy = ProsodyPolicy(8, SIZES)
+    policy = ProsodyPolicy(8, action_sizes())
     captions = torch.nn.functional.normalize(torch.randn(4, 8), dim=1)
-    wanted = torch.stack([torch.randint(size, (4,)) for size in SIZES], dim=-1)
+    wanted = torch.stack([torch.randint(size, (4,)) for size in action_sizes()], dim=-1)
     optimizer = torch.optim.Adam(policy.parameters(), lr=0.01)
     assert policy.divergence_from_start(captions).abs().max() < 1e-6
     for _ in range(150):
@@ -95,7 +95,7 @@ def test_a_policy_learns_what_is_rewarded():
         optimizer.step()
     assert (policy.best(captions) == wanted).float().mean() > 0.9
     reference = [torch.distributions.Categorical(logits=part) for part in policy(captions)]
-    uniform = [torch.distributions.Categorical(torch.ones(size)) for size in SIZES]
+    uniform = [torch.distributions.Categorical(torch.ones(size)) for size in action_sizes()]
     expected = sum(
         torch.distributions.kl_divergence(p, torch.distributions.Categorical(u.probs.expand(4, -1)))
         for p, u in zip(reference, uniform)

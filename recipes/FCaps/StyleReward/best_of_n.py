@@ -23,7 +23,7 @@ import speechbrain as sb
 import torch
 from hyperpyyaml import load_hyperpyyaml
 from outcome import mean_with_interval, open_rewards, player
-from styles import draw_request, is_met
+from styles import draw_request, is_met, measure
 from tqdm import tqdm
 from voices import count_phonemes, draw_text
 
@@ -62,7 +62,7 @@ def speak_and_score(hparams: dict, reward: StyleReward, judge: StyleReward | Non
             rewards = reward(wavs, captions, lens)
             judged = judge(wavs, captions, lens) if judge else None
         met = [
-            all(is_met(request, wav.double().numpy(), phonemes, gender).values())
+            all(is_met(request, measure(wav.double().numpy(), phonemes), gender).values())
             for wav, gender in candidates
         ]
         order = rewards.argsort()

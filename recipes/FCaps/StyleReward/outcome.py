@@ -16,9 +16,8 @@ from typing import Any
 import numpy as np
 import soundfile
 import torch
-from styles import StyleRequest, contrast_swap, is_met
+from styles import UNITS, StyleRequest, contrast_swap, is_met, measure
 from torch import Tensor
-from voices import count_phonemes, gender_of, speak
 
 from speechbrain_clsp.evaluation.adapters import ClspAdapter
 from speechbrain_clsp.evaluation.figures import audio_player, line_chart, table
@@ -30,7 +29,8 @@ SHOWN = 8  # examples in the page
 
 
 def open_rewards(
-    hparams: Mapping[str, Any], guards: Sequence[Callable[..., Tensor]]
+    hparams: Mapping[str, Any],
+    guards: Sequence[Callable[..., Tensor]],
 ) -> tuple[StyleReward, StyleReward | None]:
     """Return the reward of ``clsp``, with guards, and of ``judge`` if there is one."""
     options = {"scaling": hparams["scaling"], "n_contrasts": hparams["n_contrasts"]}
@@ -57,6 +57,8 @@ class Outcome:
         Of the second one.
     met : dict
         Whether each asked attribute was measured in the audio.
+    measured : dict
+        What was measured; see ``styles.UNITS``.
     """
 
     request: StyleRequest
@@ -64,6 +66,7 @@ class Outcome:
     reward: float
     judged: float | None
     met: dict[str, bool]
+    measured: dict[str, float]
 
     @property
     def is_met(self) -> bool:
@@ -71,29 +74,44 @@ class Outcome:
         return all(self.met.values())
 
 
-def measure(
-    pairs: Sequence[tuple[StyleRequest, str]],
-    actions: Sequence[Sequence[int]],
+def outcome_of(
+    request: StyleRequest,
+    wav: Tensor,
+    gender: str,
+    phonemes: int,
     reward: Callable[..., Tensor],
     judge: Callable[..., Tensor] | None = None,
-) -> list[Outcome]:
-    """Speak every request by its action, reward it, and measure it."""
-    outcomes = []
-    for (request, text), action in zip(pairs, actions):
-        wav = speak(text, action)
-        with torch.no_grad():
-            rewards = [
-                None if model is None else float(model(wav[None], [request.caption]))
-                for model in (reward, judge)
-            ]
-        met = is_met(request, wav.double().numpy(), count_phonemes(text), gender_of(action))
-        outcomes.append(Outcome(request, wav, *rewards, met))
-    return outcomes
+) -> Outcome:
+    """Reward and measure a clip that should be as requested.
+
+    Arguments
+    ---------
+    request : StyleRequest
+        What was asked for.
+    wav : Tensor
+        [T] at 16 kHz.
+    gender : str
+        That of the voice.
+    phonemes : int
+        How many are spoken.
+    reward, judge : StyleReward
+        The model that rewards, and another one if there is one.
+    """
+    with torch.no_grad():
+        rewards = [
+            None if model is None else float(model(wav[None], [request.caption]))
+            for model in (reward, judge)
+        ]
+    measured = measure(wav.double().numpy(), phonemes)
+    return Outcome(request, wav, *rewards, is_met(request, measured, gender), measured)
 
 
 def mean_with_interval(values: Sequence[float], seed: int = 0) -> dict[str, float]:
-    """Return a mean with its 95 % bootstrap interval."""
+    """Return a mean with its 95 % bootstrap interval; what is NaN is left out."""
     values = np.array(values, dtype=float)
+    values = values[~np.isnan(values)]
+    if len(values) == 0:
+        return dict.fromkeys(("value", "low", "high"), float("nan"))
     low, high = bootstrap_mean(values, seed)
     return {"value": float(values.mean()), "low": low, "high": high}
 
@@ -119,6 +137,15 @@ def summarise(before: list[Outcome], after: list[Outcome], seed: int) -> dict[st
             )
             for attribute in attributes
         }
+        found["measured"] = {
+            name: mean_with_interval([o.measured[name] for o in outcomes], seed) for name in UNITS
+        }
+    figures["change"] = {
+        name: mean_with_interval(
+            [then.measured[name] - first.measured[name] for first, then in zip(before, after)], seed
+        )
+        for name in UNITS
+    }
     if before[0].judged is not None:
         rises = []
         for kind in ("reward", "judged"):
@@ -128,8 +155,9 @@ def summarise(before: list[Outcome], after: list[Outcome], seed: int) -> dict[st
     return figures
 
 
-def policy_report(
+def write_outcome(
     path: Path,
+    title: str,
     figures: dict[str, Any],
     before: list[Outcome],
     after: list[Outcome],
@@ -142,25 +170,43 @@ def policy_report(
     for name in figures["before"]["by_attribute"]:
         cells = [_cell(figures[when]["by_attribute"][name]) for when in ("before", "after")]
         rows.append([f"met: {name}", *cells])
-    sections = ["<h1>Prosody policy</h1>", "<h2>Held-out captions</h2>", table(header, rows)]
+    measured = [
+        [
+            f"{name}, {unit}",
+            *(_cell(figures[when]["measured"][name], 1) for when in ("before", "after")),
+            _cell(figures["change"][name], 1),
+        ]
+        for name, unit in UNITS.items()
+    ]
+    sections = [f"<h1>{escape(title)}</h1>", "<h2>Held-out captions</h2>", table(header, rows)]
+    sections += [
+        "<h2>Measured in the audio</h2><p>Means over clips, of all that was asked for.</p>"
+    ]
+    sections += [table([*header, "change, clip by clip"], measured)]
+    if "mel_distance" in figures:
+        sections.append(
+            f"<p>Filter banks are {_cell(figures['mel_distance'])} nepers from those that the"
+            " frozen voice makes of the same pitch and energy.</p>"
+        )
     if "hacking_gap" in figures:
         sections.append(
             f"<p>Reward hacking: the reward rose by {_cell(figures['hacking_gap'])} standard"
-            " deviations more than that of a model which the policy never saw.</p>"
+            " deviations more than that of a model which was never asked in training.</p>"
         )
     curves = read_training_log(training_log)
     charts = [line_chart(name, {name: points}) for name, points in curves.items() if points]
     sections.append(f"<h2>Training</h2><div class='charts'>{''.join(charts)}</div>")
     sections.append("<h2>Before and after</h2>")
     sections += [_example(*pair) for pair in list(zip(before, after))[:SHOWN]]
-    write_page(path, "Prosody policy", sections)
+    write_page(path, title, sections)
 
 
 def _example(before: Outcome, after: Outcome) -> str:
     cells = []
     for when, outcome in (("before", before), ("after", after)):
         said = ", ".join(f"{name} {'yes' if met else 'no'}" for name, met in outcome.met.items())
-        note = f"<p class='note'>{when}: reward {outcome.reward:.3f}; {said}</p>"
+        heard = ", ".join(f"{outcome.measured[name]:.0f} {unit}" for name, unit in UNITS.items())
+        note = f"<p class='note'>{when}: reward {outcome.reward:.3f}; {said}; {heard}</p>"
         cells.append(player(outcome.wav) + note)
     return f"<h3>{escape(after.request.caption)}</h3>" + "".join(cells)
 
@@ -172,5 +218,6 @@ def player(wav: Tensor) -> str:
         return audio_player(file.name)
 
 
-def _cell(figure: dict[str, float]) -> str:
-    return f"{figure['value']:.3f} ({figure['low']:.3f} - {figure['high']:.3f})"
+def _cell(figure: dict[str, float], digits: int = 3) -> str:
+    value, low, high = (f"{figure[name]:.{digits}f}" for name in ("value", "low", "high"))
+    return f"{value} ({low} - {high})"

@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import hashlib
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from speechbrain_clsp.dataio.perturbation import AttributeSwap, between_values
-from speechbrain_clsp.mini_fcaps.captions import LOUDNESS, NOUNS, PITCH, RATE
+from speechbrain_clsp.mini_fcaps.captions import EXPRESSIVENESS, LOUDNESS, NOUNS, PITCH, RATE
 from speechbrain_clsp.mini_fcaps.listening import (
     GENDERS,
     LOUDNESS_BOUNDS,
     PITCH_BOUNDS,
+    SPREAD_BOUNDS,
     decibels,
     median_pitch,
+    pitch_spread,
+    spectral_tilt,
 )
 
 WORDINGS = {
@@ -27,9 +31,18 @@ WORDINGS = {
     "loudness": list(LOUDNESS.values()),
     # Not "low" and "high", which are also said of the volume.
     "pitch": [[word for word in words if word not in ("low", "high")] for words in PITCH.values()],
+    "expressiveness": list(EXPRESSIVENESS.values()),
+}
+UNITS = {  # of what is measured
+    "rate": "phonemes per second",
+    "loudness": "dB",
+    "pitch": "Hz",
+    "expressiveness": "semitones",
+    "tilt": "dB above 1 kHz",
 }
 PHONEME_RATE_BOUNDS = (13.1, 20.1)  # phonemes per second between MiniFCaps' levels
 HELD_OUT_SHARE = 4  # one caption in so many is never trained on
+MANY = 2000  # draws that give all wordings of a style
 
 
 @dataclass(frozen=True)
@@ -43,7 +56,7 @@ class StyleRequest:
     gender : str
         ``male`` or ``female``, always asked for: a pitch is low for a man or for a woman.
     levels : dict
-        0, 1 or 2 by attribute (``rate``, ``pitch``, ``loudness``), those that are asked for.
+        0, 1 or 2 by attribute (those of ``WORDINGS``), for those that are asked for.
     """
 
     caption: str
@@ -73,12 +86,31 @@ def draw_request(generator: random.Random, held_out: bool, most: int = 1) -> Sty
             return request
 
 
-def _caption(gender: str, levels: dict[str, int], generator: random.Random) -> str:
+def captions_of(gender: str, levels: Mapping[str, int]) -> dict[str, list[str]]:
+    """Return all wordings of a style, a quarter of them (one at least) held out.
+
+    Example
+    -------
+    >>> captions_of("female", {"pitch": 2})["held_out"]
+    ['A female voice speaks in a high-pitched tone.']
+    """
+    draw = random.Random(0)
+    drawn = {_caption(gender, levels, draw) for _ in range(MANY)}
+    ordered = sorted(drawn, key=lambda caption: hashlib.sha256(caption.encode()).digest())
+    count = max(1, len(ordered) // HELD_OUT_SHARE)
+    return {"train": ordered[count:], "held_out": ordered[:count]}
+
+
+def _caption(gender: str, levels: Mapping[str, int], generator: random.Random) -> str:
     words = {name: generator.choice(WORDINGS[name][level]) for name, level in levels.items()}
     adverbs = [words[name] for name in ("rate", "loudness") if name in words]
-    generator.shuffle(adverbs)
+    tones = [words[name] for name in ("pitch", "expressiveness") if name in words]
+    for some in (adverbs, tones):
+        generator.shuffle(some)
     parts = [" and ".join(adverbs)] if adverbs else []
-    parts += [f"in a {words['pitch']} tone"] if "pitch" in words else []
+    if tones:
+        tone = ", ".join(tones)
+        parts.append(f"in {'an' if tone[0] in 'aeiou' else 'a'} {tone} tone")
     generator.shuffle(parts)
     return " ".join([f"A {generator.choice(NOUNS[gender])} speaks", *parts]) + "."
 
@@ -89,27 +121,60 @@ def contrast_swap() -> AttributeSwap:
     return AttributeSwap(between_values({"speaker": genders, **WORDINGS}))
 
 
-def is_met(request: StyleRequest, wav: np.ndarray, phonemes: int, gender: str) -> dict[str, bool]:
-    """Measure whether a clip has what was asked for, by attribute.
+def measure(wav: np.ndarray, phonemes: int) -> dict[str, float]:
+    """Measure a clip; see ``UNITS``.
+
+    Arguments
+    ---------
+    wav : numpy.ndarray
+        [T] float64 at 16 kHz.
+    phonemes : int
+        How many are spoken.
+
+    Returns
+    -------
+    dict
+        Phonemes per second, root mean square, median and spread of F0 (NaN without a pitch), and
+        spectral tilt.
+    """
+    return {
+        "rate": phonemes / (len(wav) / 16000),
+        "loudness": decibels(wav),
+        "pitch": median_pitch(wav),
+        "expressiveness": pitch_spread(wav),
+        "tilt": spectral_tilt(wav),
+    }
+
+
+def is_met(request: StyleRequest, measured: Mapping[str, float], gender: str) -> dict[str, bool]:
+    """Tell by attribute whether a clip has what was asked for.
 
     Arguments
     ---------
     request : StyleRequest
         What was asked for.
-    wav : numpy.ndarray
-        [T] float64 at 16 kHz.
-    phonemes : int
-        How many are spoken.
+    measured : dict
+        As :func:`measure` returns it.
     gender : str
         That of the voice that speaks.
+
+    Example
+    -------
+    >>> request = StyleRequest("A man speaks loudly.", "male", {"loudness": 2})
+    >>> is_met(request, {"loudness": -25.0}, "female")
+    {'gender': False, 'loudness': True}
     """
-    met = {"gender": gender == request.gender}
-    for name, level in request.levels.items():
-        if name == "rate":
-            value, bounds = phonemes / (len(wav) / 16000), PHONEME_RATE_BOUNDS
-        elif name == "loudness":
-            value, bounds = decibels(wav), LOUDNESS_BOUNDS
-        else:
-            value, bounds = median_pitch(wav), PITCH_BOUNDS[gender]
-        met[name] = int(np.searchsorted(bounds, value)) == level
-    return met
+    bounds = {
+        "rate": PHONEME_RATE_BOUNDS,
+        "loudness": LOUDNESS_BOUNDS,
+        "pitch": PITCH_BOUNDS[gender],
+        "expressiveness": SPREAD_BOUNDS,
+    }
+    return {
+        "gender": gender == request.gender,
+        **{
+            name: not np.isnan(measured[name])
+            and int(np.searchsorted(bounds[name], measured[name])) == level
+            for name, level in request.levels.items()
+        },
+    }

@@ -19,10 +19,10 @@ from pathlib import Path
 import speechbrain as sb
 import torch
 from hyperpyyaml import load_hyperpyyaml
-from outcome import measure, open_rewards, policy_report, summarise
+from outcome import Outcome, open_rewards, outcome_of, summarise, write_outcome
 from styles import StyleRequest, draw_request
 from torch.utils.data import Dataset
-from voices import draw_action, draw_text, speak_all
+from voices import count_phonemes, draw_action, draw_text, gender_of, speak, speak_all
 
 from speechbrain_clsp.inference.guards import LengthGuard, LevelGuard
 from speechbrain_clsp.inference.reward import within_groups
@@ -86,6 +86,16 @@ class PolicyBrain(sb.Brain):
             self.checkpointer.save_and_keep_only(meta=means, num_to_keep=1)
 
 
+def outcomes_of(pairs, actions, reward, judge) -> list[Outcome]:
+    """Speak every request by its action, reward and measure it."""
+    return [
+        outcome_of(
+            request, speak(text, action), gender_of(action), count_phonemes(text), reward, judge
+        )
+        for (request, text), action in zip(pairs, actions)
+    ]
+
+
 def main() -> None:
     """Train, then measure what was learnt and write report.html."""
     hparams_file, run_opts, overrides = sb.parse_arguments(sys.argv[1:])
@@ -113,14 +123,18 @@ def main() -> None:
     with torch.no_grad():
         captions = [request.caption for request, _ in held_out]
         chosen = brain.modules.policy.best(hparams["reward"].encode_text(captions)).tolist()
-    before = measure(held_out.pairs, [draw_action(draw) for _ in chosen], hparams["reward"], judge)
-    after = measure(held_out.pairs, chosen, hparams["reward"], judge)
+    chance = [draw_action(draw) for _ in chosen]
+    before, after = (
+        outcomes_of(held_out.pairs, actions, hparams["reward"], judge)
+        for actions in (chance, chosen)
+    )
     figures = summarise(before, after, seed)
     output = Path(hparams["output_folder"])
     (output / "policy.json").write_text(json.dumps(figures, indent=1), encoding="utf-8")
-    policy_report(output / "report.html", figures, before, after, hparams["train_log"])
+    page = output / "report.html"
+    write_outcome(page, "Prosody policy", figures, before, after, hparams["train_log"])
     print(json.dumps(figures, indent=1))
-    print(f"Examples to listen to are in {output / 'report.html'}")
+    print(f"Examples to listen to are in {page}")
 
 
 if __name__ == "__main__":
