@@ -1,0 +1,106 @@
+#!/usr/bin/env python3
+"""Recipe for a small vocoder of a voice: from FastSpeech2's filter banks and a pitch to waveforms.
+
+Trained with spectral losses alone, no discriminators: see vocoder.py for why that is enough.
+
+> python train_vocoder.py hparams/vocoder.yaml --data_folder=/path/to/voice \
+    --voice=/path/to/fastspeech2
+
+Authors
+ * The speechbrain-clsp authors 2026
+"""
+
+import sys
+from pathlib import Path
+
+import speechbrain as sb
+import torch
+from hyperpyyaml import load_hyperpyyaml
+from safetensors.torch import save_file
+from speechbrain.utils.distributed import run_on_main
+from torch import Tensor
+from torch.nn.functional import pad
+
+from speechbrain_clsp.folders import state_of
+
+
+def cut(values: Tensor, starts: list[int], length: int) -> Tensor:
+    """Cut a stretch out of every row of [B, T, ...], padded with zeros if a row ends before.
+
+    Example
+    -------
+    >>> cut(torch.arange(6.0).view(2, 3), [0, 2], 2).tolist()
+    [[0.0, 1.0], [5.0, 0.0]]
+    """
+    rows = [row[start : start + length] for row, start in zip(values, starts)]
+    edges = [0, 0] * (values.dim() - 2)
+    return torch.stack([pad(row, (*edges, 0, length - len(row))) for row in rows])
+
+
+class VocoderBrain(sb.Brain):
+    """A generator that learns the spectra of short stretches of clips."""
+
+    def compute_forward(self, batch, stage):
+        """Return stretches that were made, and those of the clips, [B, T] each."""
+        batch = batch.to(self.device)
+        with torch.no_grad():
+            scaled = self.hparams.teacher.scaled(batch.pitch.data, batch.energy.data)
+            spoken = self.hparams.teacher(batch.tokens.data, batch.frames.data, *scaled)
+        frames, hop = self.hparams.segment, self.hparams.model["hop"]
+        # In the middle for validation, so that epochs can be compared.
+        where = torch.rand(len(batch)) if stage == sb.Stage.TRAIN else torch.full([len(batch)], 0.5)
+        spare = batch.frames.data.sum(dim=1).cpu() - frames
+        starts = (where * spare.clamp_min(0)).long().tolist()
+        mels, pitch = (cut(part, starts, frames) for part in (spoken.mels, batch.pitch.data))
+        made = self.modules.vocoder(mels, pitch.clamp_min(1.0))
+        samples = [start * hop for start in starts]
+        return made, cut(batch.audio.data, samples, frames * hop)
+
+    def compute_objectives(self, predictions, batch, stage):
+        """Return the distance of spectra."""
+        return self.hparams.loss(*predictions)
+
+    def on_stage_end(self, stage, stage_loss, epoch=None):
+        """Log, anneal, and save a checkpoint of each epoch."""
+        if stage == sb.Stage.TRAIN:
+            self.train_loss = stage_loss
+        elif stage == sb.Stage.VALID:
+            _, lr = self.hparams.lr_annealing(epoch)
+            sb.nnet.schedulers.update_learning_rate(self.optimizer, lr)
+            self.hparams.train_logger.log_stats(
+                {"epoch": epoch, "lr": lr},
+                train_stats={"loss": self.train_loss},
+                valid_stats={"loss": stage_loss},
+            )
+            self.checkpointer.save_and_keep_only(meta={"loss": float(stage_loss)}, num_to_keep=1)
+
+
+def main() -> None:
+    """Train, and write vocoder.safetensors."""
+    hparams_file, run_opts, overrides = sb.parse_arguments(sys.argv[1:])
+    sb.utils.distributed.ddp_init_group(run_opts)
+    with open(hparams_file, encoding="utf-8") as fin:
+        hparams = load_hyperpyyaml(fin, overrides)
+    sb.create_experiment_directory(hparams["output_folder"], hparams_file, overrides)
+    torch.set_num_threads(hparams["num_threads"])
+    teacher = hparams["teacher"]()
+    brain = VocoderBrain(
+        hparams["modules"], hparams["opt_class"], hparams, run_opts, hparams["checkpointer"]
+    )
+    brain.hparams.teacher = teacher.frozen.to(brain.device)
+    loader = {"batch_size": hparams["batch_size"]}
+    brain.fit(
+        hparams["epoch_counter"],
+        teacher.sentences["train"],
+        teacher.sentences["valid"],
+        train_loader_kwargs={**loader, "shuffle": True},
+        valid_loader_kwargs=loader,
+    )
+    brain.checkpointer.recover_if_possible()
+    path = Path(hparams["output_folder"]) / "vocoder.safetensors"
+    run_on_main(save_file, args=[state_of(hparams["modules"]), path])
+    print(f"Wrote {path}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,308 @@
+#!/usr/bin/env python3
+"""Recipe that tunes a FastSpeech2 voice to a style by gradients of CLSP.
+
+Captions of the style reward what is spoken; the reward's gradients go back through CLSP and a
+frozen vocoder to the decoder and to the predictor of energy. The levels of pitch and energy follow
+the reward's slope over a wide step as well. Anchors hold the rest to the frozen voice. What came of it is measured in the audio, on sentences and wordings that training never saw.
+Durations have no gradient: for the rate see train_policy.py.
+
+> python tune_voice.py hparams/tune.yaml --data_folder=/path/to/voice --voice=/path/to/fastspeech2 \
+    --vocoder=/path/to/vocoder --clsp=/path/to/model --judge=/path/to/other/model --pitch=2
+
+Authors
+ * The speechbrain-clsp authors 2026
+"""
+
+import json
+import random
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import cycle
+from pathlib import Path
+from typing import NamedTuple
+
+import speechbrain as sb
+import torch
+from hyperpyyaml import load_hyperpyyaml
+from outcome import (
+    Outcome,
+    mean_with_interval,
+    open_rewards,
+    outcome_of,
+    summarise,
+    write_outcome,
+)
+from safetensors.torch import save_file
+from speechbrain.dataio.batch import PaddedBatch
+from speechbrain.nnet.losses import l1_loss, mse_loss
+from speechbrain.utils.distributed import run_on_main
+from styles import StyleRequest, captions_of
+from torch import Tensor, nn
+from torch.utils.data import Subset
+from torchaudio.functional import resample
+from voice import Spoken, SyntheticVoice, Voice, per_frame, whole_frames
+
+from speechbrain_clsp.dataio.audio import SAMPLE_RATE
+from speechbrain_clsp.folders import state_of
+from speechbrain_clsp.inference.guards import LevelGuard
+from speechbrain_clsp.inference.reward import StyleReward
+
+
+class Utterances(NamedTuple):
+    """What a voice spoke.
+
+    Arguments
+    ---------
+    wavs : Tensor
+        [B, T] at 16 kHz, zero padded.
+    lengths : Tensor
+        [B] relative to T.
+    spoken : Spoken
+        Filter banks and prosody.
+    start : Spoken
+        The frozen voice's.
+    same : Spoken
+        What the frozen voice makes of the same pitch and energy.
+    """
+
+    wavs: Tensor
+    lengths: Tensor
+    spoken: Spoken
+    start: Spoken
+    same: Spoken
+
+
+def speak(voice: nn.Module, source: SyntheticVoice, tokens: Tensor, given: Tensor) -> Utterances:
+    """Speak, differentiably in a voice's filter banks.
+
+    Arguments
+    ---------
+    voice : nn.Module
+        The one that speaks.
+    source : SyntheticVoice
+        The frozen voice that it started from, whose durations are kept, and the vocoder.
+    tokens, given : Tensor
+        [B, N] phonemes, and any durations, in frames.
+    """
+    frozen, vocoder = source.frozen, source.vocoder
+    with torch.no_grad():
+        start = frozen(tokens, given)
+        frames = whole_frames(start.log_frames, tokens)
+    spoken = voice(tokens, frames)
+    pitch, energy = (per_frame(part, frames) for part in (spoken.pitch, spoken.energy))
+    # Not through the phase of the source: see level_slopes.
+    wavs, counts = vocoder(spoken.mels, frozen.hertz(pitch).detach()), frames.sum(dim=1)
+    inside = torch.arange(wavs.shape[1], device=wavs.device) < counts[:, None] * vocoder.hop
+    wavs = resample(wavs * inside, source.sample_rate, SAMPLE_RATE)
+    with torch.no_grad():
+        same = frozen(tokens, frames, pitch, energy)
+    return Utterances(wavs, counts / counts.max(), spoken, start, same)
+
+
+@contextmanager
+def shifted(voice: Voice, part: str, step: float) -> Iterator[None]:
+    """Let a voice predict a ``pitch`` or ``energy`` that is higher by so many deviations."""
+    predictor = getattr(voice.fastspeech2, f"{part}Pred")
+    hook = predictor.register_forward_hook(lambda module, given, found: found + step)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def level_slopes(
+    reward: Callable[[Utterances], Tensor], say: Callable[[], Utterances], voice: Voice, step: float
+) -> dict[str, Tensor]:
+    """Return by how much the reward rises per deviation of pitch and of energy, [B] each.
+
+    Central differences of the whole chain. In pitch, autograd's exact gradient is of no use: it
+    follows where each pulse of the voice falls within the frames of the filter banks, a ripple a
+    hundred times as steep as the slope that it rides on.
+
+    Arguments
+    ---------
+    reward : callable
+        Of utterances, [B].
+    say : callable
+        Speaks the batch.
+    voice : Voice
+        The one that speaks.
+    step : float
+        Deviations to either side.
+    """
+    slopes = {}
+    for part in ("pitch", "energy"):
+        ends = []
+        for sign in (1, -1):
+            with torch.no_grad(), shifted(voice, part, sign * step):
+                ends.append(reward(say()))
+        slopes[part] = (ends[0] - ends[1]) / (2 * step)
+    return slopes
+
+
+class TuningBrain(sb.Brain):
+    """A voice that climbs the reward, held by the frozen voice it started from."""
+
+    def compute_forward(self, batch, stage):
+        """Speak; return the utterances, their rewards [B], and the reward's slopes in training."""
+        batch = batch.to(self.device)
+        # Brain.fit turned training mode on; dropout and batch statistics would change the voice.
+        self.modules.voice.eval()
+        source, draw = self.hparams.opened, self.draw
+        captions = draw.choices(self.hparams.captions["train"], k=len(batch))
+
+        def say() -> Utterances:
+            return speak(self.modules.voice, source, batch.tokens.data, batch.frames.data)
+
+        def reward(made: Utterances) -> Tensor:
+            return self.hparams.reward(made.wavs, captions, made.lengths)
+
+        made, slopes = say(), {}
+        if stage == sb.Stage.TRAIN:
+            slopes = level_slopes(reward, say, source.voice, self.hparams.step)
+        return made, reward(made), slopes
+
+    def compute_objectives(self, predictions, batch, stage):
+        """Return what is to be small: the reward's negative, and what anchors hold."""
+        made, rewards, slopes = predictions
+        lengths = batch.tokens.lengths.to(self.device)
+        parts = {
+            "reward": rewards.mean(),
+            "pitch": mse_loss(made.spoken.pitch, made.start.pitch, lengths),
+            "energy": mse_loss(made.spoken.energy, made.start.energy, lengths),
+            "mel": l1_loss(made.spoken.mels, made.same.mels, made.lengths),
+        }
+        for name, value in parts.items():
+            self.seen.setdefault(name, []).append(float(value.detach()))
+        weights = {
+            "reward": -1.0,
+            "pitch": self.hparams.pitch_weight,
+            "energy": self.hparams.energy_weight,
+            "mel": self.hparams.mel_weight,
+        }
+        loss = sum(weight * parts[name] for name, weight in weights.items())
+        inside = batch.tokens.data != 0
+        for name, slope in slopes.items():
+            level = (getattr(made.spoken, name) * inside).sum(dim=1) / inside.sum(dim=1)
+            loss = loss - (slope * (level - level.detach())).mean()  # adds a gradient, no value
+        return loss
+
+    def on_stage_start(self, stage, epoch=None):
+        """Start counting anew; captions are those of the epoch, also after a stop."""
+        self.seen, self.draw = {}, random.Random(f"{self.hparams.seed} {epoch}")
+
+    def on_stage_end(self, stage, stage_loss, epoch=None):
+        """Log, and save a checkpoint of each epoch."""
+        means = {name: sum(values) / len(values) for name, values in self.seen.items()}
+        if stage == sb.Stage.TRAIN:
+            self.train_means = means
+        elif stage == sb.Stage.VALID:
+            self.hparams.train_logger.log_stats(
+                {"epoch": epoch}, train_stats=self.train_means, valid_stats=means
+            )
+            self.checkpointer.save_and_keep_only(meta=means, num_to_keep=1)
+
+
+def train_only(voice: Voice, parts: Sequence[str]) -> None:
+    """Freeze a voice but for some parts of its FastSpeech2.
+
+    Raises
+    ------
+    ValueError
+        If there is no such part.
+    """
+    known = dict(voice.fastspeech2.named_children())
+    if unknown := set(parts) - set(known):
+        raise ValueError(f"FastSpeech2 has no {sorted(unknown)}; its parts are {sorted(known)}")
+    voice.requires_grad_(False)
+    for part in parts:
+        known[part].requires_grad_(True)
+
+
+def outcomes_of(
+    hparams: dict, voice: Voice, judge: StyleReward | None
+) -> tuple[list[Outcome], list[float]]:
+    """Speak every test sentence by a held-out wording, reward and measure it.
+
+    Returns
+    -------
+    outcomes : list of Outcome
+        One a sentence.
+    distances : list of float
+        How far filter banks are from those of the frozen voice at the same pitch and energy.
+    """
+    source, gender, wordings = hparams["opened"], hparams["gender"], hparams["captions"]["held_out"]
+    outcomes, distances = [], []
+    for item, caption in zip(source.sentences["test"], cycle(wordings)):
+        tokens, given = item["tokens"][None], item["frames"][None]
+        with torch.no_grad():
+            made = speak(voice, source, tokens, given)
+        request = StyleRequest(caption, gender, hparams["levels"])
+        rewards = hparams["reward"], judge
+        outcomes.append(outcome_of(request, made.wavs[0], gender, tokens.shape[1], *rewards))
+        distances.append(float((made.spoken.mels - made.same.mels).abs().mean()))
+    return outcomes, distances
+
+
+def open_all(hparams: dict) -> StyleReward | None:
+    """Load the voice, its vocoder and the rewards into hparams; returns the judge."""
+    levels = {name: hparams[name] for name in ("pitch", "loudness")}
+    hparams["levels"] = {name: level for name, level in levels.items() if level is not None}
+    if not hparams["levels"]:
+        raise ValueError("Say what to tune to: --pitch or --loudness, 0 for low, 1, or 2 for high")
+    hparams["captions"] = captions_of(hparams["gender"], hparams["levels"])
+    hparams["opened"] = hparams["source"]()
+    train_only(hparams["opened"].voice, hparams["trained"])
+    hparams["reward"], judge = open_rewards(hparams, [LevelGuard()])
+    return judge
+
+
+def main() -> None:
+    """Tune, then measure what came of it and write voice.safetensors and report.html."""
+    hparams_file, run_opts, overrides = sb.parse_arguments(sys.argv[1:])
+    sb.utils.distributed.ddp_init_group(run_opts)
+    with open(hparams_file, encoding="utf-8") as fin:
+        hparams = load_hyperpyyaml(fin, overrides)
+    sb.create_experiment_directory(hparams["output_folder"], hparams_file, overrides)
+    torch.set_num_threads(hparams["num_threads"])
+    judge = open_all(hparams)
+    source, checkpointer = hparams["opened"], hparams["checkpointer"]
+    checkpointer.add_recoverable("voice", source.voice)
+    brain = TuningBrain(
+        {"voice": source.voice}, hparams["opt_class"], hparams, run_opts, checkpointer
+    )
+    for module in (source.frozen, source.vocoder):
+        module.to(brain.device)
+    loader = {"batch_size": hparams["batch_size"], "collate_fn": PaddedBatch}
+    train = source.sentences["train"]
+    brain.fit(
+        hparams["epoch_counter"],
+        Subset(train, range(min(hparams["n_sentences"], len(train)))),
+        source.sentences["valid"],
+        train_loader_kwargs={**loader, "shuffle": True},
+        valid_loader_kwargs=loader,
+    )
+    brain.checkpointer.recover_if_possible()
+    run_on_main(finish, args=[hparams, judge])
+
+
+def finish(hparams: dict, judge: StyleReward | None) -> None:
+    """Compare the tuned voice with the frozen one on test sentences."""
+    output, source = Path(hparams["output_folder"]), hparams["opened"]
+    for module in (source.voice, source.frozen, source.vocoder):
+        module.eval().cpu()
+    save_file(state_of({"voice": source.voice}), output / "voice.safetensors")
+    before, _ = outcomes_of(hparams, source.frozen, judge)
+    after, distances = outcomes_of(hparams, source.voice, judge)
+    figures = summarise(before, after, hparams["seed"])
+    figures["mel_distance"] = mean_with_interval(distances, hparams["seed"])
+    (output / "tuning.json").write_text(json.dumps(figures, indent=1), encoding="utf-8")
+    title = f"A voice tuned to: {hparams['captions']['held_out'][0]}"
+    write_outcome(output / "report.html", title, figures, before, after, hparams["train_log"])
+    print(json.dumps(figures, indent=1))
+    print(f"voice.safetensors, and report.html with examples to listen to, are in {output}")
+
+
+if __name__ == "__main__":
+    main()
