@@ -21,7 +21,6 @@ LOWEST_PITCH, HIGHEST_PITCH = 55, 450  # Hz
 LOUDNESS_BOUNDS = (-38.5, -29.5)
 RATE_BOUNDS = (6.3, 8.6)
 PITCH_BOUNDS = {"male": (97.0, 130.0), "female": (173.0, 232.0)}
-SPREAD_BOUNDS = (1.0, 2.6)  # semitones; a monotone, natural or lively voice
 TILT_BANDS = ((50, 1000), (1000, 5000))  # Hz
 SILENCE = 1e-4  # amplitude
 WHISPERED_SHARE = 0.15  # of frames in which a pitch is found, at most

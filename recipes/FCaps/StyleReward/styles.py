@@ -14,12 +14,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from speechbrain_clsp.dataio.perturbation import AttributeSwap, between_values
-from speechbrain_clsp.mini_fcaps.captions import EXPRESSIVENESS, LOUDNESS, NOUNS, PITCH, RATE
+from speechbrain_clsp.mini_fcaps.captions import LOUDNESS, NOUNS, PITCH, RATE
 from speechbrain_clsp.mini_fcaps.listening import (
     GENDERS,
     LOUDNESS_BOUNDS,
     PITCH_BOUNDS,
-    SPREAD_BOUNDS,
     decibels,
     median_pitch,
     pitch_spread,
@@ -31,13 +30,12 @@ WORDINGS = {
     "loudness": list(LOUDNESS.values()),
     # Not "low" and "high", which are also said of the volume.
     "pitch": [[word for word in words if word not in ("low", "high")] for words in PITCH.values()],
-    "expressiveness": list(EXPRESSIVENESS.values()),
 }
 UNITS = {  # of what is measured
     "rate": "phonemes per second",
     "loudness": "dB",
     "pitch": "Hz",
-    "expressiveness": "semitones",
+    "spread": "semitones",
     "tilt": "dB above 1 kHz",
 }
 PHONEME_RATE_BOUNDS = (13.1, 20.1)  # phonemes per second between MiniFCaps' levels
@@ -104,13 +102,9 @@ def captions_of(gender: str, levels: Mapping[str, int]) -> dict[str, list[str]]:
 def _caption(gender: str, levels: Mapping[str, int], generator: random.Random) -> str:
     words = {name: generator.choice(WORDINGS[name][level]) for name, level in levels.items()}
     adverbs = [words[name] for name in ("rate", "loudness") if name in words]
-    tones = [words[name] for name in ("pitch", "expressiveness") if name in words]
-    for some in (adverbs, tones):
-        generator.shuffle(some)
+    generator.shuffle(adverbs)
     parts = [" and ".join(adverbs)] if adverbs else []
-    if tones:
-        tone = ", ".join(tones)
-        parts.append(f"in {'an' if tone[0] in 'aeiou' else 'a'} {tone} tone")
+    parts += [f"in a {words['pitch']} tone"] if "pitch" in words else []
     generator.shuffle(parts)
     return " ".join([f"A {generator.choice(NOUNS[gender])} speaks", *parts]) + "."
 
@@ -141,7 +135,7 @@ def measure(wav: np.ndarray, phonemes: int) -> dict[str, float]:
         "rate": phonemes / (len(wav) / 16000),
         "loudness": decibels(wav),
         "pitch": median_pitch(wav),
-        "expressiveness": pitch_spread(wav),
+        "spread": pitch_spread(wav),
         "tilt": spectral_tilt(wav),
     }
 
@@ -168,7 +162,6 @@ def is_met(request: StyleRequest, measured: Mapping[str, float], gender: str) ->
         "rate": PHONEME_RATE_BOUNDS,
         "loudness": LOUDNESS_BOUNDS,
         "pitch": PITCH_BOUNDS[gender],
-        "expressiveness": SPREAD_BOUNDS,
     }
     return {
         "gender": gender == request.gender,

@@ -3,7 +3,8 @@
 
 Captions of the style reward what is spoken; the reward's gradients go back through CLSP and a
 frozen vocoder to the decoder and to the predictor of energy. The levels of pitch and energy follow
-the reward's slope over a wide step as well. Anchors hold the rest to the frozen voice. What came of it is measured in the audio, on sentences and wordings that training never saw.
+the reward's slope over a wide step as well. Anchors hold the rest to the frozen voice. What came of
+it is measured in the audio, on sentences and wordings that training never saw.
 Durations have no gradient: for the rate see train_policy.py.
 
 > python tune_voice.py hparams/tune.yaml --data_folder=/path/to/voice --voice=/path/to/fastspeech2 \

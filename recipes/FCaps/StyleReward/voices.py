@@ -22,7 +22,7 @@ ACTIONS = {  # what each setting can be
     "voice": ("m3", "m6", "m7", "f2", "f4", "f5"),
     "rate": (110, 140, 170, 205, 250, 315),  # words per minute
     "pitch": (10, 30, 50, 70, 90),  # of 0 to 99
-    "range": (0, 15, 30, 70),  # of 0 to 99
+    "range": (0, 20, 50),  # of 0 to 99
     "volume": (-44.0, -39.0, -34.0, -29.0, -24.0),  # root mean square, dB re full scale
 }
 
