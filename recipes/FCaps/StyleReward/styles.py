@@ -90,7 +90,7 @@ def captions_of(gender: str, levels: Mapping[str, int]) -> dict[str, list[str]]:
     Example
     -------
     >>> captions_of("female", {"pitch": 2})["held_out"]
-    ['A female voice speaks in a high-pitched tone.']
+    ['A female speaker speaks in a high-pitched tone.']
     """
     draw = random.Random(0)
     drawn = {_caption(gender, levels, draw) for _ in range(MANY)}
