@@ -143,7 +143,7 @@ class Synthesizer:
             As :meth:`speak` returns it.
         phones : list of tuple
             Phoneme in IPA, with its stress and length marks, and its start in seconds; "" is a
-            pause.
+            pause, never two in a row.
 
         Example
         -------
@@ -164,8 +164,12 @@ class Synthesizer:
         if len(loud) == 0:
             raise ValueError(f"Nothing was said for {text!r}")
         wav = wav[loud[0] : loud[-1] + 1]
-        starts = [(symbol, max(sample - int(loud[0]), 0)) for symbol, sample in self._phones]
-        phones = [(symbol, start / self.rate) for symbol, start in starts if start < len(wav)]
+        phones: list[tuple[str, float]] = []
+        for symbol, sample in self._phones:
+            start = max(sample - int(loud[0]), 0)
+            repeated = not symbol and phones and not phones[-1][0]
+            if start < len(wav) and not repeated:
+                phones.append((symbol, start / self.rate))
         return resample_poly(wav, SAMPLE_RATE, self.rate).astype(np.float32), phones
 
     def phonemes(self, text: str, voice: str) -> str:
