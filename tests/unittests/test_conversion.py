@@ -38,8 +38,10 @@ def test_a_converted_folder_is_the_same_model(published, converted):
     """If this fails, a conversion changes the embeddings."""
     before, after = load_official(published), CLSP.from_hparams(converted, run_opts=CPU)
     wavs, lengths = 0.1 * torch.randn(2, 9000), torch.tensor([1.0, 0.7])
-    assert torch.equal(before.encode_batch(wavs, lengths), after.encode_batch(wavs, lengths))
-    assert torch.equal(before.encode_text(["male speaker"]), after.encode_text(["male speaker"]))
+    # Matrix products round by where weights lie in memory.
+    for name, given in (("encode_batch", (wavs, lengths)), ("encode_text", (["male speaker"],))):
+        found = [getattr(model, name)(*given) for model in (before, after)]
+        assert torch.allclose(*found, atol=1e-6), name
     card = (converted / "README.md").read_text()
     assert "whose licence applies" in card and "68.1" in card
 
@@ -69,9 +71,9 @@ def test_the_way_back_gives_the_published_file(published, converted, tmp_path):
         if "layers" not in key or not key.split(".")[-2].isdigit():  # what nothing reads
             assert torch.equal(found[f"model.{key}"], value), key
     again = load_official(tmp_path / "back")
-    wavs = torch.randn(1, 9000)
-    assert torch.equal(again.encode_batch(wavs), load_official(published).encode_batch(wavs))
-    assert torch.equal(again.encode_text(["male"]), load_official(published).encode_text(["male"]))
+    for name, given in (("encode_batch", torch.randn(1, 9000)), ("encode_text", ["male"])):
+        found = [getattr(model, name)(given) for model in (again, load_official(published))]
+        assert torch.allclose(*found, atol=1e-6), name
     with pytest.raises(FileExistsError, match="back/model.safetensors exists"):
         export_official(again, tmp_path / "back")
 
@@ -115,6 +117,7 @@ def test_the_commands_convert_score_and_publish(published, tmp_path, capfd):
     for model in (published, folder, tmp_path / "back"):
         assert main(["score", path, "male speaker", "--model", str(model), "--json"]) == 0
         scores.append(json.loads(capfd.readouterr().out))
-    assert scores[0] == scores[1] == scores[2]
+    for score in scores[1:]:
+        assert score == pytest.approx(scores[0], abs=1e-6)
     assert main(["convert", folder, str(tmp_path / "x")]) == 2
     assert "from_hparams" in capfd.readouterr().err
