@@ -3,6 +3,7 @@
 import itertools
 import json
 import random
+import string
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,9 @@ import numpy as np
 import pytest
 import torch
 from small import model_folder
+from speechbrain.inference.ASR import EncoderASR
 
+from speechbrain_clsp.inference.files import pad
 from speechbrain_clsp.inference.reward import within_groups
 
 RECIPE = Path(__file__).parents[2] / "recipes/FCaps/StyleReward"
@@ -28,7 +31,7 @@ def run(script: str, *flags: str) -> str:
     """Run a recipe from its own folder, as users do."""
     command = [sys.executable, script, *flags]
     done = subprocess.run(command, cwd=RECIPE, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     return done.stdout
 
 
@@ -120,6 +123,45 @@ def test_best_of_n_runs(models, tmp_path):
     assert page.count("<audio") == 6 and "http" not in page.replace("http://www.w3.org", "")
 
 
+@pytest.fixture(scope="module")
+def recogniser(tmp_path_factory):
+    """Return a recogniser that has learnt nothing yet."""
+    folder = tmp_path_factory.mktemp("recogniser")
+    flags = ["--n_train=4", "--n_valid=2", "--batch_size=2", "--number_of_epochs=1"]
+    flags += [f"--output_folder={folder}", "--device=cpu", "--noprogressbar"]
+    run("train_recogniser.py", "hparams/recogniser.yaml", *flags)
+    assert "WER" in (folder / "train_log.txt").read_text()
+    return folder / "model"
+
+
+def test_a_recogniser_is_a_folder_of_speechbrain(recogniser):
+    """If this fails, words cannot be counted, or depend on what else is in the batch."""
+    asr = EncoderASR.from_hparams(str(recogniser), run_opts={"device": "cpu"})
+    wavs = [speak(TEXT, action) for action in ([0, 0, 2, 1, 2], [4, 5, 2, 1, 2])]
+    padded, lens = pad(wavs)
+    together = asr.encode_batch(padded, lens)
+    for wav, found in zip(wavs, together):
+        alone = asr.encode_batch(wav[None], torch.ones(1))[0]
+        # Where a clip ends, frames see the padding, as in all of SpeechBrain's convolutions.
+        assert torch.allclose(found[: len(alone) - 10], alone[:-10], atol=0.02)
+    heard, _ = asr.transcribe_batch(padded, lens)
+    assert len(heard) == 2 and set("".join(heard)) <= set(" " + string.ascii_lowercase)
+
+
+def test_words_are_counted_and_cost_the_reward(models, recogniser, tmp_path):
+    """If this fails, a reward is won by speech that nobody understands."""
+    flags = ["--n_captions=2", "--n_candidates=2", f"--output_folder={tmp_path}"]
+    command = ["best_of_n.py", "hparams/best_of_n.yaml", *models, *flags]
+    words = f"--recogniser={recogniser}"
+    for most, vetoed in ((1e9, False), (0.3, True)):
+        run(*command, words, f"--most_word_errors={most}")
+        found = json.loads((tmp_path / "best_of_n.json").read_text())["by_n"]["2"]
+        assert (found["reward"]["value"] == -1.0) == vetoed
+        assert found["words"]["value"] > 0.3  # it has learnt nothing
+    with pytest.raises(AssertionError, match="most_word_errors needs --recogniser="):
+        run(*command, "--most_word_errors=0.3")
+
+
 def test_policy_trains_and_goes_on(models, tmp_path):
     """If this fails, a training of a policy cannot be run, or starts over after a stop."""
     flags = [
@@ -136,5 +178,6 @@ def test_policy_trains_and_goes_on(models, tmp_path):
     assert [line.split(" ")[1] for line in log.splitlines() if line] == ["1", "2"]
     figures = json.loads((tmp_path / "policy.json").read_text())
     assert figures["hacking_gap"]["value"] == pytest.approx(0.0, abs=1e-4)  # the same model
+    assert figures["variety"]["after"]["loudness"]["value"] > 0  # hardly anything was learnt
     assert set(figures["after"]["by_attribute"]) <= {"gender", "rate", "loudness", "pitch"}
     assert (tmp_path / "report.html").read_text().count("<audio") == 6

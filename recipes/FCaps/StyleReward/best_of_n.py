@@ -22,7 +22,8 @@ import numpy as np
 import speechbrain as sb
 import torch
 from hyperpyyaml import load_hyperpyyaml
-from outcome import mean_with_interval, open_rewards, player
+from outcome import Critics, mean_with_interval, open_critics
+from page import player
 from styles import draw_request, is_met, measure
 from tqdm import tqdm
 from voices import count_phonemes, draw_text
@@ -31,10 +32,14 @@ from speechbrain_clsp.evaluation.figures import line_chart, table
 from speechbrain_clsp.evaluation.report import write_page
 from speechbrain_clsp.inference.files import pad
 from speechbrain_clsp.inference.guards import LevelGuard
-from speechbrain_clsp.inference.reward import StyleReward
 
 SHOWN = 6  # examples in the page
-NAMES = {"met": "share met, measured", "reward": "reward", "judged": "second model"}
+NAMES = {
+    "met": "share met, measured",
+    "reward": "reward",
+    "judged": "second model",
+    "words": "share of words wrong",
+}
 
 
 def best_weights(total: int, count: int) -> np.ndarray:
@@ -50,7 +55,7 @@ def best_weights(total: int, count: int) -> np.ndarray:
     return np.array([comb(i, count - 1) / comb(total, count) for i in range(total)])
 
 
-def speak_and_score(hparams: dict, reward: StyleReward, judge: StyleReward | None) -> list[dict]:
+def speak_and_score(hparams: dict, critics: Critics) -> list[dict]:
     """Let candidates of each caption be spoken, rewarded and measured; sorted by reward."""
     draw, rounds = random.Random(hparams["seed"]), []
     for _ in tqdm(range(hparams["n_captions"]), unit="caption"):
@@ -58,20 +63,23 @@ def speak_and_score(hparams: dict, reward: StyleReward, judge: StyleReward | Non
         candidates = hparams["synthesiser"](text, request.caption, hparams["n_candidates"], draw)
         wavs, lens = pad([wav for wav, _ in candidates])
         captions, phonemes = [request.caption] * len(candidates), count_phonemes(text)
+        texts, found = [text] * len(candidates), {}
         with torch.no_grad():
-            rewards = reward(wavs, captions, lens)
-            judged = judge(wavs, captions, lens) if judge else None
+            for name, model in (("reward", critics.reward), ("judged", critics.judge)):
+                if model is not None:
+                    found[name] = model(wavs, captions, lens, texts=texts).numpy()
+        if critics.recogniser is not None:
+            found["words"] = np.array(critics.word_errors(wavs, lens, texts))
         met = [
             all(is_met(request, measure(wav.double().numpy(), phonemes), gender).values())
             for wav, gender in candidates
         ]
-        order = rewards.argsort()
+        found["met"] = np.array(met, dtype=float)
+        order = found["reward"].argsort()
         rounds.append(
             {
                 "caption": request.caption,
-                "reward": rewards[order].numpy(),
-                **({} if judged is None else {"judged": judged[order].numpy()}),
-                "met": np.array(met, dtype=float)[order],
+                **{name: values[order] for name, values in found.items()},
                 "worst": candidates[int(order[0])][0],
                 "best": candidates[int(order[-1])][0],
             }
@@ -134,8 +142,7 @@ def main() -> None:
         hparams = load_hyperpyyaml(fin, overrides)
     sb.create_experiment_directory(hparams["output_folder"], hparams_file, overrides)
     torch.set_num_threads(hparams["num_threads"])
-    reward, judge = open_rewards(hparams, [LevelGuard()])
-    rounds = speak_and_score(hparams, reward, judge)
+    rounds = speak_and_score(hparams, open_critics(hparams, [LevelGuard()]))
     figures = gains(rounds, hparams["seed"])
     output = Path(hparams["output_folder"])
     (output / "best_of_n.json").write_text(json.dumps(figures, indent=1), encoding="utf-8")

@@ -128,7 +128,7 @@ class PretrainedVoice:
 
     @cached_property
     def sentences(self) -> dict[str, list[dict[str, Any]]]:
-        """Phonemes of sentences by split, as ``tokens`` and ``frames`` (all 1) [N]."""
+        """Sentences by split, as ``text``, ``tokens`` and ``frames`` (all 1) [N]."""
         draw, found = random.Random(self.seed), {}
         for split, share in (("train", 1), ("valid", 4), ("test", 4)):
             count = max(1, self.n_sentences // share)
@@ -137,7 +137,7 @@ class PretrainedVoice:
 
     def _item(self, text: str) -> dict[str, Any]:
         tokens = self.reader.encode_text([text])[0].long()
-        return {"id": text, "tokens": tokens, "frames": torch.ones_like(tokens)}
+        return {"id": text, "text": text, "tokens": tokens, "frames": torch.ones_like(tokens)}
 
     def __call__(
         self, text: str, caption: str, count: int, generator: random.Random

@@ -16,11 +16,19 @@ import random
 import sys
 from pathlib import Path
 
+import numpy as np
 import speechbrain as sb
 import torch
 from hyperpyyaml import load_hyperpyyaml
-from outcome import Outcome, open_rewards, outcome_of, summarise, write_outcome
-from styles import StyleRequest, draw_request
+from outcome import (
+    Critics,
+    Outcome,
+    mean_with_interval,
+    open_critics,
+    summarise,
+)
+from page import write_outcome
+from styles import StyleRequest, draw_request, is_met, measure
 from torch.utils.data import Dataset
 from voices import count_phonemes, draw_action, draw_text, gender_of, speak, speak_all
 
@@ -57,7 +65,7 @@ class PolicyBrain(sb.Brain):
         spoken = [text for text in texts for _ in range(count)]
         wavs, lens = speak_all(spoken, actions.flatten(0, 1).tolist())
         repeated = [caption for caption in captions for _ in range(count)]
-        rewards = self.hparams.reward(wavs, repeated, lens).view(-1, count)
+        rewards = self.hparams.reward(wavs, repeated, lens, texts=spoken).view(-1, count)
         return embedded, log_probs, rewards
 
     def compute_objectives(self, predictions, batch, stage):
@@ -86,14 +94,57 @@ class PolicyBrain(sb.Brain):
             self.checkpointer.save_and_keep_only(meta=means, num_to_keep=1)
 
 
-def outcomes_of(pairs, actions, reward, judge) -> list[Outcome]:
+def outcomes_of(pairs, actions, critics: Critics) -> list[Outcome]:
     """Speak every request by its action, reward and measure it."""
     return [
-        outcome_of(
-            request, speak(text, action), gender_of(action), count_phonemes(text), reward, judge
-        )
+        critics.outcome(request, speak(text, action), gender_of(action), text, count_phonemes(text))
         for (request, text), action in zip(pairs, actions)
     ]
+
+
+def variety(pairs, actions) -> dict[str, dict[str, float]]:
+    """Return how much several clips of a request differ from each other.
+
+    Arguments
+    ---------
+    pairs : list of (StyleRequest, str)
+        Requests and texts.
+    actions : list
+        Several actions for each of them.
+
+    Returns
+    -------
+    dict
+        ``met``, the share of clips that meet their request, and the standard deviation within a
+        request of all that is measured, as means with intervals.
+    """
+    met, spreads = [], {}
+    for (request, text), settings in zip(pairs, actions):
+        phonemes = count_phonemes(text)
+        heard = [measure(speak(text, action).double().numpy(), phonemes) for action in settings]
+        met += [
+            all(is_met(request, one, gender_of(action)).values())
+            for one, action in zip(heard, settings)
+        ]
+        for name in heard[0]:
+            spreads.setdefault(name, []).append(np.nanstd([one[name] for one in heard]))
+    return {name: mean_with_interval(values) for name, values in {"met": met, **spreads}.items()}
+
+
+def compare(policy, pairs, critics: Critics, hparams: dict) -> tuple[dict, list[list[Outcome]]]:
+    """Return figures of a policy against settings by chance, and the outcomes of both."""
+    draw, count = random.Random(hparams["seed"]), hparams["n_draws"]
+    with torch.no_grad():
+        embedded = critics.reward.encode_text([request.caption for request, _ in pairs])
+        chosen, drawn = policy.best(embedded).tolist(), policy.sample(embedded, count)[0].tolist()
+    chance = [draw_action(draw) for _ in pairs]
+    outcomes = [outcomes_of(pairs, actions, critics) for actions in (chance, chosen)]
+    figures = summarise(*outcomes, hparams["seed"])
+    by_chance = [[draw_action(draw) for _ in range(count)] for _ in pairs]
+    figures["variety"] = {
+        when: variety(pairs, actions) for when, actions in (("before", by_chance), ("after", drawn))
+    }
+    return figures, outcomes
 
 
 def main() -> None:
@@ -104,7 +155,8 @@ def main() -> None:
     sb.create_experiment_directory(hparams["output_folder"], hparams_file, overrides)
     torch.set_num_threads(hparams["num_threads"])
     guards = [LengthGuard(longest=hparams["longest"]), LevelGuard()]
-    hparams["reward"], judge = open_rewards(hparams, guards)
+    critics = open_critics(hparams, guards)
+    hparams["reward"] = critics.reward
     brain = PolicyBrain(
         hparams["modules"], hparams["opt_class"], hparams, run_opts, hparams["checkpointer"]
     )
@@ -119,20 +171,11 @@ def main() -> None:
         train_loader_kwargs={**loader, "shuffle": True},
         valid_loader_kwargs=loader,
     )
-    draw = random.Random(seed)
-    with torch.no_grad():
-        captions = [request.caption for request, _ in held_out]
-        chosen = brain.modules.policy.best(hparams["reward"].encode_text(captions)).tolist()
-    chance = [draw_action(draw) for _ in chosen]
-    before, after = (
-        outcomes_of(held_out.pairs, actions, hparams["reward"], judge)
-        for actions in (chance, chosen)
-    )
-    figures = summarise(before, after, seed)
+    figures, outcomes = compare(brain.modules.policy, held_out.pairs, critics, hparams)
     output = Path(hparams["output_folder"])
     (output / "policy.json").write_text(json.dumps(figures, indent=1), encoding="utf-8")
     page = output / "report.html"
-    write_outcome(page, "Prosody policy", figures, before, after, hparams["train_log"])
+    write_outcome(page, "Prosody policy", figures, *outcomes, hparams["train_log"])
     print(json.dumps(figures, indent=1))
     print(f"Examples to listen to are in {page}")
 

@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from speechbrain.utils.distributed import run_on_main
 from torch import Tensor
 from torch.nn.functional import pad
+from voice import load_frozen, phoneme_encoder, voice_dataset
 
 from speechbrain_clsp.folders import state_of
 
@@ -44,8 +45,9 @@ class VocoderBrain(sb.Brain):
         """Return stretches that were made, and those of the clips, [B, T] each."""
         batch = batch.to(self.device)
         with torch.no_grad():
-            scaled = self.hparams.teacher.scaled(batch.pitch.data, batch.energy.data)
-            spoken = self.hparams.teacher(batch.tokens.data, batch.frames.data, *scaled)
+            teacher = self.hparams.model["voice"]
+            scaled = teacher.scaled(batch.pitch.data, batch.energy.data)
+            spoken = teacher(batch.tokens.data, batch.frames.data, *scaled)
         frames, hop = self.hparams.segment, self.hparams.model["hop"]
         # In the middle for validation, so that epochs can be compared.
         where = torch.rand(len(batch)) if stage == sb.Stage.TRAIN else torch.full([len(batch)], 0.5)
@@ -83,16 +85,22 @@ def main() -> None:
         hparams = load_hyperpyyaml(fin, overrides)
     sb.create_experiment_directory(hparams["output_folder"], hparams_file, overrides)
     torch.set_num_threads(hparams["num_threads"])
-    teacher = hparams["teacher"]()
+    model, voice, folder = (hparams[name] for name in ("model", "voice", "data_folder"))
+    load_frozen(Path(voice) / "voice.safetensors", {"voice": model["voice"]})
+    encoder = phoneme_encoder(Path(voice) / "phonemes.txt")
+    train, valid = (
+        voice_dataset(Path(folder) / f"{split}.json", folder, encoder, model["features"])
+        for split in ("train", "valid")
+    )
     brain = VocoderBrain(
         hparams["modules"], hparams["opt_class"], hparams, run_opts, hparams["checkpointer"]
     )
-    brain.hparams.teacher = teacher.frozen.to(brain.device)
+    model["voice"].to(brain.device)
     loader = {"batch_size": hparams["batch_size"]}
     brain.fit(
         hparams["epoch_counter"],
-        teacher.sentences["train"],
-        teacher.sentences["valid"],
+        train,
+        valid,
         train_loader_kwargs={**loader, "shuffle": True},
         valid_loader_kwargs=loader,
     )

@@ -27,13 +27,13 @@ import speechbrain as sb
 import torch
 from hyperpyyaml import load_hyperpyyaml
 from outcome import (
+    Critics,
     Outcome,
     mean_with_interval,
-    open_rewards,
-    outcome_of,
+    open_critics,
     summarise,
-    write_outcome,
 )
+from page import write_outcome
 from safetensors.torch import save_file
 from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.nnet.losses import l1_loss, mse_loss
@@ -47,7 +47,6 @@ from voice import Spoken, SyntheticVoice, Voice, per_frame, whole_frames
 from speechbrain_clsp.dataio.audio import SAMPLE_RATE
 from speechbrain_clsp.folders import state_of
 from speechbrain_clsp.inference.guards import LevelGuard
-from speechbrain_clsp.inference.reward import StyleReward
 
 
 class Utterances(NamedTuple):
@@ -157,7 +156,7 @@ class TuningBrain(sb.Brain):
             return speak(self.modules.voice, source, batch.tokens.data, batch.frames.data)
 
         def reward(made: Utterances) -> Tensor:
-            return self.hparams.reward(made.wavs, captions, made.lengths)
+            return self.hparams.reward(made.wavs, captions, made.lengths, texts=batch.text)
 
         made, slopes = say(), {}
         if stage == sb.Stage.TRAIN:
@@ -221,9 +220,7 @@ def train_only(voice: Voice, parts: Sequence[str]) -> None:
         known[part].requires_grad_(True)
 
 
-def outcomes_of(
-    hparams: dict, voice: Voice, judge: StyleReward | None
-) -> tuple[list[Outcome], list[float]]:
+def outcomes_of(hparams: dict, voice: Voice, critics: Critics) -> tuple[list[Outcome], list[float]]:
     """Speak every test sentence by a held-out wording, reward and measure it.
 
     Returns
@@ -240,14 +237,14 @@ def outcomes_of(
         with torch.no_grad():
             made = speak(voice, source, tokens, given)
         request = StyleRequest(caption, gender, hparams["levels"])
-        rewards = hparams["reward"], judge
-        outcomes.append(outcome_of(request, made.wavs[0], gender, tokens.shape[1], *rewards))
+        said = made.wavs[0], gender, item["text"], tokens.shape[1]
+        outcomes.append(critics.outcome(request, *said))
         distances.append(float((made.spoken.mels - made.same.mels).abs().mean()))
     return outcomes, distances
 
 
-def open_all(hparams: dict) -> StyleReward | None:
-    """Load the voice, its vocoder and the rewards into hparams; returns the judge."""
+def open_all(hparams: dict) -> Critics:
+    """Load the voice, its vocoder and the reward into hparams; returns all critics."""
     levels = {name: hparams[name] for name in ("pitch", "loudness")}
     hparams["levels"] = {name: level for name, level in levels.items() if level is not None}
     if not hparams["levels"]:
@@ -255,8 +252,9 @@ def open_all(hparams: dict) -> StyleReward | None:
     hparams["captions"] = captions_of(hparams["gender"], hparams["levels"])
     hparams["opened"] = hparams["source"]()
     train_only(hparams["opened"].voice, hparams["trained"])
-    hparams["reward"], judge = open_rewards(hparams, [LevelGuard()])
-    return judge
+    critics = open_critics(hparams, [LevelGuard()])
+    hparams["reward"] = critics.reward
+    return critics
 
 
 def main() -> None:
@@ -267,7 +265,7 @@ def main() -> None:
         hparams = load_hyperpyyaml(fin, overrides)
     sb.create_experiment_directory(hparams["output_folder"], hparams_file, overrides)
     torch.set_num_threads(hparams["num_threads"])
-    judge = open_all(hparams)
+    critics = open_all(hparams)
     source, checkpointer = hparams["opened"], hparams["checkpointer"]
     checkpointer.add_recoverable("voice", source.voice)
     brain = TuningBrain(
@@ -285,17 +283,17 @@ def main() -> None:
         valid_loader_kwargs=loader,
     )
     brain.checkpointer.recover_if_possible()
-    run_on_main(finish, args=[hparams, judge])
+    run_on_main(finish, args=[hparams, critics])
 
 
-def finish(hparams: dict, judge: StyleReward | None) -> None:
+def finish(hparams: dict, critics: Critics) -> None:
     """Compare the tuned voice with the frozen one on test sentences."""
     output, source = Path(hparams["output_folder"]), hparams["opened"]
     for module in (source.voice, source.frozen, source.vocoder):
         module.eval().cpu()
     save_file(state_of({"voice": source.voice}), output / "voice.safetensors")
-    before, _ = outcomes_of(hparams, source.frozen, judge)
-    after, distances = outcomes_of(hparams, source.voice, judge)
+    before, _ = outcomes_of(hparams, source.frozen, critics)
+    after, distances = outcomes_of(hparams, source.voice, critics)
     figures = summarise(before, after, hparams["seed"])
     figures["mel_distance"] = mean_with_interval(distances, hparams["seed"])
     (output / "tuning.json").write_text(json.dumps(figures, indent=1), encoding="utf-8")

@@ -196,8 +196,8 @@ def voice_dataset(
     Returns
     -------
     DynamicItemDataset
-        With ``tokens``, ``frames`` [N]; ``wav`` [T]; ``mels`` [F, n_mels]; ``pitch`` [F] in Hz and
-        ``energy`` [F], the log norm of the bands.
+        With ``text``; ``tokens``, ``frames`` [N]; ``audio`` [T]; ``mels`` [F, n_mels]; ``pitch``
+        [F] in Hz and ``energy`` [F], the log norm of the bands.
     """
     dataset = DynamicItemDataset.from_json(manifest, replacements={"data_root": str(data_folder)})
 
@@ -224,7 +224,7 @@ def voice_dataset(
 
     for item in (text, sound):
         dataset.add_dynamic_item(item)
-    dataset.set_output_keys(["id", "tokens", "frames", "audio", "mels", "pitch", "energy"])
+    dataset.set_output_keys(["id", "text", "tokens", "frames", "audio", "mels", "pitch", "energy"])
     return dataset
 
 
@@ -234,8 +234,7 @@ class SyntheticVoice:
     Arguments
     ---------
     voice, vocoder : str or path
-        Folders with ``voice.safetensors`` and ``phonemes.txt``, and with ``vocoder.safetensors``;
-        no vocoder for its own training.
+        Folders with ``voice.safetensors`` and ``phonemes.txt``, and with ``vocoder.safetensors``.
     data_folder : str or path
         As ``voice_prepare.py`` fills it.
     tuned, frozen : dict
@@ -255,7 +254,7 @@ class SyntheticVoice:
         tuned: Mapping[str, Any],
         frozen: Mapping[str, Any],
     ) -> None:
-        if voice is None or data_folder is None:
+        if None in (voice, vocoder, data_folder):
             raise ValueError(
                 "Say where the voice is: --data_folder as prepared, --voice= the results of"
                 " train_fastspeech2.py, --vocoder= those of train_vocoder.py"
@@ -264,8 +263,7 @@ class SyntheticVoice:
         self.sample_rate = frozen["sample_rate"]
         for one in (self.voice, self.frozen):
             load_frozen(Path(voice) / "voice.safetensors", {"voice": one})
-        if vocoder is not None:
-            load_frozen(Path(vocoder) / "vocoder.safetensors", {"vocoder": self.vocoder})
+        load_frozen(Path(vocoder) / "vocoder.safetensors", {"vocoder": self.vocoder})
         encoder = phoneme_encoder(Path(voice) / "phonemes.txt")
         folder = Path(data_folder)
         self.sentences = {

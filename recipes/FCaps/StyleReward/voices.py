@@ -16,6 +16,7 @@ from torch import Tensor
 
 from speechbrain_clsp.inference.files import pad
 from speechbrain_clsp.mini_fcaps.sentences import draw_sentence
+from speechbrain_clsp.mini_fcaps.style import ACCENTS
 from speechbrain_clsp.mini_fcaps.synthesis import Synthesizer
 
 ACTIONS = {  # what each setting can be
@@ -48,7 +49,7 @@ def draw_text(generator: random.Random) -> str:
     return " ".join(draw_sentence(generator))
 
 
-def speak(text: str, action: Sequence[int]) -> Tensor:
+def speak(text: str, action: Sequence[int], accent: str = "American") -> Tensor:
     """Speak a text; returns [T] float32 at 16 kHz.
 
     Arguments
@@ -57,10 +58,12 @@ def speak(text: str, action: Sequence[int]) -> Tensor:
         What is said.
     action : sequence of int
         Index of each setting's choice, in the order of ``ACTIONS``.
+    accent : str
+        A key of MiniFCaps' ``ACCENTS``.
     """
     chosen = {name: ACTIONS[name][index] for name, index in zip(ACTIONS, action)}
     with Synthesizer() as synthesizer:
-        voice = f"en-us+{chosen['voice']}"
+        voice = f"{ACCENTS[accent]}+{chosen['voice']}"
         wav = synthesizer.speak(text, voice, chosen["rate"], chosen["pitch"], chosen["range"])
     wav = wav * 10 ** (chosen["volume"] / 20) / np.sqrt(np.mean(wav**2))
     return torch.from_numpy(wav.astype(np.float32))
