@@ -4,16 +4,20 @@
 True pairs of MiniFCaps test, spoilt; the mean reward of each kind against that of the clips as they
 are, the share that still beats the clip of another caption, and the share that guards let pass.
 
-> python benchmarks/guards.py --model results/mini/model --data data/mini_fcaps/test.arrow
+> python benchmarks/guards.py --model results/mini/model --data data/mini_fcaps/test.arrow \
+    --judge other/model --recogniser recipes/FCaps/StyleReward/results/recogniser/1986/model
 
 Authors
  * The speechbrain-clsp authors 2026
 """
 
 import argparse
+import json
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
+from speechbrain.inference.ASR import EncoderASR
 from torch import Tensor
 
 from speechbrain_clsp.dataio.manifest import Manifest
@@ -21,9 +25,15 @@ from speechbrain_clsp.dataio.perturbation import AttributeSwap
 from speechbrain_clsp.dataio.shards import ClipReader
 from speechbrain_clsp.evaluation.adapters import ClspAdapter
 from speechbrain_clsp.inference.files import pad
-from speechbrain_clsp.inference.guards import LengthGuard, LevelGuard
+from speechbrain_clsp.inference.guards import (
+    AgreementGuard,
+    LengthGuard,
+    LevelGuard,
+    WordErrorGuard,
+)
 from speechbrain_clsp.inference.reward import StyleReward
 from speechbrain_clsp.mini_fcaps.captions import swap_tables
+from speechbrain_clsp.mini_fcaps.clips import plan_clips
 
 RATE = 16000
 
@@ -49,40 +59,66 @@ SPOILT: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+def texts_of(folder: Path) -> dict[str, str]:
+    """Return what each clip of a MiniFCaps says, by planning it again."""
+    settings = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
+    sizes = {split: settings[split] for split in ("train", "dev", "test")}
+    clips = plan_clips(sizes, settings["seed"])
+    return {clip.id: " ".join(part.text for part in clip.parts) for clip in clips}
+
+
+def open_guards(options: argparse.Namespace) -> dict[str, Callable[..., Tensor]]:
+    """Return the guards that the given models allow, by how they are made."""
+    guards = {"LengthGuard(0.5, 8)": LengthGuard(0.5, 8.0), "LevelGuard()": LevelGuard()}
+    if options.recogniser:
+        asr = EncoderASR.from_hparams(options.recogniser, run_opts={"device": "cpu"})
+        hear = lambda wavs, lens: asr.transcribe_batch(wavs, lens)[0]  # noqa: E731
+        guards["WordErrorGuard(most=0.3)"] = WordErrorGuard(hear, 0.3)
+    if options.judge:
+        guards["AgreementGuard(least=-0.1)"] = AgreementGuard(margin_of(options.judge), -0.1)
+    return guards
+
+
+def margin_of(model: str) -> StyleReward:
+    """Return a model's margin over captions that are false in one attribute."""
+    clsp = ClspAdapter(model).clsp
+    return StyleReward(clsp, scaling="margin", swap=AttributeSwap(swap_tables()))
+
+
 def main() -> None:
     """Measure and print a Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", required=True)
     parser.add_argument("--data", required=True)
+    parser.add_argument("--judge", help="a second model, for AgreementGuard")
+    parser.add_argument("--recogniser", help="for SpeechBrain's EncoderASR and WordErrorGuard")
     parser.add_argument("--clips", type=int, default=100)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
-    clsp, read = ClspAdapter(options.model).clsp, ClipReader()
-    cosine = StyleReward(clsp)
-    margin = StyleReward(clsp, scaling="margin", swap=AttributeSwap(swap_tables()))
-    guards = {"length": LengthGuard(0.5, 8.0), "level": LevelGuard()}
+    margin, guards, read = margin_of(options.model), open_guards(options), ClipReader()
+    cosine, said = StyleReward(margin.clsp), texts_of(Path(options.data).parent)
     rows = [row for row, _ in zip(Manifest(options.data), range(options.clips))]
     wavs, captions = [read(row) for row in rows], [row["global_captions"][0] for row in rows]
-    other = cosine(*_joined([*wavs[1:], wavs[0]], captions))
-    print("| clip | cosine | better than another's clip | margin | passes length | passes level |")
-    print("|---|---|---|---|---|---|")
+    texts = [said[row["id"]] for row in rows]
+    padded, lens = pad([*wavs[1:], wavs[0]])
+    other = cosine(padded, captions, lens)
+    header = ["clip", "cosine", "better", "margin", *(f"`{name}`" for name in guards)]
+    print(f"| {' | '.join(header)} |\n{'|---' * len(header)}|")
     for name, spoil in SPOILT.items():
-        padded, captions, lens = _joined([spoil(wav) for wav in wavs], captions)
+        padded, lens = pad([spoil(wav) for wav in wavs])
         cosines, margins = (reward(padded, captions, lens) for reward in (cosine, margin))
-        passes = [float(g(padded, lens, captions, None).float().mean()) for g in guards.values()]
         cells = [
             f"{cosines.mean():.2f} +- {cosines.std():.2f}",
             f"{(cosines > other).float().mean():.0%}",
+            f"{margins.mean():+.2f} +- {margins.std():.2f}",
+            *(
+                f"{guard(padded, lens, captions, texts).float().mean():.0%}"
+                for guard in guards.values()
+            ),
         ]
-        cells += [f"{margins.mean():+.2f} +- {margins.std():.2f}", *(f"{p:.0%}" for p in passes)]
         print(f"| {name} | {' | '.join(cells)} |", flush=True)
-
-
-def _joined(wavs: list[Tensor], captions: list[str]) -> tuple[Tensor, list[str], Tensor]:
-    padded, lens = pad(wavs)
-    return padded, captions, lens
 
 
 if __name__ == "__main__":

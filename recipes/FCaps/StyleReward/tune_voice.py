@@ -2,9 +2,9 @@
 """Recipe that tunes a FastSpeech2 voice to a style by gradients of CLSP.
 
 Captions of the style reward what is spoken; the reward's gradients go back through CLSP and a
-frozen vocoder to the decoder and to the predictor of energy. The levels of pitch and energy follow
-the reward's slope over a wide step as well. Anchors hold the rest to the frozen voice. What came of
-it is measured in the audio, on sentences and wordings that training never saw.
+frozen vocoder to the decoder and to the predictor of energy. The level that is asked for, of pitch
+or energy, follows the reward's slope over a wide step. Anchors hold the rest to the frozen voice.
+What came of it is measured in the audio, on sentences and wordings that training never saw.
 Durations have no gradient: for the rate see train_policy.py.
 
 > python tune_voice.py hparams/tune.yaml --data_folder=/path/to/voice --voice=/path/to/fastspeech2 \
@@ -47,6 +47,8 @@ from voice import Spoken, SyntheticVoice, Voice, per_frame, whole_frames
 from speechbrain_clsp.dataio.audio import SAMPLE_RATE
 from speechbrain_clsp.folders import state_of
 from speechbrain_clsp.inference.guards import LevelGuard
+
+PARTS = {"pitch": "pitch", "loudness": "energy"}  # what FastSpeech2 calls what is asked for
 
 
 class Utterances(NamedTuple):
@@ -91,7 +93,7 @@ def speak(voice: nn.Module, source: SyntheticVoice, tokens: Tensor, given: Tenso
         frames = whole_frames(start.log_frames, tokens)
     spoken = voice(tokens, frames)
     pitch, energy = (per_frame(part, frames) for part in (spoken.pitch, spoken.energy))
-    # Not through the phase of the source: see level_slopes.
+    # Not through the phase of the source: see level_slope.
     wavs, counts = vocoder(spoken.mels, frozen.hertz(pitch).detach()), frames.sum(dim=1)
     inside = torch.arange(wavs.shape[1], device=wavs.device) < counts[:, None] * vocoder.hop
     wavs = resample(wavs * inside, source.sample_rate, SAMPLE_RATE)
@@ -111,10 +113,14 @@ def shifted(voice: Voice, part: str, step: float) -> Iterator[None]:
         hook.remove()
 
 
-def level_slopes(
-    reward: Callable[[Utterances], Tensor], say: Callable[[], Utterances], voice: Voice, step: float
-) -> dict[str, Tensor]:
-    """Return by how much the reward rises per deviation of pitch and of energy, [B] each.
+def level_slope(
+    reward: Callable[[Utterances], Tensor],
+    say: Callable[[], Utterances],
+    voice: Voice,
+    part: str,
+    step: float,
+) -> Tensor:
+    """Return by how much the reward rises per deviation of pitch or of energy, [B].
 
     Central differences of the whole chain. In pitch, autograd's exact gradient is of no use: it
     follows where each pulse of the voice falls within the frames of the filter banks, a ripple a
@@ -128,17 +134,16 @@ def level_slopes(
         Speaks the batch.
     voice : Voice
         The one that speaks.
+    part : str
+        ``pitch`` or ``energy``.
     step : float
         Deviations to either side.
     """
-    slopes = {}
-    for part in ("pitch", "energy"):
-        ends = []
-        for sign in (1, -1):
-            with torch.no_grad(), shifted(voice, part, sign * step):
-                ends.append(reward(say()))
-        slopes[part] = (ends[0] - ends[1]) / (2 * step)
-    return slopes
+    ends = []
+    for sign in (1, -1):
+        with torch.no_grad(), shifted(voice, part, sign * step):
+            ends.append(reward(say()))
+    return (ends[0] - ends[1]) / (2 * step)
 
 
 class TuningBrain(sb.Brain):
@@ -160,7 +165,10 @@ class TuningBrain(sb.Brain):
 
         made, slopes = say(), {}
         if stage == sb.Stage.TRAIN:
-            slopes = level_slopes(reward, say, source.voice, self.hparams.step)
+            slopes = {
+                part: level_slope(reward, say, source.voice, part, self.hparams.step)
+                for part in self.hparams.asked
+            }
         return made, reward(made), slopes
 
     def compute_objectives(self, predictions, batch, stage):
@@ -175,12 +183,10 @@ class TuningBrain(sb.Brain):
         }
         for name, value in parts.items():
             self.seen.setdefault(name, []).append(float(value.detach()))
-        weights = {
-            "reward": -1.0,
-            "pitch": self.hparams.pitch_weight,
-            "energy": self.hparams.energy_weight,
-            "mel": self.hparams.mel_weight,
-        }
+        weights = {"reward": -1.0, "mel": self.hparams.mel_weight}
+        for part in PARTS.values():
+            is_asked = part in self.hparams.asked
+            weights[part] = self.hparams.asked_weight if is_asked else self.hparams.kept_weight
         loss = sum(weight * parts[name] for name, weight in weights.items())
         inside = batch.tokens.data != 0
         for name, slope in slopes.items():
@@ -245,10 +251,11 @@ def outcomes_of(hparams: dict, voice: Voice, critics: Critics) -> tuple[list[Out
 
 def open_all(hparams: dict) -> Critics:
     """Load the voice, its vocoder and the reward into hparams; returns all critics."""
-    levels = {name: hparams[name] for name in ("pitch", "loudness")}
+    levels = {name: hparams[name] for name in PARTS}
     hparams["levels"] = {name: level for name, level in levels.items() if level is not None}
     if not hparams["levels"]:
         raise ValueError("Say what to tune to: --pitch or --loudness, 0 for low, 1, or 2 for high")
+    hparams["asked"] = [PARTS[name] for name in hparams["levels"]]
     hparams["captions"] = captions_of(hparams["gender"], hparams["levels"])
     hparams["opened"] = hparams["source"]()
     train_only(hparams["opened"].voice, hparams["trained"])
