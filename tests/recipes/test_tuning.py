@@ -5,6 +5,7 @@ import random
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from speechbrain_clsp.mini_fcaps.listening import RATE, pitch_track, spectral_ti
 RECIPE = Path(__file__).parents[2] / "recipes/FCaps/StyleReward"
 sys.path.insert(0, str(RECIPE))
 from pretrained import PretrainedVoice  # noqa: E402
-from tune_voice import open_all, speak, train_only  # noqa: E402
+from tune_voice import TuningBrain, open_all, speak, train_only  # noqa: E402
 from vocoder import SourceFilterGenerator, SpectralLoss  # noqa: E402
 from voice import SyntheticVoice, phoneme_encoder, voice_dataset  # noqa: E402
 from voice_prepare import continuous_pitch, prepare_voice  # noqa: E402
@@ -203,6 +204,25 @@ def test_wrong_settings_are_told(tmp_path):
         SyntheticVoice(None, None, tmp_path, model(), model())
     with pytest.raises(FileNotFoundError, match="No weights at .*voice.safetensors"):
         SyntheticVoice(tmp_path, tmp_path, tmp_path, model(), model())
+
+
+def test_only_what_is_asked_for_is_pulled():
+    """If this fails, a voice that shall be louder becomes higher as well."""
+    brain = TuningBrain.__new__(TuningBrain)
+    weights = {"asked_weight": 0.5, "kept_weight": 3.0, "mel_weight": 0.0}
+    brain.hparams, brain.device = SimpleNamespace(asked=["energy"], **weights), "cpu"
+    tokens, level = torch.tensor([[5, 6, 0]]), torch.tensor([[1.0, 1.0, 9.0]], requires_grad=True)
+    mels, zeros = torch.zeros(1, 4, 2), torch.zeros(1, 3)
+    found = {"mels": mels, "pitch": level, "energy": level}
+    spoken, start = SimpleNamespace(**found), SimpleNamespace(pitch=zeros, energy=zeros)
+    made = SimpleNamespace(spoken=spoken, start=start, same=spoken, lengths=torch.ones(1))
+    batch = SimpleNamespace(tokens=SimpleNamespace(data=tokens, lengths=torch.tensor([2 / 3])))
+    brain.seen = {}
+    slopes = {"energy": torch.tensor([8.0])}
+    loss = brain.compute_objectives((made, torch.zeros(1), slopes), batch, None)
+    assert float(loss.detach()) == pytest.approx(0.5 + 3.0)  # slopes add gradients, no value
+    # Anchors: 2 (0.5 + 3) / 2 for each of two phonemes; the slope: 8 / 2. Padding has none.
+    assert torch.allclose(torch.autograd.grad(loss, level)[0], torch.tensor([[-0.5, -0.5, 0.0]]))
 
 
 def pretrained_folders(folder: Path) -> tuple[str, str]:
