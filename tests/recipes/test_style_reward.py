@@ -20,7 +20,7 @@ from speechbrain_clsp.inference.reward import within_groups
 RECIPE = Path(__file__).parents[2] / "recipes/FCaps/StyleReward"
 sys.path.insert(0, str(RECIPE))
 from best_of_n import best_weights  # noqa: E402
-from policy import ProsodyPolicy  # noqa: E402
+from policy import ProsodyPolicy, divergence_from_start, likeliest, sample  # noqa: E402
 from styles import StyleRequest, contrast_swap, draw_request, is_met, measure  # noqa: E402
 from voices import ACTIONS, action_sizes, count_phonemes, gender_of, speak  # noqa: E402
 
@@ -28,8 +28,8 @@ TEXT = "the bakers carried warm scarves across the yard before dark"
 
 
 def run(script: str, *flags: str) -> str:
-    """Run a recipe from its own folder, as users do."""
-    command = [sys.executable, script, *flags]
+    """Run a recipe from its own folder, as users do; a script may be a command of torchrun."""
+    command = [sys.executable, *script.split(), *flags]
     done = subprocess.run(command, cwd=RECIPE, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     return done.stdout
@@ -88,23 +88,23 @@ def test_a_policy_learns_what_is_rewarded():
     captions = torch.nn.functional.normalize(torch.randn(4, 8), dim=1)
     wanted = torch.stack([torch.randint(size, (4,)) for size in action_sizes()], dim=-1)
     optimizer = torch.optim.Adam(policy.parameters(), lr=0.01)
-    assert policy.divergence_from_start(captions).abs().max() < 1e-6
+    assert divergence_from_start(policy(captions)).abs().max() < 1e-6
     for _ in range(150):
-        actions, log_probs = policy.sample(captions, 16)
+        actions, log_probs = sample(policy(captions), 16)
         rewards = (actions == wanted[:, None]).float().mean(dim=-1)
         advantages = within_groups(rewards.flatten(), [n for n in range(4) for _ in range(16)])
         optimizer.zero_grad()
         (-(advantages.view_as(rewards) * log_probs).mean()).backward()
         optimizer.step()
-    assert (policy.best(captions) == wanted).float().mean() > 0.9
+    assert (likeliest(policy(captions)) == wanted).float().mean() > 0.9
     reference = [torch.distributions.Categorical(logits=part) for part in policy(captions)]
     uniform = [torch.distributions.Categorical(torch.ones(size)) for size in action_sizes()]
     expected = sum(
         torch.distributions.kl_divergence(p, torch.distributions.Categorical(u.probs.expand(4, -1)))
         for p, u in zip(reference, uniform)
     )
-    assert torch.allclose(policy.divergence_from_start(captions), expected, atol=1e-4)
-    actions, log_probs = policy.sample(captions, 3)
+    assert torch.allclose(divergence_from_start(policy(captions)), expected, atol=1e-4)
+    actions, log_probs = sample(policy(captions), 3)
     by_hand = sum(p.log_prob(actions[..., n].T).T for n, p in enumerate(reference))
     assert torch.allclose(log_probs, by_hand, atol=1e-4)
 
@@ -173,7 +173,10 @@ def test_policy_trains_and_goes_on(models, tmp_path):
     ]
     flags += [f"--output_folder={tmp_path}", "--device=cpu", "--noprogressbar"]
     run("train_policy.py", "hparams/policy.yaml", *models, *flags, "--number_of_epochs=1")
-    run("train_policy.py", "hparams/policy.yaml", *models, *flags, "--number_of_epochs=2")
+    # It goes on in two processes.
+    torchrun = "-m torch.distributed.run --standalone --nproc_per_node=2 train_policy.py"
+    flags.append("--distributed_backend=gloo")
+    run(torchrun, "hparams/policy.yaml", *models, *flags, "--number_of_epochs=2")
     log = (tmp_path / "train_log.txt").read_text()
     assert [line.split(" ")[1] for line in log.splitlines() if line] == ["1", "2"]
     figures = json.loads((tmp_path / "policy.json").read_text())

@@ -27,7 +27,7 @@ class ProsodyPolicy(nn.Module):
     Example
     -------
     >>> policy = ProsodyPolicy(4, [3, 2])
-    >>> actions, log_probs = policy.sample(torch.randn(5, 4), 7)
+    >>> actions, log_probs = sample(policy(torch.randn(5, 4)), 7)
     >>> actions.shape, log_probs.shape
     (torch.Size([5, 7, 2]), torch.Size([5, 7]))
     """
@@ -47,37 +47,50 @@ class ProsodyPolicy(nn.Module):
         logits = self.layers(captions * captions.shape[-1] ** 0.5)
         return [part.log_softmax(dim=-1) for part in logits.split(self.choices, dim=-1)]
 
-    def sample(self, captions: Tensor, count: int) -> tuple[Tensor, Tensor]:
-        """Draw actions.
 
-        Arguments
-        ---------
-        captions : Tensor
-            [B, D].
-        count : int
-            Actions G per caption.
+def sample(settings: Sequence[Tensor], count: int) -> tuple[Tensor, Tensor]:
+    """Draw actions.
 
-        Returns
-        -------
-        actions : Tensor
-            [B, G, S] int64.
-        log_probs : Tensor
-            [B, G], with gradients.
-        """
-        settings = self(captions)
-        actions = [torch.multinomial(part.exp(), count, replacement=True) for part in settings]
-        chosen = [part.gather(1, action) for part, action in zip(settings, actions)]
-        return torch.stack(actions, dim=-1), torch.stack(chosen).sum(dim=0)
+    Arguments
+    ---------
+    settings : sequence of Tensor
+        [B, n] log-probabilities of each setting's values, as a policy returns them.
+    count : int
+        Actions G per caption.
 
-    def best(self, captions: Tensor) -> Tensor:
-        """Return the likeliest action of each caption, [B, S] int64."""
-        return torch.stack([part.argmax(dim=-1) for part in self(captions)], dim=-1)
+    Returns
+    -------
+    actions : Tensor
+        [B, G, S] int64.
+    log_probs : Tensor
+        [B, G], with gradients.
+    """
+    actions = [torch.multinomial(part.exp(), count, replacement=True) for part in settings]
+    chosen = [part.gather(1, action) for part, action in zip(settings, actions)]
+    return torch.stack(actions, dim=-1), torch.stack(chosen).sum(dim=0)
 
-    def divergence_from_start(self, captions: Tensor) -> Tensor:
-        """Return the Kullback-Leibler divergence from the uniform policy, [B], in nats."""
-        return torch.stack(
-            [
-                (part.exp() * part).sum(dim=-1) + torch.tensor(float(part.shape[-1])).log()
-                for part in self(captions)
-            ]
-        ).sum(dim=0)
+
+def likeliest(settings: Sequence[Tensor]) -> Tensor:
+    """Return the likeliest action of each caption, [B, S] int64.
+
+    Example
+    -------
+    >>> likeliest([torch.tensor([[0.9, 0.1]]).log(), torch.tensor([[0.2, 0.3, 0.5]]).log()])
+    tensor([[0, 2]])
+    """
+    return torch.stack([part.argmax(dim=-1) for part in settings], dim=-1)
+
+
+def divergence_from_start(settings: Sequence[Tensor]) -> Tensor:
+    """Return the Kullback-Leibler divergence from the uniform policy, [B], in nats.
+
+    Example
+    -------
+    >>> divergence_from_start([torch.tensor([[0.5, 0.5], [0.9999999, 1e-7]]).log()])
+    tensor([0.0000, 0.6931])
+    """
+    divergences = [
+        (part.exp() * part).sum(dim=-1) + torch.tensor(float(part.shape[-1])).log()
+        for part in settings
+    ]
+    return torch.stack(divergences).sum(dim=0)

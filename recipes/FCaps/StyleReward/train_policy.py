@@ -28,6 +28,8 @@ from outcome import (
     summarise,
 )
 from page import write_outcome
+from policy import ProsodyPolicy, divergence_from_start, likeliest, sample
+from speechbrain.utils.distributed import run_on_main
 from styles import StyleRequest, draw_request, is_met, measure
 from torch.utils.data import Dataset
 from voices import count_phonemes, draw_action, draw_text, gender_of, speak, speak_all
@@ -54,26 +56,27 @@ class PolicyBrain(sb.Brain):
     """Group-relative policy optimisation: better than one's group is good."""
 
     def compute_forward(self, batch, stage):
-        """Choose and speak; return log-probabilities [B, G] and rewards [B, G]."""
+        """Choose and speak; return settings, and log-probabilities and rewards [B, G]."""
         requests, texts = zip(*batch)
         captions = [request.caption for request in requests]
         embedded = self.hparams.reward.encode_text(captions).to(self.device)
         count = self.hparams.group_size if stage == sb.Stage.TRAIN else 1
-        actions, log_probs = self.modules.policy.sample(embedded, count)
+        settings = self.modules.policy(embedded)
+        actions, log_probs = sample(settings, count)
         if stage != sb.Stage.TRAIN:
-            actions = self.modules.policy.best(embedded)[:, None]
+            actions = likeliest(settings)[:, None]
         spoken = [text for text in texts for _ in range(count)]
         wavs, lens = speak_all(spoken, actions.flatten(0, 1).tolist())
         repeated = [caption for caption in captions for _ in range(count)]
         rewards = self.hparams.reward(wavs, repeated, lens, texts=spoken).view(-1, count)
-        return embedded, log_probs, rewards
+        return settings, log_probs, rewards
 
     def compute_objectives(self, predictions, batch, stage):
         """Return the policy-gradient loss with its anchor to the start."""
-        embedded, log_probs, rewards = predictions
+        settings, log_probs, rewards = predictions
         groups = [n for n, row in enumerate(rewards) for _ in row]
         advantages = within_groups(rewards.flatten(), groups).view_as(rewards).to(self.device)
-        divergence = self.modules.policy.divergence_from_start(embedded).mean()
+        divergence = divergence_from_start(settings).mean()
         self.seen["reward"].append(float(rewards.mean()))
         self.seen["divergence"].append(float(divergence.detach()))
         return self.hparams.kl_weight * divergence - (advantages * log_probs).mean()
@@ -131,12 +134,15 @@ def variety(pairs, actions) -> dict[str, dict[str, float]]:
     return {name: mean_with_interval(values) for name, values in {"met": met, **spreads}.items()}
 
 
-def compare(policy, pairs, critics: Critics, hparams: dict) -> tuple[dict, list[list[Outcome]]]:
+def compare(
+    policy: ProsodyPolicy, pairs, critics: Critics, hparams: dict
+) -> tuple[dict, list[list[Outcome]]]:
     """Return figures of a policy against settings by chance, and the outcomes of both."""
     draw, count = random.Random(hparams["seed"]), hparams["n_draws"]
     with torch.no_grad():
         embedded = critics.reward.encode_text([request.caption for request, _ in pairs])
-        chosen, drawn = policy.best(embedded).tolist(), policy.sample(embedded, count)[0].tolist()
+        settings = policy(embedded)
+        chosen, drawn = likeliest(settings).tolist(), sample(settings, count)[0].tolist()
     chance = [draw_action(draw) for _ in pairs]
     outcomes = [outcomes_of(pairs, actions, critics) for actions in (chance, chosen)]
     figures = summarise(*outcomes, hparams["seed"])
@@ -150,6 +156,7 @@ def compare(policy, pairs, critics: Critics, hparams: dict) -> tuple[dict, list[
 def main() -> None:
     """Train, then measure what was learnt and write report.html."""
     hparams_file, run_opts, overrides = sb.parse_arguments(sys.argv[1:])
+    sb.utils.distributed.ddp_init_group(run_opts)
     with open(hparams_file, encoding="utf-8") as fin:
         hparams = load_hyperpyyaml(fin, overrides)
     sb.create_experiment_directory(hparams["output_folder"], hparams_file, overrides)
@@ -171,7 +178,12 @@ def main() -> None:
         train_loader_kwargs={**loader, "shuffle": True},
         valid_loader_kwargs=loader,
     )
-    figures, outcomes = compare(brain.modules.policy, held_out.pairs, critics, hparams)
+    run_on_main(finish, args=[hparams["policy"].cpu(), held_out.pairs, critics, hparams])
+
+
+def finish(policy: ProsodyPolicy, pairs, critics: Critics, hparams: dict) -> None:
+    """Compare the policy with settings by chance on held-out captions."""
+    figures, outcomes = compare(policy, pairs, critics, hparams)
     output = Path(hparams["output_folder"])
     (output / "policy.json").write_text(json.dumps(figures, indent=1), encoding="utf-8")
     page = output / "report.html"
