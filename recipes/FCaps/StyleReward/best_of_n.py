@@ -19,9 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import speechbrain as sb
 import torch
-from hyperpyyaml import load_hyperpyyaml
+from experiment import start_experiment
 from outcome import Critics, mean_with_interval, open_critics
 from page import player
 from styles import draw_request, is_met, measure
@@ -137,11 +136,7 @@ def report(path: Path, figures: dict[str, Any], rounds: list[dict]) -> None:
 
 def main() -> None:
     """Pick, measure and write report.html."""
-    hparams_file, _, overrides = sb.parse_arguments(sys.argv[1:])
-    with open(hparams_file, encoding="utf-8") as fin:
-        hparams = load_hyperpyyaml(fin, overrides)
-    sb.create_experiment_directory(hparams["output_folder"], hparams_file, overrides)
-    torch.set_num_threads(hparams["num_threads"])
+    hparams, _ = start_experiment(sys.argv[1:])
     rounds = speak_and_score(hparams, open_critics(hparams, [LevelGuard()]))
     figures = gains(rounds, hparams["seed"])
     output = Path(hparams["output_folder"])

@@ -10,9 +10,7 @@ Authors
 import sys
 from pathlib import Path
 
-import speechbrain as sb
-import torch
-from hyperpyyaml import load_hyperpyyaml
+from experiment import AveragingBrain, start_experiment
 from safetensors.torch import save_file
 from speechbrain.nnet.losses import l1_loss, mse_loss
 from speechbrain.utils.distributed import run_on_main
@@ -21,7 +19,7 @@ from voice import phoneme_encoder, voice_dataset
 from speechbrain_clsp.folders import state_of
 
 
-class VoiceBrain(sb.Brain):
+class VoiceBrain(AveragingBrain):
     """FastSpeech2 with given durations, pitch and energy, which it also learns to predict."""
 
     def compute_forward(self, batch, stage):
@@ -41,36 +39,13 @@ class VoiceBrain(sb.Brain):
             "pitch": mse_loss(spoken.pitch, spoken.given_pitch, phone_lengths),
             "energy": mse_loss(spoken.energy, spoken.given_energy, phone_lengths),
         }
-        for name, loss in losses.items():
-            self.seen.setdefault(name, []).append(float(loss.detach()))
+        self.note(losses)
         return sum(losses.values())
-
-    def on_stage_start(self, stage, epoch=None):
-        """Start counting anew."""
-        self.seen = {}
-
-    def on_stage_end(self, stage, stage_loss, epoch=None):
-        """Log, anneal, and save a checkpoint of each epoch."""
-        means = {name: sum(values) / len(values) for name, values in self.seen.items()}
-        if stage == sb.Stage.TRAIN:
-            self.train_means = means
-        elif stage == sb.Stage.VALID:
-            _, lr = self.hparams.lr_annealing(epoch)
-            sb.nnet.schedulers.update_learning_rate(self.optimizer, lr)
-            self.hparams.train_logger.log_stats(
-                {"epoch": epoch, "lr": lr}, train_stats=self.train_means, valid_stats=means
-            )
-            self.checkpointer.save_and_keep_only(meta=means, num_to_keep=1)
 
 
 def main() -> None:
     """Prepare the voice, train, and write voice.safetensors and phonemes.txt."""
-    hparams_file, run_opts, overrides = sb.parse_arguments(sys.argv[1:])
-    sb.utils.distributed.ddp_init_group(run_opts)
-    with open(hparams_file, encoding="utf-8") as fin:
-        hparams = load_hyperpyyaml(fin, overrides)
-    sb.create_experiment_directory(hparams["output_folder"], hparams_file, overrides)
-    torch.set_num_threads(hparams["num_threads"])
+    hparams, run_opts = start_experiment(sys.argv[1:])
     run_on_main(hparams["prepare_data"])
     folder, output = Path(hparams["data_folder"]), Path(hparams["output_folder"])
     encoder = phoneme_encoder(output / "phonemes.txt", folder / "train.json")

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import speechbrain as sb
 import torch
-from hyperpyyaml import load_hyperpyyaml
+from experiment import AveragingBrain, start_experiment
 from outcome import (
     Critics,
     Outcome,
@@ -52,7 +52,7 @@ class Requests(Dataset):
         return self.pairs[index]
 
 
-class PolicyBrain(sb.Brain):
+class PolicyBrain(AveragingBrain):
     """Group-relative policy optimisation: better than one's group is good."""
 
     def compute_forward(self, batch, stage):
@@ -77,24 +77,8 @@ class PolicyBrain(sb.Brain):
         groups = [n for n, row in enumerate(rewards) for _ in row]
         advantages = within_groups(rewards.flatten(), groups).view_as(rewards).to(self.device)
         divergence = divergence_from_start(settings).mean()
-        self.seen["reward"].append(float(rewards.mean()))
-        self.seen["divergence"].append(float(divergence.detach()))
+        self.note({"reward": rewards.mean(), "divergence": divergence})
         return self.hparams.kl_weight * divergence - (advantages * log_probs).mean()
-
-    def on_stage_start(self, stage, epoch=None):
-        """Start counting anew."""
-        self.seen = {"reward": [], "divergence": []}
-
-    def on_stage_end(self, stage, stage_loss, epoch=None):
-        """Log, and save a checkpoint of each epoch."""
-        means = {name: sum(values) / len(values) for name, values in self.seen.items()}
-        if stage == sb.Stage.TRAIN:
-            self.train_means = means
-        elif stage == sb.Stage.VALID:
-            self.hparams.train_logger.log_stats(
-                {"epoch": epoch}, train_stats=self.train_means, valid_stats=means
-            )
-            self.checkpointer.save_and_keep_only(meta=means, num_to_keep=1)
 
 
 def outcomes_of(pairs, actions, critics: Critics) -> list[Outcome]:
@@ -155,12 +139,7 @@ def compare(
 
 def main() -> None:
     """Train, then measure what was learnt and write report.html."""
-    hparams_file, run_opts, overrides = sb.parse_arguments(sys.argv[1:])
-    sb.utils.distributed.ddp_init_group(run_opts)
-    with open(hparams_file, encoding="utf-8") as fin:
-        hparams = load_hyperpyyaml(fin, overrides)
-    sb.create_experiment_directory(hparams["output_folder"], hparams_file, overrides)
-    torch.set_num_threads(hparams["num_threads"])
+    hparams, run_opts = start_experiment(sys.argv[1:])
     guards = [LengthGuard(longest=hparams["longest"]), LevelGuard()]
     critics = open_critics(hparams, guards)
     hparams["reward"] = critics.reward

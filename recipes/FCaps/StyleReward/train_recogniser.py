@@ -18,7 +18,7 @@ from pathlib import Path
 
 import speechbrain as sb
 import torch
-from hyperpyyaml import load_hyperpyyaml
+from experiment import AveragingBrain, start_experiment
 from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.dataio.encoder import CTCTextEncoder
 from speechbrain.nnet.losses import ctc_loss
@@ -62,7 +62,7 @@ class Speech(Dataset):
         }
 
 
-class RecogniserBrain(sb.Brain):
+class RecogniserBrain(AveragingBrain):
     """Connectionist temporal classification of characters."""
 
     def compute_forward(self, batch, stage):
@@ -78,28 +78,23 @@ class RecogniserBrain(sb.Brain):
             encoder = self.hparams.model["tokenizer"]
             heard = ["".join(encoder.decode_ndim(one)).split() for one in decoded]
             self.errors.append(batch.id, heard, [text.split() for text in batch.text])
-        return ctc_loss(log_probs, batch.characters.data, lengths, batch.characters.lengths, 0)
+        wanted = batch.characters
+        loss = ctc_loss(log_probs, wanted.data, lengths, wanted.lengths, blank_index=0)
+        self.note({"loss": loss})
+        return loss
 
     def on_stage_start(self, stage, epoch=None):
         """Take clips that were not heard yet."""
+        super().on_stage_start(stage, epoch)
         self.errors = ErrorRateStats()
         if stage == sb.Stage.TRAIN:
             self.hparams.speech.epoch = epoch
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
-        """Log, anneal, and save a checkpoint of each epoch."""
-        if stage == sb.Stage.TRAIN:
-            self.train_loss = stage_loss
-        elif stage == sb.Stage.VALID:
-            _, lr = self.hparams.lr_annealing(epoch)
-            sb.nnet.schedulers.update_learning_rate(self.optimizer, lr)
-            found = {"loss": stage_loss, "WER": self.errors.summarize("WER")}
-            self.hparams.train_logger.log_stats(
-                {"epoch": epoch, "lr": lr},
-                train_stats={"loss": self.train_loss},
-                valid_stats=found,
-            )
-            self.checkpointer.save_and_keep_only(meta={"WER": found["WER"]}, num_to_keep=1)
+        """Add the word error rate to what is logged."""
+        if stage != sb.Stage.TRAIN:
+            self.note({"WER": self.errors.summarize("WER")})
+        super().on_stage_end(stage, stage_loss, epoch)
 
 
 def write_model(folder: Path, model: dict) -> None:
@@ -112,12 +107,7 @@ def write_model(folder: Path, model: dict) -> None:
 
 def main() -> None:
     """Train, and write the folder ``model``."""
-    hparams_file, run_opts, overrides = sb.parse_arguments(sys.argv[1:])
-    sb.utils.distributed.ddp_init_group(run_opts)
-    with open(hparams_file, encoding="utf-8") as fin:
-        hparams = load_hyperpyyaml(fin, overrides)
-    sb.create_experiment_directory(hparams["output_folder"], hparams_file, overrides)
-    torch.set_num_threads(hparams["num_threads"])
+    hparams, run_opts = start_experiment(sys.argv[1:])
     encoder = hparams["model"]["tokenizer"]
     encoder.insert_blank(index=0)
     encoder.update_from_iterable(" " + string.ascii_lowercase, sequence_input=False)

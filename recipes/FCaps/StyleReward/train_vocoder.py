@@ -15,7 +15,7 @@ from pathlib import Path
 
 import speechbrain as sb
 import torch
-from hyperpyyaml import load_hyperpyyaml
+from experiment import AveragingBrain, start_experiment
 from safetensors.torch import save_file
 from speechbrain.utils.distributed import run_on_main
 from torch import Tensor
@@ -38,7 +38,7 @@ def cut(values: Tensor, starts: list[int], length: int) -> Tensor:
     return torch.stack([pad(row, (*edges, 0, length - len(row))) for row in rows])
 
 
-class VocoderBrain(sb.Brain):
+class VocoderBrain(AveragingBrain):
     """A generator that learns the spectra of short stretches of clips."""
 
     def compute_forward(self, batch, stage):
@@ -60,31 +60,14 @@ class VocoderBrain(sb.Brain):
 
     def compute_objectives(self, predictions, batch, stage):
         """Return the distance of spectra."""
-        return self.hparams.loss(*predictions)
-
-    def on_stage_end(self, stage, stage_loss, epoch=None):
-        """Log, anneal, and save a checkpoint of each epoch."""
-        if stage == sb.Stage.TRAIN:
-            self.train_loss = stage_loss
-        elif stage == sb.Stage.VALID:
-            _, lr = self.hparams.lr_annealing(epoch)
-            sb.nnet.schedulers.update_learning_rate(self.optimizer, lr)
-            self.hparams.train_logger.log_stats(
-                {"epoch": epoch, "lr": lr},
-                train_stats={"loss": self.train_loss},
-                valid_stats={"loss": stage_loss},
-            )
-            self.checkpointer.save_and_keep_only(meta={"loss": float(stage_loss)}, num_to_keep=1)
+        loss = self.hparams.loss(*predictions)
+        self.note({"loss": loss})
+        return loss
 
 
 def main() -> None:
     """Train, and write vocoder.safetensors."""
-    hparams_file, run_opts, overrides = sb.parse_arguments(sys.argv[1:])
-    sb.utils.distributed.ddp_init_group(run_opts)
-    with open(hparams_file, encoding="utf-8") as fin:
-        hparams = load_hyperpyyaml(fin, overrides)
-    sb.create_experiment_directory(hparams["output_folder"], hparams_file, overrides)
-    torch.set_num_threads(hparams["num_threads"])
+    hparams, run_opts = start_experiment(sys.argv[1:])
     model, voice, folder = (hparams[name] for name in ("model", "voice", "data_folder"))
     load_frozen(Path(voice) / "voice.safetensors", {"voice": model["voice"]})
     encoder = phoneme_encoder(Path(voice) / "phonemes.txt")

@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 import speechbrain as sb
 import torch
-from hyperpyyaml import load_hyperpyyaml
+from experiment import AveragingBrain, start_experiment
 from outcome import (
     Critics,
     Outcome,
@@ -146,7 +146,7 @@ def level_slope(
     return (ends[0] - ends[1]) / (2 * step)
 
 
-class TuningBrain(sb.Brain):
+class TuningBrain(AveragingBrain):
     """A voice that climbs the reward, held by the frozen voice it started from."""
 
     def compute_forward(self, batch, stage):
@@ -181,8 +181,7 @@ class TuningBrain(sb.Brain):
             "energy": mse_loss(made.spoken.energy, made.start.energy, lengths),
             "mel": l1_loss(made.spoken.mels, made.same.mels, made.lengths),
         }
-        for name, value in parts.items():
-            self.seen.setdefault(name, []).append(float(value.detach()))
+        self.note(parts)
         weights = {"reward": -1.0, "mel": self.hparams.mel_weight}
         for part in PARTS.values():
             is_asked = part in self.hparams.asked
@@ -196,18 +195,8 @@ class TuningBrain(sb.Brain):
 
     def on_stage_start(self, stage, epoch=None):
         """Start counting anew; captions are those of the epoch, also after a stop."""
-        self.seen, self.draw = {}, random.Random(f"{self.hparams.seed} {epoch}")
-
-    def on_stage_end(self, stage, stage_loss, epoch=None):
-        """Log, and save a checkpoint of each epoch."""
-        means = {name: sum(values) / len(values) for name, values in self.seen.items()}
-        if stage == sb.Stage.TRAIN:
-            self.train_means = means
-        elif stage == sb.Stage.VALID:
-            self.hparams.train_logger.log_stats(
-                {"epoch": epoch}, train_stats=self.train_means, valid_stats=means
-            )
-            self.checkpointer.save_and_keep_only(meta=means, num_to_keep=1)
+        super().on_stage_start(stage, epoch)
+        self.draw = random.Random(f"{self.hparams.seed} {epoch}")
 
 
 def train_only(voice: Voice, parts: Sequence[str]) -> None:
@@ -266,12 +255,7 @@ def open_all(hparams: dict) -> Critics:
 
 def main() -> None:
     """Tune, then measure what came of it and write voice.safetensors and report.html."""
-    hparams_file, run_opts, overrides = sb.parse_arguments(sys.argv[1:])
-    sb.utils.distributed.ddp_init_group(run_opts)
-    with open(hparams_file, encoding="utf-8") as fin:
-        hparams = load_hyperpyyaml(fin, overrides)
-    sb.create_experiment_directory(hparams["output_folder"], hparams_file, overrides)
-    torch.set_num_threads(hparams["num_threads"])
+    hparams, run_opts = start_experiment(sys.argv[1:])
     critics = open_all(hparams)
     source, checkpointer = hparams["opened"], hparams["checkpointer"]
     checkpointer.add_recoverable("voice", source.voice)

@@ -1,0 +1,65 @@
+"""What the trainings of this folder have in common: their start, and the end of an epoch.
+
+Authors
+ * The speechbrain-clsp authors 2026
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import speechbrain as sb
+import torch
+from hyperpyyaml import load_hyperpyyaml
+from torch import Tensor
+
+
+def start_experiment(arguments: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Read a command line, join the other processes if there are any, and make the output folder.
+
+    Arguments
+    ---------
+    arguments : sequence of str
+        A YAML file and overrides, as SpeechBrain's recipes take them.
+
+    Returns
+    -------
+    hparams, run_opts : dict
+        What the file defines, and options for the Brain.
+    """
+    hparams_file, run_opts, overrides = sb.parse_arguments(arguments)
+    sb.utils.distributed.ddp_init_group(run_opts)
+    with open(hparams_file, encoding="utf-8") as fin:
+        hparams = load_hyperpyyaml(fin, overrides)
+    sb.create_experiment_directory(hparams["output_folder"], hparams_file, overrides)
+    torch.set_num_threads(hparams["num_threads"])
+    return hparams, run_opts
+
+
+class AveragingBrain(sb.Brain):
+    """A Brain that logs means of what it noted, anneals, and saves a checkpoint of each epoch."""
+
+    def note(self, values: Mapping[str, Tensor | float]) -> None:
+        """Remember values of a batch."""
+        for name, value in values.items():
+            self.seen.setdefault(name, []).append(float(torch.as_tensor(value).detach()))
+
+    def on_stage_start(self, stage: sb.Stage, epoch: int | None = None) -> None:
+        """Start noting anew."""
+        self.seen: dict[str, list[float]] = {}
+
+    def on_stage_end(self, stage: sb.Stage, stage_loss: float, epoch: int | None = None) -> None:
+        """Log, anneal if there is a schedule, and save."""
+        means = {name: sum(values) / len(values) for name, values in self.seen.items()}
+        if stage == sb.Stage.TRAIN:
+            self.train_means = means
+        elif stage == sb.Stage.VALID:
+            about = {"epoch": epoch}
+            if hasattr(self.hparams, "lr_annealing"):
+                _, about["lr"] = self.hparams.lr_annealing(epoch)
+                sb.nnet.schedulers.update_learning_rate(self.optimizer, about["lr"])
+            self.hparams.train_logger.log_stats(
+                about, train_stats=self.train_means, valid_stats=means
+            )
+            self.checkpointer.save_and_keep_only(meta=means, num_to_keep=1)
