@@ -78,6 +78,11 @@ def _measured(figures: dict[str, Any]) -> list[str]:
             f"<p>Filter banks are {_cell(figures['mel_distance'])} nepers from those that the"
             " frozen voice makes of the same pitch and energy.</p>"
         )
+    if "frozen_words" in figures:
+        sections.append(
+            f"<p>Of the frozen voice at that pitch and energy, {_cell(figures['frozen_words'], 1)}"
+            " % of words are wrong: more than that is due to the tuning.</p>"
+        )
     return sections
 
 

@@ -87,19 +87,38 @@ def speak(voice: nn.Module, source: SyntheticVoice, tokens: Tensor, given: Tenso
     tokens, given : Tensor
         [B, N] phonemes, and any durations, in frames.
     """
-    frozen, vocoder = source.frozen, source.vocoder
+    frozen = source.frozen
     with torch.no_grad():
         start = frozen(tokens, given)
         frames = whole_frames(start.log_frames, tokens)
     spoken = voice(tokens, frames)
     pitch, energy = (per_frame(part, frames) for part in (spoken.pitch, spoken.energy))
-    # Not through the phase of the source: see level_slope.
-    wavs, counts = vocoder(spoken.mels, frozen.hertz(pitch).detach()), frames.sum(dim=1)
-    inside = torch.arange(wavs.shape[1], device=wavs.device) < counts[:, None] * vocoder.hop
-    wavs = resample(wavs * inside, source.sample_rate, SAMPLE_RATE)
     with torch.no_grad():
         same = frozen(tokens, frames, pitch, energy)
-    return Utterances(wavs, counts / counts.max(), spoken, start, same)
+    return Utterances(*sound(source, spoken.mels, pitch, frames), spoken, start, same)
+
+
+def sound(
+    source: SyntheticVoice, mels: Tensor, pitch: Tensor, frames: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return waveforms [B, T] at 16 kHz of filter banks, and their lengths relative to T.
+
+    Arguments
+    ---------
+    source : SyntheticVoice
+        With the vocoder.
+    mels : Tensor
+        [B, F, n_mels].
+    pitch : Tensor
+        [B, F] in deviations.
+    frames : Tensor
+        [B, N] of each phoneme.
+    """
+    # Not through the phase of the source: see level_slope.
+    hertz, counts = source.frozen.hertz(pitch).detach(), frames.sum(dim=1)
+    wavs = source.vocoder(mels, hertz)
+    inside = torch.arange(wavs.shape[1], device=wavs.device) < counts[:, None] * source.vocoder.hop
+    return resample(wavs * inside, source.sample_rate, SAMPLE_RATE), counts / counts.max()
 
 
 @contextmanager
@@ -215,18 +234,21 @@ def train_only(voice: Voice, parts: Sequence[str]) -> None:
         known[part].requires_grad_(True)
 
 
-def outcomes_of(hparams: dict, voice: Voice, critics: Critics) -> tuple[list[Outcome], list[float]]:
+def outcomes_of(
+    hparams: dict, voice: Voice, critics: Critics
+) -> tuple[list[Outcome], dict[str, list[float]]]:
     """Speak every test sentence by a held-out wording, reward and measure it.
 
     Returns
     -------
     outcomes : list of Outcome
         One a sentence.
-    distances : list of float
-        How far filter banks are from those of the frozen voice at the same pitch and energy.
+    held : dict
+        Compared with the frozen voice at the same pitch and energy: how far filter banks are from
+        its own (``mel_distance``), and what of it is misheard, in % (``frozen_words``).
     """
     source, gender, wordings = hparams["opened"], hparams["gender"], hparams["captions"]["held_out"]
-    outcomes, distances = [], []
+    outcomes, held = [], {"mel_distance": []}
     for item, caption in zip(source.sentences["test"], cycle(wordings)):
         tokens, given = item["tokens"][None], item["frames"][None]
         with torch.no_grad():
@@ -234,8 +256,13 @@ def outcomes_of(hparams: dict, voice: Voice, critics: Critics) -> tuple[list[Out
         request = StyleRequest(caption, gender, hparams["levels"])
         said = made.wavs[0], gender, item["text"], tokens.shape[1]
         outcomes.append(critics.outcome(request, *said))
-        distances.append(float((made.spoken.mels - made.same.mels).abs().mean()))
-    return outcomes, distances
+        held["mel_distance"].append(float((made.spoken.mels - made.same.mels).abs().mean()))
+        if critics.recogniser is not None:
+            frames = whole_frames(made.start.log_frames, tokens)
+            sounds = sound(source, made.same.mels, per_frame(made.spoken.pitch, frames), frames)
+            errors = critics.word_errors(*sounds, [item["text"]])
+            held.setdefault("frozen_words", []).append(100 * errors[0])
+    return outcomes, held
 
 
 def open_all(hparams: dict) -> Critics:
@@ -284,9 +311,10 @@ def finish(hparams: dict, critics: Critics) -> None:
         module.eval().cpu()
     save_file(state_of({"voice": source.voice}), output / "voice.safetensors")
     before, _ = outcomes_of(hparams, source.frozen, critics)
-    after, distances = outcomes_of(hparams, source.voice, critics)
+    after, held = outcomes_of(hparams, source.voice, critics)
     figures = summarise(before, after, hparams["seed"])
-    figures["mel_distance"] = mean_with_interval(distances, hparams["seed"])
+    for name, values in held.items():
+        figures[name] = mean_with_interval(values, hparams["seed"])
     (output / "tuning.json").write_text(json.dumps(figures, indent=1), encoding="utf-8")
     title = f"A voice tuned to: {hparams['captions']['held_out'][0]}"
     write_outcome(output / "report.html", title, figures, before, after, hparams["train_log"])
