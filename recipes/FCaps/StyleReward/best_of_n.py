@@ -124,7 +124,7 @@ def report(path: Path, figures: dict[str, Any], rounds: list[dict]) -> None:
         f" was measured in some candidate of {cell(figures['pool_has_one'])} of them: no choice can"
         " be better.</p>",
         table(["N", *(NAMES[name] for name in names)], rows),
-        f"<div class='charts'>{charts}</div><h2>Examples</h2>",
+        f"<div class='row'>{charts}</div><h2>Examples</h2>",
     ]
     for one in rounds[:SHOWN]:
         sections.append(

@@ -32,14 +32,12 @@ def write_outcome(
     training_log: str,
 ) -> None:
     """Write a page of :func:`outcome.summarise`'s figures and of some of the clips."""
-    curves = read_training_log(training_log)
-    charts = [line_chart(name, {name: points}) for name, points in curves.items() if points]
     sections = [
         f"<h1>{escape(title)}</h1>",
         *_held_out(figures),
         *_measured(figures),
         *(_variety(figures["variety"]) if "variety" in figures else []),
-        f"<h2>Training</h2><div class='charts'>{''.join(charts)}</div>",
+        _training(training_log),
         "<h2>Before and after</h2>",
         *(_example(*pair) for pair in list(zip(before, after))[:SHOWN]),
     ]
@@ -81,9 +79,20 @@ def _measured(figures: dict[str, Any]) -> list[str]:
     if "frozen_words" in figures:
         sections.append(
             f"<p>Of the frozen voice at that pitch and energy, {_cell(figures['frozen_words'], 1)}"
-            " % of words are wrong: more than that is due to the tuning.</p>"
+            " % of words are wrong as well: only the rest is due to the tuning.</p>"
         )
     return sections
+
+
+def _training(training_log: str) -> str:
+    curves = read_training_log(training_log)
+    kinds: dict[str, dict] = {}
+    for name, points in curves.items():
+        split, _, kind = name.partition(" ")  # such as "train reward"
+        if kind:
+            kinds.setdefault(kind, {})[split] = points
+    charts = [line_chart(f"{kind} by epoch", series) for kind, series in kinds.items()]
+    return f"<h2>Training</h2><div class='row'>{''.join(charts)}</div>"
 
 
 def _variety(figures: dict[str, Any]) -> list[str]:
