@@ -18,6 +18,7 @@ from torch import Tensor
 
 from speechbrain_clsp.evaluation.adapters import ClspAdapter
 from speechbrain_clsp.evaluation.intervals import bootstrap_mean
+from speechbrain_clsp.hub import find_file
 from speechbrain_clsp.inference.guards import WordErrorGuard, word_error_rate
 from speechbrain_clsp.inference.reward import StyleReward
 
@@ -83,9 +84,12 @@ def open_critics(
     ------
     ValueError
         If ``most_word_errors`` is given without a recogniser.
+    FileNotFoundError
+        If a model is not where it should be.
     """
     recogniser, most = None, hparams["most_word_errors"]
     if hparams["recogniser"] is not None:
+        find_file(hparams["recogniser"], "hyperparams.yaml")  # tells at once what is missing
         recogniser = EncoderASR.from_hparams(hparams["recogniser"], run_opts={"device": "cpu"})
     if most is not None:
         if recogniser is None:
