@@ -41,6 +41,7 @@ from speechbrain_clsp.dataio.tokenizers import train_sentencepiece
 from speechbrain_clsp.evaluation.suite import evaluate, format_table
 from speechbrain_clsp.folders import extract_definition, save_model_folder
 from speechbrain_clsp.hub import fetch_tokenizer
+from speechbrain_clsp.processes import join_processes
 
 logger = get_logger(__name__)
 
@@ -143,7 +144,7 @@ def prepare(hparams: dict) -> None:
 def main() -> None:
     """Prepare the data, train, and evaluate the epoch that was best on dev."""
     hparams_file, run_opts, overrides = sb.parse_arguments(sys.argv[1:])
-    sb.utils.distributed.ddp_init_group(run_opts)
+    join_processes(run_opts)
     with open(hparams_file, encoding="utf-8") as fin:
         hparams = load_hyperpyyaml(fin, overrides)
     sb.create_experiment_directory(

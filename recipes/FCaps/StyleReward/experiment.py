@@ -14,6 +14,8 @@ import torch
 from hyperpyyaml import load_hyperpyyaml
 from torch import Tensor
 
+from speechbrain_clsp.processes import join_processes
+
 
 def start_experiment(arguments: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Read a command line, join the other processes if there are any, and make the output folder.
@@ -29,7 +31,7 @@ def start_experiment(arguments: Sequence[str]) -> tuple[dict[str, Any], dict[str
         What the file defines, and options for the Brain.
     """
     hparams_file, run_opts, overrides = sb.parse_arguments(arguments)
-    sb.utils.distributed.ddp_init_group(run_opts)
+    join_processes(run_opts)
     with open(hparams_file, encoding="utf-8") as fin:
         hparams = load_hyperpyyaml(fin, overrides)
     sb.create_experiment_directory(hparams["output_folder"], hparams_file, overrides)
