@@ -20,13 +20,7 @@ import numpy as np
 import speechbrain as sb
 import torch
 from experiment import AveragingBrain, start_experiment
-from outcome import (
-    Critics,
-    Outcome,
-    mean_with_interval,
-    open_critics,
-    summarise,
-)
+from outcome import Critics, Outcome, mean_with_interval, open_critics, summarise
 from page import write_outcome
 from policy import ProsodyPolicy, divergence_from_start, likeliest, sample
 from speechbrain.utils.distributed import run_on_main

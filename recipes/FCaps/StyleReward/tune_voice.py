@@ -26,13 +26,7 @@ from typing import NamedTuple
 import speechbrain as sb
 import torch
 from experiment import AveragingBrain, start_experiment
-from outcome import (
-    Critics,
-    Outcome,
-    mean_with_interval,
-    open_critics,
-    summarise,
-)
+from outcome import Critics, Outcome, mean_with_interval, open_critics, summarise
 from page import write_outcome
 from safetensors.torch import save_file
 from speechbrain.dataio.batch import PaddedBatch
