@@ -43,6 +43,7 @@ def make_batch(clips: int) -> CaptionedSpeech:
         torch.ones(TEXTS * clips, TOKENS, dtype=torch.bool),
         torch.empty(clips, 0, dtype=torch.long),
         torch.arange(TEXTS * clips).view(TEXTS, clips),
+        n_positives=TEXTS,
     )
 
 

@@ -16,7 +16,6 @@ import torch
 from speechbrain.utils.logger import get_logger
 from torch import Tensor
 
-from speechbrain_clsp.dataio.captions import N_POSITIVES
 from speechbrain_clsp.dataio.dataset import CaptionedSpeech
 from speechbrain_clsp.diagnostics import chance
 from speechbrain_clsp.evaluation.retrieval import retrieval_metrics
@@ -29,7 +28,7 @@ logger = get_logger(__name__)
 
 
 class ContrastiveBrain(sb.Brain):
-    """Trains a speech tower and a text tower on clips with K texts each.
+    """Trains a speech tower and a text tower on clips with K texts each, positives and negatives.
 
     ``modules`` holds ``speech_tower``, ``text_tower`` and ``temperature``, and possibly
     ``attribute_heads``. Of ``hparams`` it needs
@@ -87,25 +86,26 @@ class ContrastiveBrain(sb.Brain):
 
         To it ``text_weight`` times the same loss between a clip's first text and its others is
         added: paraphrases teach the text tower which words matter long before speech does. So are,
-        with their weights, the classification of labelled attributes, and the choice between a
-        clip's first text and false ones, if the batch holds any.
+        with their weights, the classification of labeled attributes, and the choice between a
+        clip's first text and its negatives, if the batch holds any. A negative that repeats one of
+        the clip's positives adds nothing.
         """
-        speech, text = predictions["speech"], predictions["text"]
+        speech = predictions["speech"]
+        text, negatives = predictions["text"].tensor_split([batch.n_positives])
         scale = predictions["logit_scale"]
         if stage != sb.Stage.TRAIN:
             # Every rank sees all of these sets: gathered, each clip would be its own negative.
             self.embeddings["speech"].append(speech.float().cpu())
             self.embeddings["text"].append(text.float().cpu())
             return contrastive_loss(speech, text, scale)
-        text, negatives = text[:N_POSITIVES], text[N_POSITIVES:]
         loss = self._contrastive(speech, text, scale, batch)
         if "attribute_heads" in self.modules:
             heads = self.modules.attribute_heads(speech, batch.labels.to(self.device))
             loss = loss + self.hparams.attribute_weight * heads
-        ids = batch.caption_ids.to(self.device)
-        for negative, negative_ids in zip(negatives, ids[N_POSITIVES:]):
+        all_differ = batch.negatives_differ().to(self.device)
+        for negative, differs in zip(negatives, all_differ, strict=True):
             weight = self.hparams.hard_negative_weight / len(negatives)
-            hard = hard_negative_loss(speech, text[0], negative, scale, negative_ids != ids[0])
+            hard = hard_negative_loss(speech, text[0], negative, scale, differs)
             loss = loss + weight * hard
         return loss
 
@@ -131,7 +131,7 @@ class ContrastiveBrain(sb.Brain):
             all_caption_ids=all_ids,
             **options,
         )
-        if self.option("text_weight", 0) > 0:
+        if self.option("text_weight", 0) > 0 and len(text) > 1:
             loss = loss + self.hparams.text_weight * contrastive_loss(
                 text[0],
                 text[1:],
@@ -293,7 +293,7 @@ class ContrastiveBrain(sb.Brain):
 
     def on_fit_batch_end(self, batch, outputs, loss: Tensor, should_step: bool) -> None:
         """Note what a model that knows nothing would lose; write to the step log, if any."""
-        self.chances.append(chance(sum(self.clip_counts), min(N_POSITIVES, len(outputs["text"]))))
+        self.chances.append(chance(sum(self.clip_counts), batch.n_positives))
         log = self.option("step_log")
         if log is not None and should_step:
             log.update(self, batch, outputs, loss)

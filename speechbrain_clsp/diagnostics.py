@@ -31,7 +31,7 @@ class StepLog:
     of pairs, and the logarithm of the mean Gaussian potential, each lower is better),
     ``logit_scale``, ``lr``, the gradient's norm for each module, ``audio_seconds_per_second`` of
     all ranks since the last line, ``memory_gib`` (peak of the GPU) and ``duplicate_captions``, the
-    part of the captions in this rank's batch that another clip has too.
+    part of the positive captions in this rank's batch that another clip has too.
 
     Arguments
     ---------
@@ -85,7 +85,7 @@ class StepLog:
             "clips": n_clips,
             "audio_seconds_per_second": sum(heard) / max(now - self.since, 1e-9),
             "memory_gib": torch.cuda.max_memory_allocated() / 2**30 if on_gpu(brain) else None,
-            "duplicate_captions": duplicate_rate(batch.caption_ids),
+            "duplicate_captions": duplicate_rate(batch.caption_ids[: batch.n_positives]),
         }
         self.seconds, self.since = 0.0, now
         if if_main_process():

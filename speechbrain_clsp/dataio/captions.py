@@ -1,7 +1,7 @@
 """Which texts a clip gets.
 
 A policy is called with a manifest row, a random generator and the number of the training step, and
-returns K captions.
+returns :class:`Texts`: captions that describe the clip, and possibly captions that do not.
 
 Authors
  * The speechbrain-clsp authors 2026
@@ -10,10 +10,91 @@ Authors
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-N_POSITIVES = 2  # true texts per clip, the first of those that a policy returns
+
+@dataclass(frozen=True)
+class Texts:
+    """What a policy returns for a clip.
+
+    A policy returns the same number of positives and of negatives for every clip.
+
+    Arguments
+    ---------
+    positives : list of str
+        Captions that are true of the clip, at least one.
+    negatives : list of str
+        Captions that are false of the clip. One that repeats a positive stands for a negative that
+        could not be made; the loss leaves it out.
+
+    Raises
+    ------
+    TypeError
+        If one of them is a string instead of a list.
+    ValueError
+        If there is no positive.
+
+    Example
+    -------
+    >>> Texts(["He speaks slowly."])
+    Texts(positives=['He speaks slowly.'], negatives=[])
+    """
+
+    positives: list[str]
+    negatives: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.positives, str) or isinstance(self.negatives, str):
+            raise TypeError(f"Texts takes lists of captions, not a string: {self}")
+        if not self.positives:
+            raise ValueError("Texts needs at least one positive caption")
+
+
+def draw_texts(
+    policy: Callable[[Mapping[str, Any], random.Random, int], Texts],
+    row: Mapping[str, Any],
+    generator: random.Random,
+    step: int = 0,
+) -> Texts:
+    """Return a policy's texts for a clip.
+
+    Arguments
+    ---------
+    policy : callable
+        (row, generator, step) -> Texts.
+    row : dict
+        A row of the manifest.
+    generator : random.Random
+        Source of randomness.
+    step : int
+        Number of the training step, from 0.
+
+    Returns
+    -------
+    Texts
+        What the policy returned.
+
+    Raises
+    ------
+    TypeError
+        If that is something else than :class:`Texts`.
+
+    Example
+    -------
+    >>> row = {"id": "a", "global_captions": ["G"], "fine_captions": ["F"]}
+    >>> draw_texts(OneFineCaption(), row, random.Random(0))
+    Texts(positives=['F'], negatives=[])
+    """
+    texts = policy(row, generator, step)
+    if not isinstance(texts, Texts):
+        name = getattr(policy, "__qualname__", type(policy).__qualname__)
+        raise TypeError(
+            f"Clip {row['id']!r}: the caption policy {name} returned {type(texts).__name__} instead"
+            " of Texts(positives, negatives)"
+        )
+    return texts
 
 
 class OneFineCaption:
@@ -23,14 +104,12 @@ class OneFineCaption:
     -------
     >>> row = {"id": "a", "global_captions": ["G"], "fine_captions": ["F"]}
     >>> OneFineCaption()(row, random.Random(0))
-    ['F']
+    Texts(positives=['F'], negatives=[])
     """
 
-    def __call__(
-        self, row: Mapping[str, Any], generator: random.Random, step: int = 0
-    ) -> list[str]:
+    def __call__(self, row: Mapping[str, Any], generator: random.Random, step: int = 0) -> Texts:
         """Draw; a clip without fine captions gets a global one."""
-        return [generator.choice(_pool(row))]
+        return Texts([generator.choice(_pool(row))])
 
 
 class TwoCaptions:
@@ -49,7 +128,7 @@ class TwoCaptions:
     -------
     >>> row = {"id": "a", "global_captions": ["G"], "fine_captions": ["F"]}
     >>> TwoCaptions(global_probability=1.0)(row, random.Random(0))
-    ['G', 'F']
+    Texts(positives=['G', 'F'], negatives=[])
     >>> round(TwoCaptions((0.95, 0.5, 10000)).probability(step=5000), 3)
     0.725
     """
@@ -64,9 +143,7 @@ class TwoCaptions:
         progress = min(1.0, step / self.steps)
         return self.first + (self.last - self.first) * progress
 
-    def __call__(
-        self, row: Mapping[str, Any], generator: random.Random, step: int = 0
-    ) -> list[str]:
+    def __call__(self, row: Mapping[str, Any], generator: random.Random, step: int = 0) -> Texts:
         """Draw.
 
         Arguments
@@ -80,8 +157,8 @@ class TwoCaptions:
 
         Returns
         -------
-        list of str
-            Two captions; the same twice if the clip has only one.
+        Texts
+            Two positives; the same twice if the clip has only one.
 
         Raises
         ------
@@ -91,30 +168,30 @@ class TwoCaptions:
         pool, globals_ = _pool(row), row["global_captions"]
         both = globals_ and row["fine_captions"]
         if both and generator.random() < self.probability(step):
-            return [generator.choice(globals_), generator.choice(pool)]
-        return generator.sample(pool, 2) if len(pool) > 1 else [pool[0], pool[0]]
+            return Texts([generator.choice(globals_), generator.choice(pool)])
+        return Texts(generator.sample(pool, 2) if len(pool) > 1 else [pool[0], pool[0]])
 
 
 class WithHardNegatives:
-    """A policy's texts, and after them false ones: the first text with an attribute swapped.
+    """A policy's texts, and more negatives: its first positive with an attribute swapped.
 
     Arguments
     ---------
     policy : callable
-        Draws the true texts.
+        Draws the positives; negatives of its own come first.
     swap : callable
         (caption, random.Random, row) -> caption, as
         :class:`~speechbrain_clsp.dataio.perturbation.AttributeSwap`.
     n_negatives : int
-        False texts per clip. Where nothing can be swapped, the true text is repeated, and the Brain
-        leaves it out.
+        Swapped texts per clip. Where nothing can be swapped, the positive is repeated, and the
+        Brain leaves it out of the loss.
 
     Example
     -------
     >>> policy = WithHardNegatives(TwoCaptions(), lambda text, generator, row: f"not {text}")
     >>> row = {"id": "a", "global_captions": ["G"], "fine_captions": []}
     >>> policy(row, random.Random(0))
-    ['G', 'G', 'not G']
+    Texts(positives=['G', 'G'], negatives=['not G'])
     """
 
     def __init__(self, policy, swap, n_negatives: int = 1) -> None:
@@ -122,17 +199,17 @@ class WithHardNegatives:
         self.swap = swap
         self.n_negatives = n_negatives
 
-    def __call__(
-        self, row: Mapping[str, Any], generator: random.Random, step: int = 0
-    ) -> list[str]:
-        """Draw the true texts, then the false ones."""
-        texts = self.policy(row, generator, step)
-        return texts + [self.swap(texts[0], generator, row) for _ in range(self.n_negatives)]
+    def __call__(self, row: Mapping[str, Any], generator: random.Random, step: int = 0) -> Texts:
+        """Draw the positives, then swap."""
+        texts = draw_texts(self.policy, row, generator, step)
+        first = texts.positives[0]
+        swapped = [self.swap(first, generator, row) for _ in range(self.n_negatives)]
+        return Texts(texts.positives, [*texts.negatives, *swapped])
 
 
 def evaluation_captions(
     row: Mapping[str, Any], generator: random.Random | None = None, step: int = 0
-) -> list[str]:
+) -> Texts:
     """Return a clip's first global and last fine caption, as in the published evaluation.
 
     Arguments
@@ -144,8 +221,8 @@ def evaluation_captions(
 
     Returns
     -------
-    list of str
-        The two captions.
+    Texts
+        The two captions as positives.
 
     Raises
     ------
@@ -155,11 +232,11 @@ def evaluation_captions(
     Example
     -------
     >>> evaluation_captions({"global_captions": ["G", "H"], "fine_captions": ["E", "F"]})
-    ['G', 'F']
+    Texts(positives=['G', 'F'], negatives=[])
     """
     if not row["global_captions"] or not row["fine_captions"]:
         raise ValueError(f"Clip {row['id']!r} needs a global and a fine caption to be evaluated on")
-    return [row["global_captions"][0], row["fine_captions"][-1]]
+    return Texts([row["global_captions"][0], row["fine_captions"][-1]])
 
 
 def _pool(row: Mapping[str, Any]) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from itertools import pairwise
 from typing import Any
@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from speechbrain_clsp.dataio.audio import SAMPLE_RATE, AudioError
+from speechbrain_clsp.dataio.captions import Texts, draw_texts
 from speechbrain_clsp.dataio.manifest import Manifest
 from speechbrain_clsp.dataio.sampler import Key
 from speechbrain_clsp.dataio.shards import ClipReader
@@ -25,7 +26,7 @@ from speechbrain_clsp.dataio.shards import ClipReader
 
 @dataclass
 class CaptionedSpeech:
-    """A batch: B clips with K texts each.
+    """A batch: B clips with K texts each, positives first and negatives after them.
 
     Arguments
     ---------
@@ -43,6 +44,8 @@ class CaptionedSpeech:
         [B, A] int64, the clips' classes for A attributes, -1 where there is none.
     caption_ids : Tensor
         [K, B] int64, equal for equal texts and practically never otherwise.
+    n_positives : int
+        How many of the K texts are true of their clip; the others are negatives.
     unreadable : list of str
         What was wrong with clips that should have been in the batch too.
     """
@@ -54,7 +57,17 @@ class CaptionedSpeech:
     mask: Tensor
     labels: Tensor
     caption_ids: Tensor
+    n_positives: int
     unreadable: list[str] = field(default_factory=list)
+
+    def negatives_differ(self) -> Tensor:
+        """Return [K - n_positives, B] bool, False for a negative that repeats a positive.
+
+        A policy repeats a positive where it could not make a negative, as for a caption that names
+        no attribute. Such a text is true of the clip, and the loss leaves it out.
+        """
+        positives, negatives = self.caption_ids.tensor_split([self.n_positives])
+        return (negatives[:, None] != positives).all(dim=1)
 
     def to(self, device: torch.device | str) -> CaptionedSpeech:
         """Return the batch on a device."""
@@ -65,8 +78,8 @@ class CaptionedSpeech:
         return self._mapped(Tensor.pin_memory)
 
     def _mapped(self, function: Callable[[Tensor], Tensor]) -> CaptionedSpeech:
-        tensors = (self.wavs, self.lengths, self.tokens, self.mask, self.labels, self.caption_ids)
-        return CaptionedSpeech(self.ids, *map(function, tensors), self.unreadable)
+        names = ("wavs", "lengths", "tokens", "mask", "labels", "caption_ids")
+        return replace(self, **{name: function(getattr(self, name)) for name in names})
 
     def split(self, seconds: float) -> list[CaptionedSpeech]:
         """Cut the batch into chunks of successive clips, without the padding they don't need.
@@ -105,6 +118,7 @@ class CaptionedSpeech:
             mask[:, :n_tokens],
             self.labels[part],
             self.caption_ids[:, part],
+            self.n_positives,
         )
 
 
@@ -116,7 +130,7 @@ class CaptionedSpeechDataset(Dataset):
     manifest : Manifest
         The clips.
     captions : callable
-        Policy, (row, random.Random, step) -> K captions; see
+        Policy, (row, random.Random, step) -> Texts; see
         :mod:`speechbrain_clsp.dataio.captions`.
     seed : int
         The texts drawn are a function of (seed, epoch, id).
@@ -138,13 +152,13 @@ class CaptionedSpeechDataset(Dataset):
     >>> _ = write_manifest(folder / "test.arrow", [row])
     >>> dataset = CaptionedSpeechDataset(Manifest(folder / "test.arrow"), evaluation_captions)
     >>> dataset[0]["wav"].shape, dataset[0]["texts"]
-    (torch.Size([8000]), ['G', 'F'])
+    (torch.Size([8000]), Texts(positives=['G', 'F'], negatives=[]))
     """
 
     def __init__(
         self,
         manifest: Manifest,
-        captions: Callable[[dict, random.Random, int], list[str]],
+        captions: Callable[[dict, random.Random, int], Texts],
         seed: int = 0,
         labels: Callable[[dict], list[int]] | None = None,
         skip_unreadable: bool = False,
@@ -163,6 +177,11 @@ class CaptionedSpeechDataset(Dataset):
         """Return id, wav [T], texts and labels of a row index, or of a sampler's key.
 
         A clip that cannot be read gives ``unreadable``, what is wrong with it, instead.
+
+        Raises
+        ------
+        TypeError
+            If the policy returned something else than Texts.
         """
         key = key if isinstance(key, tuple) else Key(0, 0, key)
         row = self.manifest[key.index]
@@ -176,7 +195,7 @@ class CaptionedSpeechDataset(Dataset):
         return {
             "id": row["id"],
             "wav": wav,
-            "texts": self.captions(row, generator, key.step),
+            "texts": draw_texts(self.captions, row, generator, key.step),
             "labels": self.labels(row) if self.labels else [],
         }
 
@@ -194,20 +213,43 @@ class Collate:
         self.tokenizer = tokenizer
 
     def __call__(self, clips: Sequence[dict[str, Any]]) -> CaptionedSpeech:
-        """Join clips of the dataset into a batch of those that could be read, possibly none."""
+        """Join clips of the dataset into a batch of those that could be read, possibly none.
+
+        Raises
+        ------
+        ValueError
+            If clips differ in their number of positives or of negatives.
+        """
         unreadable = [clip["unreadable"] for clip in clips if "unreadable" in clip]
         clips = [clip for clip in clips if "unreadable" not in clip]
         if not clips:
-            return CaptionedSpeech([], *[torch.empty(0, 0)] * 6, unreadable)
+            return CaptionedSpeech([], *[torch.empty(0, 0)] * 6, 0, unreadable)
         samples = torch.tensor([len(clip["wav"]) for clip in clips])
         wavs = torch.nn.utils.rnn.pad_sequence([clip["wav"] for clip in clips], batch_first=True)
-        by_rank = list(zip(*(clip["texts"] for clip in clips), strict=True))
+        n_positives = _check_equal_numbers(clips)
+        texts_of_clips = [clip["texts"].positives + clip["texts"].negatives for clip in clips]
+        by_rank = list(zip(*texts_of_clips, strict=True))
         tokens, mask = self.tokenizer([text for texts in by_rank for text in texts])
         ids = [clip["id"] for clip in clips]
         labels = torch.tensor([clip["labels"] for clip in clips], dtype=torch.long)
         caption_ids = torch.tensor([[text_id(text) for text in texts] for texts in by_rank])
         lengths = samples / wavs.shape[1]
-        return CaptionedSpeech(ids, wavs, lengths, tokens, mask, labels, caption_ids, unreadable)
+        return CaptionedSpeech(
+            ids, wavs, lengths, tokens, mask, labels, caption_ids, n_positives, unreadable
+        )
+
+
+def _check_equal_numbers(clips: Sequence[dict[str, Any]]) -> int:
+    """Return the number of positives that every clip has."""
+    numbers = [(len(clip["texts"].positives), len(clip["texts"].negatives)) for clip in clips]
+    for clip, (n_positives, n_negatives) in zip(clips, numbers, strict=True):
+        if (n_positives, n_negatives) != numbers[0]:
+            raise ValueError(
+                f"Clip {clip['id']!r} has {n_positives} positive and {n_negatives} negative texts,"
+                f" clip {clips[0]['id']!r} in the same batch {numbers[0][0]} and {numbers[0][1]}:"
+                " a caption policy must return the same numbers for every clip"
+            )
+    return numbers[0][0]
 
 
 def text_id(text: str) -> int:

@@ -128,7 +128,7 @@ def _metrics(
 
 def embed(clsp: Any, rows: list[dict[str, Any]]) -> Evaluation:
     """Embed every clip, a file of its own, and its global and fine caption, once."""
-    by_kind = zip(*map(evaluation_captions, rows))
+    by_kind = zip(*(evaluation_captions(row).positives for row in rows))
     captions = {kind: list(texts) for kind, texts in zip(CAPTION_PLACES, by_kind)}
     speech = clsp.encode_files([row["audio"] for row in rows]).float().cpu()
     text = {kind: clsp.encode_text(texts).float().cpu() for kind, texts in captions.items()}

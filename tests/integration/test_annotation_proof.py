@@ -129,7 +129,7 @@ def test_the_release_is_ready_to_train_on(folder, tmp_path):
     assert {row["id"]: row["fine_captions"] for row in manifest} == kept
     assert all(1 <= len(captions) <= 2 for captions in kept.values())
     dataset = CaptionedSpeechDataset(manifest, TwoCaptions(global_probability=0.0))
-    assert set(dataset[3]["texts"]) <= set(manifest[3]["fine_captions"])
+    assert set(dataset[3]["texts"].positives) <= set(manifest[3]["fine_captions"])
     sheet = json.loads((release / "datasheet.json").read_text())
     assert sheet["captions"] == sum(map(len, kept.values())) and sheet["clips"] == len(kept)
     assert sheet["stages"]["caption"]["clips"] == len(Manifest(folder / "clips.arrow"))

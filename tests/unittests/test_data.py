@@ -13,6 +13,7 @@ from speechbrain.utils.checkpoints import Checkpointer
 
 from speechbrain_clsp.dataio.captions import (
     OneFineCaption,
+    Texts,
     TwoCaptions,
     WithHardNegatives,
     evaluation_captions,
@@ -80,7 +81,7 @@ def test_a_damaged_manifest_is_refused(tmp_path):
 def test_two_captions_follow_their_probability():
     """If this fails, the mix of global and fine texts is not the one asked for."""
     generator = random.Random(0)
-    drawn = [TwoCaptions(0.3)(ROW, generator) for _ in range(4000)]
+    drawn = [TwoCaptions(0.3)(ROW, generator).positives for _ in range(4000)]
     share = sum(first.startswith("G") for first, _ in drawn) / len(drawn)
     assert abs(share - 0.3) < 0.03
     assert all(second.startswith("F") and first != second for first, second in drawn)
@@ -94,13 +95,10 @@ def test_the_mix_of_captions_follows_its_schedule():
     assert [policy.probability(s) for s in (0, 1000, 9999, 10000, 50000)] == pytest.approx(
         published
     )
-    drawn = [policy(ROW, random.Random(seed), step=4000)[0] for seed in range(4000)]
+    drawn = [policy(ROW, random.Random(seed), step=4000).positives[0] for seed in range(4000)]
     assert abs(sum(text.startswith("G") for text in drawn) / 4000 - 0.77) < 0.03
-    assert {tuple(OneFineCaption()(ROW, random.Random(seed))) for seed in range(50)} == {
-        ("F1",),
-        ("F2",),
-        ("F3",),
-    }
+    drawn = [OneFineCaption()(ROW, random.Random(seed)) for seed in range(50)]
+    assert {tuple(texts.positives) for texts in drawn} == {("F1",), ("F2",), ("F3",)}
 
 
 def test_a_batch_is_cut_into_chunks_without_loss(tmp_path):
@@ -144,8 +142,9 @@ def test_clips_that_cannot_be_read_are_left_out_by_name(tmp_path):
 def test_clips_with_few_captions_are_served_or_refused():
     """If this fails, a clip with a single caption stops an epoch, or a clip without any trains."""
     policy, generator = TwoCaptions(1.0), random.Random(0)
-    assert policy({**ROW, "global_captions": [], "fine_captions": ["F"]}, generator) == ["F", "F"]
-    assert policy({**ROW, "global_captions": ["G"], "fine_captions": []}, generator) == ["G", "G"]
+    for globals_, fines in ((["G"], []), ([], ["G"])):
+        row = {**ROW, "global_captions": globals_, "fine_captions": fines}
+        assert policy(row, generator) == Texts(["G", "G"])
     for broken in ({**ROW, "global_captions": [], "fine_captions": []},):
         with pytest.raises(ValueError, match="'a'"):
             policy(broken, generator)
@@ -341,11 +340,11 @@ def test_texts_depend_on_seed_epoch_and_id_only(tmp_path):
     write_manifest(tmp_path / "a.arrow", [ROW])
     manifest = Manifest(tmp_path / "a.arrow")
     drawn = [
-        CaptionedSpeechDataset(manifest, TwoCaptions(), seed=1)[Key(e, 0, 0)]["texts"]
+        CaptionedSpeechDataset(manifest, TwoCaptions(), seed=1)[Key(e, 0, 0)]["texts"].positives
         for e in range(30)
     ]
     again = CaptionedSpeechDataset(manifest, TwoCaptions(), seed=1)
-    assert [again[Key(e, 0, 0)]["texts"] for e in reversed(range(30))] == drawn[::-1]
+    assert [again[Key(e, 0, 0)]["texts"].positives for e in reversed(range(30))] == drawn[::-1]
     assert len(set(map(tuple, drawn))) > 5
 
 
@@ -394,8 +393,8 @@ def test_hard_negatives_follow_the_true_texts():
     policy = WithHardNegatives(TwoCaptions(), SWAP, n_negatives=2)
     row = {**ROW, "global_captions": ["He talks slowly."], "fine_captions": ["A.", "B."]}
     texts = [policy(row, random.Random(seed)) for seed in range(20)]
-    assert all(len(four) == 4 and four[0] != four[1] for four in texts)
-    wrong = "He talks at a fast pace."
-    assert all(
-        four[2:] == ([wrong] * 2 if "slowly" in four[0] else [four[0]] * 2) for four in texts
-    )
+    assert all(len(set(each.positives)) == len(each.negatives) == 2 for each in texts)
+    for each in texts:
+        first = each.positives[0]
+        wrong = "He talks at a fast pace." if "slowly" in first else first
+        assert each.negatives == [wrong] * 2

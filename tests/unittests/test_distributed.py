@@ -21,7 +21,12 @@ METHODS = {
     "gradcache": {"gradcache_chunk_seconds": 2 * SAMPLES / 16000},
     "gradcache and tiles": {"loss_tile": 3, "gradcache_chunk_seconds": 2 * SAMPLES / 16000},
 }
-N_TEXTS = {"one positive": 1, "two positives": 2, "hard negatives": 3}
+N_TEXTS = {  # positives, negatives
+    "one positive": (1, 0),
+    "two positives": (2, 0),
+    "two positives, one negative": (2, 1),
+    "one positive, two negatives": (1, 2),
+}
 VARIANTS = [(method, texts) for method in METHODS for texts in N_TEXTS]
 
 
@@ -37,9 +42,10 @@ class Tower(torch.nn.Module):
         return torch.nn.functional.normalize(self.head(x), dim=-1)
 
 
-def joined_batch(n_texts: int) -> CaptionedSpeech:
+def joined_batch(n_positives: int, n_negatives: int = 0) -> CaptionedSpeech:
     """Return twelve clips, two of which share a caption."""
     draw = torch.Generator().manual_seed(4)
+    n_texts = n_positives + n_negatives
     ids = torch.arange(n_texts * N_CLIPS).view(n_texts, N_CLIPS)
     ids[0, 1] = ids[0, 7]
     return CaptionedSpeech(
@@ -50,13 +56,14 @@ def joined_batch(n_texts: int) -> CaptionedSpeech:
         torch.ones(n_texts * N_CLIPS, 8, dtype=torch.bool),
         torch.randint(-1, 3, (N_CLIPS, 1), generator=draw),
         ids,
+        n_positives,
     )
 
 
 def clips_of(batch: CaptionedSpeech, start: int, end: int) -> CaptionedSpeech:
     """Cut a part out of a batch, possibly an empty one."""
     if start == end:
-        return CaptionedSpeech([], *[torch.empty(0, 0)] * 6)
+        return CaptionedSpeech([], *[torch.empty(0, 0)] * 6, 0)
     return batch._clips(start, end, torch.full((N_CLIPS,), SAMPLES))
 
 
@@ -100,10 +107,10 @@ def one_step(variant, rank: int, world_size: int) -> dict[str, torch.Tensor]:
     """Return the loss and every parameter's gradient."""
     method, texts = variant
     options = {**METHODS[method], "mask_duplicate_captions": True}
-    options["text_weight"] = float(N_TEXTS[texts] > 1)
+    options["text_weight"] = float(N_TEXTS[texts] != (1, 0))
     brain = new_brain(world_size > 1, **options)
     before = {name: p.detach().clone() for name, p in brain.modules.named_parameters()}
-    loss = brain.fit_batch(clips_of(joined_batch(N_TEXTS[texts]), *bounds(rank, world_size)))
+    loss = brain.fit_batch(clips_of(joined_batch(*N_TEXTS[texts]), *bounds(rank, world_size)))
     after = dict(brain.modules.named_parameters())
     result = {name.replace("module.", ""): before[name] - after[name].detach() for name in before}
     return {**result, "loss": loss}

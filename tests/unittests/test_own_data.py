@@ -52,7 +52,7 @@ def test_a_table_becomes_a_manifest(folder, capsys):
     assert "3 clips" in capsys.readouterr().out
     dataset = CaptionedSpeechDataset(Manifest(folder / "out.arrow"), TwoCaptions())
     assert len(dataset[2]["wav"]) == 32000
-    assert evaluation_captions(rows[2]) == ["Ein “Kind”."] * 2
+    assert evaluation_captions(rows[2]).positives == ["Ein “Kind”."] * 2
 
 
 def test_json_lines_folders_and_cuts_do_too(folder):
