@@ -17,6 +17,7 @@ from speechbrain.utils.logger import get_logger
 from torch import Tensor
 
 from speechbrain_clsp.dataio.dataset import CaptionedSpeech
+from speechbrain_clsp.dataio.sampler import BucketBatchSampler
 from speechbrain_clsp.diagnostics import chance
 from speechbrain_clsp.evaluation.retrieval import retrieval_metrics
 from speechbrain_clsp.nnet.gather import gather_embeddings, share, world
@@ -346,6 +347,9 @@ class ContrastiveBrain(sb.Brain):
         return figures
 
     def _train_loader_specifics(self, dataset: Any, loader_kwargs: dict) -> dict:
-        """Leave our sampler as it is: it already splits its batches over the ranks."""
+        """Leave our sampler as it is, which splits its batches over the ranks; save its count."""
         self.train_sampler = loader_kwargs["batch_sampler"]
+        if self.checkpointer is not None and isinstance(self.train_sampler, BucketBatchSampler):
+            # Optional: without the lengths of earlier epochs, the sampler plans them again.
+            self.checkpointer.add_recoverable("sampler", self.train_sampler, optional_load=True)
         return loader_kwargs

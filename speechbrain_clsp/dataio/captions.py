@@ -1,7 +1,9 @@
 """Which texts a clip gets.
 
-A policy is called with a manifest row, a random generator and the number of the training step, and
-returns :class:`Texts`: captions that describe the clip, and possibly captions that do not.
+A policy is called with a manifest row, a random generator and a step, and returns :class:`Texts`:
+captions that describe the clip, and possibly captions that do not. The step is the number of
+batches that the process had since training began, through all epochs. With gradient accumulation
+it is not the number of optimizer steps, of which each takes several batches.
 
 Authors
  * The speechbrain-clsp authors 2026
@@ -69,7 +71,7 @@ def draw_texts(
     generator : random.Random
         Source of randomness.
     step : int
-        Number of the training step, from 0.
+        Batches since training began.
 
     Returns
     -------
@@ -122,7 +124,7 @@ class TwoCaptions:
     ---------
     global_probability : float or sequence of float
         How often the first text is a global caption: always as often, or (first, last, steps): from
-        ``first`` it goes linearly to ``last`` over so many steps. Published: (0.95, 0.5, 10000).
+        ``first`` it goes linearly to ``last`` over so many batches. Published: (0.95, 0.5, 10000).
 
     Example
     -------
@@ -139,7 +141,7 @@ class TwoCaptions:
         self.first, self.last, self.steps = global_probability
 
     def probability(self, step: int) -> float:
-        """Return how often a global caption comes first at a step."""
+        """Return how often a global caption comes first, so many batches into the training."""
         progress = min(1.0, step / self.steps)
         return self.first + (self.last - self.first) * progress
 
@@ -153,7 +155,7 @@ class TwoCaptions:
         generator : random.Random
             Where chance comes from.
         step : int
-            Number of the training step, from 0.
+            Batches since training began.
 
         Returns
         -------

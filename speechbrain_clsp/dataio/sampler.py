@@ -6,11 +6,18 @@ Authors
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from speechbrain.utils.checkpoints import (
+    mark_as_loader,
+    mark_as_saver,
+    register_checkpoint_hooks,
+)
 from torch.utils.data import Sampler
 
 from speechbrain_clsp.nnet.gather import world
@@ -20,15 +27,20 @@ class Key(NamedTuple):
     """What a clip looks like in a batch is a function of its key: no worker has to be told more."""
 
     epoch: int
-    step: int  # number of the batch since the training began
+    step: int  # batches that its process had before this one since training began
     index: int  # row of the manifest
 
 
+@register_checkpoint_hooks
 class BucketBatchSampler(Sampler[list[Key]]):
     """Shuffle, sort by length within windows, cut into batches, shuffle the batches.
 
     All ranks get the same number of clips, of like lengths. Clips that are left over at an
     epoch's end (fewer than one batch over all ranks) sit this epoch out.
+
+    Batches are numbered through all epochs, whose lengths differ with ``batch_seconds``. A
+    checkpoint of the sampler holds the lengths of its epochs so far; those that it does not know
+    are planned again when a later epoch needs them.
 
     Arguments
     ---------
@@ -104,6 +116,7 @@ class BucketBatchSampler(Sampler[list[Key]]):
         self.shares = shares or self.world_size
         if self.shares % self.world_size:
             raise ValueError(f"shares={shares} is no multiple of {self.world_size} processes")
+        self._lengths: dict[int, int] = {}  # batches of a process, by epoch
         self.set_epoch(1)
         if len(self) == 0:
             raise ValueError(
@@ -114,7 +127,10 @@ class BucketBatchSampler(Sampler[list[Key]]):
 
     def __len__(self) -> int:
         """Batches in this epoch, the same on every rank."""
-        return len(self._bounds) * self.shares // self.world_size
+        return self._n_batches(self._bounds)
+
+    def _n_batches(self, bounds: Sequence[tuple[int, int]]) -> int:
+        return len(bounds) * self.shares // self.world_size
 
     def padding_share(self) -> float:
         """Return which part of this epoch's padded audio is padding, over all processes.
@@ -132,10 +148,41 @@ class BucketBatchSampler(Sampler[list[Key]]):
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch, counted from 1; SpeechBrain calls this before each."""
         self.epoch = epoch
+        self._order, self._bounds = self._plan(epoch)
+        self._lengths[epoch] = len(self)
+
+    def first_step(self) -> int:
+        """Return the number of this epoch's first batch: those of all earlier epochs.
+
+        Example
+        -------
+        >>> sampler = BucketBatchSampler([1.0, 9.0, 1.1, 9.1], batch_size=2)
+        >>> sampler.set_epoch(3)
+        >>> sampler.first_step()
+        4
+        """
+        earlier = range(1, self.epoch)
+        for epoch in earlier:
+            if epoch not in self._lengths:
+                _, bounds = self._plan(epoch)
+                self._lengths[epoch] = self._n_batches(bounds)
+        return sum(self._lengths[epoch] for epoch in earlier)
+
+    @mark_as_saver
+    def _save(self, path: str | Path) -> None:
+        Path(path).write_text(json.dumps(self._lengths), encoding="utf-8")
+
+    @mark_as_loader
+    def _load(self, path: str | Path, end_of_epoch: bool) -> None:
+        lengths = json.loads(Path(path).read_text(encoding="utf-8"))
+        self._lengths = {int(epoch): length for epoch, length in lengths.items()}
+
+    def _plan(self, epoch: int) -> tuple[np.ndarray, list[tuple[int, int]]]:
+        """Return an epoch's clips in order, and where each joined batch of them lies."""
         generator = np.random.default_rng((self.seed, epoch))
         order = self._shuffled(generator)
         size = max(1, int(self.window * self._mean_clips() * self.shares))
-        left_over, sorted_windows, self._bounds, position = order[:0], [], [], 0
+        left_over, sorted_windows, all_bounds, position = order[:0], [], [], 0
         for start in range(0, len(order), size):
             window = np.concatenate([left_over, order[start : start + size]])
             window = window[np.argsort(self.durations[window], kind="stable")[::-1]]
@@ -149,10 +196,11 @@ class BucketBatchSampler(Sampler[list[Key]]):
                 position += length
             if self.block > 1:
                 generator.shuffle(bounds)
-            self._bounds += bounds
-        self._order = np.concatenate(sorted_windows) if sorted_windows else order[:0]
+            all_bounds += bounds
+        order = np.concatenate(sorted_windows) if sorted_windows else order[:0]
         if self.block == 1:
-            generator.shuffle(self._bounds)
+            generator.shuffle(all_bounds)
+        return order, all_bounds
 
     def _shuffled(self, generator: np.random.Generator) -> np.ndarray:
         """Return the usable clips in a new order, block by block."""
@@ -180,7 +228,7 @@ class BucketBatchSampler(Sampler[list[Key]]):
 
     def __iter__(self) -> Iterator[list[Key]]:
         """Yield this rank's share of every joined batch."""
-        step = (max(self.epoch, 1) - 1) * len(self)
+        step = self.first_step()
         for start, end in self._bounds:
             # A share is every so-manieth clip, so that lengths agree too.
             for share in range(self.rank, self.shares, self.world_size):

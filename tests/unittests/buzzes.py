@@ -54,7 +54,7 @@ class Log:
 class NoCheckpoints:
     """Stands for a checkpointer that keeps nothing."""
 
-    def add_recoverable(self, *args):
+    def add_recoverable(self, *args, **kwargs):
         """Forget."""
 
     def recover_if_possible(self, *args):
@@ -92,15 +92,17 @@ def new_brain(epochs: int, checkpointer=None, **run_opts) -> ContrastiveBrain:
     )
 
 
-def fit(brain: ContrastiveBrain, manifest: Manifest, batch_size: int = 8) -> None:
+def fit(
+    brain: ContrastiveBrain, manifest: Manifest, batch_size: int = 8, captions=None, sampler=None
+) -> None:
     """Train for as many epochs as the brain's counter allows."""
     tokenizer = brain.hparams.tokenizer
     tokenizer.load(Path(manifest[0]["audio"]).parent / "t.model")
     collate = Collate(tokenizer)
-    sampler = BucketBatchSampler(manifest.column("duration"), batch_size)
+    sampler = sampler or BucketBatchSampler(manifest.column("duration"), batch_size)
     brain.fit(
         brain.hparams.epoch_counter,
-        CaptionedSpeechDataset(manifest, TwoCaptions()),
+        CaptionedSpeechDataset(manifest, captions or TwoCaptions()),
         CaptionedSpeechDataset(manifest, evaluation_captions),
         train_loader_kwargs={"batch_sampler": sampler, "collate_fn": collate},
         valid_loader_kwargs={"batch_size": 8, "collate_fn": collate},
