@@ -18,7 +18,12 @@ from typing import Any
 
 from tqdm import tqdm
 
-from speechbrain_clsp.dataio.audio import SAMPLE_RATE, TOLERANCE_SECONDS, seconds_of
+from speechbrain_clsp.dataio.audio import (
+    MINIMUM_SECONDS,
+    SAMPLE_RATE,
+    TOLERANCE_SECONDS,
+    seconds_of,
+)
 from speechbrain_clsp.dataio.cuts import Unusable, clip_from_cut, parse_line, read_lines
 from speechbrain_clsp.dataio.manifest import write_manifest
 from speechbrain_clsp.dataio.shards import AUDIO_SUFFIXES
@@ -287,8 +292,9 @@ def _checked_part(
     if start + duration > length + TOLERANCE_SECONDS:
         end = start + duration
         raise Invalid(entry.where, "duration", f"ends at {end:.2f} s, the file at {length:.2f} s")
-    if duration * SAMPLE_RATE < TOLERANCE_SECONDS * SAMPLE_RATE:
-        raise Invalid(entry.where, "duration", f"is {duration:.3f} s, at least 0.1 s are needed")
+    if round(duration * SAMPLE_RATE) < MINIMUM_SECONDS * SAMPLE_RATE:
+        reason = f"is {duration:.3f} s, at least {MINIMUM_SECONDS} s are needed"
+        raise Invalid(entry.where, "duration", reason)
     return duration
 
 

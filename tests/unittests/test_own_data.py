@@ -10,6 +10,7 @@ from small import tone, write
 from test_shards import encoded, make_tar
 
 from speechbrain_clsp.cli import main
+from speechbrain_clsp.dataio import own_data
 from speechbrain_clsp.dataio.captions import TwoCaptions, evaluation_captions
 from speechbrain_clsp.dataio.dataset import CaptionedSpeechDataset
 from speechbrain_clsp.dataio.leakage import check_leakage, triples
@@ -120,6 +121,23 @@ def test_bad_rows_are_told_by_row_and_column(folder, capfd, bad, pattern):
     assert main([*arguments, "--skip-bad"]) == 0
     assert Manifest(folder / "o.arrow").column("id") == ["one"]
     assert re.search(pattern, capfd.readouterr().out)
+
+
+@pytest.mark.parametrize("duration, tolerance, usable", [(0.15, 0.2, True), (0.05, 0.01, False)])
+def test_the_shortest_clip_does_not_depend_on_the_tolerance_of_ends(
+    folder, monkeypatch, duration, tolerance, usable
+):
+    monkeypatch.setattr(own_data, "TOLERANCE_SECONDS", tolerance)
+    row = {"wav": "a.wav", "caption": "A.", "duration": duration}
+    (folder / "data.jsonl").write_text(json.dumps(row))
+    arguments = ["prepare", str(folder / "data.jsonl"), "--output", str(folder / "o.arrow")]
+    assert main(arguments) == (0 if usable else 2)
+
+
+def test_the_last_tenth_of_a_second_of_a_file_is_a_clip(folder):
+    row = {"wav": "a.wav", "caption": "A.", "start": 0.9}  # 1.0 - 0.9 < 0.1 in floating point
+    (folder / "data.jsonl").write_text(json.dumps(row))
+    assert len(prepare(folder, "data.jsonl")) == 1
 
 
 def test_sources_that_cannot_be_read_are_refused(folder, capfd):
