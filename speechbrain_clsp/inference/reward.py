@@ -20,7 +20,7 @@ from speechbrain_clsp.inference.checks import check_texts
 from speechbrain_clsp.inference.interface import CLSP
 
 SCALINGS = ("cosine", "margin", "group", "improvement")
-CACHED_TEXTS = 20_000
+CACHED_TEXTS = 20_000  # least recently used ones are dropped
 SMALLEST_DEVIATION = 1e-3  # of cosines within a group; less is noise, not to be blown up
 SWAP_TRIES = 20  # per contrast caption
 
@@ -114,7 +114,7 @@ class StyleReward:
         self.sample_rate, self.swap, self.n_contrasts = sample_rate, swap, n_contrasts
         self.temperature, self.weight, self.veto = temperature, weight, veto
         self._texts: OrderedDict[str, Tensor] = OrderedDict()
-        self._contrasts: dict[str, list[str]] = {}
+        self._contrasts: OrderedDict[str, list[str]] = OrderedDict()
 
     def __call__(
         self, wavs: Tensor, captions: Sequence[str], wav_lens: Tensor | None = None, **options
@@ -184,10 +184,7 @@ class StyleReward:
         if absent:
             self._texts.update(zip(absent, self.clsp.encode_text(absent)))
         vectors = torch.stack([self._texts[text] for text in captions])
-        for text in captions:
-            self._texts.move_to_end(text)
-        while len(self._texts) > CACHED_TEXTS:
-            self._texts.popitem(last=False)
+        _keep_recent(self._texts, captions)
         return vectors
 
     def contrasts(self, caption: str) -> list[str]:
@@ -203,18 +200,20 @@ class StyleReward:
                 from speechbrain_clsp.dataio.perturbation import AttributeSwap, read_tables
 
                 self.swap = AttributeSwap(read_tables)
-            draw, found = random.Random(caption), {}
+            draw, swapped = random.Random(caption), {}
             for _ in range(SWAP_TRIES * self.n_contrasts):
-                found[self.swap(caption, draw)] = None
-                found.pop(caption, None)
-                if len(found) == self.n_contrasts:
+                swapped[self.swap(caption, draw)] = None
+                swapped.pop(caption, None)
+                if len(swapped) == self.n_contrasts:
                     break
-            if not found:
+            if not swapped:
                 raise ValueError(
                     f"No attribute of {caption!r} can be swapped: give swap, or another scaling"
                 )
-            self._contrasts[caption] = list(found)
-        return self._contrasts[caption]
+            self._contrasts[caption] = list(swapped)
+        found = self._contrasts[caption]
+        _keep_recent(self._contrasts, [caption])
+        return found
 
     def _resampled(self, wavs: Tensor) -> Tensor:
         if self.sample_rate == SAMPLE_RATE:
@@ -279,3 +278,11 @@ def within_groups(values: Tensor, groups: Sequence) -> Tensor:
     mean = (fixed @ member / counts)[index]
     deviation = ((fixed - mean).square() @ member / counts).sqrt()[index]
     return (values - mean) / deviation.clamp_min(SMALLEST_DEVIATION)
+
+
+def _keep_recent(cache: OrderedDict, used: Sequence[str]) -> None:
+    """Mark entries as just used, and drop the least recently used ones beyond CACHED_TEXTS."""
+    for key in used:
+        cache.move_to_end(key)
+    while len(cache) > CACHED_TEXTS:
+        cache.popitem(last=False)

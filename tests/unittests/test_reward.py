@@ -9,6 +9,7 @@ from small import CAPTIONS, model_folder, tone
 
 from speechbrain_clsp import CLSP
 from speechbrain_clsp.dataio.perturbation import AttributeSwap, between_values
+from speechbrain_clsp.inference import reward as reward_module
 from speechbrain_clsp.inference.guards import (
     AgreementGuard,
     LengthGuard,
@@ -120,6 +121,20 @@ def test_captions_are_embedded_once(clsp, wavs, monkeypatch):
     assert torch.equal(reward(wavs, CAPTIONS), first) and asked == CAPTIONS
     reward(wavs, CAPTIONS[:1] * 2 + ["A new one."])
     assert asked == [*CAPTIONS, "A new one."]
+
+
+def test_caches_of_captions_are_bounded(clsp, monkeypatch):
+    monkeypatch.setattr(reward_module, "CACHED_TEXTS", 3)
+    reward = StyleReward(clsp, scaling="margin", swap=SWAP, n_contrasts=2)
+    captions = [f"A male speaker talks slowly, take {n}." for n in range(6)]
+    first = reward.contrasts(captions[0])
+    for caption in captions[1:]:
+        reward.contrasts(captions[0])  # stays, as it is used
+        reward.contrasts(caption)
+    reward.encode_text(captions)
+    assert list(reward._contrasts) == [captions[4], captions[0], captions[5]]
+    assert list(reward._texts) == captions[3:]
+    assert reward.contrasts(captions[0]) == first
 
 
 def test_guards_veto_and_give_no_gradient(clsp, wavs):
