@@ -8,7 +8,6 @@ Authors
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -38,6 +37,7 @@ from speechbrain_clsp.lobes.text_tower import RobertaTextTower
 from speechbrain_clsp.lobes.zipformer import Zipformer2
 from speechbrain_clsp.nnet.temperature import Temperature
 from speechbrain_clsp.official import is_unused, read_architecture, to_ours
+from speechbrain_clsp.utils.files import sha256_of_file
 
 CONFIG = "config.json"
 PREFIX = "model."
@@ -319,11 +319,7 @@ def check_hash(path: str, expected: str) -> None:
     ValueError
         If they differ; both are shown.
     """
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
-    found = digest.hexdigest()
+    found = sha256_of_file(path)
     if found != expected:
         raise ValueError(
             f"{path} has SHA-256 {found}, and {expected} is pinned: delete it to download it"

@@ -24,6 +24,7 @@ from scipy.signal import resample_poly
 from torch import Tensor
 
 from speechbrain_clsp.dataio.audio import AudioError
+from speechbrain_clsp.utils.files import sha256_of_file
 
 MOVING = "main"  # a branch: what it holds may change
 DUAL_ENCODERS = ("paraspeechclap", "paraclap")
@@ -108,7 +109,7 @@ def folder_revision(folder: str | os.PathLike) -> str:
     """
     digest = hashlib.sha256()
     for path in sorted({p for pattern in WEIGHT_FILES for p in Path(folder).glob(pattern)}):
-        digest.update(path.name.encode() + bytes.fromhex(file_hash(path)))
+        digest.update(path.name.encode() + bytes.fromhex(sha256_of_file(path)))
     return f"sha256:{digest.hexdigest()}"
 
 
@@ -142,23 +143,6 @@ def commit_of(path: Path) -> str:
     '0123abcd'
     """
     return path.parent.name
-
-
-def file_hash(path: str | os.PathLike) -> str:
-    """Return a file's SHA-256.
-
-    Example
-    -------
-    >>> path = getfixture("tmp_path") / "empty"
-    >>> path.touch()
-    >>> file_hash(path)[:8]
-    'e3b0c442'
-    """
-    with open(path, "rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 class ClspAdapter:
@@ -307,7 +291,7 @@ class PrecomputedModel:
             self.text = _named(path, arrays["texts"], arrays["text_embeddings"])
             self.model = str(arrays["model"]) if "model" in arrays else Path(path).stem
             stated = str(arrays["revision"]) if "revision" in arrays else ""
-        self.revision = stated or f"sha256:{file_hash(path)}"
+        self.revision = stated or f"sha256:{sha256_of_file(path)}"
         self.path = path
 
     def encode_files(self, paths: Sequence[str]) -> Tensor:

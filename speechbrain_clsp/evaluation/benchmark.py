@@ -21,7 +21,7 @@ from torch import Tensor
 
 import speechbrain_clsp
 from speechbrain_clsp.dataio.manifest import Manifest
-from speechbrain_clsp.evaluation.adapters import Model, file_hash, open_model
+from speechbrain_clsp.evaluation.adapters import Model, open_model
 from speechbrain_clsp.evaluation.cache import CachedModel
 from speechbrain_clsp.evaluation.clips import CAPTION_PLACES, captions_of, whole_files
 from speechbrain_clsp.evaluation.compare import paired_comparison
@@ -38,6 +38,7 @@ from speechbrain_clsp.evaluation.similarity import describe, read_ratings, simil
 from speechbrain_clsp.evaluation.suite import Evaluation, zero_shot_figures
 from speechbrain_clsp.evaluation.tables import markdown_tables, write_results
 from speechbrain_clsp.evaluation.zero_shot import read_tasks
+from speechbrain_clsp.utils.files import sha256_of_file
 
 BANK_CLIPS = 1000  # training queries for querybank normalisation
 SUITES = ("mini", "fcaps", "zero-shot", "similarity")
@@ -145,7 +146,7 @@ def run_suite(
         "suite": suite,
         "seed": seed,
         "versions": _versions(),
-        "data": [{"name": Path(path).name, "sha256": file_hash(path)} for path in data],
+        "data": [{"name": Path(path).name, "sha256": sha256_of_file(path)} for path in data],
         "models": {n: {"model": m.model, "revision": m.revision} for n, m in models.items()},
         "tables": {},
         "comparisons": [],

@@ -16,9 +16,10 @@ from torch import Tensor
 
 from speechbrain_clsp.dataio.labels import value_of
 from speechbrain_clsp.dataio.manifest import Manifest
-from speechbrain_clsp.evaluation.adapters import ClspAdapter, file_hash
+from speechbrain_clsp.evaluation.adapters import ClspAdapter
 from speechbrain_clsp.evaluation.clips import clip_name, is_whole_file
 from speechbrain_clsp.evaluation.zero_shot import read_tasks
+from speechbrain_clsp.utils.files import sha256_of_file
 
 COLUMNS = ("gender", "accent", "pitch", "speaking_rate")
 LISTS = ("intrinsic_tags", "situational_tags")
@@ -53,7 +54,8 @@ class UntrainedModel(ClspAdapter):
             fresh = load_hyperpyyaml(definition.read_text(encoding="utf-8"))["modules"]
         for name, module in fresh.items():
             self.clsp.mods[name].load_state_dict(module.state_dict())
-        self.model, self.revision = f"{source} untrained", f"{file_hash(definition)} seed {seed}"
+        self.model = f"{source} untrained"
+        self.revision = f"{sha256_of_file(definition)} seed {seed}"
 
 
 class OracleModel:
@@ -77,7 +79,7 @@ class OracleModel:
     is_bound = True
 
     def __init__(self, manifest: str | os.PathLike) -> None:
-        self.model, self.revision = "attribute oracle", file_hash(manifest)
+        self.model, self.revision = "attribute oracle", sha256_of_file(manifest)
         rows = list(Manifest(manifest))
         # A part of a recording comes as a file that is named after its clip.
         keys = [row["audio"] if is_whole_file(row) else clip_name(row) for row in rows]

@@ -17,7 +17,8 @@ import torch
 from speechbrain.utils.logger import get_logger
 from torch import Tensor
 
-from speechbrain_clsp.evaluation.adapters import MOVING, Model, file_hash
+from speechbrain_clsp.evaluation.adapters import MOVING, Model
+from speechbrain_clsp.utils.files import sha256_of_file
 
 logger = get_logger(__name__)
 BATCH = 64  # items that are embedded between two commits: what a kill can lose
@@ -61,7 +62,7 @@ class CachedModel:
 
     def encode_files(self, paths: Sequence[str]) -> Tensor:
         """Embed files, each content once; see :class:`~.adapters.Model`."""
-        keys = [f"speech {file_hash(path)}" for path in paths]
+        keys = [f"speech {sha256_of_file(path)}" for path in paths]
         return self._encode(self.inner.encode_files, keys, list(paths))
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:

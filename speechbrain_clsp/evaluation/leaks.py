@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from speechbrain_clsp.dataio.manifest import Manifest
-from speechbrain_clsp.evaluation.adapters import file_hash
+from speechbrain_clsp.utils.files import sha256_of_file
 
 SAME_CLIP = ("id", "audio")  # speakers and captions may be shared on purpose
 TEXTS = ("global_captions", "fine_captions")
@@ -51,7 +51,7 @@ def _same_bytes(rows: list[dict[str, Any]], train: Manifest) -> set[str]:
     """Return ids of rows whose file, or the part of it from the same start on, is in training."""
     plain = [row for row in rows if row["offset"] is None and Path(row["audio"]).is_file()]
     sizes = {os.path.getsize(row["audio"]) for row in plain}
-    hashes = lru_cache(file_hash)  # many clips may be parts of one recording
+    hashes = lru_cache(sha256_of_file)  # many clips may be parts of one recording
     columns = zip(*map(train.column, ("audio", "offset", "start")))
     others = [(train.absolute(audio), start) for audio, offset, start in columns if offset is None]
     known = {

@@ -6,7 +6,6 @@ Authors
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import platform
@@ -28,6 +27,7 @@ from speechbrain_clsp.evaluation.intervals import bootstrap_mean, bootstrap_reca
 from speechbrain_clsp.evaluation.report import write_report
 from speechbrain_clsp.evaluation.retrieval import retrieval_chance, retrieval_values
 from speechbrain_clsp.evaluation.zero_shot import Task, accuracy_metrics, classify, read_tasks
+from speechbrain_clsp.utils.files import sha256_of_file
 
 
 @dataclass
@@ -106,7 +106,7 @@ def _metrics(
     return {
         "model": model_name,
         "manifest": manifest.path.name,
-        "manifest_sha256": hashlib.sha256(manifest.path.read_bytes()).hexdigest(),
+        "manifest_sha256": sha256_of_file(manifest.path),
         "clips": len(manifest),
         "seed": seed,
         "versions": {
