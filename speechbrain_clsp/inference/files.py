@@ -1,4 +1,4 @@
-"""From audio files to batches of similar length.
+"""From audio files to batches of windows of similar length.
 
 Authors
  * The speechbrain-clsp authors 2026
@@ -7,37 +7,131 @@ Authors
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from speechbrain.utils.logger import get_logger
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from speechbrain_clsp.dataio.audio import AudioError, read_audio, seconds_of
+from speechbrain_clsp.dataio.audio import SAMPLE_RATE, AudioError, read_windows, seconds_of
 
 logger = get_logger(__name__)
-Clip = tuple[int, Tensor | Exception]  # number in the list of paths, samples or what is wrong
 
 
-class AudioFiles(Dataset):
-    """Decodes files; an unreadable one gives its error instead of samples.
+class Window(NamedTuple):
+    """A part of a file that is embedded at once.
+
+    Arguments
+    ---------
+    file : int
+        Number of the file in the list of paths.
+    number : int
+        Number of the window in the file, from 0.
+    content : Tensor or Exception
+        [T] float32 at 16 kHz, or what is wrong with the file.
+    """
+
+    file: int
+    number: int
+    content: Tensor | Exception
+
+
+class WindowBatches(IterableDataset):
+    """Decodes groups of files to batches of windows; a group is read by one process, in order.
+
+    Windows of a file are read one after the other, so that memory is bounded by the batch, not by
+    the file. A file that cannot be read gives an error in place of its next window, and no more.
 
     Arguments
     ---------
     paths : list of str or path
         Audio files.
+    groups : list of list of int
+        Numbers of files, of :func:`plan_batches`.
+    max_seconds : float
+        Upper bound on a batch's padded length; a longer window makes a batch of its own.
+    longest : float
+        Upper bound on a window's length in seconds.
     """
 
-    def __init__(self, paths: Sequence[str | os.PathLike]) -> None:
-        self.paths = list(paths)
+    def __init__(
+        self,
+        paths: Sequence[str | os.PathLike],
+        groups: Sequence[Sequence[int]],
+        max_seconds: float,
+        longest: float,
+    ) -> None:
+        self.paths, self.groups = list(paths), list(groups)
+        self.max_samples, self.longest = max_seconds * SAMPLE_RATE, longest
 
-    def __getitem__(self, index: int) -> Clip:
-        """Return the file's number, and its samples [T] at 16 kHz or an error."""
+    def __iter__(self) -> Iterator[list[Window]]:
+        """Yield batches; in a worker process of a DataLoader, those of its groups."""
+        worker = get_worker_info()
+        first, step = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        for group in self.groups[first::step]:
+            batch: list[Window] = []
+            n_samples = 0  # of the longest window in the batch
+            for window in (window for file in group for window in self._windows(file)):
+                longest = max(n_samples, _size(window))
+                if batch and (len(batch) + 1) * longest > self.max_samples:
+                    yield batch
+                    batch, longest = [], _size(window)
+                batch.append(window)
+                n_samples = longest
+            yield batch
+
+    def _windows(self, file: int) -> Iterator[Window]:
+        number = 0
         try:
-            return index, read_audio(self.paths[index])
+            for wav in read_windows(self.paths[file], self.longest):
+                yield Window(file, number, wav)
+                number += 1
         except (FileNotFoundError, AudioError) as error:
-            return index, error
+            yield Window(file, number, error)
+
+
+class BadFiles:
+    """What to do about files that cannot be embedded.
+
+    Arguments
+    ---------
+    on_error : str
+        ``raise``: raise for all bad files, once all files were looked at. ``skip``: warn of them.
+
+    Raises
+    ------
+    ValueError
+        If ``on_error`` is something else.
+    """
+
+    def __init__(self, on_error: str) -> None:
+        if on_error not in ("raise", "skip"):
+            raise ValueError(f"on_error must be 'raise' or 'skip', not {on_error!r}")
+        self.on_error = on_error
+        self.errors: dict[int, Exception] = {}
+
+    def take(self, batch: Sequence[Window]) -> list[Window]:
+        """Note the errors of a batch; return the windows that are to be embedded."""
+        for window in batch:
+            if isinstance(window.content, Exception):
+                self.errors[window.file] = window.content
+        if self.errors and self.on_error == "raise":
+            return []  # the remaining files are read only to name all bad ones
+        return [window for window in batch if window.file not in self.errors]
+
+    def report(self, total: int) -> None:
+        """Raise what is wrong with files, or warn of it if it is allowed and others are good."""
+        if not self.errors:
+            return
+        reasons = "; ".join(str(self.errors[number]) for number in sorted(self.errors))
+        if self.on_error == "skip" and len(self.errors) < total:
+            logger.warning("%d of %d files skipped: %s", len(self.errors), total, reasons)
+        elif len(self.errors) == 1:
+            raise next(iter(self.errors.values()))
+        else:
+            raise AudioError(f"{len(self.errors)} bad files: {reasons}")
 
 
 def plan_batches(seconds: Sequence[float], max_seconds: float) -> list[list[int]]:
@@ -71,8 +165,8 @@ def plan_batches(seconds: Sequence[float], max_seconds: float) -> list[list[int]
 
 def read_batches(
     paths: Sequence[str | os.PathLike], max_seconds: float, longest: float, num_workers: int
-) -> Iterator[list[Clip]]:
-    """Decode files in batches of similar length.
+) -> Iterator[list[Window]]:
+    """Decode files in batches of windows of similar length.
 
     Arguments
     ---------
@@ -81,24 +175,27 @@ def read_batches(
     max_seconds : float
         As for :func:`plan_batches`.
     longest : float
-        Longer files are left out.
+        Seconds; longer files come as equal windows of at most that.
     num_workers : int
         Processes that decode; 0: this one.
 
     Yields
     ------
-    list of (int, Tensor or Exception)
-        Number of the file, and its samples [T] or what is wrong with it.
+    list of Window
+        Windows of a file come in order.
     """
-    seconds = [seconds_of(path) for path in paths]
-    plan = plan_batches([min(length, longest + 1) for length in seconds], max_seconds)
-    plan = [[index for index in batch if seconds[index] <= longest] for batch in plan]
+    groups = plan_batches([seconds_of(path) for path in paths], max_seconds)
+    batches = WindowBatches(paths, groups, max_seconds, longest)
+    if num_workers == 0:
+        yield from batches
+        return
     yield from DataLoader(
-        AudioFiles(paths),
-        batch_sampler=[batch for batch in plan if batch],
+        batches,
+        batch_size=None,
         num_workers=num_workers,
-        collate_fn=list,
+        collate_fn=_unchanged,
         worker_init_fn=_use_one_thread,
+        generator=torch.Generator(),  # else seeds of workers are drawn from the global one
     )
 
 
@@ -114,15 +211,12 @@ def pad(wavs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     return padded, torch.tensor([len(wav) / padded.shape[1] for wav in wavs])
 
 
-def report_bad(bad: Mapping[int, Exception], on_error: str, total: int) -> None:
-    """Raise what is wrong with files, or warn of it if others are good."""
-    reasons = [str(bad[number]) for number in sorted(bad)]
-    if on_error == "skip" and len(bad) < total:
-        logger.warning("%d of %d files skipped: %s", len(bad), total, "; ".join(reasons))
-    elif len(bad) == 1:
-        raise next(iter(bad.values()))
-    else:
-        raise AudioError(f"{len(bad)} bad files: {'; '.join(reasons)}")
+def _size(window: Window) -> int:
+    return len(window.content) if isinstance(window.content, Tensor) else 0
+
+
+def _unchanged(batch: list[Window]) -> list[Window]:
+    return batch
 
 
 def _use_one_thread(worker: int) -> None:

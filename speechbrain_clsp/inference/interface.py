@@ -20,7 +20,6 @@ from tqdm import tqdm
 from speechbrain_clsp.dataio.audio import (
     SAMPLE_RATE,
     read_audio,
-    read_windows,
 )
 from speechbrain_clsp.folders import HYPERPARAMS
 from speechbrain_clsp.inference.checks import (
@@ -30,7 +29,7 @@ from speechbrain_clsp.inference.checks import (
     check_texts,
     prompt_groups,
 )
-from speechbrain_clsp.inference.files import pad, read_batches, report_bad
+from speechbrain_clsp.inference.files import BadFiles, pad, read_batches
 from speechbrain_clsp.inference.timeline import Timeline, window_starts
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -194,13 +193,10 @@ class CLSP(Pretrained):
     def encode_file(self, path: str | os.PathLike) -> Tensor:
         """Embed an audio file of any format, rate and number of channels; returns [D].
 
-        A file of more than ``WINDOW_SECONDS`` is cut into equal windows of at most that, of which
-        one at a time is in memory; its embedding is their normalised mean.
+        A file of more than ``WINDOW_SECONDS`` is cut into equal windows of at most that, which are
+        read one after the other; its embedding is their normalized mean.
         """
-        windows = [self.encode_batch(wav)[0] for wav in read_windows(path, self.WINDOW_SECONDS)]
-        if len(windows) == 1:
-            return windows[0]
-        return torch.nn.functional.normalize(torch.stack(windows).mean(dim=0), dim=-1)
+        return self.encode_files([path], self.WINDOW_SECONDS, progress=False)[0].to(self.device)
 
     def encode_files(
         self,
@@ -210,14 +206,14 @@ class CLSP(Pretrained):
         on_error: str = "raise",
         progress: bool = True,
     ) -> Tensor:
-        """Embed many files, in batches of similar length; each as :meth:`encode_file` does.
+        """Embed many files, in batches of windows of similar length; see :meth:`encode_file`.
 
         Arguments
         ---------
         paths : list of str or path
             N audio files.
         max_batch_seconds : float
-            Upper bound on a batch's padded duration; a longer clip makes a batch of its own.
+            Upper bound on a batch's padded duration; a longer window makes a batch of its own.
         num_workers : int
             Processes that decode; 0: this one.
         on_error : str
@@ -243,27 +239,19 @@ class CLSP(Pretrained):
             raise TypeError("encode_files takes a list of paths; for one path use encode_file")
         if not paths:
             raise ValueError("paths is empty: give at least one audio file")
-        if on_error not in ("raise", "skip"):
-            raise ValueError(f"on_error must be 'raise' or 'skip', not {on_error!r}")
-        embeddings: dict[int, Tensor] = {}
-        bad: dict[int, Exception] = {}
+        bad = BadFiles(on_error)
+        windows: dict[int, list[Tensor]] = {}
         with tqdm(total=len(paths), unit="file", disable=not progress) as bar:
-            for clips in read_batches(paths, max_batch_seconds, self.WINDOW_SECONDS, num_workers):
-                bad.update((number, clip) for number, clip in clips if isinstance(clip, Exception))
-                good = [(number, clip) for number, clip in clips if number not in bad]
-                bar.update(len(clips))
-                if good and not (bad and on_error == "raise"):  # else only to name all bad files
-                    speech = self.encode_batch(*pad([clip for _, clip in good]))
-                    embeddings.update(zip([number for number, _ in good], speech.cpu()))
-            for number in sorted(set(range(len(paths))) - embeddings.keys() - bad.keys()):
-                if bad and on_error == "raise":
-                    break
-                embeddings[number] = self.encode_file(paths[number]).cpu()
-                bar.update()
-        if bad:
-            report_bad(bad, on_error, len(paths))
-        nothing = torch.full_like(next(iter(embeddings.values())), torch.nan)
-        return torch.stack([embeddings.get(index, nothing) for index in range(len(paths))])
+            for batch in read_batches(paths, max_batch_seconds, self.WINDOW_SECONDS, num_workers):
+                if good := bad.take(batch):
+                    speech = self.encode_batch(*pad([window.content for window in good])).cpu()
+                    for window, embedding in zip(good, speech):
+                        windows.setdefault(window.file, []).append(embedding)
+                bar.update(sum(window.number == 0 for window in batch))
+        bad.report(len(paths))
+        found = {n: _mean(parts) for n, parts in windows.items() if n not in bad.errors}
+        nothing = torch.full_like(next(iter(found.values())), torch.nan)
+        return torch.stack([found.get(number, nothing) for number in range(len(paths))])
 
     @torch.no_grad()
     def encode_text(self, texts: Sequence[str]) -> Tensor:
@@ -396,3 +384,10 @@ class CLSP(Pretrained):
         out_prob = (self.mods.temperature() * speech @ text.T).log_softmax(dim=-1)
         score, index = out_prob.max(dim=-1)
         return out_prob, score, index, [labels[i] for i in index.tolist()]
+
+
+def _mean(windows: Sequence[Tensor]) -> Tensor:
+    """Return a file's embedding [D], the normalized mean of its windows'."""
+    if len(windows) == 1:
+        return windows[0]
+    return torch.nn.functional.normalize(torch.stack(list(windows)).mean(dim=0), dim=-1)

@@ -13,6 +13,7 @@ from small import model_folder, tone, write
 
 from speechbrain_clsp import CLSP
 from speechbrain_clsp.dataio.audio import AudioError, read_audio, read_windows
+from speechbrain_clsp.inference.files import read_batches
 
 FORMATS = {"wav": "WAV", "flac": "FLAC", "mp3": "MP3", "ogg": "OGG"}
 
@@ -102,17 +103,60 @@ def test_windows_hold_the_whole_file(tmp_path, suffix):
     assert torch.equal(next(read_windows(path, longest=4.0)), whole)
 
 
-def test_an_hour_is_read_in_the_memory_of_a_window(tmp_path):
-    """If this fails, a long recording takes all memory, and the process is killed."""
-    with soundfile.SoundFile(tmp_path / "hour.flac", "w", 16000, 1) as file:
+@pytest.fixture(scope="module")
+def hour(tmp_path_factory):
+    """Return the path of an hour."""
+    path, minute = tmp_path_factory.mktemp("hour") / "hour.wav", tone(60)
+    with soundfile.SoundFile(path, "w", 16000, 1) as file:
         for _ in range(60):
-            file.write(tone(60))
+            file.write(minute)
+    return path
+
+
+def test_an_hour_is_read_in_the_memory_of_a_batch(hour):
+    """If this fails, a long recording takes all memory, and the process is killed."""
     tracemalloc.start()
-    seconds = sum(len(window) for window in read_windows(tmp_path / "hour.flac", 30.0)) / 16000
+    batches = read_batches([hour], max_seconds=60.0, longest=30.0, num_workers=0)
+    sizes = [len(window.content) for batch in batches for window in batch]
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert seconds == 3600
+    assert sizes == [480000] * 120
     assert peak < 20e6  # a window is 1.9 MB, the hour 230
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("seconds", [0.3, 1.0, 60.0])
+def test_long_files_are_batched_like_short_ones(
+    clsp, clips, tmp_path, monkeypatch, workers, seconds
+):
+    monkeypatch.setattr(CLSP, "WINDOW_SECONDS", 0.5)
+    paths = [*clips, write(tmp_path / "odd.wav", tone(3.3, rate=22050), 22050)]
+    alone = torch.stack([clsp.encode_file(path) for path in paths])
+    found = clsp.encode_files(paths, seconds, num_workers=workers, progress=False)
+    torch.testing.assert_close(found, alone, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("seconds", [0.5, 60.0])
+def test_a_file_that_breaks_in_its_third_window_is_a_bad_file(
+    clsp, clips, tmp_path, monkeypatch, caplog, workers, seconds
+):
+    monkeypatch.setattr(CLSP, "WINDOW_SECONDS", 1.0)
+    samples = tone(4.0)
+    samples[40000] = np.nan
+    broken = write(tmp_path / "broken.wav", samples, subtype="FLOAT")
+    paths = [clips[0], broken, tmp_path / "gone.wav", clips[6]]
+    with pytest.raises(AudioError, match="2 bad files: .*broken.wav.*NaN.*gone.wav"):
+        clsp.encode_files(paths, seconds, workers, progress=False)
+    with pytest.raises(AudioError, match="broken.wav"):
+        clsp.encode_file(broken)
+    logging.getLogger("speechbrain_clsp").propagate = True
+    with caplog.at_level(logging.WARNING):
+        found = clsp.encode_files(paths, seconds, workers, on_error="skip", progress=False)
+    assert found.isnan().all(dim=1).tolist() == [False, True, True, False]
+    assert "2 of 4 files skipped" in caplog.text and "broken.wav" in caplog.text
+    for row in (0, 3):
+        torch.testing.assert_close(found[row], clsp.encode_file(paths[row]), atol=1e-5, rtol=0)
 
 
 def test_half_precision_keeps_embeddings(clips, tmp_path):

@@ -167,6 +167,7 @@ def test_no_random_state_is_touched(clsp, files):
     torch.manual_seed(1)
     before = (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state())
     clsp.score_file(files[0], CAPTIONS)
+    clsp.encode_files(files[:2], num_workers=1, progress=False)
     after = (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state())
     assert before[:2] == after[:2]
     assert torch.equal(before[2], after[2])
