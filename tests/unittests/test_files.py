@@ -126,14 +126,17 @@ def test_an_hour_is_read_in_the_memory_of_a_batch(hour):
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("seconds", [0.3, 1.0, 60.0])
-def test_long_files_are_batched_like_short_ones(
-    clsp, clips, tmp_path, monkeypatch, workers, seconds
-):
+def test_windows_are_batched_like_files(clsp, clips, tmp_path, monkeypatch, workers, seconds):
     monkeypatch.setattr(CLSP, "WINDOW_SECONDS", 0.5)
     paths = [*clips, write(tmp_path / "odd.wav", tone(3.3, rate=22050), 22050)]
     alone = torch.stack([clsp.encode_file(path) for path in paths])
     found = clsp.encode_files(paths, seconds, num_workers=workers, progress=False)
     torch.testing.assert_close(found, alone, atol=1e-5, rtol=0)
+    batches = list(read_batches(paths, seconds, 0.5, workers))
+    sizes = [[len(window.content) for window in batch] for batch in batches]
+    assert all(len(batch) == 1 or len(batch) * max(batch) <= 16000 * seconds for batch in sizes)
+    windows = [(window.file, window.number) for batch in batches for window in batch]
+    assert len(set(windows)) == len(windows) == 39
 
 
 @pytest.mark.parametrize("workers", [0, 2])
