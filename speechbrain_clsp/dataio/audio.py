@@ -11,21 +11,20 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.signal import firwin, resample_poly
 from soundfile import LibsndfileError, SoundFile
 from torch import Tensor
+
+from speechbrain_clsp.dataio.resample import resample
 
 SAMPLE_RATE = 16000  # Hz
 MINIMUM_SECONDS = 0.1  # the front end needs nine frames of 10 ms to give one frame
 MAXIMUM_AMPLITUDE = 100.0  # full scale is 1: more is 16-bit values as floats, or damage
 MAXIMUM_RATE = 400_000  # Hz; the resampling filter grows with the rate
 MINIMUM_RATE = 1000  # Hz
-MAXIMUM_PHASES = 4  # 24, 32 and 48 kHz have one or two; 44.1 kHz has 160
 TOLERANCE_SECONDS = 0.1  # by which a part may end after its recording: lossy codecs pad and cut
 
 
@@ -42,8 +41,8 @@ def read_audio(
 ) -> Tensor:
     """Read a clip, or a part of a longer recording.
 
-    Channels are averaged. Other rates are resampled by a polyphase filter (Kaiser window,
-    beta 5, ten zero crossings on each side): flat to 0.3 dB up to 7 kHz, -57 dB from 10 kHz on.
+    Channels are averaged. Other rates are resampled by
+    :func:`~speechbrain_clsp.dataio.resample.resample`.
 
     Arguments
     ---------
@@ -185,50 +184,12 @@ def _prepare(samples: np.ndarray, rate: int, name: str) -> Tensor:
     if not MINIMUM_RATE <= rate <= MAXIMUM_RATE:
         raise AudioError(f"{name}: states a sample rate of {rate} Hz; write the file again")
     wav = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
-    if rate != SAMPLE_RATE:
-        divisor = math.gcd(rate, SAMPLE_RATE)
-        wav = _resample(wav, SAMPLE_RATE // divisor, rate // divisor)
+    wav = resample(torch.from_numpy(wav), rate, SAMPLE_RATE)
     if len(wav) < MINIMUM_SECONDS * SAMPLE_RATE:
         raise AudioError(
             f"{name}: lasts {len(wav) / SAMPLE_RATE:.3f} s, at least {MINIMUM_SECONDS} s are needed"
         )
-    return torch.from_numpy(wav)
-
-
-def _resample(wav: np.ndarray, up: int, down: int) -> np.ndarray:
-    """Resample as ``scipy.signal.resample_poly``; twice as fast where it is a small convolution."""
-    if up > MAXIMUM_PHASES:
-        # torchaudio's resampler takes 12 GB and most of a minute for a rate like 44,099 Hz.
-        return resample_poly(wav, up, down)
-    phases, first = _phases(up, down)
-    size = -(-len(wav) * up // down)
-    n_strides = -(-size // up)
-    behind = (n_strides - 1) * down + phases.shape[2] - first - len(wav)
-    padded = torch.from_numpy(np.pad(wav, (first, max(0, behind))))
-    found = torch.nn.functional.conv1d(padded[None, None], phases, stride=down)[0].numpy()
-    resampled = np.empty((n_strides, up), dtype=np.float32)
-    for phase in range(up):  # faster than a transposition
-        resampled[:, phase] = found[phase, :n_strides]
-    return resampled.reshape(-1)[:size]
-
-
-@lru_cache
-def _phases(up: int, down: int) -> tuple[Tensor, int]:
-    """Return the filter of each output phase, [up, 1, taps], and how many taps lie before 0.
-
-    Output n = up q + p is the sum over i of h[p down - i up] x[down q + i], h being the low-pass
-    filter around 0.
-    """
-    half = 10 * max(up, down)
-    low_pass = firwin(2 * half + 1, 1 / max(up, down), window=("kaiser", 5.0)) * up
-    first, last = -(half // up), ((up - 1) * down + half) // up
-    phases = np.zeros((up, 1, last - first + 1), dtype=np.float32)
-    for phase in range(up):
-        for i in range(first, last + 1):
-            tap = phase * down - i * up + half
-            if 0 <= tap <= 2 * half:
-                phases[phase, 0, i - first] = low_pass[tap]
-    return torch.from_numpy(phases), -first
+    return wav
 
 
 def _name_of(source: str | os.PathLike | bytes | io.BytesIO) -> str:

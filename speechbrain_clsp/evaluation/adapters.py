@@ -13,17 +13,16 @@ import hashlib
 import math
 import os
 from collections.abc import Sequence
-from math import gcd
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import soundfile
 import torch
-from scipy.signal import resample_poly
 from torch import Tensor
 
 from speechbrain_clsp.dataio.audio import AudioError
+from speechbrain_clsp.dataio.resample import resample
 from speechbrain_clsp.utils.files import sha256_of_file
 
 MOVING = "main"  # a branch: what it holds may change
@@ -259,11 +258,7 @@ def read_at(path: str | os.PathLike, rate: int) -> np.ndarray:
         raise AudioError(f"{path}: cannot be read as audio: {error}") from error
     if not len(samples) or not np.isfinite(samples).all():
         raise AudioError(f"{path}: holds no samples, or NaN or infinite ones")
-    wav = samples.mean(axis=1)
-    if own == rate:
-        return wav
-    divisor = gcd(own, rate)
-    return resample_poly(wav, rate // divisor, own // divisor).astype(np.float32)
+    return resample(torch.from_numpy(samples.mean(axis=1)), own, rate).numpy()
 
 
 class PrecomputedModel:

@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-import torchaudio
 from torch import Tensor
 
 from speechbrain_clsp.dataio.audio import SAMPLE_RATE
+from speechbrain_clsp.dataio.resample import resample
 from speechbrain_clsp.inference.checks import check_texts
 from speechbrain_clsp.inference.interface import CLSP
 
@@ -162,7 +162,7 @@ class StyleReward:
         captions = check_texts(captions)
         if wavs.dim() != 2 or len(wavs) != len(captions):
             raise ValueError(f"{len(captions)} captions for wavs of shape {list(wavs.shape)}")
-        wavs = self._resampled(wavs)
+        wavs = resample(wavs, self.sample_rate, SAMPLE_RATE)
         lens = torch.ones(len(wavs), device=wavs.device) if wav_lens is None else wav_lens
         speech = self.clsp.encode_batch(wavs, lens)
         parts = {"cosine": (speech * self.encode_text(captions).to(speech.dtype)).sum(dim=1)}
@@ -214,11 +214,6 @@ class StyleReward:
         found = self._contrasts[caption]
         _keep_recent(self._contrasts, [caption])
         return found
-
-    def _resampled(self, wavs: Tensor) -> Tensor:
-        if self.sample_rate == SAMPLE_RATE:
-            return wavs
-        return torchaudio.functional.resample(wavs, self.sample_rate, SAMPLE_RATE)
 
     def _contrast(self, speech: Tensor, captions: Sequence[str]) -> Tensor:
         highest = [
