@@ -27,8 +27,9 @@ setup(
     python_requires=">=3.10",
     package_data={
         "speechbrain_clsp.annotation": ["templates/*.json", "templates/*.txt"],
-        "speechbrain_clsp.dataio": ["swaps/*.json"],
-        "speechbrain_clsp.evaluation": ["*.html", "prompts/*.json", "published/*.json"],
+        "speechbrain_clsp.captions": ["swaps/*.json"],
+        "speechbrain_clsp.evaluation": ["prompts/*.json", "published/*.json"],
+        "speechbrain_clsp.ratings": ["*.html"],
     },
     packages=find_packages(include=["speechbrain_clsp", "speechbrain_clsp.*"]),
     install_requires=[
@@ -51,7 +52,7 @@ setup(
         "tqdm>=4.66",
     ],
     extras_require=EXTRAS,
-    entry_points={"console_scripts": ["clsp = speechbrain_clsp.cli:main"]},
+    entry_points={"console_scripts": ["clsp = speechbrain_clsp.cli.main:main"]},
     classifiers=[
         "License :: OSI Approved :: Apache Software License",
         "Programming Language :: Python :: 3",

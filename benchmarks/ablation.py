@@ -15,17 +15,17 @@ import sys
 from pathlib import Path
 
 RECIPE = Path(__file__).parents[1] / "recipes/FCaps/CLSP"
-HARD = """captions: !new:speechbrain_clsp.dataio.captions.WithHardNegatives
-    policy: !new:speechbrain_clsp.dataio.captions.TwoCaptions
+HARD = """captions: !new:speechbrain_clsp.captions.policies.WithHardNegatives
+    policy: !new:speechbrain_clsp.captions.policies.TwoCaptions
         global_probability: 0.6
-    swap: !new:speechbrain_clsp.dataio.perturbation.AttributeSwap
-        tables: !name:speechbrain_clsp.mini_fcaps.captions.swap_tables
+    swap: !new:speechbrain_clsp.captions.perturbation.AttributeSwap
+        tables: !name:speechbrain_clsp.mini_fcaps.wording.swap_tables
 hard_negative_weight: 0.2
 """
-TWO = """captions: !new:speechbrain_clsp.dataio.captions.TwoCaptions
+TWO = """captions: !new:speechbrain_clsp.captions.policies.TwoCaptions
     global_probability: 0.6
 """
-ONE = "captions: !new:speechbrain_clsp.dataio.captions.OneFineCaption\n"
+ONE = "captions: !new:speechbrain_clsp.captions.policies.OneFineCaption\n"
 SCALED = """opt_class: !name:speechbrain_clsp.nnet.optim.ScaledAdam
     lr: !ref <lr>
     clipping_scale: 2.0

@@ -30,11 +30,11 @@ import soundfile
 import torch
 from torch.utils.data import DataLoader
 
-from speechbrain_clsp.dataio.captions import OneFineCaption
-from speechbrain_clsp.dataio.cuts import write_cuts
+from speechbrain_clsp.captions.policies import OneFineCaption
 from speechbrain_clsp.dataio.dataset import CaptionedSpeechDataset
 from speechbrain_clsp.dataio.manifest import Manifest, write_manifest
 from speechbrain_clsp.dataio.shards import scan_shard
+from speechbrain_clsp.prepare.cuts import write_cuts
 
 BATCH, RATE, SHARDS = 16, 24000, 4
 

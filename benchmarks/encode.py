@@ -16,13 +16,12 @@ import time
 
 import torch
 
+from speechbrain_clsp.inference.clsp import CLSP
 from speechbrain_clsp.inference.files import pad, plan_batches
-from speechbrain_clsp.inference.interface import CLSP
 from speechbrain_clsp.lobes.speech_tower import SpeechTower
 from speechbrain_clsp.lobes.text_tower import RobertaTextTower
-from speechbrain_clsp.lobes.zipformer import Zipformer2
-from speechbrain_clsp.nnet import activations
-from speechbrain_clsp.nnet.temperature import Temperature
+from speechbrain_clsp.lobes.zipformer.encoder import Zipformer2, activations
+from speechbrain_clsp.nnet.logit_scale import Temperature
 
 XLARGE = {
     "downsampling": [1, 2, 4, 8, 4, 2, 1],

@@ -20,10 +20,10 @@ import torch
 from speechbrain.inference.ASR import EncoderASR
 from torch import Tensor
 
+from speechbrain_clsp.captions.perturbation import AttributeSwap
 from speechbrain_clsp.dataio.manifest import Manifest
-from speechbrain_clsp.dataio.perturbation import AttributeSwap
 from speechbrain_clsp.dataio.shards import ClipReader
-from speechbrain_clsp.evaluation.adapters import ClspAdapter
+from speechbrain_clsp.evaluation.models.adapters import ClspAdapter
 from speechbrain_clsp.inference.files import pad
 from speechbrain_clsp.inference.guards import (
     AgreementGuard,
@@ -32,8 +32,8 @@ from speechbrain_clsp.inference.guards import (
     WordErrorGuard,
 )
 from speechbrain_clsp.inference.reward import StyleReward
-from speechbrain_clsp.mini_fcaps.captions import swap_tables
-from speechbrain_clsp.mini_fcaps.clips import plan_clips
+from speechbrain_clsp.mini_fcaps.corpus import plan_clips
+from speechbrain_clsp.mini_fcaps.wording import swap_tables
 
 RATE = 16000
 

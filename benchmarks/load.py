@@ -22,7 +22,7 @@ import torch
 from speechbrain_clsp import CLSP
 torch.set_num_threads(int(sys.argv[2]))
 CLSP.from_pretrained  # imports are not part of the load
-import speechbrain_clsp.hub, transformers.models.roberta.modeling_roberta
+import speechbrain_clsp.pretrained.hub, transformers.models.roberta.modeling_roberta
 # getrusage would give the parent's peak, which a new process inherits.
 peak = lambda: int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) / 2**20
 before, start = peak(), time.perf_counter()

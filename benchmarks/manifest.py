@@ -27,8 +27,8 @@ from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 
-from speechbrain_clsp.dataio.cuts import cut_from_row
 from speechbrain_clsp.dataio.manifest import SCHEMA, Manifest, write_manifest
+from speechbrain_clsp.prepare.cuts import cut_from_row
 
 AGES = ["twenties", "forties", "sixties"]
 TRAITS = ["clear", "husky", "bright", "resonant", "slightly nasal", "breathy", "gravelly", "warm"]

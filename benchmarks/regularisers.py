@@ -15,10 +15,10 @@ import time
 
 import torch
 
-from speechbrain_clsp.lobes.regularisation import Regularisation
 from speechbrain_clsp.lobes.speech_tower import SpeechTower
-from speechbrain_clsp.lobes.zipformer import Zipformer2
-from speechbrain_clsp.nnet.schedule import set_step
+from speechbrain_clsp.lobes.zipformer.encoder import Zipformer2
+from speechbrain_clsp.lobes.zipformer.regularization import Regularisation
+from speechbrain_clsp.lobes.zipformer.schedule import set_step
 
 
 def make_tower(dim: int, regularisation: Regularisation | None) -> SpeechTower:

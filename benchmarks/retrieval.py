@@ -24,7 +24,7 @@ from pathlib import Path
 
 import torch
 
-from speechbrain_clsp.evaluation.ranking import rank_both, rank_pairs
+from speechbrain_clsp.evaluation.retrieval.ranking import rank_both, rank_pairs
 
 SIZE = 512
 NOISE = 5.5  # a caption's distance from its clip: R@1 is neither 0 nor 1

@@ -21,7 +21,7 @@ from functools import partial
 
 import torch
 
-from speechbrain_clsp.evaluation.adapters import ClspAdapter
+from speechbrain_clsp.evaluation.models.adapters import ClspAdapter
 from speechbrain_clsp.inference.guards import LengthGuard, LevelGuard
 from speechbrain_clsp.inference.reward import StyleReward
 

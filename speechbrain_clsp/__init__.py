@@ -18,7 +18,7 @@ __all__ = ["CLSP", "__version__"]
 
 def __getattr__(name: str):
     if name == "CLSP":
-        from speechbrain_clsp.inference.interface import CLSP
+        from speechbrain_clsp.inference.clsp import CLSP
 
         return CLSP
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from speechbrain_clsp.dataio.labelled_corpora import find_audio, write_corpus
+from speechbrain_clsp.prepare.labelled import find_audio, write_corpus
 
 EMOTIONS = {
     "ANG": "angry",

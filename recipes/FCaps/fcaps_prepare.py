@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
-from speechbrain_clsp.dataio.corpora import CORPORA, AudioFinder
-from speechbrain_clsp.dataio.cuts import Clip, clip_from_cut, parse_line, read_lines
-from speechbrain_clsp.dataio.preparation import (
+from speechbrain_clsp.prepare.corpora import CORPORA, AudioFinder
+from speechbrain_clsp.prepare.cuts import Clip, clip_from_cut, parse_line, read_lines
+from speechbrain_clsp.prepare.splits import (
     Split,
     folder_option,
     from_hub_or_folder,
@@ -87,7 +87,7 @@ def prepare_fcaps(
         Other places of single corpora, e.g. ``{"emilia": "/disk2/EN"}``.
     template : str, optional
         Path of every clip's file below ``data_folder``, for other layouts, e.g.
-        ``"{corpus}/{stem}.flac"``; see :class:`~speechbrain_clsp.dataio.corpora.AudioFinder`.
+        ``"{corpus}/{stem}.flac"``; see :class:`~speechbrain_clsp.prepare.corpora.AudioFinder`.
     check_length : bool, optional
         Open every file and leave out clips that are longer than theirs; default: for all but
         Emilia, whose 18 M files would have to be read.

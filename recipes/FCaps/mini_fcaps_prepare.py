@@ -20,7 +20,7 @@ from speechbrain.utils.logger import get_logger
 from tqdm import tqdm
 
 from speechbrain_clsp.dataio.manifest import write_manifest
-from speechbrain_clsp.mini_fcaps.clips import Clip, manifest_row, plan_clips, render
+from speechbrain_clsp.mini_fcaps.corpus import Clip, manifest_row, plan_clips, render
 from speechbrain_clsp.mini_fcaps.synthesis import SAMPLE_RATE
 
 logger = get_logger(__name__)

@@ -19,11 +19,11 @@ from pathlib import Path, PurePosixPath
 
 import pyarrow.parquet
 
-from speechbrain_clsp.dataio.assembly import Record
-from speechbrain_clsp.dataio.cleanup import clean_caption, repair_accent
-from speechbrain_clsp.dataio.corpora import CORPORA, AudioFinder
-from speechbrain_clsp.dataio.cuts import Clip, Unusable, parse_line, read_lines
-from speechbrain_clsp.dataio.preparation import Split, folder_option, prepare_splits
+from speechbrain_clsp.captions.cleanup import clean_caption, repair_accent
+from speechbrain_clsp.prepare.assembly import Record
+from speechbrain_clsp.prepare.corpora import CORPORA, AudioFinder
+from speechbrain_clsp.prepare.cuts import Clip, Unusable, parse_line, read_lines
+from speechbrain_clsp.prepare.splits import Split, folder_option, prepare_splits
 
 REPOSITORY = "ajd12342/paraspeechcaps"
 SPLITS = {"train_base": 116_516, "train_scaled": 924_651, "dev": 11_967, "holdout": 14_756}

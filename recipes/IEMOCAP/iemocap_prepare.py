@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from speechbrain_clsp.dataio.labelled_corpora import find_audio, write_corpus
+from speechbrain_clsp.prepare.labelled import find_audio, write_corpus
 
 LINE = re.compile(
     r"\[[\d.]+ - [\d.]+\]\t(Ses0[1-5][FM]_\w+)\t([a-z]{3})\t\[([\d.]+), ([\d.]+), ([\d.]+)\]"

@@ -16,7 +16,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from speechbrain_clsp.dataio.labelled_corpora import find_audio, write_corpus
+from speechbrain_clsp.prepare.labelled import find_audio, write_corpus
 
 EMOTIONS = ("neutral", "calm", "happy", "sad", "angry", "fear", "disgust", "surprised")
 INTENSITIES = ("normal", "strong")

@@ -14,11 +14,11 @@ from typing import Any
 
 import yaml
 
-from speechbrain_clsp.annotation.caption import CaptionSettings
-from speechbrain_clsp.annotation.filters import FilterSettings
 from speechbrain_clsp.annotation.judge import JudgeSettings
-from speechbrain_clsp.annotation.selection import SelectSettings
-from speechbrain_clsp.annotation.verify import VerifySettings
+from speechbrain_clsp.annotation.stages.caption import CaptionSettings
+from speechbrain_clsp.annotation.stages.filter import FilterSettings
+from speechbrain_clsp.annotation.stages.select import SelectSettings
+from speechbrain_clsp.annotation.stages.verify import VerifySettings
 
 
 @dataclass(frozen=True)

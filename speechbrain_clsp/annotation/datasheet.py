@@ -16,9 +16,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from speechbrain_clsp.annotation.filters import words_of
 from speechbrain_clsp.annotation.records import read_records
-from speechbrain_clsp.evaluation.figures import bar_chart, table
+from speechbrain_clsp.annotation.stages.filter import words_of
+from speechbrain_clsp.utils.html import bar_chart, table
 
 CHARACTERS_PER_BIN, SECONDS_PER_BIN, WORDS_SHOWN = 32, 2, 30
 LABELS = ("gender", "accent", "pitch", "speaking_rate")

@@ -16,12 +16,12 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
-from speechbrain_clsp.annotation.caption import ThreadLocalReader, clip_ticket
 from speechbrain_clsp.annotation.client import ChatClient, Refused, audio_part
 from speechbrain_clsp.annotation.prompts import fill, template_text
 from speechbrain_clsp.annotation.records import record_key
 from speechbrain_clsp.annotation.run import Job, Request
 from speechbrain_clsp.annotation.servers import Servers
+from speechbrain_clsp.annotation.stages.caption import ThreadLocalReader, clip_ticket
 
 SCORES, CHOICES = (1, 2, 3, 4, 5), ("first", "second", "tie")
 SAMPLING = {"temperature": 1.0, "max_tokens": 4096}

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from speechbrain_clsp.annotation.judge import dimensions
-from speechbrain_clsp.evaluation.intervals import bootstrap_mean
 from speechbrain_clsp.evaluation.similarity import correlate, krippendorff_alpha
+from speechbrain_clsp.evaluation.statistics import bootstrap_mean
 
 BETTER, TIE, WORSE = 1.0, 0.0, -1.0
 

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from speechbrain_clsp.captions.policies import Texts, draw_texts
 from speechbrain_clsp.dataio.audio import SAMPLE_RATE, AudioError
-from speechbrain_clsp.dataio.captions import Texts, draw_texts
 from speechbrain_clsp.dataio.manifest import Manifest
 from speechbrain_clsp.dataio.sampler import Key
 from speechbrain_clsp.dataio.shards import ClipReader
@@ -131,7 +131,7 @@ class CaptionedSpeechDataset(Dataset):
         The clips.
     captions : callable
         Policy, (row, random.Random, step) -> Texts; see
-        :mod:`speechbrain_clsp.dataio.captions`.
+        :mod:`speechbrain_clsp.captions.policies`.
     seed : int
         The texts drawn are a function of (seed, epoch, id).
     labels : callable, optional
@@ -143,7 +143,7 @@ class CaptionedSpeechDataset(Dataset):
     Example
     -------
     >>> import numpy, soundfile
-    >>> from speechbrain_clsp.dataio.captions import evaluation_captions
+    >>> from speechbrain_clsp.captions.policies import evaluation_captions
     >>> from speechbrain_clsp.dataio.manifest import write_manifest
     >>> folder = getfixture("tmp_path")
     >>> soundfile.write(folder / "a.wav", numpy.ones(8000) / 2, 16000)

@@ -20,7 +20,7 @@ from speechbrain.utils.checkpoints import (
 )
 from torch.utils.data import Sampler
 
-from speechbrain_clsp.nnet.gather import world
+from speechbrain_clsp.utils.distributed import world
 
 
 class Key(NamedTuple):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.stats import permutation_test
 
-from speechbrain_clsp.evaluation.intervals import bootstrap_mean
+from speechbrain_clsp.evaluation.statistics import bootstrap_mean
 
 RESAMPLES = 9999
 VALUES_AT_ONCE = 2**22  # of resampled values, 32 MiB

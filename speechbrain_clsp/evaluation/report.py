@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from speechbrain_clsp.evaluation.figures import (
+from speechbrain_clsp.evaluation.retrieval.metrics import retrieval_ranks
+from speechbrain_clsp.utils.html import (
     audio_player,
     confusion_matrix,
     heat_map,
     line_chart,
     table,
 )
-from speechbrain_clsp.evaluation.retrieval import retrieval_ranks
 
 if TYPE_CHECKING:
     from speechbrain_clsp.evaluation.suite import Evaluation

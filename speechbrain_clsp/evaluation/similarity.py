@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import kendalltau, pearsonr, rankdata, spearmanr
 
-from speechbrain_clsp.evaluation.intervals import percentiles
+from speechbrain_clsp.evaluation.statistics import percentiles
 
 COLUMNS = ("clip", "caption", "category", "rater", "rating")
 CORRELATIONS = {"pearson": pearsonr, "spearman": spearmanr, "kendall": kendalltau}

@@ -20,12 +20,12 @@ import torch
 from torch import Tensor
 
 import speechbrain_clsp
-from speechbrain_clsp.dataio.captions import evaluation_captions
+from speechbrain_clsp.captions.policies import evaluation_captions
 from speechbrain_clsp.dataio.manifest import Manifest
 from speechbrain_clsp.evaluation.clips import CAPTION_PLACES, whole_files
-from speechbrain_clsp.evaluation.intervals import bootstrap_mean, bootstrap_recall
 from speechbrain_clsp.evaluation.report import write_report
-from speechbrain_clsp.evaluation.retrieval import retrieval_chance, retrieval_values
+from speechbrain_clsp.evaluation.retrieval.metrics import retrieval_chance, retrieval_values
+from speechbrain_clsp.evaluation.statistics import bootstrap_mean, bootstrap_recall
 from speechbrain_clsp.evaluation.zero_shot import Task, accuracy_metrics, classify, read_tasks
 from speechbrain_clsp.utils.files import sha256_of_file
 

@@ -17,10 +17,10 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from speechbrain_clsp.evaluation.figures import confusion_matrix, table
-from speechbrain_clsp.evaluation.pairing import MEDIAN
 from speechbrain_clsp.evaluation.report import write_page
+from speechbrain_clsp.evaluation.retrieval.pairing import MEDIAN
 from speechbrain_clsp.evaluation.similarity import CORRELATIONS
+from speechbrain_clsp.utils.html import confusion_matrix, table
 
 PUBLISHED = Path(__file__).parent / "published" / "figures.json"
 EMPTY = "-"
@@ -97,7 +97,7 @@ def cells_of(result: Mapping[str, Any], dash: str = "-") -> dict[str, list[list[
     Arguments
     ---------
     result : dict
-        As :func:`~speechbrain_clsp.evaluation.benchmark.run_suite` returns it.
+        As :func:`~speechbrain_clsp.evaluation.suites.run_suite` returns it.
     dash : str
         What stands in an interval.
 
@@ -233,7 +233,7 @@ def write_results(result: Mapping[str, Any], folder: str | os.PathLike) -> None:
     Arguments
     ---------
     result : dict
-        As :func:`~speechbrain_clsp.evaluation.benchmark.run_suite` returns it.
+        As :func:`~speechbrain_clsp.evaluation.suites.run_suite` returns it.
     folder : str or path
         Where they go.
     """

@@ -17,7 +17,7 @@ from torch import Tensor
 from speechbrain_clsp.dataio.audio import SAMPLE_RATE
 from speechbrain_clsp.dataio.resample import resample
 from speechbrain_clsp.inference.checks import check_texts
-from speechbrain_clsp.inference.interface import CLSP
+from speechbrain_clsp.inference.clsp import CLSP
 
 SCALINGS = ("cosine", "margin", "group", "improvement")
 CACHED_TEXTS = 20_000  # least recently used ones are dropped
@@ -73,7 +73,7 @@ class StyleReward:
         Of ``wavs``, Hz.
     swap : callable, optional
         (caption, random.Random) -> caption that is false in one attribute, for ``margin``;
-        default: :class:`~speechbrain_clsp.dataio.perturbation.AttributeSwap` with all of
+        default: :class:`~speechbrain_clsp.captions.perturbation.AttributeSwap` with all of
         ParaSpeechCaps' attributes.
     n_contrasts : int
         Perturbed captions per caption.
@@ -157,7 +157,7 @@ class StyleReward:
         ------
         ValueError
             If numbers of clips and captions differ, or a baseline is missing; and as
-            :meth:`~speechbrain_clsp.inference.interface.CLSP.encode_batch`.
+            :meth:`~speechbrain_clsp.inference.clsp.CLSP.encode_batch`.
         """
         captions = check_texts(captions)
         if wavs.dim() != 2 or len(wavs) != len(captions):
@@ -197,7 +197,7 @@ class StyleReward:
         """
         if caption not in self._contrasts:
             if self.swap is None:
-                from speechbrain_clsp.dataio.perturbation import AttributeSwap, read_tables
+                from speechbrain_clsp.captions.perturbation import AttributeSwap, read_tables
 
                 self.swap = AttributeSwap(read_tables)
             draw, swapped = random.Random(caption), {}

@@ -41,8 +41,8 @@ class Timeline:
         ValueError
             If the name does not end in .html.
         """
-        from speechbrain_clsp.evaluation.figures import line_chart
         from speechbrain_clsp.evaluation.report import write_page
+        from speechbrain_clsp.utils.html import line_chart
 
         if Path(path).suffix != ".html":
             raise ValueError(f"{path}: the name must end in .html")

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from speechbrain_clsp.lobes.features import KaldiFbank
 from speechbrain_clsp.lobes.head import ProjectionHead
-from speechbrain_clsp.lobes.pooling import masked_mean, padding_mask
-from speechbrain_clsp.lobes.subsampling import Conv2dSubsampling
-from speechbrain_clsp.lobes.zipformer import Zipformer2
+from speechbrain_clsp.lobes.zipformer.encoder import Zipformer2
+from speechbrain_clsp.lobes.zipformer.frontend import Conv2dSubsampling
+from speechbrain_clsp.nnet.masking import masked_mean, padding_mask
 
 
 class SpeechTower(nn.Module):
@@ -35,7 +35,7 @@ class SpeechTower(nn.Module):
         Filter banks are shifted and scaled by these constants, the same for all bins and clips, so
         that loudness stays audible. The published model takes them as they are.
     frontend_gain : float, optional
-        See :class:`~speechbrain_clsp.lobes.subsampling.Conv2dSubsampling`.
+        See :class:`~speechbrain_clsp.lobes.zipformer.frontend.Conv2dSubsampling`.
 
     Example
     -------

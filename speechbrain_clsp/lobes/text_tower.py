@@ -15,7 +15,7 @@ from speechbrain.lobes.models.transformer.Transformer import (
 from torch import Tensor, nn
 
 from speechbrain_clsp.lobes.head import ProjectionHead
-from speechbrain_clsp.lobes.pooling import masked_mean
+from speechbrain_clsp.nnet.masking import masked_mean
 
 
 class TransformerTextTower(nn.Module):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from speechbrain_clsp.cli import NAMES
+from speechbrain_clsp.cli.main import NAMES
 
 ROOT = Path(__file__).parents[2]
 RECIPES = list(csv.DictReader((ROOT / "tests/recipes/recipes.csv").open(encoding="utf-8")))
@@ -43,7 +43,7 @@ def test_every_yaml_key_is_used(recipe):
     for name in re.findall(r"^from (\w+) import", code, flags=re.M):
         if (beside := script.with_name(f"{name}.py")).is_file():
             code += beside.read_text(encoding="utf-8")
-    code += (ROOT / "speechbrain_clsp/brain.py").read_text(encoding="utf-8")
+    code += (ROOT / "speechbrain_clsp/training/brain.py").read_text(encoding="utf-8")
     # Read by SpeechBrain itself, from hparams, if they are there.
     known = {"__set_seed", "max_grad_norm", "precision"}
     for key in re.findall(r"^([A-Za-z_]\w*):", yaml, flags=re.M):

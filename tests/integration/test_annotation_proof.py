@@ -17,12 +17,12 @@ import pytest
 import yaml
 
 from speechbrain_clsp.annotation.records import read_records
-from speechbrain_clsp.cli import main
-from speechbrain_clsp.dataio.captions import TwoCaptions
+from speechbrain_clsp.captions.perturbation import AttributeSwap
+from speechbrain_clsp.captions.policies import TwoCaptions
+from speechbrain_clsp.cli.main import main
 from speechbrain_clsp.dataio.dataset import CaptionedSpeechDataset
 from speechbrain_clsp.dataio.manifest import Manifest, write_manifest
-from speechbrain_clsp.dataio.perturbation import AttributeSwap
-from speechbrain_clsp.mini_fcaps.captions import swap_tables
+from speechbrain_clsp.mini_fcaps.wording import swap_tables
 
 RECIPES = Path(__file__).parents[2] / "recipes/FCaps"
 sys.path.insert(0, str(RECIPES))

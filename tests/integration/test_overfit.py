@@ -1,6 +1,6 @@
 """The whole line, from files to retrieval, on eight clips that a model must be able to learn."""
 
-from buzzes import fit, new_brain, write_buzzes
+from tests.utils.buzzes import fit, new_brain, write_buzzes
 
 
 def test_eight_clips_are_learnt_by_heart(tmp_path):

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from buzzes import fit, new_brain, write_buzzes
 
-from speechbrain_clsp.checkpoints import WholeCheckpointer
 from speechbrain_clsp.dataio.manifest import Manifest
+from speechbrain_clsp.training.checkpointer import WholeCheckpointer
+from tests.utils.buzzes import fit, new_brain, write_buzzes
 
 EPOCHS = 3
 # Forked processes share what is imported already, and are there at once.

@@ -13,15 +13,15 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 import soundfile
-from corpora_trees import CONVERSATION, PLAIN, READ, cut, make_corpora, write_cuts
-from test_paraspeechcaps import record
-from test_shards import make_tar
 
-from speechbrain_clsp.cli import main
+from speechbrain_clsp.cli.main import main
 from speechbrain_clsp.dataio.manifest import Manifest
-from speechbrain_clsp.evaluation.adapters import RandomModel
-from speechbrain_clsp.evaluation.benchmark import run_suite
+from speechbrain_clsp.evaluation.models.adapters import RandomModel
 from speechbrain_clsp.evaluation.suite import evaluate
+from speechbrain_clsp.evaluation.suites import run_suite
+from tests.recipes.test_paraspeechcaps_prepare import record
+from tests.unittests.dataio.test_shards import make_tar
+from tests.utils.corpora_trees import CONVERSATION, PLAIN, READ, cut, make_corpora, write_cuts
 
 ROOT = Path(__file__).parents[2]
 FCAPS = ROOT / "recipes" / "FCaps"

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from official_model import write_official, write_tokenizer
 from safetensors.torch import load_file
 from transformers import RobertaConfig, RobertaModel
 
 from speechbrain_clsp import CLSP
+from tests.utils.official_model import write_official, write_tokenizer
 
 ROOT = Path(__file__).parents[2]
 RECIPES = {

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small import model_folder
 from speechbrain.inference.ASR import EncoderASR
 
 from speechbrain_clsp.inference.files import pad
 from speechbrain_clsp.inference.reward import within_groups
+from tests.utils.small import model_folder
 
 RECIPE = Path(__file__).parents[2] / "recipes/FCaps/StyleReward"
 sys.path.insert(0, str(RECIPE))

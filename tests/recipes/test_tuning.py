@@ -13,10 +13,10 @@ import soundfile
 import torch
 from hyperpyyaml import load_hyperpyyaml
 from safetensors.torch import load_file
-from small import model_folder
 from speechbrain.inference.TTS import FastSpeech2
 
-from speechbrain_clsp.mini_fcaps.listening import RATE, pitch_track, spectral_tilt
+from speechbrain_clsp.mini_fcaps.acoustics import RATE, pitch_track, spectral_tilt
+from tests.utils.small import model_folder
 
 RECIPE = Path(__file__).parents[2] / "recipes/FCaps/StyleReward"
 sys.path.insert(0, str(RECIPE))

@@ -15,7 +15,7 @@ import sys
 import speechbrain as sb
 from hyperpyyaml import load_hyperpyyaml
 
-from speechbrain_clsp.evaluation.benchmark import fill_tables
+from speechbrain_clsp.evaluation.suites import fill_tables
 
 
 def main() -> None:

@@ -32,16 +32,16 @@ from speechbrain.utils.distributed import run_on_main
 from speechbrain.utils.logger import get_logger
 
 from speechbrain_clsp import CLSP
-from speechbrain_clsp.brain import ContrastiveBrain
-from speechbrain_clsp.dataio.captions import evaluation_captions
+from speechbrain_clsp.captions.policies import evaluation_captions
 from speechbrain_clsp.dataio.dataset import CaptionedSpeechDataset, Collate
 from speechbrain_clsp.dataio.manifest import Manifest
 from speechbrain_clsp.dataio.sampler import BucketBatchSampler
 from speechbrain_clsp.dataio.tokenizers import train_sentencepiece
 from speechbrain_clsp.evaluation.suite import evaluate, format_table
-from speechbrain_clsp.folders import extract_definition, save_model_folder
-from speechbrain_clsp.hub import fetch_tokenizer
-from speechbrain_clsp.processes import join_processes
+from speechbrain_clsp.pretrained.folder import extract_definition, save_model_folder
+from speechbrain_clsp.pretrained.hub import fetch_tokenizer
+from speechbrain_clsp.training.brain import ContrastiveBrain
+from speechbrain_clsp.utils.distributed import join_processes
 
 logger = get_logger(__name__)
 

@@ -27,10 +27,10 @@ from styles import draw_request, is_met, measure
 from tqdm import tqdm
 from voices import count_phonemes, draw_text
 
-from speechbrain_clsp.evaluation.figures import line_chart, table
 from speechbrain_clsp.evaluation.report import write_page
 from speechbrain_clsp.inference.files import pad
 from speechbrain_clsp.inference.guards import LevelGuard
+from speechbrain_clsp.utils.html import line_chart, table
 
 SHOWN = 6  # examples in the page
 NAMES = {

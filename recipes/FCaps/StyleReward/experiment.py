@@ -14,7 +14,7 @@ import torch
 from hyperpyyaml import load_hyperpyyaml
 from torch import Tensor
 
-from speechbrain_clsp.processes import join_processes
+from speechbrain_clsp.utils.distributed import join_processes
 
 
 def start_experiment(arguments: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:

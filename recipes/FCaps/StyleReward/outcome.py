@@ -16,11 +16,11 @@ from speechbrain.inference.ASR import EncoderASR
 from styles import StyleRequest, contrast_swap, is_met, measure
 from torch import Tensor
 
-from speechbrain_clsp.evaluation.adapters import ClspAdapter
-from speechbrain_clsp.evaluation.intervals import bootstrap_mean
-from speechbrain_clsp.hub import find_file
+from speechbrain_clsp.evaluation.models.adapters import ClspAdapter
+from speechbrain_clsp.evaluation.statistics import bootstrap_mean
 from speechbrain_clsp.inference.guards import WordErrorGuard, word_error_rate
 from speechbrain_clsp.inference.reward import StyleReward
+from speechbrain_clsp.pretrained.hub import find_file
 
 
 @dataclass

@@ -16,8 +16,8 @@ from outcome import Outcome
 from styles import UNITS
 from torch import Tensor
 
-from speechbrain_clsp.evaluation.figures import audio_player, line_chart, table
 from speechbrain_clsp.evaluation.report import read_training_log, write_page
+from speechbrain_clsp.utils.html import audio_player, line_chart, table
 
 SHOWN = 8  # examples in the page
 WHEN = ("before", "after")

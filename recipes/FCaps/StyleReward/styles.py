@@ -13,9 +13,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from speechbrain_clsp.dataio.perturbation import AttributeSwap, between_values
-from speechbrain_clsp.mini_fcaps.captions import LOUDNESS, NOUNS, PITCH, RATE
-from speechbrain_clsp.mini_fcaps.listening import (
+from speechbrain_clsp.captions.perturbation import AttributeSwap, between_values
+from speechbrain_clsp.mini_fcaps.acoustics import (
     GENDERS,
     LOUDNESS_BOUNDS,
     PITCH_BOUNDS,
@@ -24,6 +23,7 @@ from speechbrain_clsp.mini_fcaps.listening import (
     pitch_spread,
     spectral_tilt,
 )
+from speechbrain_clsp.mini_fcaps.wording import LOUDNESS, NOUNS, PITCH, RATE
 
 WORDINGS = {
     "rate": list(RATE.values()),

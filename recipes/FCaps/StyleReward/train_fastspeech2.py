@@ -16,7 +16,7 @@ from speechbrain.nnet.losses import l1_loss, mse_loss
 from speechbrain.utils.distributed import run_on_main
 from voice import phoneme_encoder, voice_dataset
 
-from speechbrain_clsp.folders import state_of
+from speechbrain_clsp.pretrained.folder import state_of
 
 
 class VoiceBrain(AveragingBrain):

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 from voice import load_frozen, phoneme_encoder, voice_dataset
 
-from speechbrain_clsp.folders import state_of
+from speechbrain_clsp.pretrained.folder import state_of
 
 
 def cut(values: Tensor, starts: list[int], length: int) -> Tensor:

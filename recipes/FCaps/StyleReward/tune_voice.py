@@ -39,8 +39,8 @@ from torchaudio.functional import resample
 from voice import Spoken, SyntheticVoice, Voice, per_frame, whole_frames
 
 from speechbrain_clsp.dataio.audio import SAMPLE_RATE
-from speechbrain_clsp.folders import state_of
 from speechbrain_clsp.inference.guards import LevelGuard
+from speechbrain_clsp.pretrained.folder import state_of
 
 PARTS = {"pitch": "pitch", "loudness": "energy"}  # what FastSpeech2 calls what is asked for
 

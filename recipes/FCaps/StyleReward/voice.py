@@ -20,7 +20,7 @@ from speechbrain.lobes.models.FastSpeech2 import FastSpeech2, mel_spectrogram, u
 from speechbrain.utils.data_pipeline import provides, takes
 from torch import Tensor, nn
 
-from speechbrain_clsp.folders import load_weights
+from speechbrain_clsp.pretrained.folder import load_weights
 
 PADDING = "@@"  # the phoneme of index 0
 UNKNOWN = "<unk>"
@@ -167,7 +167,7 @@ def load_frozen(path: str | os.PathLike, modules: Mapping[str, nn.Module]) -> No
     Raises
     ------
     FileNotFoundError, ValueError
-        As :func:`speechbrain_clsp.folders.load_weights`.
+        As :func:`speechbrain_clsp.pretrained.folder.load_weights`.
     """
     load_weights(path, modules)
     for module in modules.values():

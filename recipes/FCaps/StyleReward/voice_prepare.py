@@ -25,7 +25,7 @@ from scipy.ndimage import median_filter
 from speechbrain.utils.logger import get_logger
 from tqdm import tqdm
 
-from speechbrain_clsp.mini_fcaps.listening import FRAME, pitch_track
+from speechbrain_clsp.mini_fcaps.acoustics import FRAME, pitch_track
 from speechbrain_clsp.mini_fcaps.sentences import draw_sentence
 from speechbrain_clsp.mini_fcaps.synthesis import SAMPLE_RATE, Synthesizer
 from speechbrain_clsp.mini_fcaps.voices import VOICES

@@ -23,7 +23,7 @@ from typing import Any
 
 import soundfile
 
-from speechbrain_clsp.mini_fcaps.listening import Hearing, claimed_gender, claims, listen
+from speechbrain_clsp.mini_fcaps.acoustics import Hearing, claimed_gender, claims, listen
 
 CAPTIONER, VERIFIER, JUDGE = "listening-captioner", "listening-verifier", "listening-judge"
 MISTAKES = {  # what each adds to a caption; those that are empty change it otherwise

@@ -1,0 +1,1 @@
+"""The stages of annotation, in their order: caption, verify, filter, select, release."""

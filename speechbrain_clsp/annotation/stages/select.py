@@ -1,0 +1,141 @@
+"""Which of a clip's captions are kept: few that differ, and that fit the audio.
+
+Authors
+ * The speechbrain-clsp authors 2026
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import chain, pairwise
+
+import numpy as np
+
+from speechbrain_clsp.annotation.stages.filter import words_of
+
+
+@dataclass(frozen=True)
+class SelectSettings:
+    """How many captions a clip keeps, and by which measure.
+
+    Arguments
+    ---------
+    most : int
+        Captions kept at most; the published corpora have 1 (Emilia) and up to 14 (PSCBase).
+    least : int
+        A clip that has fewer left loses all.
+    clsp : str, optional
+        Folder or Hub repository of a CLSP whose text embeddings measure how much captions differ;
+        default: by their words and pairs of words.
+    gate : float, optional
+        Least cosine of speech and caption, by that CLSP.
+    """
+
+    most: int = 1
+    least: int = 1
+    clsp: str | None = None
+    gate: float | None = None
+
+
+def word_vectors(captions: Sequence[str]) -> np.ndarray:
+    """Return unit vectors [N, V] of captions by the words and pairs of words in them.
+
+    Example
+    -------
+    >>> vectors = word_vectors(["A man speaks.", "A man speaks", "A girl sings"])
+    >>> (vectors @ vectors[0]).round(1).tolist()
+    [1.0, 1.0, 0.2]
+    """
+    split = [words_of(caption) for caption in captions]
+    parts = [list(chain(words, pairwise(words))) for words in split]
+    index = {part: n for n, part in enumerate(dict.fromkeys(chain(*parts)))}
+    vectors = np.zeros((len(captions), max(1, len(index))))
+    for row, some in enumerate(parts):
+        for part in some:
+            vectors[row, index[part]] += 1.0
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+
+
+def most_different(vectors: np.ndarray, count: int) -> list[int]:
+    """Choose vectors of which each is far from those before it.
+
+    The first is the one nearest to all others, the most typical; each further one has the
+    smallest largest cosine with those chosen (Gonzalez's rule for k centres). Ties go to the first.
+
+    Arguments
+    ---------
+    vectors : np.ndarray
+        [N, D], of unit norm.
+    count : int
+        How many to choose; all if there are fewer.
+
+    Returns
+    -------
+    list of int
+        Rows, in the order in which they were chosen.
+
+    Example
+    -------
+    >>> most_different(np.array([[1.0, 0.0], [0.9, 0.435], [0.0, 1.0], [0.8, 0.6]]), 2)
+    [3, 2]
+    """
+    cosines = vectors @ vectors.T
+    chosen = [int(cosines.sum(axis=1).argmax())]
+    while len(chosen) < min(count, len(vectors)):
+        nearest = cosines[:, chosen].max(axis=1)
+        nearest[chosen] = np.inf
+        chosen.append(int(nearest.argmin()))
+    return chosen
+
+
+def select(
+    captions: Sequence[str],
+    settings: SelectSettings,
+    embed: Callable[[Sequence[str]], np.ndarray] = word_vectors,
+    fit: Sequence[float] | None = None,
+) -> tuple[list[str], list[dict[str, str]]]:
+    """Choose captions of a clip.
+
+    Arguments
+    ---------
+    captions : sequence of str
+        Those that passed the stages before.
+    settings : SelectSettings
+        How many.
+    embed : callable
+        Captions to unit vectors [N, D].
+    fit : sequence of float, optional
+        Cosine of each caption with the clip's speech, for the gate.
+
+    Returns
+    -------
+    tuple
+        Captions in the order of ``most_different``, and for each dropped one a dict with
+        ``caption``, ``rule`` and ``reason``.
+
+    Example
+    -------
+    >>> kept, _ = select(["A man.", "A calm man.", "Fast speech"], SelectSettings(most=2))
+    >>> kept
+    ['A man.', 'Fast speech']
+    """
+    dropped, left = [], list(range(len(captions)))
+    if settings.gate is not None:
+        if fit is None:
+            raise ValueError("select: a gate needs a clsp to measure with")
+        for n in [n for n in left if fit[n] < settings.gate]:
+            reason = f"cosine {fit[n]:.3f} with the speech, below {settings.gate:g}"
+            dropped.append({"caption": captions[n], "rule": "gate", "reason": reason})
+        left = [n for n in left if fit[n] >= settings.gate]
+    if len(left) < settings.least:
+        reason = f"{len(left)} captions are left, fewer than {settings.least}"
+        dropped += [{"caption": captions[n], "rule": "too few", "reason": reason} for n in left]
+        return [], dropped
+    order = most_different(embed([captions[n] for n in left]), settings.most) if left else []
+    chosen = [left[n] for n in order]
+    for n in left:
+        if n not in chosen:
+            reason = f"{settings.most} others differ more"
+            dropped.append({"caption": captions[n], "rule": "selection", "reason": reason})
+    return [captions[n] for n in chosen], dropped

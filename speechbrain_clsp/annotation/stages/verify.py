@@ -1,0 +1,275 @@
+"""The second stage: a model that reasons checks every caption against rules, with tools to look up.
+
+It cannot hear. For each caption it may call tools (suspicious words, the transcript, what people
+said of the clip), then gives a verdict per rule; a caption that breaks any is dropped.
+
+Authors
+ * The speechbrain-clsp authors 2026
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from speechbrain_clsp.annotation.client import ChatClient, Completion, Refused
+from speechbrain_clsp.annotation.prompts import fill, label_lines, template_text, verify_rules
+from speechbrain_clsp.annotation.records import record_key, row_of
+from speechbrain_clsp.annotation.run import Job, Request
+from speechbrain_clsp.annotation.servers import Servers
+from speechbrain_clsp.annotation.stages.filter import (
+    SEVERAL,
+    FilterSettings,
+    caption_faults,
+    found_phrases,
+    longest_quotation,
+)
+from speechbrain_clsp.dataio.manifest import Manifest
+
+SAMPLING = {"temperature": 0.6, "top_p": 0.95, "top_k": 20, "max_tokens": 4096}
+
+
+@dataclass(frozen=True)
+class VerifySettings(Servers):
+    """How captions are checked, beside which servers check them.
+
+    Arguments
+    ---------
+    sampling : dict
+        See :meth:`~speechbrain_clsp.annotation.client.ChatClient.complete`.
+    template : str
+        Template with ``${rules}``.
+    rounds : int
+        Most rounds of tool calls per caption.
+    verdicts : int
+        How often a verdict is asked for until it is well-formed.
+    """
+
+    sampling: Mapping[str, Any] = field(default_factory=lambda: dict(SAMPLING))
+    template: str = "verify.txt"
+    rounds: int = 4
+    verdicts: int = 3
+
+
+def verify_jobs(
+    records: Iterable[Mapping[str, Any]],
+    manifest: Manifest,
+    settings: VerifySettings,
+    transcripts: Mapping[str, str] | None = None,
+) -> Iterator[Job]:
+    """Return a job per record of the captions' stage.
+
+    Arguments
+    ---------
+    records : iterable of dict
+        With ``id``, ``row`` and ``captions``.
+    manifest : Manifest
+        The clips.
+    settings : VerifySettings
+        What is asked.
+    transcripts : mapping, optional
+        What is said, by id of the clip.
+
+    Returns
+    -------
+    iterator of Job
+        Records have ``captions``, ``dropped`` and ``verdicts``: for each caption, rule to reason of
+        those that it breaks.
+    """
+    for record in records:
+        row = row_of(record, manifest)
+        yield _job(record, ClipFacts(row, (transcripts or {}).get(record["id"])), settings)
+
+
+class ClipFacts:
+    """What is known about a clip, as tools that a model can call.
+
+    Arguments
+    ---------
+    row : mapping
+        Its row of the manifest.
+    transcript : str, optional
+        What is said.
+
+    Example
+    -------
+    >>> facts = ClipFacts({"accent": "Scottish"}, "Come in, please.")
+    >>> facts.call("labels", "A man."), facts.call("transcript_overlap", "He says come in gently")
+    ('- accent: Scottish', "shared with the transcript: 'come in'")
+    """
+
+    ABOUT = {
+        "suspicious_words": "Lists words of the description that often break a rule.",
+        "transcript_overlap": "Tells the longest run of words shared with what is said.",
+        "labels": "Tells the labels that people who listened gave to the recording.",
+        "several_speakers": "Lists phrases of the description that speak of several people.",
+    }
+
+    def __init__(self, row: Mapping[str, Any], transcript: str | None = None) -> None:
+        self.lines, self.transcript = label_lines(row), transcript
+
+    def tools(self) -> list[dict[str, Any]]:
+        """Return the tools as the protocol describes them; none takes arguments."""
+        nothing = {"type": "object", "properties": {}}
+        return [
+            {
+                "type": "function",
+                "function": {"name": name, "description": about, "parameters": nothing},
+            }
+            for name, about in self.ABOUT.items()
+        ]
+
+    def call(self, name: str, caption: str) -> str:
+        """Answer a call about a caption; a name that is no tool gets the list of those that are."""
+        if name not in self.ABOUT:
+            return f"There is no tool {name!r}, only {', '.join(self.ABOUT)}"
+        return getattr(self, f"_{name}")(caption)
+
+    def _suspicious_words(self, caption: str) -> str:
+        faults = caption_faults(caption, FilterSettings(several=()))
+        return "; ".join(f"{rule}: {reason}" for rule, reason in faults) or "nothing"
+
+    def _transcript_overlap(self, caption: str) -> str:
+        if not self.transcript:
+            return "there is no transcript"
+        shared = longest_quotation(caption, self.transcript)
+        return f"shared with the transcript: {shared!r}" if shared else "no word is shared"
+
+    def _labels(self, caption: str) -> str:
+        return "\n".join(self.lines) or "people gave no labels"
+
+    def _several_speakers(self, caption: str) -> str:
+        return ", ".join(found_phrases(caption, SEVERAL)) or "nothing"
+
+
+def verdict_format(rules: Iterable[str]) -> dict[str, Any]:
+    """Return the JSON schema of a verdict: per rule, whether it is broken and why.
+
+    Example
+    -------
+    >>> verdict_format(["absence"])["json_schema"]["schema"]["required"]
+    ['absence']
+    """
+    judged = {
+        "type": "object",
+        "properties": {"reason": {"type": "string"}, "broken": {"type": "boolean"}},
+        "required": ["reason", "broken"],
+        "additionalProperties": False,
+    }
+    schema = {
+        "type": "object",
+        "properties": dict.fromkeys(rules, judged),
+        "required": list(rules),
+        "additionalProperties": False,
+    }
+    return {
+        "type": "json_schema",
+        "json_schema": {"name": "verdict", "strict": True, "schema": schema},
+    }
+
+
+def read_verdict(text: str, rules: Iterable[str]) -> dict[str, str]:
+    """Return the broken rules with their reasons.
+
+    Raises
+    ------
+    ValueError
+        If the text is no verdict on all rules.
+
+    Example
+    -------
+    >>> read_verdict('{"absence": {"reason": "says no", "broken": true}}', ["absence"])
+    {'absence': 'says no'}
+    """
+    try:
+        verdict = json.loads(text[text.index("{") : text.rindex("}") + 1])  # or in a fence
+        broken = {rule: (verdict[rule]["broken"], str(verdict[rule]["reason"])) for rule in rules}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"not a verdict: {text[:100]!r}") from error
+    if not all(isinstance(flag, bool) for flag, _ in broken.values()):
+        raise ValueError(f"not a verdict: {text[:100]!r}")
+    return {rule: reason for rule, (flag, reason) in broken.items() if flag}
+
+
+async def verify_caption(
+    client: ChatClient, caption: str, facts: ClipFacts, settings: VerifySettings
+) -> dict[str, str]:
+    """Let the model use its tools, then ask for its verdict.
+
+    Arguments
+    ---------
+    client : ChatClient
+        Whom to ask.
+    caption : str
+        What is checked.
+    facts : ClipFacts
+        What tools know.
+    settings : VerifySettings
+        How.
+
+    Returns
+    -------
+    dict
+        Reason by broken rule; empty if the caption passed.
+
+    Raises
+    ------
+    Refused
+        If no verdict is well-formed.
+    """
+    rules = verify_rules()
+    listed = "\n".join(f"- {rule}: {text}" for rule, text in rules.items())
+    messages: list[dict[str, Any]] = [
+        {"role": "system", "content": fill(settings.template, rules=listed)},
+        {"role": "user", "content": f"The description:\n{caption}"},
+    ]
+    for _ in range(settings.rounds):
+        answer = await client.complete(messages, settings.sampling, tools=facts.tools())
+        calls = answer.message.get("tool_calls") or []
+        messages += [_said(answer), *(_result(call, facts, caption) for call in calls)]
+        if not calls:
+            break
+    messages.append({"role": "user", "content": template_text("verify_verdict.txt")})
+    options = {"response_format": verdict_format(rules)}
+    for _ in range(settings.verdicts):
+        answer = await client.complete(messages, settings.sampling, **options)
+        try:
+            return read_verdict(answer.texts[0], rules)
+        except ValueError as error:
+            reason = str(error)
+    raise Refused(f"{settings.verdicts} verdicts were malformed: the last is {reason}")
+
+
+def _said(answer: Completion) -> dict[str, Any]:
+    """Return the model's message as history: what it thought is not sent back."""
+    kept = ("content", "tool_calls")
+    said = {name: answer.message[name] for name in kept if name in answer.message}
+    return {"role": "assistant", "content": None, **said}
+
+
+def _result(call: Mapping[str, Any], facts: ClipFacts, caption: str) -> dict[str, Any]:
+    content = facts.call(call["function"]["name"], caption)
+    return {"role": "tool", "tool_call_id": call["id"], "content": content}
+
+
+def _job(record: Mapping[str, Any], facts: ClipFacts, settings: VerifySettings) -> Job:
+    name, captions = record["id"], record["captions"]
+    asked = (captions, facts.lines, facts.transcript, settings.model, dict(settings.sampling))
+    key = record_key(name, *asked, fill(settings.template, rules=json.dumps(verify_rules())))
+
+    async def ask(client: ChatClient) -> dict[str, Any]:
+        checks = [verify_caption(client, caption, facts, settings) for caption in captions]
+        verdicts = await asyncio.gather(*checks)
+        dropped = [
+            {"caption": caption, "rule": rule, "reason": reason}
+            for caption, broken in zip(captions, verdicts)
+            for rule, reason in list(broken.items())[:1]
+        ]
+        kept = [caption for caption, broken in zip(captions, verdicts) if not broken]
+        found = {"captions": kept, "dropped": dropped, "verdicts": list(verdicts)}
+        return {"row": record["row"], **found}
+
+    return Job(name, key, lambda: Request(key, ask))

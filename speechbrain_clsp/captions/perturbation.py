@@ -1,0 +1,271 @@
+"""False captions that differ from a true one in one attribute only.
+
+Authors
+ * The speechbrain-clsp authors 2026
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from speechbrain_clsp.captions.gender import GenderSwap
+
+QUOTED = re.compile(r'"[^"]*"|\u201c[^\u201d]*\u201d')
+TABLES = Path(__file__).parent / "swaps"
+WITHIN_GROUP = 0.2  # how often an accent is swapped for one of its own group, as published
+
+
+class Wording(NamedTuple):
+    """Phrases of one meaning and one part of speech, and phrases that contradict them.
+
+    Arguments
+    ---------
+    phrases : sequence of str
+        What to look for.
+    opposites : sequence of str
+        What to put in its place.
+    near : sequence of str
+        Opposites of the same group, which are harder to tell apart; taken one time in five.
+    alike : bool
+        Whether the opposites mean much the same, so that one can stand beside another.
+    """
+
+    phrases: Sequence[str]
+    opposites: Sequence[str]
+    near: Sequence[str] = ()
+    alike: bool = True
+
+
+Tables = Mapping[str, Mapping[str, Sequence[Wording]]]
+
+
+def between_values(values: Mapping[str, Sequence[Sequence[str]]]) -> Tables:
+    """Make tables of attributes whose values exclude each other and are worded alike.
+
+    Arguments
+    ---------
+    values : dict
+        For each attribute its values, each a list of phrases that mean it.
+
+    Example
+    -------
+    >>> between_values({"rate": [["slowly"], ["fast"]]})["rate"]["slowly"][0].opposites
+    ['fast']
+    """
+    tables: dict[str, dict[str, list[Wording]]] = {}
+    for attribute, lists in values.items():
+        tables[attribute] = {}
+        for phrases in lists:
+            opposites = [phrase for other in lists if other != phrases for phrase in other]
+            tables[attribute][phrases[0]] = [Wording(phrases, opposites, alike=False)]
+    return tables
+
+
+def read_tables(path: str | os.PathLike = TABLES / "paraspeechcaps.json") -> Tables:
+    """Read tables from JSON; by default those for ParaSpeechCaps and FCaps.
+
+    Arguments
+    ---------
+    path : str or path
+        ``{attribute: {value: [{"phrases": [...], "opposites": [...]}]}}``. Values are named as the
+        manifest labels them. ``accent`` has instead ``groups``, ``overlaps`` (accents of which one
+        does not contradict the other) and ``display`` (how accents are written, where that is not
+        their name with capitals); ``gender`` has ``pairs`` of words.
+
+    Returns
+    -------
+    dict
+        For :class:`AttributeSwap`.
+
+    Example
+    -------
+    >>> tables = read_tables()
+    >>> len(tables["accent"]), tables["situational_tags"]["bored"][1].opposites
+    (53, ['fascination'])
+    """
+    tables = json.loads(Path(path).read_text(encoding="utf-8"))
+    if "accent" in tables:
+        tables["accent"] = _accents(**tables["accent"])
+    for attribute, values in tables.items():
+        if attribute not in ("accent", "gender"):
+            tables[attribute] = {
+                value: [Wording(**wording) for wording in wordings]
+                for value, wordings in values.items()
+            }
+    return tables
+
+
+def _accents(
+    groups: Mapping[str, Sequence[str]],
+    overlaps: Sequence[Sequence[str]],
+    display: Mapping[str, Sequence[str]],
+) -> dict[str, list[Wording]]:
+    names = {
+        accent: display.get(accent, [accent.title()])
+        for group in groups.values()
+        for accent in group
+    }
+    table = {}
+    for group in groups.values():
+        for accent in group:
+            same = {accent}.union(*(overlap for overlap in overlaps if accent in overlap))
+            far = [names[other][0] for other in names if other not in same and other not in group]
+            near = [names[other][0] for other in group if other not in same]
+            table[accent] = [Wording(names[accent], far, near, alike=False)]
+    return table
+
+
+class AttributeSwap:
+    """Makes a caption false in one attribute; quoted text is left alone.
+
+    All mentions of the value are replaced, articles and capitals follow. Of the attributes that a
+    caption names, one is drawn, and of its values one.
+
+    Arguments
+    ---------
+    tables : dict, or callable that returns one
+        For each attribute its values, each with its wordings; see :func:`read_tables`.
+
+    Example
+    -------
+    >>> swap = AttributeSwap(between_values({"accent": [["American"], ["Scottish"]]}))
+    >>> swap("An American man speaks.", random.Random(0))
+    'A Scottish man speaks.'
+    >>> AttributeSwap(read_tables)("She talks to her dog.", random.Random(0))
+    'He talks to his dog.'
+    """
+
+    def __init__(self, tables: Tables | Callable[[], Tables]) -> None:
+        tables = dict(tables() if callable(tables) else tables)
+        self.gender = GenderSwap(tables.pop("gender")["pairs"]) if "gender" in tables else None
+        self.tables = tables
+        self.pattern, self.meanings = _compile(tables)
+
+    def __call__(
+        self, caption: str, generator: random.Random, row: Mapping[str, Any] | None = None
+    ) -> str:
+        """Return the false caption; the caption itself if it names no attribute of the tables.
+
+        Arguments
+        ---------
+        caption : str
+            A true caption.
+        generator : random.Random
+            Chooses attribute, value and words.
+        row : dict, optional
+            The clip's labels. Values that they confirm are preferred to what the text alone says.
+
+        Returns
+        -------
+        str
+            The caption with one attribute changed.
+        """
+        quotes = [match.span() for match in QUOTED.finditer(caption)]
+
+        def is_free(match: re.Match) -> bool:
+            return not any(start <= match.start() < end for start, end in quotes)
+
+        named = self.named(caption, is_free)
+        gender = self.gender.changes(caption, is_free) if self.gender else []
+        confirmed = {
+            attribute: kept
+            for attribute, values in named.items()
+            if (kept := {v: m for v, m in values.items() if _is_label(v, attribute, row)})
+        }
+        choices = confirmed or named
+        attributes = [*choices, *(["gender"] if gender else [])]
+        if not attributes:
+            return caption
+        attribute = generator.choice(attributes)
+        if attribute == "gender":
+            return _replace(caption, gender)
+        value = generator.choice(list(choices[attribute]))
+        return _replace(caption, _changes(choices[attribute][value], generator))
+
+    def named(
+        self, caption: str, is_free: Callable[[re.Match], bool] = lambda match: True
+    ) -> dict[str, dict[str, list[tuple[re.Match, Wording]]]]:
+        """Return attribute -> value -> where the caption names it.
+
+        Example
+        -------
+        >>> swap = AttributeSwap(between_values({"rate": [["slowly"], ["fast"]]}))
+        >>> list(swap.named("He speaks slowly.")["rate"])
+        ['slowly']
+        """
+        found: dict[str, dict[str, list]] = {}
+        for match in self.pattern.finditer(caption):
+            if is_free(match):
+                attribute, value, wording = self.meanings[match["phrase"].lower()]
+                found.setdefault(attribute, {}).setdefault(value, []).append((match, wording))
+        return found
+
+
+def _compile(tables: Tables) -> tuple[re.Pattern, dict[str, tuple[str, str, Wording]]]:
+    """Return a pattern of all phrases, and what each means."""
+    meanings = {
+        phrase.lower(): (attribute, value, wording)
+        for attribute, values in tables.items()
+        for value, wordings in values.items()
+        for wording in wordings
+        for phrase in wording.phrases
+    }
+    # The longest first, or "fast" would be found in "at a fast pace".
+    phrases = "|".join(re.escape(phrase) for phrase in sorted(meanings, key=len, reverse=True))
+    pattern = rf"(?<![\w-])(?:(?P<article>an?) )?(?P<phrase>{phrases or '(?!)'})(?![\w-])"
+    return re.compile(pattern, re.IGNORECASE), meanings
+
+
+def _is_label(value: str, attribute: str, row: Mapping[str, Any] | None) -> bool:
+    labels = (row or {}).get(attribute) or []
+    return value in [labels] if isinstance(labels, str) else value in labels
+
+
+def _changes(
+    mentions: Sequence[tuple[re.Match, Wording]], generator: random.Random
+) -> list[tuple[int, int, str]]:
+    """Choose new words, with the article and the capital that they need.
+
+    Other phrases for the same get other words, if those mean alike ("calm and relaxed"), else the
+    same.
+    """
+    chosen: dict[tuple, str] = {}
+    changes = []
+    for match, wording in mentions:
+        key = (id(wording), match["phrase"].lower() if wording.alike else None)
+        if key not in chosen:
+            near = wording.near and (not wording.opposites or generator.random() < WITHIN_GROUP)
+            words = list(wording.near if near else wording.opposites)
+            unused = [word for word in words if word not in chosen.values()]
+            chosen[key] = generator.choice(unused or words)
+        new = chosen[key]
+        if match["article"]:
+            new = f"{article(new)} {new}"
+        if match[0][0].isupper():
+            new = new[0].upper() + new[1:]
+        changes.append((*match.span(), new))
+    return changes
+
+
+def article(phrase: str) -> str:
+    """Return the indefinite article that a phrase takes.
+
+    Example
+    -------
+    >>> article("Ukrainian"), article("unsure"), article("slow")
+    ('a', 'an', 'a')
+    """
+    word = phrase.lower()
+    return "an" if word[0] in "aeiou" and not word.startswith(("uk", "uni", "eu", "one")) else "a"
+
+
+def _replace(caption: str, changes: Sequence[tuple[int, int, str]]) -> str:
+    for start, end, new in sorted(changes, reverse=True):
+        caption = caption[:start] + new + caption[end:]
+    return caption

@@ -1,0 +1,249 @@
+"""Which texts a clip gets.
+
+A policy is called with a manifest row, a random generator and a step, and returns :class:`Texts`:
+captions that describe the clip, and possibly captions that do not. The step is the number of
+batches that the process had since training began, through all epochs. With gradient accumulation
+it is not the number of optimizer steps, of which each takes several batches.
+
+Authors
+ * The speechbrain-clsp authors 2026
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Texts:
+    """What a policy returns for a clip.
+
+    A policy returns the same number of positives and of negatives for every clip.
+
+    Arguments
+    ---------
+    positives : list of str
+        Captions that are true of the clip, at least one.
+    negatives : list of str
+        Captions that are false of the clip. One that repeats a positive stands for a negative that
+        could not be made; the loss leaves it out.
+
+    Raises
+    ------
+    TypeError
+        If one of them is a string instead of a list.
+    ValueError
+        If there is no positive.
+
+    Example
+    -------
+    >>> Texts(["He speaks slowly."])
+    Texts(positives=['He speaks slowly.'], negatives=[])
+    """
+
+    positives: list[str]
+    negatives: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.positives, str) or isinstance(self.negatives, str):
+            raise TypeError(f"Texts takes lists of captions, not a string: {self}")
+        if not self.positives:
+            raise ValueError("Texts needs at least one positive caption")
+
+
+def draw_texts(
+    policy: Callable[[Mapping[str, Any], random.Random, int], Texts],
+    row: Mapping[str, Any],
+    generator: random.Random,
+    step: int = 0,
+) -> Texts:
+    """Return a policy's texts for a clip.
+
+    Arguments
+    ---------
+    policy : callable
+        (row, generator, step) -> Texts.
+    row : dict
+        A row of the manifest.
+    generator : random.Random
+        Source of randomness.
+    step : int
+        Batches since training began.
+
+    Returns
+    -------
+    Texts
+        What the policy returned.
+
+    Raises
+    ------
+    TypeError
+        If that is something else than :class:`Texts`.
+
+    Example
+    -------
+    >>> row = {"id": "a", "global_captions": ["G"], "fine_captions": ["F"]}
+    >>> draw_texts(OneFineCaption(), row, random.Random(0))
+    Texts(positives=['F'], negatives=[])
+    """
+    texts = policy(row, generator, step)
+    if not isinstance(texts, Texts):
+        name = getattr(policy, "__qualname__", type(policy).__qualname__)
+        raise TypeError(
+            f"Clip {row['id']!r}: the caption policy {name} returned {type(texts).__name__} instead"
+            " of Texts(positives, negatives)"
+        )
+    return texts
+
+
+class OneFineCaption:
+    """One text per clip, a fine caption drawn anew in every epoch (CLSP, stage 1).
+
+    Example
+    -------
+    >>> row = {"id": "a", "global_captions": ["G"], "fine_captions": ["F"]}
+    >>> OneFineCaption()(row, random.Random(0))
+    Texts(positives=['F'], negatives=[])
+    """
+
+    def __call__(self, row: Mapping[str, Any], generator: random.Random, step: int = 0) -> Texts:
+        """Draw; a clip without fine captions gets a global one."""
+        return Texts([generator.choice(_pool(row))])
+
+
+class TwoCaptions:
+    """Two positive texts per clip, drawn anew in every epoch (CLSP, stage 2).
+
+    Either a global and a fine caption, or two different fine ones. A clip that lacks one kind
+    gets what it has.
+
+    Arguments
+    ---------
+    global_probability : float or sequence of float
+        How often the first text is a global caption: always as often, or (first, last, steps): from
+        ``first`` it goes linearly to ``last`` over so many batches. Published: (0.95, 0.5, 10000).
+
+    Example
+    -------
+    >>> row = {"id": "a", "global_captions": ["G"], "fine_captions": ["F"]}
+    >>> TwoCaptions(global_probability=1.0)(row, random.Random(0))
+    Texts(positives=['G', 'F'], negatives=[])
+    >>> round(TwoCaptions((0.95, 0.5, 10000)).probability(step=5000), 3)
+    0.725
+    """
+
+    def __init__(self, global_probability: float | Sequence[float] = 0.5) -> None:
+        if isinstance(global_probability, int | float):
+            global_probability = (global_probability, global_probability, 1)
+        self.first, self.last, self.steps = global_probability
+
+    def probability(self, step: int) -> float:
+        """Return how often a global caption comes first, so many batches into the training."""
+        progress = min(1.0, step / self.steps)
+        return self.first + (self.last - self.first) * progress
+
+    def __call__(self, row: Mapping[str, Any], generator: random.Random, step: int = 0) -> Texts:
+        """Draw.
+
+        Arguments
+        ---------
+        row : dict
+            A row of the manifest.
+        generator : random.Random
+            Where chance comes from.
+        step : int
+            Batches since training began.
+
+        Returns
+        -------
+        Texts
+            Two positives; the same twice if the clip has only one.
+
+        Raises
+        ------
+        ValueError
+            If the clip has no caption.
+        """
+        pool, globals_ = _pool(row), row["global_captions"]
+        both = globals_ and row["fine_captions"]
+        if both and generator.random() < self.probability(step):
+            return Texts([generator.choice(globals_), generator.choice(pool)])
+        return Texts(generator.sample(pool, 2) if len(pool) > 1 else [pool[0], pool[0]])
+
+
+class WithHardNegatives:
+    """A policy's texts, and more negatives: its first positive with an attribute swapped.
+
+    Arguments
+    ---------
+    policy : callable
+        Draws the positives; negatives of its own come first.
+    swap : callable
+        (caption, random.Random, row) -> caption, as
+        :class:`~speechbrain_clsp.captions.perturbation.AttributeSwap`.
+    n_negatives : int
+        Swapped texts per clip. Where nothing can be swapped, the positive is repeated, and the
+        Brain leaves it out of the loss.
+
+    Example
+    -------
+    >>> policy = WithHardNegatives(TwoCaptions(), lambda text, generator, row: f"not {text}")
+    >>> row = {"id": "a", "global_captions": ["G"], "fine_captions": []}
+    >>> policy(row, random.Random(0))
+    Texts(positives=['G', 'G'], negatives=['not G'])
+    """
+
+    def __init__(self, policy, swap, n_negatives: int = 1) -> None:
+        self.policy = policy
+        self.swap = swap
+        self.n_negatives = n_negatives
+
+    def __call__(self, row: Mapping[str, Any], generator: random.Random, step: int = 0) -> Texts:
+        """Draw the positives, then swap."""
+        texts = draw_texts(self.policy, row, generator, step)
+        first = texts.positives[0]
+        swapped = [self.swap(first, generator, row) for _ in range(self.n_negatives)]
+        return Texts(texts.positives, [*texts.negatives, *swapped])
+
+
+def evaluation_captions(
+    row: Mapping[str, Any], generator: random.Random | None = None, step: int = 0
+) -> Texts:
+    """Return a clip's first global and last fine caption, as in the published evaluation.
+
+    Arguments
+    ---------
+    row : dict
+        A row of the manifest.
+    generator, step : optional
+        Not used: there is nothing to draw. They make this a policy like any other.
+
+    Returns
+    -------
+    Texts
+        The two captions as positives.
+
+    Raises
+    ------
+    ValueError
+        If the clip lacks one of them.
+
+    Example
+    -------
+    >>> evaluation_captions({"global_captions": ["G", "H"], "fine_captions": ["E", "F"]})
+    Texts(positives=['G', 'F'], negatives=[])
+    """
+    if not row["global_captions"] or not row["fine_captions"]:
+        raise ValueError(f"Clip {row['id']!r} needs a global and a fine caption to be evaluated on")
+    return Texts([row["global_captions"][0], row["fine_captions"][-1]])
+
+
+def _pool(row: Mapping[str, Any]) -> list[str]:
+    """Return the fine captions, or the global ones where there are none."""
+    pool = row["fine_captions"] or row["global_captions"]
+    if not pool:
+        raise ValueError(f"Clip {row['id']!r} has no caption: leave it out of the manifest")
+    return pool

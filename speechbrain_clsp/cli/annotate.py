@@ -1,0 +1,96 @@
+"""The command ``clsp annotate``: captions of a corpus, written and checked by models on servers.
+
+Authors
+ * The speechbrain-clsp authors 2026
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+RELEASE = "release"
+
+
+def add_annotate(commands, add_command: Callable) -> None:
+    """Add the command.
+
+    Arguments
+    ---------
+    commands : argparse subparsers
+        Where it goes.
+    add_command : callable
+        (commands, run, name, description, example) -> parser, as in
+        :mod:`speechbrain_clsp.cli.main`.
+    """
+    command = add_command(
+        commands,
+        run_annotate,
+        "annotate",
+        "captions of a corpus: caption, verify, filter, select, release; run again to go on",
+        "clsp annotate recipes/FCaps/annotation/emilia.yaml --manifest clips.arrow"
+        " --output annotated --shard 0/8",
+    )
+    command.add_argument("config", help="a .yaml file, see recipes/FCaps/annotation")
+    command.add_argument("--manifest", required=True, help="the clips, from clsp prepare")
+    command.add_argument("--output", required=True, help="folder for records and the release")
+    command.add_argument(
+        "--stage",
+        nargs="+",
+        choices=("caption", "verify", "filter", "select", RELEASE),
+        help="default: all in order; with --shard all but release",
+    )
+    command.add_argument(
+        "--shard", default="0/1", metavar="I/N", help="work on part I, from 0, of N parts"
+    )
+    command.add_argument(
+        "--set",
+        nargs="+",
+        default=[],
+        metavar="SECTION.NAME=VALUE",
+        help="instead of what the file says, such as caption.base_url=http://host:8000/v1",
+    )
+
+
+def run_annotate(options: argparse.Namespace) -> None:
+    """Run stages and tell what each did."""
+    from speechbrain_clsp.annotation.config import read_settings
+    from speechbrain_clsp.annotation.pipeline import STAGES, Annotation
+    from speechbrain_clsp.annotation.stages.release import summary, write_release
+    from speechbrain_clsp.dataio.manifest import Manifest
+
+    shard = read_shard(options.shard)
+    settings = read_settings(options.config, options.set)
+    manifest = Manifest(options.manifest)
+    annotation = Annotation(options.output, manifest, settings, shard)
+    for stage in options.stage or (STAGES if shard[1] > 1 else (*STAGES, RELEASE)):
+        if stage == RELEASE:
+            folder = f"{options.output}/{RELEASE}"
+            print(f"release: {summary(write_release(options.output, manifest, folder))}")
+            print(f"Manifest, cuts and datasheet.html are in {folder}")
+        else:
+            done = annotation.run(stage)
+            print(f"{stage}: {', '.join(f'{k} {_short(v)}' for k, v in done.items() if v)}")
+
+
+def read_shard(text: str) -> tuple[int, int]:
+    """Read ``I/N``.
+
+    Raises
+    ------
+    ValueError
+        If it is none.
+
+    Example
+    -------
+    >>> read_shard("3/8")
+    (3, 8)
+    """
+    number, _, count = text.partition("/")
+    if not (number.isdigit() and count.isdigit() and int(number) < int(count)):
+        raise ValueError(f"--shard {text}: must be I/N with I from 0 to N - 1")
+    return int(number), int(count)
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

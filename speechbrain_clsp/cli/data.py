@@ -1,0 +1,118 @@
+"""The commands of ``clsp`` that make, check and export manifests.
+
+Authors
+ * The speechbrain-clsp authors 2026
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections import Counter
+from pathlib import Path
+
+COMMANDS = ("prepare", "check-leakage", "export-cuts")
+LEAKAGE_KINDS = ("id", "speaker", "audio", "caption")
+FOUND = 1  # exit code of a check that found something
+SHOWN = 10
+
+
+def add_data_commands(commands, example) -> None:
+    """Add the commands to a parser.
+
+    Arguments
+    ---------
+    commands : argparse subparsers
+        Where they go.
+    example : callable
+        (commands, run, name, description, example) -> parser.
+    """
+    prepare = example(
+        commands,
+        run_prepare,
+        "prepare",
+        "validate recordings with captions and write a manifest to train and evaluate on",
+        "clsp prepare data.csv --output train.arrow",
+    )
+    prepare.add_argument(
+        "source",
+        help=".csv or .jsonl with the columns wav and caption at least, lhotse cuts (.jsonl), or a"
+        " folder of audio files with captions in .txt files beside them",
+    )
+    prepare.add_argument("--output", required=True, help="the .arrow file to write")
+    prepare.add_argument("--skip-bad", action="store_true", help="leave bad rows out")
+    prepare.add_argument("--n-jobs", type=int, default=4, help="threads; default: 4")
+    leakage = example(
+        commands,
+        run_check_leakage,
+        "check-leakage",
+        "find test clips whose id, speaker, sound or caption is in the training data; exit code 1"
+        " if there are any",
+        "clsp check-leakage train.arrow test.arrow --report leaks.json",
+    )
+    leakage.add_argument("train")
+    leakage.add_argument("test")
+    leakage.add_argument(
+        "--kinds", nargs="+", choices=LEAKAGE_KINDS, default=LEAKAGE_KINDS, help="default: all"
+    )
+    leakage.add_argument("--report", help="a .json file for all that is found")
+    export = example(
+        commands,
+        run_export_cuts,
+        "export-cuts",
+        "write a manifest as lhotse cuts, JSON lines",
+        "clsp export-cuts train.arrow cuts.jsonl.gz",
+    )
+    export.add_argument("manifest")
+    export.add_argument("output", help="a .jsonl or .jsonl.gz file")
+    export.add_argument(
+        "--no-headers", action="store_true", help="trust lengths and rates, open no audio file"
+    )
+
+
+def run_prepare(options: argparse.Namespace) -> None:
+    """Write a manifest of the user's own data."""
+    from speechbrain_clsp.prepare.own_data import prepare_own
+
+    if options.n_jobs < 1:
+        raise ValueError(f"--n-jobs {options.n_jobs}: at least 1")
+    count, errors = prepare_own(options.source, options.output, options.skip_bad, options.n_jobs)
+    for line in errors:
+        print(f"left out: {line}")
+    print(f"{count} clips written to {options.output}")
+
+
+def run_check_leakage(options: argparse.Namespace) -> int:
+    """Print leaks; returns 1 if there are any."""
+    from speechbrain_clsp.dataio.manifest import Manifest
+    from speechbrain_clsp.prepare.leakage import check_leakage
+
+    leaks = check_leakage(Manifest(options.train), Manifest(options.test), options.kinds)
+    counts = Counter(leak.kind for leak in leaks)
+    for kind in options.kinds:
+        print(f"{kind}: {counts[kind] or 'no'} leaks")
+        for leak in [leak for leak in leaks if leak.kind == kind][:SHOWN]:
+            print(f"  {leak.test} (test) and {leak.train} (train): {leak.detail}")
+    if options.report:
+        found = {"counts": dict(counts), "leaks": [vars(leak) for leak in leaks]}
+        _write_whole(Path(options.report), json.dumps(found, indent=1, ensure_ascii=False).encode())
+    return FOUND if leaks else 0
+
+
+def run_export_cuts(options: argparse.Namespace) -> None:
+    """Write a manifest as cuts."""
+    from speechbrain_clsp.dataio.manifest import Manifest
+    from speechbrain_clsp.prepare.cuts import write_cuts
+
+    output = Path(options.output)
+    if not output.name.endswith((".jsonl", ".jsonl.gz")):
+        raise ValueError(f"{output}: the name must end in .jsonl or .jsonl.gz")
+    count = write_cuts(output, Manifest(options.manifest), not options.no_headers)
+    print(f"{count} cuts written to {output}")
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_bytes(content)
+    os.replace(partial, path)

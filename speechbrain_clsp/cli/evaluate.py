@@ -1,0 +1,122 @@
+"""The command ``clsp evaluate``: tables of one or several models.
+
+Authors
+ * The speechbrain-clsp authors 2026
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+SUITES = ("mini", "fcaps", "zero-shot", "similarity")
+MINI_TEST = Path("data/mini_fcaps/test.arrow")
+
+
+def add_evaluate(commands, add_command: Callable) -> None:
+    """Add the command.
+
+    Arguments
+    ---------
+    commands : argparse subparsers
+        Where it goes.
+    add_command : callable
+        (commands, run, name, description, example) -> parser, as in
+        :mod:`speechbrain_clsp.cli.main`.
+    """
+    command = add_command(
+        commands,
+        run_evaluate,
+        "evaluate",
+        "tables of retrieval, zero-shot classes or style similarity, models side by side",
+        "clsp evaluate --suite mini --model ours=results/mini/model random --output results/tables",
+    )
+    command.add_argument(
+        "--model",
+        nargs="+",
+        required=True,
+        help="[NAME=]SPEC: folder or Hub repository of a CLSP; clap:REPOSITORY for a CLAP of"
+        " transformers; paraspeechclap:REPOSITORY; paraclap:REPOSITORY; file:EMBEDDINGS.npz; as"
+        " bounds random, untrained:FOLDER, oracle:MANIFEST."
+        " A repository may end in @REVISION",
+    )
+    command.add_argument("--suite", required=True, choices=SUITES)
+    command.add_argument(
+        "--data",
+        nargs="+",
+        help=f"manifests, or the ratings of suite similarity; default for mini: {MINI_TEST}",
+    )
+    command.add_argument("--output", required=True, help="folder for metrics.json and tables")
+    command.add_argument("--prompts", help="prompt file or set; default: that of the data's source")
+    command.add_argument(
+        "--ensemble", action="store_true", help="use the prompt file's further wordings as well"
+    )
+    command.add_argument("--train-manifest", help="training data, to look for leaks")
+    command.add_argument(
+        "--beyond-paper",
+        action="store_true",
+        help="add tables with corrections for hubs, which are not comparable with the paper's",
+    )
+    command.add_argument("--audio-root", help="folder of the ratings' clips; default: that of them")
+    command.add_argument("--cache", help="SQLite file of embeddings; default: in --output")
+    command.add_argument("--seed", type=int, default=0, help="of resampling")
+    command.add_argument("--device", default="cpu", help="cpu, cuda, ...; default: cpu")
+
+
+def run_evaluate(options: argparse.Namespace) -> None:
+    """Evaluate, write the tables and print them."""
+    data = options.data or ([str(MINI_TEST)] if options.suite == "mini" else [])
+    if not data:
+        raise ValueError(f"--suite {options.suite} needs --data")
+    specs = name_models(options.model)
+    from speechbrain_clsp.evaluation.suites import fill_tables
+
+    print(
+        fill_tables(
+            options.suite,
+            specs,
+            data,
+            options.output,
+            options.cache,
+            options.device,
+            prompts=options.prompts,
+            ensemble=options.ensemble,
+            train=options.train_manifest,
+            audio_root=options.audio_root,
+            beyond=options.beyond_paper,
+            seed=options.seed,
+        )
+    )
+
+
+def name_models(words: list[str]) -> dict[str, str]:
+    """Split ``NAME=SPEC``; without a name, the specification is the name.
+
+    Arguments
+    ---------
+    words : list of str
+        From the command line.
+
+    Returns
+    -------
+    dict
+        Specification by name.
+
+    Raises
+    ------
+    ValueError
+        If two models have the same name.
+
+    Example
+    -------
+    >>> name_models(["ours=results/mini/model", "random"])
+    {'ours': 'results/mini/model', 'random': 'random'}
+    """
+    models: dict[str, str] = {}
+    for word in words:
+        name, _, spec = word.partition("=")
+        if name in models or not name:
+            raise ValueError(f"--model {word}: every model needs a name of its own, NAME=SPEC")
+        models[name] = spec or name
+    return models

@@ -1,0 +1,57 @@
+"""The command ``clsp rate``: people's ratings of how captions fit clips, in a browser.
+
+Authors
+ * The speechbrain-clsp authors 2026
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+PORT = 8765
+
+
+def add_rate(commands, add_command: Callable) -> None:
+    """Add the command.
+
+    Arguments
+    ---------
+    commands : argparse subparsers
+        Where it goes.
+    add_command : callable
+        (commands, run, name, description, example) -> parser, as in
+        :mod:`speechbrain_clsp.cli.main`.
+    """
+    command = add_command(
+        commands,
+        run_rate,
+        "rate",
+        "a page on this machine where people rate, from 0 to 5, how well captions fit clips",
+        "clsp rate items.csv --audio-root clips --output ratings.csv",
+    )
+    command.add_argument("items", help="a .csv file with the columns clip, caption, category")
+    command.add_argument("--audio-root", help="folder of the clips; default: that of the items")
+    command.add_argument("--output", required=True, help="the .csv file to append ratings to")
+    command.add_argument("--port", type=int, default=PORT, help=f"default: {PORT}")
+    command.add_argument("--seed", type=int, default=0, help="of the raters' orders")
+
+
+def run_rate(options: argparse.Namespace) -> None:
+    """Serve the page until interrupted."""
+    from speechbrain_clsp.ratings.page import RatingStore, rating_server
+
+    root = options.audio_root or Path(options.items).parent
+    store = RatingStore(options.items, root, options.output, options.seed)
+    with rating_server(store, options.port) as server:
+        url = f"http://127.0.0.1:{server.server_address[1]}/"
+        print(f"{len(store.items)} items at {url}; ratings go to {options.output}", flush=True)
+        print("Interrupt to stop; the same command goes on.", flush=True)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            pass
+    count = sum(map(len, store.rated.values()))
+    print(f"{count} ratings by {len(store.rated)} raters. Next:")
+    print(f"  clsp evaluate --suite similarity --data {options.output} --audio-root {root} ...")

@@ -1,0 +1,130 @@
+"""Models that bound what a figure can be: an untrained one, and one that knows all attributes.
+
+Authors
+ * The speechbrain-clsp authors 2026
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from speechbrain_clsp.dataio.labels import value_of
+from speechbrain_clsp.dataio.manifest import Manifest
+from speechbrain_clsp.evaluation.clips import clip_name, is_whole_file
+from speechbrain_clsp.evaluation.models.adapters import ClspAdapter
+from speechbrain_clsp.evaluation.zero_shot import read_tasks
+from speechbrain_clsp.utils.files import sha256_of_file
+
+COLUMNS = ("gender", "accent", "pitch", "speaking_rate")
+LISTS = ("intrinsic_tags", "situational_tags")
+
+
+class UntrainedModel(ClspAdapter):
+    """A CLSP as its folder defines it, with the random weights that a training starts from.
+
+    Arguments
+    ---------
+    source : str
+        Folder in SpeechBrain's format.
+    device : str
+        Where it runs.
+    seed : int
+        Of the weights; the caller's random numbers are left alone.
+    """
+
+    is_bound = True
+
+    def __init__(self, source: str, device: str = "cpu", seed: int = 0) -> None:
+        from hyperpyyaml import load_hyperpyyaml
+
+        from speechbrain_clsp.pretrained.folder import HYPERPARAMS
+
+        definition = Path(source) / HYPERPARAMS
+        if not definition.is_file():
+            raise FileNotFoundError(f"untrained:{source}: there is no {definition}")
+        with torch.random.fork_rng(devices=[]):
+            super().__init__(source, None, device)
+            torch.manual_seed(seed)
+            fresh = load_hyperpyyaml(definition.read_text(encoding="utf-8"))["modules"]
+        for name, module in fresh.items():
+            self.clsp.mods[name].load_state_dict(module.state_dict())
+        self.model = f"{source} untrained"
+        self.revision = f"{sha256_of_file(definition)} seed {seed}"
+
+
+class OracleModel:
+    """Knows every labelled attribute of every clip, and nothing else.
+
+    A clip is the set of its attributes; a caption is that of the clips that it describes; a prompt
+    of the set ``mini`` is its class. Clips with equal attributes tie, and so count against it:
+    figures below 100 % show what labels alone cannot tell.
+
+    Arguments
+    ---------
+    manifest : str or path
+        The test set.
+
+    Raises
+    ------
+    ValueError
+        If a file or caption is not in the manifest.
+    """
+
+    is_bound = True
+
+    def __init__(self, manifest: str | os.PathLike) -> None:
+        self.model, self.revision = "attribute oracle", sha256_of_file(manifest)
+        rows = list(Manifest(manifest))
+        # A part of a recording comes as a file that is named after its clip.
+        keys = [row["audio"] if is_whole_file(row) else clip_name(row) for row in rows]
+        sets = dict(zip(keys, map(attributes, rows)))
+        known: dict[str, set[str]] = {
+            prompt: {f"{task.column}={name}"}
+            for task in read_tasks("mini")
+            for name, prompts in task.prompts.items()
+            for prompt in prompts
+        }
+        for key, row in zip(keys, rows):
+            for caption in row["global_captions"] + row["fine_captions"]:
+                known[caption] = known.get(caption, set()) | sets[key]
+        self.sets = sets | known
+        names = sorted(set().union(*self.sets.values()))
+        self.axis = {name: number for number, name in enumerate(names)}
+
+    def encode_files(self, paths: Sequence[str]) -> Tensor:
+        """Look attributes up; see :class:`~.adapters.Model`."""
+        return self._encode([p if p in self.sets else Path(p).name for p in map(str, paths)])
+
+    def encode_text(self, texts: Sequence[str]) -> Tensor:
+        """Look attributes up; see :class:`~.adapters.Model`."""
+        return self._encode(texts)
+
+    def _encode(self, items: Sequence[str]) -> Tensor:
+        absent = [item for item in items if item not in self.sets]
+        if absent:
+            raise ValueError(f"The oracle's manifest lacks {len(absent)}, such as {absent[:3]}")
+        vectors = torch.zeros(len(items), len(self.axis))
+        for vector, item in zip(vectors, items):
+            vector[[self.axis[name] for name in self.sets[item]]] = 1.0
+        return torch.nn.functional.normalize(vectors, dim=1)
+
+
+def attributes(row: dict[str, Any]) -> set[str]:
+    """Return all labels of a clip.
+
+    Example
+    -------
+    >>> row = {"gender": "male", "accent": None, "pitch": None, "speaking_rate": None,
+    ...        "labels": {"loudness": "loud"}, "intrinsic_tags": ["deep"], "situational_tags": []}
+    >>> sorted(attributes(row))
+    ['deep', 'gender=male', 'labels.loudness=loud']
+    """
+    columns = [*COLUMNS, *(f"labels.{name}" for name in row["labels"])]
+    labels = {f"{column}={value}" for column in columns if (value := value_of(row, column))}
+    return labels | {tag for name in LISTS for tag in row[name] or []}

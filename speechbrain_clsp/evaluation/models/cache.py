@@ -1,0 +1,88 @@
+"""Embeddings that were computed before, by model, its revision, and what was embedded.
+
+Authors
+ * The speechbrain-clsp authors 2026
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sqlite3
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from speechbrain.utils.logger import get_logger
+from torch import Tensor
+
+from speechbrain_clsp.evaluation.models.adapters import MOVING, Model
+from speechbrain_clsp.utils.files import sha256_of_file
+
+logger = get_logger(__name__)
+BATCH = 64  # items that are embedded between two commits: what a kill can lose
+
+
+class CachedModel:
+    """A model that embeds nothing twice, neither within a call nor after it.
+
+    Equal captions get the very same vector, so that they tie. A model whose revision is a branch
+    is not cached: what it holds may change.
+
+    Arguments
+    ---------
+    model : Model
+        See :mod:`speechbrain_clsp.evaluation.models.adapters`.
+    path : str or path, optional
+        SQLite file, shared by all models; None: only within a call.
+
+    Example
+    -------
+    >>> from speechbrain_clsp.evaluation.models.adapters import RandomModel
+    >>> cached = CachedModel(RandomModel(), getfixture("tmp_path") / "cache.sqlite")
+    >>> torch.equal(cached.encode_text(["A.", "A."])[1], RandomModel().encode_text(["A."])[0])
+    True
+    """
+
+    def __init__(self, model: Model, path: str | os.PathLike | None = None) -> None:
+        self.inner, self.model, self.revision = model, model.model, model.revision
+        self.is_bound = getattr(model, "is_bound", False)
+        self.identity = f"{type(model).__name__} {model.model} {model.revision}"
+        if path is not None and model.revision == MOVING:
+            logger.warning("%s is not pinned to a revision: not cached", model.model)
+            path = None
+        if path is not None:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+        self.base = sqlite3.connect(":memory:" if path is None else path)
+        self.base.execute(
+            "CREATE TABLE IF NOT EXISTS vectors"
+            " (model TEXT, item TEXT, vector BLOB, PRIMARY KEY (model, item))"
+        )
+
+    def encode_files(self, paths: Sequence[str]) -> Tensor:
+        """Embed files, each content once; see :class:`~.adapters.Model`."""
+        keys = [f"speech {sha256_of_file(path)}" for path in paths]
+        return self._encode(self.inner.encode_files, keys, list(paths))
+
+    def encode_text(self, texts: Sequence[str]) -> Tensor:
+        """Embed captions, each once; see :class:`~.adapters.Model`."""
+        keys = [f"text {hashlib.sha256(text.encode()).hexdigest()}" for text in texts]
+        return self._encode(self.inner.encode_text, keys, list(texts))
+
+    def _encode(self, encode: Callable, keys: list[str], items: list[str]) -> Tensor:
+        found = {key: vector for key in set(keys) if (vector := self._read(key)) is not None}
+        absent = list({key: item for key, item in zip(keys, items) if key not in found}.items())
+        for start in range(0, len(absent), BATCH):
+            names, batch = zip(*absent[start : start + BATCH])
+            for name, vector in zip(names, encode(list(batch)).float().cpu()):
+                found[name] = vector
+                row = (self.identity, name, vector.numpy().tobytes())
+                self.base.execute("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)", row)
+            self.base.commit()
+        return torch.stack([found[key] for key in keys])
+
+    def _read(self, key: str) -> Tensor | None:
+        query = "SELECT vector FROM vectors WHERE model = ? AND item = ?"
+        row = self.base.execute(query, (self.identity, key)).fetchone()
+        return None if row is None else torch.from_numpy(np.frombuffer(row[0], np.float32).copy())

@@ -1,0 +1,343 @@
+"""ParaSpeechCLAP and ParaCLAP: an encoder of speech, one of text, and a projection behind each.
+
+Read in their authors' code (ajd12342/paraspeechclap, arXiv 2603.28737, and KeiKinn/ParaCLAP, arXiv
+2406.07203; commits 4767eea and 2a726dd):
+
+- the checkpoint is a state dict with the keys ``audio_branch.base.*``, ``text_branch.base.*`` (two
+  models of transformers), ``{audio,text}_projection.{linear1,linear2,layer_norm}.*`` and a
+  temperature, ``log_logit_scale`` or ``logit_scale``, which cosines do not need;
+- projection: with a = linear1(x), layer_norm(a + linear2(gelu(a))), without biases, to 768 values;
+- speech: 16 kHz mono, last hidden layer, mean over time; text: at most 512 tokens, last hidden
+  layer, first token; both are brought to unit norm;
+- ParaSpeechCLAP: WavLM-large and Granite Embedding 278M (an XLM-RoBERTa); clips are normalised as
+  WavLM's feature extractor says; padding is masked in the encoder and in the mean;
+- ParaCLAP: the wav2vec 2.0 of audEERING's MSP-Podcast model and BERT-base; samples as they are, one
+  clip at a time, which is what a mask gives in a batch.
+
+Assumed: file names in the repositories, of which more than one is tried, and that their weights fit
+these keys, since they were not at hand; resampling is SciPy's, not theirs.
+
+Authors
+ * The speechbrain-clsp authors 2026
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn.functional import gelu, normalize
+from transformers import AutoConfig, AutoModel, AutoTokenizer, Wav2Vec2FeatureExtractor
+
+from speechbrain_clsp.dataio.audio import AudioError
+from speechbrain_clsp.evaluation.models.adapters import (
+    commit_of,
+    folder_revision,
+    read_at,
+    state_of,
+)
+from speechbrain_clsp.pretrained.folder import WEIGHTS
+from speechbrain_clsp.pretrained.hub import find_file
+
+MAX_TOKENS = 512
+BATCH_CLIPS, BATCH_TEXTS = 8, 64
+WIDTH_KEY = "audio_projection.linear1.weight"  # [joint dimension, speech dimension]
+UNUSED_KEYS = {"log_logit_scale", "logit_scale", "text_branch.base.embeddings.position_ids"}
+
+
+@dataclass(frozen=True)
+class Published:
+    """What a published model is made of.
+
+    Arguments
+    ---------
+    speech, text : str
+        Hub repositories of the encoders; of them settings and tokenizer are read, not weights.
+    weights : tuple of str
+        Names that the checkpoint may have in the model's repository; ``{name}`` and ``{last}`` are
+        the repository's name and the part of it behind the last hyphen.
+    raw_samples : bool
+        Whether clips skip the normalisation that the speech encoder's feature extractor states.
+    """
+
+    speech: str
+    text: str
+    weights: tuple[str, ...]
+    raw_samples: bool = False
+
+
+KNOWN = {
+    "paraspeechclap": Published(
+        "microsoft/wavlm-large",
+        "ibm-granite/granite-embedding-278m-multilingual",
+        (WEIGHTS, "{name}.pth.tar", "slap-{last}.pth.tar"),
+    ),
+    "paraclap": Published(
+        "audeering/wav2vec2-large-robust-12-ft-emotion-msp-dim",
+        "google-bert/bert-base-uncased",
+        (WEIGHTS, "best.pth.tar"),
+        raw_samples=True,
+    ),
+}
+
+
+class Projection(nn.Module):
+    """From an encoder's space to the joint one.
+
+    Arguments
+    ---------
+    dim, joint_dim : int
+        Sizes of the two.
+
+    Example
+    -------
+    >>> Projection(4, 3)(torch.zeros(2, 4)).shape
+    torch.Size([2, 3])
+    """
+
+    def __init__(self, dim: int, joint_dim: int) -> None:
+        super().__init__()
+        self.linear1 = nn.Linear(dim, joint_dim, bias=False)
+        self.linear2 = nn.Linear(joint_dim, joint_dim, bias=False)
+        self.layer_norm = nn.LayerNorm(joint_dim)
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        """Map [..., dim] to [..., joint_dim]."""
+        linear = self.linear1(vectors)
+        return self.layer_norm(linear + self.linear2(gelu(linear)))
+
+
+class DualEncoder(nn.Module):
+    """The network, with the names that its checkpoint's keys have.
+
+    Arguments
+    ---------
+    speech, text : transformers.PretrainedConfig
+        Settings of the encoders.
+    joint_dim : int
+        Size of the joint space.
+    """
+
+    def __init__(self, speech: Any, text: Any, joint_dim: int) -> None:
+        super().__init__()
+        self.audio_branch = nn.ModuleDict({"base": AutoModel.from_config(speech)})
+        self.text_branch = nn.ModuleDict({"base": AutoModel.from_config(text)})
+        self.audio_projection = Projection(speech.hidden_size, joint_dim)
+        self.text_projection = Projection(text.hidden_size, joint_dim)
+
+    def embed_speech(self, samples: Tensor, mask: Tensor) -> Tensor:
+        """Embed clips.
+
+        Arguments
+        ---------
+        samples : Tensor
+            [B, T] float32 at 16 kHz, zero padded.
+        mask : Tensor
+            [B, T] int64, 1 on samples, 0 on padding.
+
+        Returns
+        -------
+        Tensor
+            [B, D] of unit norm.
+        """
+        encoder = self.audio_branch["base"]
+        hidden = encoder(samples, attention_mask=mask).last_hidden_state
+        n_frames = count_frames(mask.sum(dim=1), encoder.config)[:, None]
+        own = torch.arange(hidden.shape[1], device=hidden.device) < n_frames
+        mean = (hidden * own[..., None]).sum(dim=1) / n_frames
+        return normalize(self.audio_projection(mean), dim=-1)
+
+    def embed_text(self, **tokens: Tensor) -> Tensor:
+        """Embed captions, as the tokenizer gives them, [B, L] each; returns [B, D] of unit norm."""
+        hidden = self.text_branch["base"](**tokens).last_hidden_state
+        return normalize(self.text_projection(hidden[:, 0]), dim=-1)
+
+
+def count_frames(n_samples: Any, config: Any) -> Any:
+    """Return how many frames of a convolutional front end lie within a clip.
+
+    Arguments
+    ---------
+    n_samples : int or Tensor
+        Length of the clip.
+    config : transformers.PretrainedConfig
+        With ``conv_kernel`` and ``conv_stride``.
+
+    Example
+    -------
+    >>> from transformers import WavLMConfig
+    >>> count_frames(16000, WavLMConfig())
+    49
+    """
+    for kernel, stride in zip(config.conv_kernel, config.conv_stride):
+        n_samples = (n_samples - kernel) // stride + 1
+    return n_samples
+
+
+class DualEncoderAdapter:
+    """A published dual encoder as a model to evaluate.
+
+    Arguments
+    ---------
+    source : str
+        Hub repository, or a folder with one ``*.safetensors`` or ``*.pth.tar``. Encoders' settings
+        and tokenizer come from its folders ``speech`` and ``text`` or else, without their weights,
+        from the repositories that the authors name.
+    published : Published
+        What it is made of, of :data:`KNOWN`.
+    revision : str, optional
+        Of the repository.
+    device : str
+        Where it runs.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no checkpoint.
+    ValueError
+        If the checkpoint holds anything but tensors, or they are not those of the network.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        published: Published,
+        revision: str | None = None,
+        device: str = "cpu",
+    ) -> None:
+        path, state_of_weights = find_checkpoint(source, published, revision)
+        speech, text = (
+            str(Path(source) / part) if (Path(source) / part).is_dir() else getattr(published, part)
+            for part in ("speech", "text")
+        )
+        configs = [AutoConfig.from_pretrained(place) for place in (speech, text)]
+        self.network = load_network(path, *configs).eval().to(device)
+        self.extractor = Wav2Vec2FeatureExtractor.from_pretrained(speech)
+        self.extractor.do_normalize &= not published.raw_samples
+        self.tokenizer = AutoTokenizer.from_pretrained(text)
+        self.model, self.device = source, device
+        self.revision = " ".join([state_of_weights, *map(state_of, (speech, text))])
+        # A group norm over time sees padding, mask or not.
+        padded = configs[0].feat_extract_norm == "layer"
+        self.batch_clips = BATCH_CLIPS if padded else 1
+
+    @torch.no_grad()
+    def encode_files(self, paths: Sequence[str]) -> Tensor:
+        """Embed audio files; see :class:`~speechbrain_clsp.evaluation.models.adapters.Model`."""
+        vectors = []
+        for start in range(0, len(paths), self.batch_clips):
+            inputs = self.extractor(
+                [self._read(path) for path in paths[start : start + self.batch_clips]],
+                sampling_rate=self.extractor.sampling_rate,
+                padding=True,
+                return_attention_mask=True,
+                return_tensors="pt",
+            ).to(self.device)
+            speech = self.network.embed_speech(inputs["input_values"], inputs["attention_mask"])
+            vectors.append(speech.cpu())
+        return torch.cat(vectors)
+
+    @torch.no_grad()
+    def encode_text(self, texts: Sequence[str]) -> Tensor:
+        """Embed captions; see :class:`~speechbrain_clsp.evaluation.models.adapters.Model`."""
+        vectors = []
+        for start in range(0, len(texts), BATCH_TEXTS):
+            tokens = self.tokenizer(
+                list(texts[start : start + BATCH_TEXTS]),
+                padding=True,
+                truncation=True,
+                max_length=MAX_TOKENS,
+                return_tensors="pt",
+            ).to(self.device)
+            vectors.append(self.network.embed_text(**tokens).cpu())
+        return torch.cat(vectors)
+
+    def _read(self, path: str | os.PathLike) -> np.ndarray:
+        rate = self.extractor.sampling_rate
+        wav = read_at(path, rate)
+        if count_frames(len(wav), self.network.audio_branch["base"].config) < 1:
+            raise AudioError(f"{path}: lasts {len(wav) / rate:.3f} s, too short for {self.model}")
+        return wav
+
+
+def find_checkpoint(
+    source: str, published: Published, revision: str | None = None
+) -> tuple[Path, str]:
+    """Return the path of a model's weights, safetensors rather than a pickle, and their state.
+
+    Arguments and errors are those of :class:`DualEncoderAdapter`.
+    """
+    folder = Path(source)
+    if folder.is_dir():
+        found = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.pth.tar"))
+        if len(found) != 1:
+            raise FileNotFoundError(
+                f"{source} must hold one *.safetensors or one *.pth.tar, not {len(found)}"
+            )
+        return found[0], folder_revision(folder)
+    name = folder.name
+    names = [each.format(name=name, last=name.rsplit("-", 1)[-1]) for each in published.weights]
+    for each in names:
+        try:
+            path = find_file(source, each, revision)
+        except (FileNotFoundError, ConnectionError) as error:  # offline, absent is unreachable
+            reason = error
+        else:
+            return path, commit_of(path)
+    raise FileNotFoundError(f"None of {names} can be had: {reason}") from reason
+
+
+def load_network(path: Path, speech: Any, text: Any) -> DualEncoder:
+    """Make the network and give it a checkpoint's weights, in float32.
+
+    Arguments
+    ---------
+    path : path
+        ``*.safetensors``, or a pickle of a state dict, of which only tensors are read.
+    speech, text : transformers.PretrainedConfig
+        Settings of the encoders.
+
+    Returns
+    -------
+    DualEncoder
+        On the CPU.
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged, holds anything but tensors, or they are not those of the network.
+    """
+    state = _read_tensors(path)
+    if WIDTH_KEY not in state:
+        raise ValueError(f"{path} lacks {WIDTH_KEY}: it is no checkpoint of a dual encoder")
+    network = DualEncoder(speech, text, len(state[WIDTH_KEY])).float()
+    try:
+        missing, unexpected = network.load_state_dict(state, strict=False)
+    except RuntimeError as error:  # shapes
+        raise ValueError(f"{path} does not fit the encoders: {error}") from error
+    unexpected = sorted(set(unexpected) - UNUSED_KEYS)
+    if missing or unexpected:
+        raise ValueError(f"{path} lacks {missing} and has, without a place for them, {unexpected}")
+    return network
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (UnpicklingError, RuntimeError, EOFError, SafetensorError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{path} is damaged or holds more than tensors: {reason}") from error
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise ValueError(f"{path} must hold a state dict: tensors by name and nothing else")
+    return state

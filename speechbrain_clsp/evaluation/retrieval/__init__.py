@@ -1,0 +1,1 @@
+"""Retrieval between speech and captions: exact ranks and their metrics."""

@@ -1,0 +1,394 @@
+"""CLSP ready for use: embeddings, scores and zero-shot classes of speech style.
+
+Authors
+ * The speechbrain-clsp authors 2026
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from ruamel.yaml.error import YAMLError
+from speechbrain.inference.interfaces import Pretrained
+from torch import Tensor
+from tqdm import tqdm
+
+from speechbrain_clsp.dataio.audio import (
+    SAMPLE_RATE,
+    read_audio,
+)
+from speechbrain_clsp.inference.checks import (
+    Prompts,
+    check_batch,
+    check_source,
+    check_texts,
+    prompt_groups,
+)
+from speechbrain_clsp.inference.files import BadFiles, pad, read_batches
+from speechbrain_clsp.inference.timeline import Timeline, window_starts
+from speechbrain_clsp.pretrained.folder import HYPERPARAMS
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class CLSP(Pretrained):
+    """A pretrained contrastive language-speech model.
+
+    Arguments are those of SpeechBrain's ``Pretrained``; use :meth:`from_hparams` to load a folder.
+    Weights are frozen. Gradients are computed only with respect to a waveform that asks for them.
+    Returned tensors lie on ``self.device``.
+
+    Example
+    -------
+    >>> clsp = CLSP.from_hparams("results/mini/model")  # doctest: +SKIP
+    >>> clsp.score_file("a.wav", ["A man whispers.", "A woman speaks loudly."])  # doctest: +SKIP
+    tensor([0.1312, 0.7208])
+    """
+
+    MODULES_NEEDED = ["speech_tower", "text_tower", "temperature"]
+    HPARAMS_NEEDED = ["tokenizer"]
+    WINDOW_SECONDS = 30.0  # the longest clips that published models are trained on
+
+    def __init__(self, modules=None, hparams=None, run_opts=None, freeze_params=True) -> None:
+        absent = [name for name in self.MODULES_NEEDED if name not in (modules or {})]
+        if absent:
+            raise ValueError(
+                f"A CLSP needs the modules {self.MODULES_NEEDED}; {absent} are missing"
+            )
+        super().__init__(modules, hparams, run_opts, freeze_params)
+        self.train(not freeze_params)
+
+    @classmethod
+    def from_hparams(cls, source: str | os.PathLike, hparams_file: str = HYPERPARAMS, **kwargs):
+        """Load a model folder, or a Hub repository of the form ``user/name``.
+
+        The folder's ``hyperparams.yaml`` can run code: load only what you trust.
+
+        Arguments
+        ---------
+        source : str or path
+            Folder or repository.
+        hparams_file : str
+            Name of the definition.
+        **kwargs : dict
+            As for SpeechBrain's ``Pretrained.from_hparams``: ``savedir``, ``run_opts``, ...
+
+        Returns
+        -------
+        CLSP
+            The model, in eval mode.
+
+        Raises
+        ------
+        FileNotFoundError
+            If the folder or repository, or a file in it, cannot be had.
+        ValueError
+            If its definition is not a CLSP's, or its weights do not fit.
+        """
+        check_source(source, hparams_file)
+        try:
+            return super().from_hparams(str(source), hparams_file, **kwargs)
+        except OSError as error:
+            if Path(source).is_dir():
+                raise
+            reason = str(error).partition("\n")[0]
+            raise FileNotFoundError(
+                f"{source} is no folder here, and as a Hub repository it cannot be had: {reason}"
+            ) from error
+        except (AttributeError, ImportError, KeyError, YAMLError) as error:
+            # What HyperPyYAML and SpeechBrain stumble over in an empty, broken or foreign file.
+            raise ValueError(
+                f"{source}/{hparams_file} does not define a CLSP: {type(error).__name__}: {error}"
+            ) from error
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | os.PathLike = "yfyeung/CLSP",
+        revision: str | None = None,
+        run_opts: dict | None = None,
+        precision: str = "fp32",
+    ) -> CLSP:
+        """Load a CLSP in the published form, without running downloaded code.
+
+        See :func:`speechbrain_clsp.pretrained.hub.load_official`, which this is, and
+        :meth:`set_precision`.
+        """
+        from speechbrain_clsp.pretrained.hub import load_official
+
+        clsp = load_official(source, revision, run_opts)
+        clsp.set_precision(precision)
+        return clsp
+
+    def set_precision(self, precision: str) -> None:
+        """Choose the precision of the towers' weights and arithmetic; heads stay float32.
+
+        Arguments
+        ---------
+        precision : str
+            ``fp32``, ``bf16`` (fast on GPUs, and on CPUs with AMX or AVX512-BF16) or ``fp16``
+            (GPUs). From fp32 weights on; it cannot be undone without loading again.
+
+        Raises
+        ------
+        ValueError
+            If it is none of these, or fp16 on a CPU.
+        """
+        if precision not in PRECISIONS:
+            raise ValueError(f"precision must be one of {list(PRECISIONS)}, not {precision!r}")
+        if precision == "fp16" and torch.device(self.device).type == "cpu":
+            raise ValueError("fp16 is for GPUs: on a CPU use bf16 or fp32")
+        for tower in (self.speech_tower, self.text_tower):
+            tower.cast(PRECISIONS[precision])
+
+    @property
+    def speech_tower(self) -> torch.nn.Module:
+        """(wavs [B, T], lengths [B]) -> [B, D], without the checks of :meth:`encode_batch`."""
+        return self.mods.speech_tower
+
+    @property
+    def text_tower(self) -> torch.nn.Module:
+        """(tokens [B, L], mask [B, L]) -> [B, D]."""
+        return self.mods.text_tower
+
+    def encode_batch(self, wavs: Tensor, wav_lens: Tensor | None = None) -> Tensor:
+        """Embed waveforms.
+
+        Arguments
+        ---------
+        wavs : Tensor
+            [B, T] or [T] float, 16 kHz mono, in [-1, 1], zero padded.
+        wav_lens : Tensor, optional
+            [B] relative to T; default: no padding.
+
+        Returns
+        -------
+        Tensor
+            [B, D] float32 of unit norm. It carries gradients only if ``wavs`` requires them.
+
+        Raises
+        ------
+        TypeError
+            If ``wavs`` is no tensor.
+        ValueError
+            If a shape is wrong, a sample is NaN, infinite or far beyond [-1, 1], a length is not
+            relative, or a clip is shorter than 0.1 s.
+        """
+        if not isinstance(wavs, Tensor):
+            raise TypeError("wavs must be a Tensor; for audio files use the methods ..._file")
+        wavs = wavs.unsqueeze(0) if wavs.dim() == 1 else wavs
+        if wav_lens is None:
+            wav_lens = torch.ones(wavs.shape[:1])
+        check_batch(wavs, wav_lens)
+        own = next(self.mods.speech_tower.parameters()).dtype
+        wavs = wavs.to(self.device, torch.float64 if own == torch.float64 else torch.float32)
+        wav_lens = wav_lens.to(self.device)
+        wanted = torch.is_grad_enabled() and wavs.requires_grad
+        with torch.set_grad_enabled(wanted), self.inference_ctx:
+            return self.mods.speech_tower(wavs, wav_lens)
+
+    def encode_file(self, path: str | os.PathLike) -> Tensor:
+        """Embed an audio file of any format, rate and number of channels; returns [D].
+
+        A file of more than ``WINDOW_SECONDS`` is cut into equal windows of at most that, which are
+        read one after the other; its embedding is their normalized mean.
+        """
+        return self.encode_files([path], self.WINDOW_SECONDS, progress=False)[0].to(self.device)
+
+    def encode_files(
+        self,
+        paths: Sequence[str | os.PathLike],
+        max_batch_seconds: float = 60.0,
+        num_workers: int = 0,
+        on_error: str = "raise",
+        progress: bool = True,
+    ) -> Tensor:
+        """Embed many files, in batches of windows of similar length; see :meth:`encode_file`.
+
+        Arguments
+        ---------
+        paths : list of str or path
+            N audio files.
+        max_batch_seconds : float
+            Upper bound on a batch's padded duration; a longer window makes a batch of its own.
+        num_workers : int
+            Processes that decode; 0: this one.
+        on_error : str
+            ``raise``: bad files stop it, after all have been looked at. ``skip``: their rows are
+            NaN, and a warning names them.
+        progress : bool
+            Whether to show a progress bar.
+
+        Returns
+        -------
+        Tensor
+            [N, D] float32 on the CPU, in the order of ``paths``.
+
+        Raises
+        ------
+        FileNotFoundError, AudioError
+            As :func:`~speechbrain_clsp.dataio.audio.read_audio`, for one bad file; an AudioError
+            that lists them for several.
+        ValueError
+            If there are no paths, ``on_error`` is something else, or all files are bad.
+        """
+        if isinstance(paths, str | os.PathLike):
+            raise TypeError("encode_files takes a list of paths; for one path use encode_file")
+        if not paths:
+            raise ValueError("paths is empty: give at least one audio file")
+        bad = BadFiles(on_error)
+        windows: dict[int, list[Tensor]] = {}
+        with tqdm(total=len(paths), unit="file", disable=not progress) as bar:
+            for batch in read_batches(paths, max_batch_seconds, self.WINDOW_SECONDS, num_workers):
+                if good := bad.take(batch):
+                    speech = self.encode_batch(*pad([window.content for window in good])).cpu()
+                    for window, embedding in zip(good, speech):
+                        windows.setdefault(window.file, []).append(embedding)
+                bar.update(sum(window.number == 0 for window in batch))
+        bad.report(len(paths))
+        found = {n: _mean(parts) for n, parts in windows.items() if n not in bad.errors}
+        nothing = torch.full_like(next(iter(found.values())), torch.nan)
+        return torch.stack([found.get(number, nothing) for number in range(len(paths))])
+
+    @torch.no_grad()
+    def encode_text(self, texts: Sequence[str]) -> Tensor:
+        """Embed captions.
+
+        Arguments
+        ---------
+        texts : list of str
+            N captions.
+
+        Returns
+        -------
+        Tensor
+            [N, D] float32 of unit norm.
+
+        Raises
+        ------
+        TypeError
+            If ``texts`` is one str, or holds something else than str.
+        ValueError
+            If there is no caption, or an empty one.
+        """
+        texts = check_texts(texts)
+        tokens, mask = self.hparams.tokenizer(texts)
+        with self.inference_ctx:
+            return self.mods.text_tower(tokens.to(self.device), mask.to(self.device))
+
+    def score_batch(
+        self, wavs: Tensor, texts: Sequence[str], wav_lens: Tensor | None = None
+    ) -> Tensor:
+        """Return the cosine of every clip with every caption, [B, N] in [-1, 1]."""
+        return self.encode_batch(wavs, wav_lens) @ self.encode_text(texts).T
+
+    def score_file(self, path: str | os.PathLike, texts: Sequence[str]) -> Tensor:
+        """Return the cosine of an audio file with every caption, [N] in [-1, 1]."""
+        return self.encode_file(path) @ self.encode_text(texts).T
+
+    @torch.no_grad()
+    def timeline(
+        self, path: str | os.PathLike, texts: Sequence[str], window: float = 2.0, hop: float = 0.5
+    ) -> Timeline:
+        """Compare captions with each moment of a recording.
+
+        Arguments
+        ---------
+        path : str or path
+            An audio file.
+        texts : list of str
+            N captions.
+        window : float
+            Seconds that are heard at once; a shorter recording is one window.
+        hop : float
+            Seconds from one window to the next.
+
+        Returns
+        -------
+        Timeline
+            ``times`` [M] in seconds, ``scores`` [M, N], and ``plot(path)``.
+        """
+        text = self.encode_text(texts)
+        wav = read_audio(path)
+        starts = window_starts(len(wav), window, hop)
+        size = min(len(wav), round(window * SAMPLE_RATE))
+        scores = []
+        per_batch = max(1, int(self.WINDOW_SECONDS * 2 / window))
+        for first in range(0, len(starts), per_batch):
+            parts = [wav[start : start + size] for start in starts[first : first + per_batch]]
+            scores.append((self.encode_batch(torch.stack(parts)) @ text.T).cpu())
+        times = (torch.tensor(starts) + size / 2) / SAMPLE_RATE
+        return Timeline(times, torch.cat(scores), tuple(texts))
+
+    def classify_batch(
+        self, wavs: Tensor, wav_lens: Tensor | None = None, prompts: Prompts | None = None
+    ) -> tuple[Tensor, Tensor, Tensor, list[str]]:
+        """Tell which prompt describes each clip best.
+
+        Arguments
+        ---------
+        wavs : Tensor
+            [B, T] or [T].
+        wav_lens : Tensor, optional
+            [B] relative to T.
+        prompts : list of str, or dict
+            The classes: N prompts, or for each label one or several prompts, whose embeddings
+            are averaged. Default: ``prompts`` of the model's folder, if it has them.
+
+        Returns
+        -------
+        out_prob : Tensor
+            [B, N] log posteriors.
+        score : Tensor
+            [B], the best of them.
+        index : Tensor
+            [B] int64, its class.
+        text_lab : list of str
+            B labels.
+
+        Raises
+        ------
+        ValueError
+            If there are no prompts, or a label has none.
+        TypeError
+            If prompts are not str.
+        """
+        return self._classify(self.encode_batch(wavs, wav_lens), prompts)
+
+    def classify_file(
+        self, path: str | os.PathLike, prompts: Prompts | None = None
+    ) -> tuple[Tensor, Tensor, Tensor, list[str]]:
+        """Classify an audio file; see :meth:`classify_batch`, with B = 1."""
+        return self._classify(self.encode_file(path)[None], prompts)
+
+    def forward(self, wavs: Tensor, wav_lens: Tensor | None = None, prompts: Prompts | None = None):
+        """Classify; the same as :meth:`classify_batch`."""
+        return self.classify_batch(wavs, wav_lens, prompts)
+
+    def encode_prompts(self, prompts: Prompts) -> Tensor:
+        """Embed classes, for :meth:`classify_batch`; returns [N, D] of unit norm."""
+        if not isinstance(prompts, Mapping):
+            return self.encode_text(prompts)
+        groups = prompt_groups(prompts)
+        classes = torch.stack([self.encode_text(group).mean(dim=0) for group in groups])
+        return torch.nn.functional.normalize(classes, dim=-1)
+
+    def _classify(self, speech: Tensor, prompts: Prompts | None) -> tuple[Any, ...]:
+        prompts = prompts if prompts is not None else getattr(self.hparams, "prompts", None)
+        if prompts is None:
+            raise ValueError("This model comes without prompts: give the classes as prompts=[...]")
+        text, labels = self.encode_prompts(prompts), list(prompts)
+        out_prob = (self.mods.temperature() * speech @ text.T).log_softmax(dim=-1)
+        score, index = out_prob.max(dim=-1)
+        return out_prob, score, index, [labels[i] for i in index.tolist()]
+
+
+def _mean(windows: Sequence[Tensor]) -> Tensor:
+    """Return a file's embedding [D], the normalized mean of its windows'."""
+    if len(windows) == 1:
+        return windows[0]
+    return torch.nn.functional.normalize(torch.stack(list(windows)).mean(dim=0), dim=-1)

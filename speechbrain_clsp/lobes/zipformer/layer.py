@@ -1,0 +1,285 @@
+"""One layer of Zipformer2: attention weights that are computed once and used three times.
+
+Modules named ``balance*``, ``whiten*``, ``limit*`` and ``*skip`` act in training only; where they
+sit and their bounds are the published ones. Padding has no part in their statistics.
+
+Authors
+ * The speechbrain-clsp authors 2026
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from speechbrain_clsp.lobes.features import full_precision
+from speechbrain_clsp.lobes.zipformer.activations import SwooshL, SwooshR
+from speechbrain_clsp.lobes.zipformer.attention import (
+    NonlinearAttention,
+    RelativeAttentionWeights,
+    SelfAttention,
+)
+from speechbrain_clsp.lobes.zipformer.linear import scaled_linear
+from speechbrain_clsp.lobes.zipformer.regularization import (
+    UNREGULARISED,
+    Regularisation,
+    SequenceSkip,
+    SharedDropout,
+    doubling,
+    keep,
+)
+from speechbrain_clsp.lobes.zipformer.schedule import Rate
+
+
+class BiasNorm(nn.Module):
+    """x * exp(log_scale) / rms(x - bias) over the channels: keeps some information on length.
+
+    Arguments
+    ---------
+    dim : int
+        Number of channels.
+    regularisation : Regularisation
+        What to do in training.
+
+    Example
+    -------
+    >>> bool(BiasNorm(4)(torch.ones(1, 4)).isclose(torch.tensor(1.0).exp()).all())
+    True
+    """
+
+    def __init__(self, dim: int, regularisation: Regularisation = UNREGULARISED) -> None:
+        super().__init__()
+        self.log_scale = nn.Parameter(torch.ones(()))
+        self.bias = nn.Parameter(torch.zeros(dim))
+        self.limit = regularisation.limit(-1.5, 1.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise [..., D]."""
+        power = full_precision(x - self.bias).square().mean(dim=-1, keepdim=True)
+        return x * (power.rsqrt() * self.limit(self.log_scale).exp()).to(x.dtype)
+
+
+class Bypass(nn.Module):
+    """Per-channel interpolation between a module's input and its output.
+
+    Arguments
+    ---------
+    dim : int
+        Number of channels.
+    regularisation : Regularisation
+        What to do in training.
+    skip : float or schedule
+        Probability, per utterance, of returning the input.
+
+    Example
+    -------
+    >>> Bypass(2)(torch.zeros(1, 1, 2), torch.ones(1, 1, 2)).tolist()
+    [[[0.5, 0.5]]]
+    """
+
+    def __init__(
+        self, dim: int, regularisation: Regularisation = UNREGULARISED, skip: Rate = 0.0
+    ) -> None:
+        super().__init__()
+        self.bypass_scale = nn.Parameter(torch.full((dim,), 0.5))
+        self.limit = regularisation.limit(regularisation.bypass_minimum, 1.0)
+        self.skip = SequenceSkip(skip)
+
+    def forward(self, source: Tensor, output: Tensor) -> Tensor:
+        """Return source + (output - source) * scale, all [B, F, D]."""
+        scale = keep(self.limit(self.bypass_scale), self.skip.draw(source))
+        return source + (output - source) * scale
+
+
+class FeedForward(nn.Module):
+    """Linear, SwooshL, linear.
+
+    Arguments
+    ---------
+    dim, hidden : int
+        Channels outside and inside.
+    branch_scale : float
+        Half the initial size of the last layer.
+    regularisation : Regularisation
+        What to do in training.
+    """
+
+    def __init__(
+        self, dim: int, hidden: int, branch_scale: float, regularisation: Regularisation
+    ) -> None:
+        super().__init__()
+        self.in_proj = nn.Linear(dim, hidden)
+        self.activation = SwooshL()
+        self.dropout = SharedDropout(regularisation.dropout)
+        self.out_proj = scaled_linear(hidden, dim, scale=2 * branch_scale)
+        self.balance_hidden = regularisation.balancer(
+            min_positive=0.3, max_positive=1.0, min_abs=0.75, max_abs=5.0
+        )
+        self.whiten = regularisation.whiten(doubling(7.5))
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Map x [B, F, D] with mask [B, F] to [B, F, D]."""
+        hidden = self.balance_hidden(self.in_proj(x), mask)
+        return self.whiten(self.out_proj(self.dropout(self.activation(hidden))), mask)
+
+
+class ConvolutionModule(nn.Module):
+    """Gated depthwise convolution over time.
+
+    Arguments
+    ---------
+    dim : int
+        Channels.
+    kernel : int
+        Odd size of the convolution, in frames.
+    branch_scale : float
+        Initial size of the last layer.
+    regularisation : Regularisation
+        What to do in training.
+    """
+
+    def __init__(
+        self, dim: int, kernel: int, branch_scale: float, regularisation: Regularisation
+    ) -> None:
+        super().__init__()
+        self.in_proj = nn.Linear(dim, 2 * dim)
+        self.depthwise_conv = nn.Conv1d(dim, dim, kernel, padding=kernel // 2, groups=dim)
+        self.activation = SwooshR()
+        self.out_proj = scaled_linear(dim, dim, scale=branch_scale)
+        self.balance_gate = regularisation.balancer(
+            min_positive=[(0, 0.05), (8000, 0.025)],
+            max_positive=1.0,
+            min_abs=1.5,
+            max_abs=[(0, 5.0), (8000, 10.0)],
+        )
+        self.balance_convolved = regularisation.balancer(
+            min_positive=[(0, 0.1), (8000, 0.05)],
+            max_positive=1.0,
+            min_abs=[(0, 0.2), (20000, 0.5)],
+            max_abs=10.0,
+        )
+        self.whiten = regularisation.whiten(doubling(7.5))
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Map x [B, F, D] with mask [B, F] to [B, F, D]."""
+        value, gate = self.in_proj(x).chunk(2, dim=-1)
+        gate = self.balance_gate(gate, mask).sigmoid()
+        x = self._convolve((value * gate).masked_fill(mask[..., None], 0.0))
+        x = self.whiten(self.balance_convolved(x, mask), mask)
+        return self.out_proj(self.activation(x))
+
+    def _convolve(self, x: Tensor) -> Tensor:
+        """Convolve over time; in two dimensions, which reads [B, F, D] as it lies in memory."""
+        conv = self.depthwise_conv
+        image = x.transpose(1, 2).unsqueeze(2)  # [B, D, 1, F] in channels-last layout
+        image = nn.functional.conv2d(
+            image,
+            conv.weight.unsqueeze(2),
+            conv.bias,
+            padding=(0, conv.padding[0]),
+            groups=x.shape[2],
+        )
+        return image.squeeze(2).transpose(1, 2)
+
+
+class ZipformerLayer(nn.Module):
+    """One layer: all modules read attention weights that were computed from the layer's input.
+
+    Arguments
+    ---------
+    dim : int
+        Channels.
+    heads : int
+        Attention heads.
+    feedforward : int
+        Width of the second feed-forward module; the first has 3/4 of it, the third 5/4.
+    kernel : int
+        Odd size of the depthwise convolutions, in frames.
+    query_head_dim, value_head_dim, position_head_dim, position_dim : int
+        Sizes per head, and of the positional encoding.
+    branch_scale : float
+        Initial size of the layers that end a branch, relative to the usual; see
+        :func:`scaled_linear`. The feed-forward modules get twice as much.
+    regularisation : Regularisation
+        What to do in training.
+    layer_skip : float or schedule
+        Probability, per utterance, of returning the input, in training only.
+
+    Example
+    -------
+    >>> layer = ZipformerLayer(dim=32, heads=2, feedforward=48, kernel=7)
+    >>> mask = torch.zeros(1, 5, dtype=torch.bool)
+    >>> layer(torch.randn(1, 5, 32), torch.randn(9, 48), mask).shape
+    torch.Size([1, 5, 32])
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        feedforward: int,
+        kernel: int,
+        query_head_dim: int = 32,
+        value_head_dim: int = 12,
+        position_head_dim: int = 4,
+        position_dim: int = 48,
+        branch_scale: float = 0.05,
+        regularisation: Regularisation = UNREGULARISED,
+        layer_skip: Rate = 0.0,
+    ) -> None:
+        super().__init__()
+        shared = branch_scale, regularisation
+        self.self_attn_weights = RelativeAttentionWeights(
+            dim, heads, query_head_dim, position_head_dim, position_dim, *shared
+        )
+        self.self_attn1 = SelfAttention(dim, heads, value_head_dim, *shared)
+        self.self_attn2 = SelfAttention(dim, heads, value_head_dim, *shared)
+        self.nonlin_attention = NonlinearAttention(dim, *shared)
+        self.feed_forward1 = FeedForward(dim, feedforward * 3 // 4, *shared)
+        self.feed_forward2 = FeedForward(dim, feedforward, *shared)
+        self.feed_forward3 = FeedForward(dim, feedforward * 5 // 4, *shared)
+        self.conv_module1 = ConvolutionModule(dim, kernel, *shared)
+        self.conv_module2 = ConvolutionModule(dim, kernel, *shared)
+        self.norm = BiasNorm(dim, regularisation)
+        self.bypass_mid = Bypass(dim, regularisation)
+        self.bypass = Bypass(dim, regularisation, layer_skip)
+        self._add_regularisers(regularisation)
+
+    def _add_regularisers(self, regularisation: Regularisation) -> None:
+        self.attention_skip = SequenceSkip(regularisation.attention_skip)
+        self.convolution_skip = SequenceSkip(regularisation.convolution_skip)
+        self.feedforward_skip = SequenceSkip(regularisation.feedforward_skip)
+        # Those of single branches mend a rare problem, so they may do it slowly.
+        branch = {"min_positive": 0.3, "max_positive": 0.7, "probability": 0.05}
+        self.balance_nonlin_attention = regularisation.balancer(
+            min_abs=[(0, 0.004), (4000, 0.02)], **branch
+        )
+        self.balance_feed_forward2 = regularisation.balancer(
+            min_abs=[(0, 0.0), (4000, 0.1)], max_abs=2.0, **branch
+        )
+        self.balance_feed_forward3 = regularisation.balancer(
+            min_abs=[(0, 0.0), (4000, 0.2)], max_abs=4.0, **branch
+        )
+        whole = {"min_positive": 0.45, "max_positive": 0.55, "max_abs": 4.0}
+        self.balance_sum = regularisation.balancer(min_abs=0.2, **whole)
+        self.balance_output = regularisation.balancer(min_abs=0.1, **whole)
+        self.whiten = regularisation.whiten(doubling(4.0, 3.0))
+
+    def forward(self, source: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
+        """Map source [B, F, D], positions [2F-1, P] and mask [B, F] to [B, F, D]."""
+        weights = self.self_attn_weights(source, positions, mask)
+        attending = self.attention_skip.draw(source)  # one decision for all attention
+        x = source + self.feed_forward1(source, mask)
+        branch = self.nonlin_attention(x, weights[:, 0], mask)
+        x = x + keep(self.balance_nonlin_attention(branch, mask), attending)
+        x = x + keep(self.self_attn1(x, weights, mask), attending)
+        x = x + self.convolution_skip(self.conv_module1(x, mask))
+        branch = self.balance_feed_forward2(self.feed_forward2(x, mask), mask)
+        x = x + self.feedforward_skip(branch)
+        x = self.bypass_mid(source, x)
+        x = x + keep(self.self_attn2(x, weights, mask), attending)
+        x = x + self.convolution_skip(self.conv_module2(x, mask))
+        branch = self.balance_feed_forward3(self.feed_forward3(x, mask), mask)
+        x = x + self.feedforward_skip(branch)
+        x = self.bypass(source, self.norm(self.balance_sum(x, mask)))
+        return self.whiten(self.balance_output(x, mask), mask)

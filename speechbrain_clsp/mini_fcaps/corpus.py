@@ -1,0 +1,323 @@
+"""MiniFCaps clip by clip: what is planned, rendered and written down.
+
+A clip's sound and captions are functions of its plan alone, so clips can be made in any order,
+in any process, and made again after an interruption.
+
+Authors
+ * The speechbrain-clsp authors 2026
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+
+from speechbrain_clsp.mini_fcaps.sentences import draw_sentence
+from speechbrain_clsp.mini_fcaps.style import (
+    ACCENTS,
+    LEVEL_DBFS,
+    PITCH_HERTZ,
+    SPREAD_SEMITONES,
+    WORDS_PER_MINUTE,
+    Style,
+    draw_style,
+)
+from speechbrain_clsp.mini_fcaps.synthesis import SAMPLE_RATE, Synthesizer
+from speechbrain_clsp.mini_fcaps.voices import VOICES, Voice
+from speechbrain_clsp.mini_fcaps.wording import fine_caption, global_caption
+
+# Shares of the kinds of voice. Whisper and croak have fewer signatures, so fewer are held out.
+TRAIN_KINDS = {"male": 0.38, "female": 0.38, "whisper": 0.14, "croak": 0.10}
+HELD_OUT_KINDS = {"male": 0.455, "female": 0.455, "whisper": 0.045, "croak": 0.045}
+MAX_HELD_OUT = 1000  # dev and test clips; more would leave training few signatures
+
+GAP_SECONDS = 0.06  # between parts that follow each other
+PAUSE_SECONDS = (0.45, 0.65)
+# Where a boundary lies, as a share of the speaking time; sentences with others are redrawn.
+PLACES = {"early": (0.0, 0.36), "middle": (0.44, 0.56), "late": (0.64, 1.0)}
+SPEAKING_SECONDS = (1.3, 2.8)
+MIN_SECONDS_BESIDE_CHANGE = 0.5
+# At one word per minute; measured. The first is what the end of a phrase adds.
+SECONDS_PER_PHRASE, SECONDS_PER_CHARACTER = 10.0, 8.6
+CHANGE_LABELS = {
+    ("rate", True): "faster",
+    ("rate", False): "slower",
+    ("pitch", True): "rising pitch",
+    ("pitch", False): "falling pitch",
+    ("loudness", True): "louder",
+    ("loudness", False): "softer",
+}
+
+
+@dataclass(frozen=True)
+class Part:
+    """A stretch of speech with constant settings, followed by silence.
+
+    Arguments
+    ---------
+    text : str
+        What is said.
+    rate, pitch, pitch_range : int
+        espeak's settings.
+    level : float
+        Root mean square, in dB re full scale.
+    silence : float
+        Seconds of silence after it.
+    """
+
+    text: str
+    rate: int
+    pitch: int
+    pitch_range: int
+    level: float
+    silence: float
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A planned clip.
+
+    Arguments
+    ---------
+    id : str
+        Its name, and that of its file.
+    split : str
+        ``train``, ``dev`` or ``test``.
+    style : Style
+        How it is spoken.
+    voice : str
+        espeak voice and variant.
+    parts : tuple of Part
+        What is rendered.
+    place, pause_place : str or None
+        Where the change and the pause are.
+    """
+
+    id: str
+    split: str
+    style: Style
+    voice: str
+    parts: tuple[Part, ...]
+    place: str | None
+    pause_place: str | None
+
+
+def plan_clips(sizes: dict[str, int], seed: int) -> list[Clip]:
+    """Plan all clips.
+
+    Test and dev hold one clip per signature; neither their signatures nor their sentences occur in
+    another split.
+
+    Arguments
+    ---------
+    sizes : dict
+        Number of clips per split: ``test``, ``dev`` and ``train``.
+    seed : int
+        Everything drawn is a function of it.
+
+    Returns
+    -------
+    list of Clip
+        The clips, split by split.
+
+    Raises
+    ------
+    ValueError
+        If dev and test are so large that training would lack signatures.
+
+    Example
+    -------
+    >>> clips = plan_clips({"test": 3, "dev": 2, "train": 5}, seed=0)
+    >>> [clip.id for clip in clips[:4]]
+    ['test_00000', 'test_00001', 'test_00002', 'dev_00000']
+    """
+    if sizes["test"] + sizes["dev"] > MAX_HELD_OUT:
+        raise ValueError(f"n_dev + n_test may be {MAX_HELD_OUT} at most: each clip has a signature")
+    generator = random.Random(seed)
+    held_out: set[tuple] = set()
+    sentences: set[tuple] = set()
+    clips = []
+    for split in ("test", "dev", "train"):
+        kinds = TRAIN_KINDS if split == "train" else HELD_OUT_KINDS
+        for number in range(sizes[split]):
+            kind = generator.choices(list(kinds), list(kinds.values()))[0]
+            style = draw_style(kind, generator)
+            while style.signature in held_out:
+                style = draw_style(kind, generator)
+            if split != "train":
+                held_out.add(style.signature)
+            clips.append(_plan_clip(f"{split}_{number:05d}", split, style, generator, sentences))
+    return clips
+
+
+def _plan_clip(name: str, split: str, style: Style, generator, sentences: set) -> Clip:
+    """Draw sentences until the boundaries of change and pause lie where they should."""
+    place = generator.choice(list(PLACES)) if style.change else None
+    while True:
+        pause_place = generator.choice(list(PLACES)) if style.pause else None
+        sentence = draw_sentence(generator)
+        boundary = generator.choice((1, 2)) if style.change else None
+        pause = generator.choice((1, 2)) if style.pause else None
+        seconds = _seconds(style, sentence, boundary)
+        if (
+            sentence not in sentences
+            and SPEAKING_SECONDS[0] < sum(seconds) < SPEAKING_SECONDS[1]
+            and _is_change_heard(seconds, boundary)
+            and _lies_in(seconds, boundary, place)
+            and _lies_in(seconds, pause, pause_place)
+        ):
+            break
+    sentences.add(sentence)
+    voice = generator.choice(VOICES[style.kind])
+    parts = _parts(style, voice, sentence, boundary, pause, generator)
+    voice_name = f"{ACCENTS[style.accent]}+{voice.variant}"
+    return Clip(name, split, style, voice_name, parts, place, pause_place)
+
+
+def _seconds(style: Style, sentence: tuple[str, ...], boundary: int | None) -> list[float]:
+    """Estimate how long each phrase takes."""
+    seconds = []
+    for index, text in enumerate(sentence):
+        rate = style.level("rate", boundary is not None and index >= boundary)
+        effort = SECONDS_PER_PHRASE + SECONDS_PER_CHARACTER * len(text)
+        seconds.append(effort / fmean(WORDS_PER_MINUTE[rate]))
+    return seconds
+
+
+def _is_change_heard(seconds: list[float], boundary: int | None) -> bool:
+    if boundary is None:
+        return True
+    return min(sum(seconds[:boundary]), sum(seconds[boundary:])) > MIN_SECONDS_BESIDE_CHANGE
+
+
+def _lies_in(seconds: list[float], boundary: int | None, place: str | None) -> bool:
+    if boundary is None:
+        return True
+    low, high = PLACES[place]
+    return low <= sum(seconds[:boundary]) / sum(seconds) <= high
+
+
+def _parts(style: Style, voice: Voice, sentence, boundary, pause, generator) -> tuple[Part, ...]:
+    """Join phrases up to each boundary, and draw the settings of each part."""
+    cuts = sorted({cut for cut in (boundary, pause) if cut}) + [len(sentence)]
+    settings = {after: _settings(style, voice, after, generator) for after in (False, True)}
+    silence = generator.uniform(*PAUSE_SECONDS)
+    parts, start = [], 0
+    for end in cuts:
+        is_last = end == len(sentence)
+        text = " ".join(sentence[start:end])
+        after = 0.0 if is_last else silence if end == pause else GAP_SECONDS
+        is_changed = boundary is not None and start >= boundary
+        parts.append(Part(text, **settings[is_changed], silence=after))
+        start = end
+    return tuple(parts)
+
+
+def _settings(
+    style: Style, voice: Voice, after_change: bool, generator: random.Random
+) -> dict[str, Any]:
+    """Draw espeak's settings within the bands of the style's levels."""
+    # Without a level to keep to, a middling one: a croak sounds least like a clear voice there.
+    bands = PITCH_HERTZ.get(style.kind, PITCH_HERTZ["male"])
+    hertz = generator.uniform(*bands[style.level("pitch", after_change) or "medium"])
+    semitones = generator.uniform(*SPREAD_SEMITONES[style.expressiveness or "natural"])
+    pitch, pitch_range = voice.settings(hertz, semitones)
+    return {
+        "rate": generator.randint(*WORDS_PER_MINUTE[style.level("rate", after_change)]),
+        "pitch": pitch,
+        "pitch_range": pitch_range,
+        "level": generator.uniform(*LEVEL_DBFS[style.level("loudness", after_change)]),
+    }
+
+
+def render(clip: Clip) -> np.ndarray:
+    """Synthesise a clip.
+
+    Arguments
+    ---------
+    clip : Clip
+        The plan.
+
+    Returns
+    -------
+    numpy.ndarray
+        [T] float32 at 16 kHz, in [-1, 1].
+    """
+    pieces = []
+    with Synthesizer() as synthesizer:
+        for part in clip.parts:
+            wav = synthesizer.speak(part.text, clip.voice, part.rate, part.pitch, part.pitch_range)
+            wav = wav * 10 ** (part.level / 20) / np.sqrt(np.mean(wav**2))
+            pieces += [wav, np.zeros(round(part.silence * SAMPLE_RATE), np.float32)]
+    return np.concatenate(pieces)
+
+
+def manifest_row(clip: Clip, duration: float, seed: int) -> dict[str, Any]:
+    """Write down a clip, with its captions.
+
+    Arguments
+    ---------
+    clip : Clip
+        The plan.
+    duration : float
+        Seconds of the rendered file.
+    seed : int
+        Together with the clip's id it fixes the wording of its captions.
+
+    Returns
+    -------
+    dict
+        A row of the manifest.
+    """
+    style = clip.style
+    generator = random.Random(f"{seed} captions {clip.id}")
+    return {
+        "id": clip.id,
+        "audio": f"wavs/{clip.split}/{clip.id}.wav",
+        "duration": duration,
+        "sample_rate": SAMPLE_RATE,
+        "speaker": clip.voice,
+        "gender": style.kind if style.kind in ("male", "female") else None,
+        "accent": style.accent,
+        "pitch": f"{style.pitch}-pitched" if style.pitch else None,
+        "speaking_rate": f"{style.rate} speed" if style.rate else None,
+        "intrinsic_tags": _tags(style, {"monotone": "monotone", "croak": "vocal-fry"}),
+        "situational_tags": _tags(
+            style, {"lively": "animated", "loud": "loud", "whisper": "whispered"}
+        ),
+        "labels": _labels(style),
+        "global_captions": _distinct(2, lambda: global_caption(style, generator)),
+        "fine_captions": _distinct(
+            4, lambda: fine_caption(style, clip.place, clip.pause_place, generator)
+        ),
+        "split": clip.split,
+        "source": "mini_fcaps",
+    }
+
+
+def _tags(style: Style, words: dict[str, str]) -> list[str]:
+    heard = (style.kind, style.expressiveness, style.loudness)
+    return [tag for level, tag in words.items() if level in heard]
+
+
+def _labels(style: Style) -> dict[str, str]:
+    labels = {"voice": style.kind}
+    labels |= {"whisper": "whispered" if style.kind == "whisper" else "voiced"}
+    labels |= {"loudness": style.loudness} if style.loudness else {}
+    labels |= {"expressiveness": style.expressiveness} if style.expressiveness else {}
+    change = style.change
+    labels["change"] = CHANGE_LABELS[change.dimension, change.rises] if change else "none"
+    return labels
+
+
+def _distinct(number: int, write) -> list[str]:
+    captions: dict[str, None] = {}
+    for _ in range(20 * number):
+        captions[write()] = None
+        if len(captions) == number:
+            break
+    return list(captions)

@@ -1,0 +1,295 @@
+"""From millions of records to a manifest: in parallel, in parts, so that a kill loses little.
+
+Records come in blocks; every block becomes a part file, which also says what was left out and from
+which bytes it was made. Parts that are there and were made from the same bytes are not made again.
+At the end the parts are joined.
+
+Authors
+ * The speechbrain-clsp authors 2026
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import zlib
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+import pyarrow as pa
+from tqdm import tqdm
+
+from speechbrain_clsp.dataio.manifest import SCHEMA, checked_row, write_batches
+from speechbrain_clsp.prepare.cuts import Unusable
+
+BLOCK_RECORDS = 8192
+MALFORMED = "malformed line"
+REPEATED = "id occurs twice"
+Record = tuple[int, bytes]  # number in its source, from 1, and the line itself
+Convert = Callable[[bytes], dict[str, Any]]
+
+
+@dataclass
+class Outcome:
+    """What became of the records.
+
+    Arguments
+    ---------
+    clips : int
+        Rows of the manifest.
+    seconds : float
+        Their length.
+    captions : Counter
+        How many global and fine captions they have.
+    left_out : Counter
+        Records that gave no row, by reason.
+    """
+
+    clips: int = 0
+    seconds: float = 0.0
+    captions: Counter = field(default_factory=Counter)
+    left_out: Counter = field(default_factory=Counter)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what the report file says."""
+        return {
+            "clips": self.clips,
+            "hours": round(self.seconds / 3600, 3),
+            "captions": dict(self.captions),
+            "left_out": dict(self.left_out.most_common()),
+        }
+
+
+def assemble(
+    output: str | os.PathLike,
+    records: Iterable[Record],
+    convert: Convert,
+    fingerprint: str = "",
+    n_jobs: int = 1,
+    total: int | None = None,
+    max_malformed: int = 100,
+) -> Outcome:
+    """Write the manifest of many records, and beside it what was left out and why.
+
+    Files: ``<output>``, ``<stem>_report.json`` (counts by reason) and ``<stem>_left_out.tsv`` (one
+    line per record: number, id, reason, details).
+
+    Arguments
+    ---------
+    output : str or path
+        The manifest, ``<split>.arrow``.
+    records : iterable of (int, bytes)
+        Read as a stream; a few blocks of it are in memory.
+    convert : callable
+        Line -> row, or it raises :class:`~speechbrain_clsp.prepare.cuts.Unusable`. Sent to
+        processes, so it must be picklable.
+    fingerprint : str
+        What rows depend on besides the lines: parts with another one are made again.
+    n_jobs : int
+        Processes.
+    total : int, optional
+        Number of records, for the progress bar.
+    max_malformed : int
+        So many lines may be malformed before it stops: then the file is not what it should be.
+
+    Returns
+    -------
+    Outcome
+        Counts. Of several records with one id the first is kept.
+
+    Raises
+    ------
+    ValueError
+        If no record gave a row, or too many lines are malformed.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> lines = [(1, b'{"id": "a", "audio": "a.wav", "duration": 2}'), (2, b"oops")]
+    >>> assemble(folder / "train.arrow", lines, to_row).left_out
+    Counter({'malformed line': 1})
+    """
+    output = Path(output)
+    folder = output.with_name(f".{output.stem}_parts")
+    folder.mkdir(parents=True, exist_ok=True)
+    parts, malformed, first = [], 0, ""
+    with tqdm(desc=output.stem, total=total, unit="clip") as progress:
+        for part, counts in _make_parts(folder, records, convert, fingerprint, n_jobs):
+            parts.append(part)
+            progress.update(counts["records"])
+            malformed += counts["malformed"]
+            first = first or counts["first"]
+            if malformed > max_malformed:
+                raise ValueError(
+                    f"More than {max_malformed} lines are malformed, the first: {first}. Is this"
+                    " the right file? If so, raise max_malformed"
+                )
+    outcome = _join(output, parts)
+    shutil.rmtree(folder)
+    return outcome
+
+
+def to_row(line: bytes) -> dict[str, Any]:
+    """Return a line that already is a manifest row."""
+    try:
+        return json.loads(line)
+    except ValueError as error:
+        raise Unusable(MALFORMED, str(error)) from error
+
+
+def _make_parts(
+    folder: Path, records: Iterable[Record], convert: Convert, fingerprint: str, n_jobs: int
+) -> Iterator[tuple[Path, dict]]:
+    """Yield every part, in order, when it is there."""
+    blocks = _blocks(records)
+    if n_jobs == 1:
+        for number, block in enumerate(blocks):
+            yield make_part(folder, number, block, convert, fingerprint)
+        return
+    # Spawned: forked children would inherit the locks of threads that they do not have.
+    pool = ProcessPoolExecutor(n_jobs, mp_context=get_context("spawn"))
+    try:
+        waiting: list[Future] = []
+        for number, block in enumerate(blocks):
+            waiting.append(pool.submit(make_part, folder, number, block, convert, fingerprint))
+            if len(waiting) > 2 * n_jobs:  # or the reader would run ahead and fill the memory
+                yield waiting.pop(0).result()
+        for future in waiting:
+            yield future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _blocks(records: Iterable[Record]) -> Iterator[list[Record]]:
+    """Group records. What was read before an error is passed on before the error is."""
+    block: list[Record] = []
+    try:
+        for record in records:
+            block.append(record)
+            if len(block) == BLOCK_RECORDS:
+                yield block
+                block = []
+    except ValueError:
+        if block:
+            yield block
+        raise
+    if block:
+        yield block
+
+
+def make_part(
+    folder: Path, number: int, block: list[Record], convert: Convert, fingerprint: str
+) -> tuple[Path, dict]:
+    """Write the part of one block, unless it is there; returns its path and counts."""
+    path = folder / f"{number:06d}.arrow"
+    content = zlib.crc32(b"\n".join(line for _, line in block))
+    check = f"{zlib.crc32(fingerprint.encode())}-{content}-{len(block)}"
+    about = _about(path)
+    if about.get("check") == check:
+        return path, about["counts"]
+    rows, left_out = [], []
+    for line_number, line in block:
+        try:
+            rows.append(checked_row(convert(line), line_number))
+        except Unusable as error:
+            left_out.append([line_number, error.name, error.reason, error.detail])
+    malformed = [entry for entry in left_out if entry[2] == MALFORMED]
+    first = f"line {malformed[0][0]}, {malformed[0][3]}" if malformed else ""
+    counts = {"records": len(block), "malformed": len(malformed), "first": first}
+    about = {"check": check, "counts": counts, "left_out": left_out}
+    partial = path.with_suffix(".partial")
+    schema = SCHEMA.with_metadata({"about": json.dumps(about)})
+    with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+        writer.write_batch(pa.RecordBatch.from_pylist(rows, schema=SCHEMA))
+    os.replace(partial, path)
+    return path, counts
+
+
+def _about(path: Path) -> dict[str, Any]:
+    """Return what a part says of itself; nothing if it is not there."""
+    if not path.is_file():
+        return {}
+    with pa.memory_map(str(path)) as source:
+        return json.loads(pa.ipc.open_file(source).schema.metadata[b"about"])
+
+
+def _batch(path: Path) -> pa.RecordBatch:
+    # Read, not mapped: thousands of maps would stay open.
+    batch = pa.ipc.open_file(pa.BufferReader(path.read_bytes())).get_batch(0)
+    return pa.RecordBatch.from_arrays(batch.columns, schema=SCHEMA)
+
+
+def _join(output: Path, parts: list[Path]) -> Outcome:
+    """Join parts into the manifest, without second occurrences of ids; write the reports."""
+    outcome = Outcome()
+    repeated = _repeated(parts)
+    lists = output.with_name(f"{output.stem}_left_out.tsv")
+    partial = lists.with_name(lists.name + ".partial")
+    with open(partial, "w", encoding="utf-8") as file:
+        file.write("record\tid\treason\tdetail\n")
+        write_batches(output, _kept(parts, repeated, outcome, file))
+    os.replace(partial, lists)
+    write_report(output.with_name(f"{output.stem}_report.json"), outcome.as_dict())
+    return outcome
+
+
+def _kept(
+    parts: list[Path], repeated: set[int], outcome: Outcome, file: TextIO
+) -> Iterator[pa.RecordBatch]:
+    """Yield the rows to keep; count and list the others."""
+    seen: set[str] = set()
+    for part in parts:
+        left_out = _about(part)["left_out"]
+        batch = _batch(part)
+        keep = [True] * batch.num_rows
+        for i, name in enumerate(batch.column("id").to_pylist()):
+            if hash(name) in repeated:
+                keep[i] = name not in seen
+                seen.add(name)
+                if not keep[i]:
+                    left_out.append(["", name, REPEATED, "the first is kept"])
+        for number, name, reason, detail in left_out:
+            outcome.left_out[reason] += 1
+            file.write(f"{number}\t{name or ''}\t{reason}\t{' '.join(detail.split())}\n")
+        batch = batch if all(keep) else batch.filter(pa.array(keep))
+        outcome.clips += batch.num_rows
+        outcome.seconds += float(np.asarray(batch.column("duration")).sum())
+        for kind in ("global", "fine"):
+            outcome.captions[kind] += len(batch.column(f"{kind}_captions").flatten())
+        yield batch
+
+
+def _repeated(parts: list[Path]) -> set[int]:
+    """Return hashes of ids that occur more than once, in 8 bytes per id."""
+    hashes = array("q")
+    for part in parts:
+        hashes.extend(map(hash, _batch(part).column("id").to_pylist()))
+    if not hashes:
+        _refuse_empty(parts)
+    found = np.sort(np.frombuffer(hashes, dtype=np.int64))
+    return set(found[1:][found[1:] == found[:-1]].tolist())
+
+
+def _refuse_empty(parts: list[Path]) -> None:
+    entries = [entry for part in parts for entry in _about(part)["left_out"]]
+    reasons = dict(Counter(entry[2] for entry in entries).most_common(3))
+    example = f", for example {entries[0][1]}: {entries[0][3]}" if entries else ""
+    raise ValueError(
+        f"No record gives a clip: {reasons or 'there is no record'}{example}. Mend the folders or"
+        " the path template and start again"
+    )
+
+
+def write_report(path: Path, report: dict[str, Any]) -> None:
+    """Write a JSON file, whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(partial, path)

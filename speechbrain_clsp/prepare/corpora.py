@@ -1,0 +1,239 @@
+"""Where the corpora behind FCaps and ParaSpeechCaps keep their audio.
+
+Authors
+ * The speechbrain-clsp authors 2026
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from speechbrain_clsp.prepare.audio_index import AudioIndex, Place, build_index
+from speechbrain_clsp.prepare.cuts import Clip, Unusable
+
+
+class Corpus(NamedTuple):
+    """A corpus' folder below the root of all audio."""
+
+    folder: str
+    depth: int  # how many parts of a path name a clip: 00001.wav alone names thousands
+
+
+CORPORA = {
+    "emilia": Corpus("Emilia/EN", 1),  # EN-B000000.tar: EN_B00000_S00000_W000000.mp3
+    "ears": Corpus("ears", 2),  # p001/emo_adoration_freeform.wav
+    "expresso": Corpus("expresso", 1),  # audio_48khz/read/ex01/happy/base/ex01_happy_00001.wav
+    "voxceleb1": Corpus("voxceleb1", 3),  # dev/wav/id10001/1zcIwhmdeo4/00001.wav
+    "voxceleb2": Corpus("voxceleb2", 3),  # dev/aac/id00012/21Uxsk56VDQ/00001.wav
+}
+FIELDS = ("id", "recording", "corpus", "stem", "path", "speaker")  # of a path template
+VARIANT = "_voicefixer"  # a denoised copy beside the original
+TOLERANCE = 0.1  # seconds by which a clip may end after its file
+_NAMED = re.compile(r"(?:^|[-_/.])(emilia|ears|expresso|voxceleb[12]?)(?=[-_/.]|$)", re.I)
+# Expresso's conversations are cut by voice activity; the cuts are named after the recording.
+_SEGMENT = re.compile(r"(.+)_channel([12])_segment_([\d.]+)_([\d.]+)")
+
+
+def corpora_of(names: Iterable[str]) -> list[str]:
+    """Return the corpora that paths or ids mention.
+
+    Example
+    -------
+    >>> corpora_of(["train_base-voxceleb-id1"]), corpora_of(["download/ears/p001/a.wav"])
+    (['voxceleb1', 'voxceleb2'], ['ears'])
+    """
+    found = [match.lower() for name in names for match in _NAMED.findall(name)]
+    exact = [name for name in found if name != "voxceleb"]
+    both = ["voxceleb1", "voxceleb2"] if not exact and found else []
+    return list(dict.fromkeys([*exact, *both]))
+
+
+def readings(name: str) -> list[str]:
+    """Return what a clip's file may be called, given a path or id of it.
+
+    Example
+    -------
+    >>> readings("train_base-expresso-ex03_laughing_00051")
+    ['train_base-expresso-ex03_laughing_00051', 'ex03_laughing_00051']
+    """
+    names = [name]
+    match = None if "/" in name else _NAMED.search(name)
+    if match and match.end() + 1 < len(name):
+        names.append(name[match.end() + 1 :])
+    return names + [n.replace(VARIANT, "") for n in names if VARIANT in n]
+
+
+class AudioFinder:
+    """Finds the audio of clips and completes their manifest rows.
+
+    Arguments
+    ---------
+    root : str or path
+        Folder with the corpora, as laid out in ``CORPORA``.
+    folders : dict of str, optional
+        Other folders of single corpora, absolute or below ``root``.
+    template : str, optional
+        Instead of looking the audio up: a path with ``{id}``, ``{recording}``, ``{corpus}``,
+        ``{stem}``, ``{path}`` (as the record gives it) or ``{speaker}`` in it.
+    default : sequence of str
+        Corpora of clips whose names mention none.
+    check_length : bool
+        Open every file, and leave out clips that are longer than theirs.
+
+    Example
+    -------
+    >>> import soundfile, numpy
+    >>> root = getfixture("tmp_path")
+    >>> soundfile.write(root / "a.wav", numpy.zeros(16000), 16000)
+    >>> finder = AudioFinder(root, template="{stem}.wav", check_length=True)
+    >>> row = {"id": "a", "audio": "x/a.flac", "duration": 1.0, "start": None}
+    >>> finder(Clip(row, ["x/a.flac", "a"]))["audio"] == str(root / "a.wav")
+    True
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike,
+        folders: Mapping[str, str] | None = None,
+        template: str | None = None,
+        default: Iterable[str] = tuple(CORPORA),
+        check_length: bool = False,
+    ) -> None:
+        unknown = set(folders or {}) - set(CORPORA)
+        if unknown:
+            raise ValueError(f"folders: unknown corpora {sorted(unknown)}; known: {list(CORPORA)}")
+        self.root = Path(root).absolute()
+        self.folders = {n: self.root / (folders or {}).get(n, c.folder) for n, c in CORPORA.items()}
+        if template is not None:
+            try:
+                template.format(**dict.fromkeys(FIELDS, ""))
+            except (KeyError, IndexError, ValueError) as error:
+                raise ValueError(
+                    f"template {template!r}: {error} is no field of {FIELDS}"
+                ) from error
+        self.template = template
+        self.default = list(default)
+        self.check_length = check_length
+        self.indexes: dict[str, AudioIndex] = {}
+
+    def index(self, corpora: Iterable[str], folder: Path, n_jobs: int = 1) -> None:
+        """Look through corpora's folders, unless a template is used.
+
+        Arguments
+        ---------
+        corpora : iterable of str
+            Which.
+        folder : path
+            Where the indexes go.
+        n_jobs : int
+            Processes.
+
+        Raises
+        ------
+        FileNotFoundError
+            If none of the folders is there.
+        """
+        if self.template is not None:
+            return
+        corpora = list(corpora)
+        there = [name for name in corpora if self.folders[name].is_dir()]
+        if not there:
+            looked = ", ".join(str(self.folders[name]) for name in corpora)
+            raise FileNotFoundError(
+                f"No audio: none of {looked} is there. Give the folder that holds the corpora, the"
+                " folder of each corpus, or a path template"
+            )
+        for name in there:
+            depth = CORPORA[name].depth
+            self.indexes[name] = build_index(self.folders[name], depth, folder / name, n_jobs)
+
+    @property
+    def fingerprint(self) -> str:
+        """What a row depends on besides its record."""
+        found = [f"{name}:{index.fingerprint}" for name, index in self.indexes.items()]
+        return " ".join([str(self.root), str(self.template), str(self.check_length), *found])
+
+    def __call__(self, clip: Clip) -> dict[str, Any]:
+        """Return the clip's manifest row.
+
+        Raises
+        ------
+        Unusable
+            If its audio is not there, is there twice, or is shorter than the clip.
+        """
+        corpora = corpora_of(clip.names) or self.default
+        if self.template is not None:
+            row, corpus = dict(clip.row), corpora[0]
+            place = self._from_template(clip, corpus)
+        else:
+            row, corpus, place = self._look_up(clip, corpora)
+        row |= {"audio": place.audio, "offset": place.offset, "nbytes": place.nbytes}
+        row["source"] = row.get("source") or corpus
+        if self.check_length or row["duration"] is None:
+            row["duration"] = _checked_length(row)
+        return row
+
+    def _from_template(self, clip: Clip, corpus: str) -> Place:
+        row = clip.row
+        path = str(row.get("audio") or row["id"])
+        fields = {"id": row["id"], "path": path, "corpus": corpus, "speaker": row.get("speaker")}
+        fields["stem"] = os.path.splitext(os.path.basename(path))[0]
+        fields["recording"] = clip.names[-2] if len(clip.names) > 1 else row["id"]
+        audio = self.root / self.template.format(**fields)
+        if not audio.is_file():
+            raise Unusable("no audio", f"no file {audio}", row["id"])
+        return Place(str(audio), None, None)
+
+    def _look_up(self, clip: Clip, corpora: list[str]) -> tuple[dict, str, Place]:
+        name_of_clip = clip.row["id"]
+        searched = [name for name in corpora if name in self.indexes]
+        if not searched:
+            folders = " and ".join(str(self.folders[name]) for name in corpora)
+            raise Unusable(f"no folder of {'/'.join(corpora)}", folders, name_of_clip)
+        candidates = list(dict.fromkeys(r for name in clip.names for r in readings(name)))
+        for corpus in searched:
+            index = self.indexes[corpus]
+            try:
+                for name in candidates:
+                    if (place := index.find(name)) is not None:
+                        return dict(clip.row), corpus, place
+                for name in candidates:
+                    if (part := _part_of_recording(name, index, clip.row)) is not None:
+                        return part[0], corpus, part[1]
+            except LookupError as error:
+                raise Unusable("audio in two places", str(error), name_of_clip) from error
+        m4a = sum(self.indexes[name].unreadable for name in searched)
+        hint = f" ({m4a} files there are m4a or the like: convert them to wav)" if m4a else ""
+        reason = f"no audio in {'/'.join(searched)}"
+        raise Unusable(reason, f"looked for {', '.join(candidates)}{hint}", name_of_clip)
+
+
+def _part_of_recording(name: str, index: AudioIndex, row: dict) -> tuple[dict, Place] | None:
+    """Find the recording of which a segment was cut; returns the row of that part of it."""
+    match = _SEGMENT.fullmatch(name.rpartition("/")[2].removesuffix(".wav"))
+    place = index.find(match.group(1)) if match else None
+    if place is None:
+        return None
+    start = float(match.group(3)) + (row["start"] or 0.0)
+    return row | {"start": start, "channel": int(match.group(2)) - 1}, place
+
+
+def _checked_length(row: Mapping[str, Any]) -> float:
+    """Return a clip's length, or raise if its file cannot be opened or ends before it does."""
+    from speechbrain_clsp.dataio.audio import seconds_of
+    from speechbrain_clsp.dataio.shards import ClipReader
+
+    inside = row["offset"] is not None
+    length = seconds_of(ClipReader(1).read_bytes(row) if inside else row["audio"])
+    if length == 0:
+        raise Unusable("unreadable audio", row["audio"], row["id"])
+    start = row.get("start") or 0.0
+    duration = length - start if row["duration"] is None else row["duration"]
+    if start + duration > length + TOLERANCE or duration <= 0:
+        detail = f"ends at {start + duration:.2f} s, {row['audio']} at {length:.2f} s"
+        raise Unusable("longer than its file", detail, row["id"])
+    return duration

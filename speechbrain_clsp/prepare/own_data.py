@@ -1,0 +1,352 @@
+"""Anyone's recordings and captions to a manifest: a table, JSON lines, cuts or a folder.
+
+Authors
+ * The speechbrain-clsp authors 2026
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from speechbrain_clsp.dataio.audio import (
+    MINIMUM_SECONDS,
+    SAMPLE_RATE,
+    TOLERANCE_SECONDS,
+    seconds_of,
+)
+from speechbrain_clsp.dataio.manifest import write_manifest
+from speechbrain_clsp.dataio.shards import AUDIO_SUFFIXES
+from speechbrain_clsp.prepare.cuts import Unusable, clip_from_cut, parse_line, read_lines
+
+AUDIO = ("wav", "audio", "path", "file_name")  # any of these names the column of files
+CAPTIONS = {"caption": None, "global_caption": "global_captions", "fine_caption": "fine_captions"}
+NUMBERS = ("start", "duration")
+TEXTS = ("id", "speaker", "gender", "accent", "pitch", "speaking_rate", "split", "source")
+TAGS = ("intrinsic_tags", "situational_tags")
+CHANNEL = "channel"
+KNOWN = (*AUDIO, *CAPTIONS, "global_captions", "fine_captions", *NUMBERS, *TEXTS, *TAGS, CHANNEL)
+SHOWN_ERRORS = 20
+
+
+@dataclass
+class Entry:
+    """A row of the user's, and where it stands."""
+
+    where: str
+    values: dict[str, Any]
+    folder: Path  # that relative paths start from
+    captions: dict[str, list[str]] = field(default_factory=dict)
+    error: str = ""  # why it could not be read
+
+
+class Invalid(ValueError):
+    """What is wrong with a column of a row."""
+
+    def __init__(self, where: str, column: str, message: str) -> None:
+        super().__init__(f"{where}, column {column!r}: {message}")
+
+
+def prepare_own(
+    source: str | os.PathLike,
+    output: str | os.PathLike,
+    skip_bad: bool = False,
+    n_jobs: int = 4,
+) -> tuple[int, list[str]]:
+    r"""Validate a user's data and write the manifest.
+
+    Arguments
+    ---------
+    source : str or path
+        A ``.csv`` or ``.jsonl`` (also ``.gz``) file with the columns ``wav`` and ``caption`` at
+        least; JSON lines of lhotse cuts; or a folder of audio files with captions, one per line,
+        in ``<name>.txt`` beside each, or with ``metadata.csv`` or ``metadata.jsonl``.
+    output : str or path
+        The manifest.
+    skip_bad : bool
+        Leave bad rows out instead of refusing all.
+    n_jobs : int
+        Threads that open audio files.
+
+    Returns
+    -------
+    (int, list of str)
+        Number of clips, and what was wrong with those left out.
+
+    Raises
+    ------
+    ValueError
+        Naming row and column of everything that is wrong, up to 20; nothing is written then.
+
+    Example
+    -------
+    >>> import numpy, soundfile
+    >>> folder = getfixture("tmp_path")
+    >>> soundfile.write(folder / "a.wav", numpy.zeros(16000), 16000)
+    >>> _ = (folder / "data.csv").write_text("wav,caption\na.wav,A man whispers.\n")
+    >>> prepare_own(folder / "data.csv", folder / "train.arrow")
+    (1, [])
+    """
+    source, output = Path(source), Path(output)
+    if output.suffix != ".arrow":
+        raise ValueError(f"{output}: the manifest's name must end in .arrow")
+    errors: list[str] = []
+    rows: list[dict[str, Any]] = []
+    entries = merged(read_entries(source), errors)
+    with ThreadPoolExecutor(n_jobs) as pool:
+        checked = pool.map(lambda entry: _attempt(entry, output), entries)
+        for result in tqdm(checked, "checking", len(entries), unit="clip", disable=None):
+            (errors if isinstance(result, str) else rows).append(result)
+    rows = _without_repeated_ids(rows, errors)
+    if errors and not skip_bad:
+        raise ValueError(_summary(errors))
+    if not rows:
+        raise ValueError(f"{source} has no good row. {_summary(errors) if errors else ''}".strip())
+    return write_manifest(output, rows), errors
+
+
+def read_entries(source: Path) -> Iterator[Entry]:
+    """Yield the rows of a file or folder."""
+    name = source.name.removesuffix(".gz")
+    if source.is_dir():
+        yield from _entries_of_folder(source)
+    elif not source.exists():
+        raise FileNotFoundError(f"No file or folder {source}")
+    elif name.endswith(".csv"):
+        yield from _entries_of_csv(source)
+    elif name.endswith((".jsonl", ".json")):
+        yield from _entries_of_jsonl(source)
+    else:
+        raise ValueError(f"{source}: must be a .csv or .jsonl file or a folder")
+
+
+def _entries_of_csv(path: Path) -> Iterator[Entry]:
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        try:
+            reader = csv.DictReader(file, strict=True)
+            _check_header(path, reader.fieldnames or [])
+            for number, values in enumerate(reader, start=2):
+                where = f"{path} row {number}"
+                if None in values or None in values.values():
+                    error = f"{where}: has not as many fields as the header, {len(values)}"
+                    yield Entry(where, {}, path.parent, error=error)
+                    continue
+                yield Entry(where, {k.strip(): v for k, v in values.items()}, path.parent)
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise ValueError(f"{path} near line {reader.line_num + 1}: {error}") from error
+
+
+def _check_header(path: Path, names: Iterable[str]) -> None:
+    names = [name.strip() for name in names]
+    unknown = [name for name in names if name not in KNOWN and not name.startswith("labels.")]
+    if unknown:
+        raise ValueError(f"{path}: unknown columns {unknown}; known: {', '.join(KNOWN)}, labels.*")
+    if not set(names) & set(AUDIO):
+        raise ValueError(f"{path}: has no column 'wav'; it has {names}")
+    if not any("caption" in name for name in names):
+        raise ValueError(f"{path}: has no column 'caption'; it has {names}")
+
+
+def _entries_of_jsonl(path: Path) -> Iterator[Entry]:
+    for number, line in read_lines(path):
+        where = f"{path} row {number}"
+        try:
+            yield Entry(where, _values_of(parse_line(line), where), path.parent)
+        except Unusable as error:
+            yield Entry(where, {}, path.parent, error=f"{where}: {error}")
+        except ValueError as error:
+            yield Entry(where, {}, path.parent, error=str(error))
+
+
+def _values_of(record: dict, where: str) -> dict[str, Any]:
+    """Return the columns of a JSON object, which may be a cut."""
+    if "recording" in record or "supervisions" in record or "tracks" in record:
+        row = clip_from_cut(record).row
+        return {**row, "wav": row.pop("audio"), "cut": True}
+    _check_header(Path(where), record)
+    return record
+
+
+def _entries_of_folder(folder: Path) -> Iterator[Entry]:
+    for name in ("metadata.csv", "metadata.jsonl"):
+        if (folder / name).is_file():
+            yield from read_entries(folder / name)
+            return
+    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES)
+    if not files:
+        raise ValueError(f"{folder}: has no audio files ({', '.join(sorted(AUDIO_SUFFIXES))})")
+    for path in files:
+        texts, captions = path.with_suffix(".txt"), []
+        if texts.is_file():
+            lines = texts.read_text(encoding="utf-8").splitlines()
+            captions = [line.strip() for line in lines if line.strip()]
+        name = path.relative_to(folder).with_suffix("").as_posix().replace("/", "-")
+        values = {"id": name, "wav": str(path), "caption": captions}
+        yield Entry(f"{path} (captions in {texts.name})", values, folder)
+
+
+def merged(entries: Iterable[Entry], errors: list[str]) -> list[Entry]:
+    """Join rows of one clip, one per caption; rows that cannot be read go to ``errors``."""
+    found: dict[tuple, Entry] = {}
+    for entry in entries:
+        if entry.error:
+            errors.append(entry.error)
+            continue
+        try:
+            entry.captions = _captions(entry)
+            key = tuple(str(entry.values.get(k) or "") for k in ("id", "start", "duration"))
+            key = (*key, _audio_of(entry))
+        except ValueError as error:
+            errors.append(str(error))
+            continue
+        if key not in found:
+            found[key] = entry
+            continue
+        for kind, texts in entry.captions.items():
+            found[key].captions[kind] += [t for t in texts if t not in found[key].captions[kind]]
+    return list(found.values())
+
+
+def _captions(entry: Entry) -> dict[str, list[str]]:
+    """Return a row's captions; ``caption`` alone serves as both kinds."""
+    values, found = entry.values, {}
+    for kind in ("global_captions", "fine_captions"):
+        found[kind] = _texts(entry, kind) + _texts(entry, kind[:-1])
+    for kind, texts in found.items():
+        plain = _texts(entry, "caption")
+        found[kind] = list(dict.fromkeys(texts or plain))
+    if not any(found.values()):
+        column = next((name for name in values if "caption" in name), "caption")
+        raise Invalid(entry.where, column, "is empty: a clip needs a caption")
+    return found
+
+
+def _texts(entry: Entry, column: str) -> list[str]:
+    value = entry.values.get(column)
+    if value is None:
+        return []
+    values = [value] if isinstance(value, str) else value
+    if not isinstance(values, list) or not all(isinstance(v, str) for v in values):
+        raise Invalid(entry.where, column, f"is {value!r}, not a text or a list of texts")
+    return [v.strip() for v in values if v.strip()]
+
+
+def _audio_of(entry: Entry) -> str:
+    column = next((name for name in AUDIO if entry.values.get(name)), None)
+    if column is None:
+        raise Invalid(entry.where, "wav", "is empty: name an audio file")
+    return os.path.join(entry.folder, os.path.expanduser(str(entry.values[column])))
+
+
+def _attempt(entry: Entry, output: Path) -> dict[str, Any] | str:
+    try:
+        return _row(entry, output)
+    except (ValueError, OSError) as error:
+        return str(error)
+
+
+def _row(entry: Entry, output: Path) -> dict[str, Any]:
+    """Return a checked row of the manifest."""
+    values, path = entry.values, os.path.abspath(_audio_of(entry))
+    start, duration = (_number(entry, name) for name in NUMBERS)
+    inside = values.get("offset") is not None
+    if not os.path.isfile(path):
+        raise Invalid(entry.where, "wav", f"no file {path}")
+    row = {name: str(values[name]).strip() for name in TEXTS if values.get(name) not in (None, "")}
+    if not inside:
+        length = seconds_of(path)
+        if length == 0:
+            raise Invalid(entry.where, "wav", f"{path} cannot be read as audio")
+        duration = _checked_part(entry, start, duration, length)
+    row |= {"audio": _shortest_path(path, output), "duration": duration, **entry.captions}
+    if start is not None or values.get("duration") not in (None, ""):
+        row["start"] = None if values.get("cut") and start is None else start or 0.0
+    row.setdefault("id", _name_of(path, start))
+    for name in TAGS:
+        row[name] = _tags(entry, name)
+    if values.get(CHANNEL) not in (None, ""):
+        row[CHANNEL] = int(_number(entry, CHANNEL))
+    row |= {k: values[k] for k in ("offset", "nbytes", "sample_rate") if values.get(k) is not None}
+    labels = {k.partition(".")[2]: v for k, v in values.items() if k.startswith("labels.") and v}
+    labels |= values.get("labels") or {}
+    return row | ({"labels": labels} if labels else {})
+
+
+def _checked_part(
+    entry: Entry, start: float | None, duration: float | None, length: float
+) -> float:
+    """Return the part's length in seconds, or raise if the file is shorter."""
+    start = start or 0.0
+    if start >= length:
+        raise Invalid(entry.where, "start", f"is {start} s, the file lasts {length:.2f} s")
+    duration = length - start if duration is None else duration
+    if start + duration > length + TOLERANCE_SECONDS:
+        end = start + duration
+        raise Invalid(entry.where, "duration", f"ends at {end:.2f} s, the file at {length:.2f} s")
+    if round(duration * SAMPLE_RATE) < MINIMUM_SECONDS * SAMPLE_RATE:
+        reason = f"is {duration:.3f} s, at least {MINIMUM_SECONDS} s are needed"
+        raise Invalid(entry.where, "duration", reason)
+    return duration
+
+
+def _number(entry: Entry, column: str) -> float | None:
+    value = entry.values.get(column)
+    if value is None or value == "":
+        return None
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = -1.0
+    if not 0 <= number < float("inf"):
+        raise Invalid(entry.where, column, f"is {value!r}, not a number from 0 on")
+    return number
+
+
+def _tags(entry: Entry, column: str) -> list[str]:
+    value = entry.values.get(column)
+    if isinstance(value, str):  # of a table: "deep; raspy"
+        return [tag.strip() for tag in value.split(";") if tag.strip()]
+    return _texts(entry, column)
+
+
+def _name_of(path: str, start: float | None) -> str:
+    stem = Path(path).stem
+    return stem if start is None else f"{stem}-{start:g}"
+
+
+def _shortest_path(path: str, output: Path) -> str:
+    """Return a path relative to the manifest if it lies below it: the folder can then be moved."""
+    base = os.path.join(os.path.abspath(output.parent), "")
+    return path.removeprefix(base)
+
+
+def _without_repeated_ids(rows: list[dict], errors: list[str]) -> list[dict]:
+    """Tell of ids of two clips; names of files in several folders get the folder's name."""
+    counts = Counter(row["id"] for row in rows)
+    seen: dict[str, dict] = {}
+    for row in rows:
+        start = row.get("start")
+        if counts[row["id"]] > 1 and row["id"] == _name_of(row["audio"], start):
+            row["id"] = os.path.splitext(row["audio"])[0].strip("/").replace("/", "-")
+            row["id"] += "" if start is None else f"-{start:g}"
+        if row["id"] in seen:
+            other = seen[row["id"]]["audio"]
+            errors.append(f"{row['audio']}, column 'id': {row['id']!r} is also that of {other}")
+        else:
+            seen[row["id"]] = row
+    return list(seen.values())
+
+
+def _summary(errors: list[str]) -> str:
+    shown = "; ".join(islice(errors, SHOWN_ERRORS))
+    more = f"; and {len(errors) - SHOWN_ERRORS} more" if len(errors) > SHOWN_ERRORS else ""
+    return f"{len(errors)} bad rows: {shown}{more}. Mend them, or leave them out by --skip-bad"

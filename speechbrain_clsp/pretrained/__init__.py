@@ -1,0 +1,1 @@
+"""Model folders, the published form, the Hugging Face Hub, and conversion between them."""

@@ -1,0 +1,1 @@
+"""People's ratings of captions: a page, sheets, and their store."""

@@ -1,0 +1,1 @@
+"""The contrastive Brain and what a training needs beside it."""

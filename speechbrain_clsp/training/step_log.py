@@ -1,0 +1,166 @@
+"""What a trainer wants to see of single steps.
+
+Authors
+ * The speechbrain-clsp authors 2026
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import math
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from speechbrain.utils.distributed import if_main_process
+from torch import Tensor
+from torch.nn.functional import pdist
+
+from speechbrain_clsp.dataio.audio import SAMPLE_RATE
+from speechbrain_clsp.utils.distributed import share
+
+
+class StepLog:
+    """Writes a line of JSON every so many steps, and the stacks of a process that stalls.
+
+    A line holds ``step``, ``epoch``, ``loss`` and ``chance`` (the contrastive loss of a model that
+    knows nothing), ``alignment`` and ``uniformity`` (arXiv 2005.10242: the mean squared distance
+    of pairs, and the logarithm of the mean Gaussian potential, each lower is better),
+    ``logit_scale``, ``lr``, the gradient's norm for each module, ``audio_seconds_per_second`` of
+    all ranks since the last line, ``memory_gib`` (peak of the GPU) and ``duplicate_captions``, the
+    part of the positive captions in this rank's batch that another clip has too.
+
+    Arguments
+    ---------
+    path : str
+        File to append to.
+    every : int
+        Steps between lines.
+    stall_seconds : float, optional
+        If no step ends for so long, every thread's stack is printed to the standard error, again
+        and again, on each rank that stalls. Default: never.
+    """
+
+    def __init__(self, path: str, every: int = 50, stall_seconds: float | None = None) -> None:
+        self.path = Path(path)
+        self.every = every
+        self.stall_seconds = stall_seconds
+        self.seconds, self.since = 0.0, None
+
+    def update(self, brain: Any, batch: Any, outputs: dict[str, Tensor], loss: Tensor) -> None:
+        """Count a step and write a line, if it is time.
+
+        Arguments
+        ---------
+        brain : ContrastiveBrain
+            Knows the step, the epoch and the norms of the gradients.
+        batch : CaptionedSpeech
+            This rank's batch.
+        outputs : dict
+            What ``compute_forward`` returned.
+        loss : Tensor
+            This rank's loss.
+        """
+        if self.stall_seconds is not None:
+            faulthandler.dump_traceback_later(self.stall_seconds, repeat=True, file=sys.__stderr__)
+        self.since = self.since or time.perf_counter()
+        self.seconds += float(batch.lengths.sum()) * batch.wavs.shape[1] / SAMPLE_RATE
+        if brain.optimizer_step % self.every:
+            return
+        now = time.perf_counter()
+        losses, heard = share([loss.item(), self.seconds], brain.device)
+        n_clips = sum(brain.clip_counts)
+        line = {
+            "step": brain.optimizer_step,
+            "epoch": brain.hparams.epoch_counter.current,
+            "loss": sum(losses) / len(losses),
+            "chance": brain.chances[-1],
+            **geometry(outputs["speech"].detach(), outputs["text"][0].detach()),
+            "logit_scale": outputs["logit_scale"].item(),
+            "lr": [group["lr"] for group in brain.optimizer.param_groups],
+            "gradient_norms": brain.gradient_norms,
+            "clips": n_clips,
+            "audio_seconds_per_second": sum(heard) / max(now - self.since, 1e-9),
+            "memory_gib": torch.cuda.max_memory_allocated() / 2**30 if on_gpu(brain) else None,
+            "duplicate_captions": duplicate_rate(batch.caption_ids[: batch.n_positives]),
+        }
+        self.seconds, self.since = 0.0, now
+        if if_main_process():
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+
+    def pause(self) -> None:
+        """Take no notice of the time until the next step, for an epoch's end."""
+        faulthandler.cancel_dump_traceback_later()
+        self.seconds, self.since = 0.0, None
+
+
+def on_gpu(brain: Any) -> bool:
+    """Return whether the brain works on a CUDA device."""
+    return torch.device(brain.device).type == "cuda"
+
+
+def chance(n_clips: int, n_texts: int) -> float:
+    """Return the contrastive loss of a model that knows nothing.
+
+    Arguments
+    ---------
+    n_clips : int
+        Clips in the joined batch.
+    n_texts : int
+        True texts per clip.
+
+    Example
+    -------
+    >>> chance(1024, 1) == math.log(1024)
+    True
+    """
+    return (math.log(n_texts * n_clips) + math.log(n_clips)) / 2
+
+
+def geometry(speech: Tensor, text: Tensor) -> dict[str, float]:
+    """Return alignment and uniformity (Wang and Isola, arXiv 2005.10242, section 4.1).
+
+    Arguments
+    ---------
+    speech, text : Tensor
+        [B, D] of unit norm; row i of one belongs to row i of the other.
+
+    Returns
+    -------
+    dict
+        ``alignment`` in [0, 4], ``speech_uniformity`` and ``text_uniformity`` in [-8, 0]; the
+        latter are NaN for a single clip.
+
+    Example
+    -------
+    >>> figures = geometry(torch.eye(2), torch.eye(2))
+    >>> figures["alignment"], round(figures["text_uniformity"], 6)  # exp(-2 * 2) for the one pair
+    (0.0, -4.0)
+    """
+    speech, text = speech.float(), text.float()
+    figures = {"alignment": (speech - text).square().sum(dim=1).mean().item()}
+    for name, x in (("speech", speech), ("text", text)):
+        potentials = pdist(x).square().mul(-2).exp()
+        figures[f"{name}_uniformity"] = potentials.mean().log().item()
+    return figures
+
+
+def duplicate_rate(caption_ids: Tensor) -> float:
+    """Return the part of the captions [K, B] that some other clip of the batch has too.
+
+    Example
+    -------
+    >>> duplicate_rate(torch.tensor([[1, 1, 2, 3], [4, 4, 4, 5]]))
+    0.625
+    """
+    n_texts, n_clips = caption_ids.shape
+    # A clip that has one caption twice does not duplicate another's.
+    pairs = torch.stack([caption_ids, torch.arange(n_clips).expand_as(caption_ids)], dim=-1)
+    unique = pairs.flatten(0, 1).unique(dim=0)[:, 0]
+    values, counts = unique.unique(return_counts=True)
+    shared = values[counts > 1]
+    return torch.isin(caption_ids, shared).float().mean().item()

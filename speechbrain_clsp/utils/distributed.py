@@ -1,0 +1,119 @@
+"""Several processes that train together: joining them, and gathering their embeddings.
+
+Authors
+ * The speechbrain-clsp authors 2026
+"""
+
+from __future__ import annotations
+
+import atexit
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.distributed
+from speechbrain.utils.distributed import ddp_init_group
+from torch import Tensor
+from torch.distributed.nn.functional import all_gather
+from torch.nn.functional import pad
+
+
+def world() -> tuple[int, int]:
+    """Return (rank, number of processes); (0, 1) without distributed training.
+
+    Example
+    -------
+    >>> world()
+    (0, 1)
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return 0, 1
+
+
+def share(numbers: Sequence[float], device: torch.device | str) -> list[list[float]]:
+    """Tell all processes some numbers and hear theirs.
+
+    Arguments
+    ---------
+    numbers : sequence of float
+        This process's n numbers.
+    device : torch.device
+        Where the backend works: ``cpu`` for gloo, the GPU for nccl.
+
+    Returns
+    -------
+    list of list of float
+        n lists of W numbers in the order of ranks.
+
+    Example
+    -------
+    >>> share([3, 4], "cpu")
+    [[3.0], [4.0]]
+    """
+    if world()[1] == 1:
+        return [[float(number)] for number in numbers]
+    mine = torch.tensor([numbers], dtype=torch.float64, device=device)
+    everyones = mine.new_empty(world()[1], len(numbers))
+    torch.distributed.all_gather_into_tensor(everyones, mine)
+    return everyones.T.tolist()
+
+
+def gather_embeddings(local: Tensor, counts: Sequence[int] | None = None) -> Tensor:
+    """Join the embeddings of all processes along the batch, so that gradients flow to their owners.
+
+    Each process's gradient is the sum of what all processes' losses contribute. DDP then averages
+    over processes, which gives the gradient of the mean of their losses, exactly.
+
+    Arguments
+    ---------
+    local : Tensor
+        [..., B, D]. Integers are gathered too, without gradients.
+    counts : sequence of int, optional
+        B of every process, 0 allowed; default: the same everywhere.
+
+    Returns
+    -------
+    Tensor
+        [..., sum of counts, D] in the order of ranks; ``local`` itself in a single process.
+
+    Raises
+    ------
+    ValueError
+        If this process's count is not B.
+
+    Example
+    -------
+    >>> gather_embeddings(torch.ones(2, 3)).shape
+    torch.Size([2, 3])
+    """
+    rank, world_size = world()
+    if world_size == 1:
+        return local
+    size = local.shape[-2]
+    counts = [size] * world_size if counts is None else counts
+    if counts[rank] != size:
+        raise ValueError(f"Rank {rank} has {size} rows, not {counts[rank]} as counts say")
+    padded = pad(local, (0, 0, 0, max(counts) - size)).contiguous()
+    parts = all_gather(padded)
+    return torch.cat([part[..., :count, :] for part, count in zip(parts, counts)], dim=-2)
+
+
+def join_processes(run_opts: dict[str, Any]) -> None:
+    """Join the other processes that torchrun started, if any, and leave them in good order.
+
+    Without leaving, threads of the process group may be alive when Python ends, which aborts the
+    process ("terminate called without an active exception") and makes torchrun stop the others.
+
+    Arguments
+    ---------
+    run_opts : dict
+        As ``speechbrain.parse_arguments`` returns it; names the backend.
+
+    Example
+    -------
+    >>> join_processes({"distributed_backend": "gloo"})  # alone: nothing to join
+    """
+    ddp_init_group(run_opts)
+    if torch.distributed.is_initialized():
+        atexit.register(torch.distributed.destroy_process_group)

@@ -1,0 +1,168 @@
+"""Runs of ``clsp annotate`` that are killed, refused and resumed: nothing lost, nothing twice."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+
+import numpy as np
+import pytest
+import soundfile
+
+from speechbrain_clsp.annotation.records import read_records
+from speechbrain_clsp.cli.main import main
+from speechbrain_clsp.dataio.manifest import write_manifest
+from tests.utils.chat_server import MODEL, chat_server
+
+CLIPS, IN_FLIGHT = 1000, 16
+
+
+def write_clips(folder, count: int, files: int = 20) -> None:
+    """Write a manifest of parts of some files, all different."""
+    generator = np.random.default_rng(0)
+    rows = []
+    for number in range(files):
+        path = folder / f"{number}.wav"
+        soundfile.write(path, 0.1 * generator.standard_normal(16000 * 10), 16000)
+        for part in range(count // files):
+            row = {"id": f"clip{number}_{part}", "audio": str(path), "sample_rate": 16000}
+            rows.append({**row, "start": part * 0.15, "duration": 0.3})
+    write_manifest(folder / "clips.arrow", rows)
+
+
+def config(folder, url: str) -> str:
+    """Write a configuration whose pauses are short."""
+    path = folder / "config.yaml"
+    caption = {"base_url": url, "model": MODEL, "candidates": 2, "timeout": 1.0, "pause": 0.05}
+    caption |= {"attempts": 25, "concurrency": IN_FLIGHT, "price": [1.0, 2.0]}
+    path.write_text(json.dumps({"caption": caption}))
+    return str(path)
+
+
+def arguments(folder, url: str, *further: str) -> list[str]:
+    words = ["annotate", config(folder, url), "--manifest", str(folder / "clips.arrow")]
+    return [*words, "--output", str(folder / "out"), "--stage", "caption", *further]
+
+
+def test_killed_runs_lose_nothing_and_do_nothing_twice(tmp_path):
+    """If this fails, a kill costs finished captions, or pays for them again."""
+    write_clips(tmp_path, CLIPS)
+    records, draw, kills = tmp_path / "out/caption.jsonl", random.Random(1), 0
+    with chat_server(tmp_path, faults=0.1, slow=0.3, delay=0.005) as (url, log):
+        command = [sys.executable, "-m", "speechbrain_clsp.cli.main", *arguments(tmp_path, url)]
+        code = None
+        while code is None:
+            before = sum(1 for _ in open(records)) if records.exists() else 0
+            process = subprocess.Popen(
+                command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            )
+            goal = before + draw.randrange(20, 300) if kills < 4 else CLIPS * 2
+            while (code := process.poll()) is None and goal:
+                time.sleep(0.002)
+                if records.exists() and records.read_bytes().count(b"\n") >= goal:
+                    process.send_signal(signal.SIGKILL)
+                    process.wait()
+                    kills, code = kills + 1, None
+                    break
+        assert code == 0 and kills >= 3
+        served = Counter(json.loads(line)["digest"] for line in open(log))
+    found = Counter(record["id"] for record in read_records(records))
+    assert len(found) == CLIPS and set(found.values()) == {1}
+    assert sum(1 for _ in open(records)) == CLIPS  # also the raw lines
+    # What a kill or a timeout of the client's loses was answered for nothing.
+    report = json.loads((tmp_path / "out/caption.report.json").read_text())
+    wasted = sum(served.values()) - CLIPS
+    assert len(served) == CLIPS
+    assert 0 <= wasted <= kills * IN_FLIGHT + 40, (wasted, report)
+
+
+def test_poison_is_put_aside_and_a_limit_stops(tmp_path, capsys):
+    """If this fails, one bad clip stops a night's run, or a thousand bad ones do not."""
+    write_clips(tmp_path, 40)
+    (tmp_path / "3.wav").write_bytes(b"RIFF no audio")
+    os.remove(tmp_path / "5.wav")
+    with chat_server(tmp_path) as (url, log):
+        assert main(arguments(tmp_path, url)) == 0
+        aside = list(read_records(tmp_path / "out/caption.quarantine.jsonl"))
+        assert {record["id"] for record in aside} == {"clip3_0", "clip3_1", "clip5_0", "clip5_1"}
+        assert any("3.wav" in record["reason"] for record in aside)
+        served = sum(1 for _ in open(log))
+        assert main(arguments(tmp_path, url)) == 0  # neither asked nor read again
+        assert sum(1 for _ in open(log)) == served == 36
+        report = json.loads((tmp_path / "out/caption.report.json").read_text())
+        assert report["skipped"] == 40 and report["done"] == 0 and not report["requests"]
+        away = arguments(tmp_path, "http://127.0.0.1:9/v1")  # nothing to ask: none is missed
+        assert main(away) == 0
+        (tmp_path / "out/caption.quarantine.jsonl").unlink()
+        assert main(arguments(tmp_path, url, "--set", "caption.failure_limit=2")) == 2
+        error = capsys.readouterr().err
+        assert "More than 2 requests were put aside" in error and "caption.quarantine" in error
+
+
+def test_shards_cover_all_and_other_settings_are_refused(tmp_path, capsys):
+    """If this fails, job arrays leave clips out, or captions of two prompts get mixed."""
+    write_clips(tmp_path, 60)
+    with chat_server(tmp_path) as (url, _):
+        for shard in ("0/3", "1/3", "2/3"):
+            assert main(arguments(tmp_path, url, "--shard", shard)) == 0
+        parts = [
+            {record["id"] for record in read_records(tmp_path / f"out/caption.{n}-of-3.jsonl")}
+            for n in range(3)
+        ]
+        assert len(set.union(*parts)) == sum(map(len, parts)) == 60 and all(parts)
+        again = arguments(tmp_path, url, "--shard", "0/3", "--set", "caption.sampling={seed: 1}")
+        assert main(again) == 2
+        assert "other settings of sampling" in capsys.readouterr().err
+        faster = arguments(tmp_path, url, "--shard", "0/3", "--set", "caption.concurrency=2")
+        assert main(faster) == 0
+
+
+def test_long_clips_are_counted_and_not_sent(tmp_path):
+    """If this fails, clips that the captioner cannot take are sent, or vanish without a trace."""
+    soundfile.write(tmp_path / "long.wav", np.zeros(16000 * 31), 16000)
+    row = {"id": "long", "audio": str(tmp_path / "long.wav"), "duration": 31.0}
+    write_manifest(tmp_path / "clips.arrow", [row])
+    with chat_server(tmp_path) as (url, log):
+        assert main(arguments(tmp_path, url)) == 0
+        assert not log.read_text()
+    (record,) = read_records(tmp_path / "out/caption.jsonl")
+    assert record["captions"] == [] and record["dropped"][0]["rule"] == "duration"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ("caption.candidate=3", "caption.candidate is unknown; known are"),
+        ("captions.candidates=3", "no section 'captions'"),
+        ("caption.candidates", "must be section.name=value"),
+        ("caption.template=nowhere.txt", "Template nowhere.txt: no such file"),
+        ("caption.model=other", "does not serve 'other'"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(tmp_path, capsys, change, reason):
+    """If this fails, a typing error costs a night."""
+    write_clips(tmp_path, 20)
+    with chat_server(tmp_path) as (url, _):
+        assert main(arguments(tmp_path, url, "--set", change)) == 2
+    error = capsys.readouterr().err
+    assert reason in error and error.count("\n") <= 2
+
+
+def test_an_interrupt_finishes_what_is_in_flight(tmp_path):
+    """If this fails, Ctrl-C pays for answers and throws them away."""
+    write_clips(tmp_path, 400)
+    with chat_server(tmp_path, delay=0.1) as (url, log):
+        command = [sys.executable, "-m", "speechbrain_clsp.cli.main", *arguments(tmp_path, url)]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while not (log.exists() and log.read_text().count("\n") > 20):
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=30) == 0
+        time.sleep(0.3)
+        served = log.read_text().count("\n")
+    kept = sum(1 for _ in read_records(tmp_path / "out/caption.jsonl"))
+    assert kept == served < 400

@@ -1,0 +1,300 @@
+"""``clsp evaluate`` from the command line to its tables; leaks and mixed-up pairs are noticed."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from speechbrain_clsp.cli.main import main
+from speechbrain_clsp.dataio.manifest import Manifest, write_manifest
+from speechbrain_clsp.evaluation.leaks import find_leaks
+from speechbrain_clsp.evaluation.tables import AGREEMENT, PUBLISHED, latex_tables, published_figures
+from tests.utils.small import tone, write
+
+SIZE = 60
+
+
+def rows(folder, count: int = SIZE, first: int = 0) -> list[dict]:
+    """Write clips; return their rows, of which three share a global caption."""
+    made = []
+    for i in range(first, first + count):
+        write(folder / f"{i}.wav", tone(0.2, frequency=100 + 3 * i))
+        made.append(
+            {
+                "id": f"clip{i}",
+                "audio": f"{i}.wav",
+                "duration": 0.2,
+                "speaker": f"speaker{i}",
+                "gender": "male" if i % 3 else "female",
+                "labels": {"emotion": ("ang", "exc", "neu", "sad", "fru")[i % 5]},
+                "global_captions": [f"global {max(i, 2)}"],
+                "fine_captions": [f"fine {i}"],
+                "source": "iemocap",
+            }
+        )
+    return made
+
+
+def save_vectors(path, clips: list[dict], captions_of, noise: float, seed: int = 0) -> str:
+    """Write vectors of a made-up model: a clip is near to the captions that it is said to have."""
+    draw = torch.Generator().manual_seed(seed)
+    axes = torch.nn.functional.normalize(torch.randn(len(clips), 32, generator=draw), dim=1)
+    texts = {}
+    for row, axis in zip(clips, axes):
+        for caption in captions_of(row):
+            texts.setdefault(caption, axis + noise * torch.randn(32, generator=draw))
+    for word in ("happy", "excited", "angry", "sad", "neutral"):
+        texts[f"A speaker in a {word} tone."] = torch.randn(32, generator=draw)
+    np.savez(
+        path,
+        paths=[row["audio"] for row in clips],
+        embeddings=axes.numpy(),
+        texts=list(texts),
+        text_embeddings=torch.stack(list(texts.values())).numpy(),
+    )
+    return f"file:{path}"
+
+
+def own(row: dict) -> list[str]:
+    """Return a row's captions."""
+    return row["global_captions"] + row["fine_captions"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Return a folder with test clips and two models, one of them noisier."""
+    folder = tmp_path_factory.mktemp("data")
+    clips = rows(folder)
+    write_manifest(folder / "test.arrow", clips)
+    save_vectors(folder / "good.npz", clips, own, 0.05)
+    save_vectors(folder / "weak.npz", clips, own, 0.45)
+    return folder, clips
+
+
+def evaluate(folder, *arguments: str) -> dict:
+    """Run the command; return metrics.json."""
+    code = main(["evaluate", *map(str, arguments), "--output", str(folder)])
+    assert code == 0
+    return json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+
+
+def test_models_stand_side_by_side(data, tmp_path, capsys):
+    """If this fails, a table of the paper cannot be filled by one command."""
+    folder, _ = data
+    models = [f"good=file:{folder / 'good.npz'}", f"weak=file:{folder / 'weak.npz'}", "random"]
+    arguments = ["--suite", "fcaps", "--data", folder / "test.arrow", "--model", *models]
+    metrics = evaluate(tmp_path, *arguments)
+    fine = metrics["tables"]["fine"]
+    assert list(fine) == ["good", "weak", "random"]
+    first, second, chance = (fine[m]["speech_to_text_R@1"]["value"] for m in fine)
+    assert first == 1.0 > second > 0.1 > chance
+    apart = metrics["tables"]["global"]["good"]["speech_to_text_R@1"]["value"]
+    merged = metrics["tables"]["global, equal captions merged"]["good"]["text_to_speech_R@1"]
+    assert abs(apart - 57 / 60) < 1e-9 and merged["value"] == 1.0
+    assert "fine, equal captions merged" not in metrics["tables"]  # no fine caption occurs twice
+    pair = next(
+        found
+        for found in metrics["comparisons"]
+        if (found["table"], found["figure"], found["first"], found["second"])
+        == ("fine", "speech_to_text_R@1", "good", "weak")
+    )
+    assert abs(pair["difference"] - (first - second)) < 1e-9 and pair["p_value"] < 0.01
+    assert metrics["models"]["good"]["revision"].startswith("sha256:")
+    assert len(metrics["data"][0]["sha256"]) == 64 and metrics["versions"]["transformers"]
+    printed = capsys.readouterr().out
+    assert "| speech to text R@1 | 100.0 (100.0 - 100.0) |" in printed
+    points = f"good - weak | {100 * pair['difference']:.1f} ({100 * pair['low']:.1f} - "
+    assert f"| fine | speech to text R@1 | {points}" in printed
+    assert "45.6 (39.6 - 51.6)" in printed  # the published one, beside
+    latex = (tmp_path / "tables.tex").read_text()
+    assert r"\toprule" in latex and "100.0 (100.0 -- 100.0)" in latex
+    assert "CLSP (published)" in (tmp_path / "report.html").read_text()
+    assert evaluate(tmp_path, *arguments) == metrics  # from the cache, and to the last digit
+
+
+def test_bounds_are_not_warned_of(data, tmp_path):
+    """If this fails, every table with a random model begins with warnings that mean nothing."""
+    folder, _ = data
+    test = folder / "test.arrow"
+    models = ["random", f"oracle:{test}"]
+    metrics = evaluate(tmp_path, "--suite", "fcaps", "--data", test, "--model", *models)
+    assert metrics["warnings"] == []
+
+
+def test_a_permuted_pairing_is_noticed(data, tmp_path):
+    """If this fails, captions of other clips give figures without a word."""
+    folder, clips = data
+    shuffled = np.random.default_rng(0).permutation(SIZE)
+    other = {row["id"]: own(clips[i]) for row, i in zip(clips, shuffled)}
+    spec = save_vectors(tmp_path / "x.npz", clips, lambda row: other[row["id"]], 0.05)
+    metrics = evaluate(
+        tmp_path, "--suite", "fcaps", "--data", folder / "test.arrow", "--model", f"mixed={spec}"
+    )
+    assert any("mixed, fine" in w and "chance" in w for w in metrics["warnings"])
+
+
+def test_permuted_labels_are_noticed(tmp_path):
+    """If this fails, classes of other clips give figures without a word."""
+    clips = rows(tmp_path)
+    words = {"ang": "angry", "exc": "excited", "neu": "neutral", "sad": "sad", "fru": "happy"}
+    prompts = {
+        row["id"]: [f"A speaker in a {words[row['labels']['emotion']]} tone."] for row in clips
+    }
+    spec = save_vectors(tmp_path / "x.npz", clips, lambda row: prompts[row["id"]], 0.0)
+    arrays = dict(np.load(tmp_path / "x.npz"))
+    known = dict(zip(arrays["texts"], arrays["text_embeddings"]))
+    arrays["embeddings"] = np.stack([known[prompts[row["id"]][0]] for row in clips])
+    np.savez(tmp_path / "x.npz", **arrays)
+    order = np.random.default_rng(0).permutation(SIZE)
+    mixed = [{**row, "labels": clips[i]["labels"]} for row, i in zip(clips, order)]
+    for name, some in (("true", clips), ("mixed", mixed)):
+        write_manifest(tmp_path / f"{name}.arrow", some)
+        data = tmp_path / f"{name}.arrow"
+        command = ("--suite", "zero-shot", "--data", data, "--model", f"m={spec}")
+        metrics = evaluate(tmp_path / name, *command)
+        warned = any("UAR is no better than chance" in text for text in metrics["warnings"])
+        assert warned == (name == "mixed"), metrics["warnings"]
+
+
+def test_a_leak_is_noticed(data, tmp_path, capsys):
+    """If this fails, a model that was trained on the test clips is praised."""
+    folder, clips = data
+    train = tmp_path / "train"
+    train.mkdir()
+    fresh = rows(train, 5, first=500)
+    (train / "copy.wav").write_bytes((folder / "7.wav").read_bytes())
+    stolen = {**fresh[0], "id": "renamed", "audio": "copy.wav", "fine_captions": ["fine 9"]}
+    write_manifest(train / "clean.arrow", fresh)
+    write_manifest(train / "leaky.arrow", [*fresh, stolen])
+    test = Manifest(folder / "test.arrow")
+    assert find_leaks(test, Manifest(train / "clean.arrow")) == {
+        "id": [],
+        "audio": [],
+        "speaker": [],
+        "captions": [],
+    }
+    metrics = evaluate(
+        tmp_path / "out",
+        *("--suite", "fcaps", "--data", folder / "test.arrow"),
+        *("--model", f"file:{folder / 'good.npz'}", "--train-manifest", train / "leaky.arrow"),
+    )
+    assert metrics["leaks"]["test.arrow"] == {"id": 0, "audio": 1, "speaker": 0, "captions": 1}
+    assert any("LEAK" in w and "audio" in w and "clip7" in w for w in metrics["warnings"])
+    assert any("perfect" in w for w in metrics["warnings"])
+    assert "LEAK" in capsys.readouterr().out and "LEAK" in (
+        tmp_path / "out" / "report.html"
+    ).read_text(encoding="utf-8")
+
+
+def test_parts_of_one_recording_are_not_copies(tmp_path):
+    """If this fails, every conversation that both sets have turns of is called a leak."""
+    write(tmp_path / "talk.wav", tone(3.0))
+    part = {"audio": "talk.wav", "duration": 1.0, "fine_captions": [], "global_captions": []}
+    write_manifest(tmp_path / "train.arrow", [part | {"id": "a", "start": 0.0}])
+    later = [part | {"id": "b", "start": 2.0}, part | {"id": "c", "start": 0.0}]
+    write_manifest(tmp_path / "test.arrow", later)
+    leaks = find_leaks(Manifest(tmp_path / "test.arrow"), Manifest(tmp_path / "train.arrow"))
+    assert leaks["audio"] == ["c"]
+
+
+def test_corrections_are_labelled_and_stand_apart(data, tmp_path):
+    """If this fails, a transductive figure passes for a plain one."""
+    folder, _ = data
+    fresh = rows(tmp_path, 30, first=300)
+    write_manifest(tmp_path / "train.arrow", fresh)
+    metrics = evaluate(
+        tmp_path / "out",
+        *("--suite", "fcaps", "--data", folder / "test.arrow", "--model", "random"),
+        *("--train-manifest", tmp_path / "train.arrow", "--beyond-paper"),
+    )
+    added = [name for name in metrics["tables"] if "not in the paper" in name]
+    assert len(added) == 4 and sum("transductive" in name for name in added) == 2
+    plain = evaluate(
+        tmp_path / "plain", "--suite", "fcaps", "--data", folder / "test.arrow", "--model", "random"
+    )
+    assert plain["tables"]["fine"] == metrics["tables"]["fine"]
+    assert not any("not in the paper" in name for name in plain["tables"])
+
+
+def test_zero_shot_takes_the_prompts_of_the_corpus(data, tmp_path, capsys):
+    """If this fails, classes of one corpus are asked with another's prompts."""
+    folder, _ = data
+    metrics = evaluate(
+        tmp_path,
+        *("--suite", "zero-shot", "--data", folder / "test.arrow"),
+        *("--model", f"a=file:{folder / 'good.npz'}", f"b=file:{folder / 'weak.npz'}"),
+    )
+    table = metrics["tables"]["iemocap emotion"]
+    assert set(table["a"]) == {"WA", "UAR"}
+    found = metrics["confusions"]["iemocap emotion"]["a"]
+    assert found["n"] == np.sum(found["confusion"]) == 48  # without the 12 of "fru"
+    assert {c["figure"] for c in metrics["comparisons"]} == {"WA"}
+    assert "57.2" in capsys.readouterr().out
+
+
+def test_similarity_with_people(data, tmp_path):
+    """If this fails, scores are compared with the ratings of other pairs."""
+    folder, clips = data
+    generator = np.random.default_rng(0)
+    with np.load(folder / "good.npz") as arrays:
+        speech = arrays["embeddings"]
+        text = dict(zip(arrays["texts"], arrays["text_embeddings"]))
+    lines = []
+    for i, row in enumerate(clips):
+        caption = f"fine {(i + (i % 4)) % SIZE}"
+        cosine = speech[i] @ text[caption] / np.linalg.norm(text[caption])
+        for rater in range(4):
+            rating = round(float(np.clip(2.5 + 2 * cosine + 0.3 * generator.normal(), 0, 5)), 2)
+            category = ("intrinsic", "fusion")[i % 2]
+            lines.append([row["audio"], caption, category, f"r{rater}", rating])
+    for name, shift in (("ratings.csv", 0), ("mixed.csv", 21)):
+        with open(folder / name, "w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["clip", "caption", "category", "rater", "rating"])
+            for i, line in enumerate(lines):
+                writer.writerow([*line[:4], lines[(i + 4 * shift) % len(lines)][4]])
+    model = ["--suite", "similarity", "--model", f"good=file:{folder / 'good.npz'}", "--data"]
+    metrics = evaluate(tmp_path, *model, folder / "ratings.csv")
+    assert metrics["tables"]["all"]["good"]["pearson"]["value"] > 0.9
+    assert metrics["agreement"]["fusion"]["alpha"] > 0.7 and not metrics["warnings"]
+    spread = metrics["agreement"]["all"]["good"]
+    assert spread["count"] == 4
+    shown = (tmp_path / "tables.md").read_text(encoding="utf-8")
+    assert f"| good | {spread['model']:.3f} | {100 * spread['below_model']:.1f} |" in shown
+    assert AGREEMENT in (tmp_path / "report.html").read_text(encoding="utf-8")
+    mixed = evaluate(tmp_path, *model, folder / "mixed.csv")
+    assert any("no correlation" in warning for warning in mixed["warnings"])
+
+
+def test_mistakes_get_one_line(data, tmp_path, capfd):
+    """If this fails, a user's slip ends in a traceback."""
+    folder, _ = data
+    test, output = str(folder / "test.arrow"), ["--output", str(tmp_path)]
+    for arguments, pattern in (
+        (["--suite", "fcaps", "--model", "random"], "needs --data"),
+        (["--suite", "fcaps", "--model", "a=random", "a=random", "--data", test], "of its own"),
+        (["--suite", "fcaps", "--model", "random", "--data", test, test], "one data file"),
+        (["--suite", "fcaps", "--model", "file:no.npz", "--data", test], "no.npz"),
+        (["--suite", "similarity", "--model", "random", "--data", "no.csv"], "no.csv"),
+    ):
+        assert main(["evaluate", *arguments, *output]) == 2
+        error = capfd.readouterr().err
+        assert error.startswith("clsp: error: ") and error.count("\n") == 1, pattern
+        assert pattern in error
+
+
+def test_published_figures_have_sources():
+    """If this fails, figures stand beside ours that nobody can check."""
+    entries = json.loads(PUBLISHED.read_text(encoding="utf-8"))
+    assert all(entry["source"] and 0 <= entry["value"] <= 1 for entry in entries)
+    assert published_figures("mini") == {}
+    assert published_figures("zero-shot")["crema_d age", "UAR"]["low"] is None
+
+
+def test_names_cannot_break_latex():
+    """If this fails, a model's name stops the paper from compiling."""
+    tables = {"a_b": {"x_1 & 50%": {"WA": {"value": 0.5, "low": 0.4, "high": 0.6}}}}
+    text = latex_tables({"suite": "mini", "tables": tables})
+    assert r"x\_1 \& 50\%" in text and r"\caption{a\_b}" in text

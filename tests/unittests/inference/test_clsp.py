@@ -1,0 +1,302 @@
+"""CLSP.from_hparams and everything that can be asked of it, rightly and wrongly."""
+
+import json
+import math
+import random
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from scipy.signal import resample_poly
+
+from speechbrain_clsp import CLSP
+from speechbrain_clsp.dataio.audio import AudioError, read_audio
+from speechbrain_clsp.pretrained.folder import extract_definition, save_model_folder
+from tests.utils.small import CAPTIONS, model_folder, tone, write
+
+WAVS = torch.zeros(2, 16000)
+SPEECH = Path(__file__).parents[4] / "shared" / "speech"
+NEEDS_SPEECH = pytest.mark.skipif(
+    not SPEECH.is_dir(), reason="the real recordings are not part of the project"
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return model_folder(tmp_path_factory.mktemp("small"))
+
+
+@pytest.fixture(scope="module")
+def clsp(folder):
+    return CLSP.from_hparams(folder, run_opts={"device": "cpu"})
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("files")
+    lengths = [1.3, 0.4, 2.2, 0.9, 1.7]
+    return [
+        write(folder / f"{i}.wav", tone(s, frequency=90 + 40 * i)) for i, s in enumerate(lengths)
+    ]
+
+
+def test_a_moved_folder_gives_the_same_embedding(folder, clsp, files, tmp_path, monkeypatch):
+    """If this fails, a model folder works only where it was written, or loads random weights."""
+    shutil.copytree(folder, tmp_path / "elsewhere")
+    monkeypatch.chdir(tmp_path)
+    moved = CLSP.from_hparams("elsewhere/../elsewhere", run_opts={"device": "cpu"})
+    assert torch.equal(moved.encode_file(files[0]), clsp.encode_file(files[0]))
+    assert torch.equal(moved.encode_text(CAPTIONS), clsp.encode_text(CAPTIONS))
+    assert [path.name for path in tmp_path.iterdir()] == ["elsewhere"]  # nothing else is created
+
+
+def test_the_model_is_frozen_and_in_eval_mode(clsp):
+    """If this fails, dropout makes embeddings random, or a reward would train the model."""
+    assert not any(module.training for module in clsp.modules())
+    assert not any(p.requires_grad for p in clsp.parameters())
+
+
+def test_embeddings_are_unit_vectors_in_input_order_whatever_the_batches(clsp, files):
+    """If this fails, encode_files mixes up files, or batching changes embeddings."""
+    alone = torch.stack([clsp.encode_file(path) for path in files])
+    torch.testing.assert_close(alone.norm(dim=1), torch.ones(len(files)))
+    for seconds in (0.1, 4.0, 60.0):
+        together = clsp.encode_files(files, max_batch_seconds=seconds, progress=False)
+        torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
+    assert (alone @ alone.T).fill_diagonal_(0).max() < 0.99999
+
+
+def as_file(path: Path, samples: np.ndarray, rate: int) -> Path:
+    """Write 16 kHz samples as stereo of another rate, in the format of the path's suffix."""
+    divisor = math.gcd(rate, 16000)
+    stereo = np.stack([resample_poly(samples, rate // divisor, 16000 // divisor)] * 2, axis=1)
+    return write(path, stereo, rate)
+
+
+@pytest.mark.parametrize("suffix, rate", [("flac", 16000), ("mp3", 44100), ("ogg", 48000)])
+def test_the_format_of_a_recording_hardly_matters(clsp, tmp_path, suffix, rate):
+    """If this fails, the same recording scores differently as wav, flac, mp3 or ogg."""
+    # Noise, as any recording has: digital silence in a band is what lossy formats do change.
+    noise = 0.02 * np.random.default_rng(0).standard_normal(32000)
+    clip, other_clip = tone(2.0) + noise, tone(2.0, frequency=300) + noise
+    reference = clsp.encode_file(write(tmp_path / "a.wav", clip))
+    assert clsp.encode_file(as_file(tmp_path / f"a.{suffix}", clip, rate)) @ reference > 0.999
+    assert clsp.encode_file(write(tmp_path / "b.wav", other_clip)) @ reference < 0.95
+
+
+def test_all_bad_files_are_named_at_once(clsp, files, tmp_path):
+    """If this fails, a user with many bad files finds them one run at a time."""
+    (tmp_path / "empty.wav").touch()
+    paths = [files[0], tmp_path / "empty.wav", files[1], tmp_path / "absent.wav"]
+    with pytest.raises(AudioError, match="2 bad files: .*empty.wav.*absent.wav"):
+        clsp.encode_files(paths, progress=False)
+    with pytest.raises(FileNotFoundError, match="absent.wav"):
+        clsp.encode_files(paths[2:], progress=False)
+
+
+def test_scores_are_cosines(clsp, files):
+    """If this fails, score_batch and score_file say something else than the embeddings."""
+    expected = clsp.encode_file(files[0]) @ clsp.encode_text(CAPTIONS).T
+    torch.testing.assert_close(clsp.score_file(files[0], CAPTIONS), expected)
+    wav = read_audio(files[0])
+    torch.testing.assert_close(clsp.score_batch(wav, CAPTIONS)[0], expected)
+
+
+def test_classify_returns_what_encoder_classifier_returns(clsp, files):
+    """If this fails, code written for SpeechBrain's EncoderClassifier breaks on a CLSP."""
+    out_prob, score, index, text_lab = clsp.classify_file(files[0], CAPTIONS)
+    assert out_prob.shape == (1, 3)
+    torch.testing.assert_close(out_prob.exp().sum(1), torch.ones(1))
+    assert torch.equal(score, out_prob.max(dim=1).values)
+    assert text_lab == [CAPTIONS[index.item()]]
+    scale = clsp.mods.temperature()
+    expected = (scale * clsp.score_file(files[0], CAPTIONS)).log_softmax(0)
+    torch.testing.assert_close(out_prob[0], expected)
+
+
+def test_several_prompts_per_label_are_averaged(clsp, files):
+    """If this fails, a prompt ensemble is ignored or mislabelled."""
+    prompts = {"a": CAPTIONS[:2], "b": CAPTIONS[2]}
+    out_prob, _, index, text_lab = clsp.classify_file(files[1], prompts)
+    mean = torch.nn.functional.normalize(clsp.encode_text(CAPTIONS[:2]).mean(0), dim=0)
+    classes = torch.stack([mean, clsp.encode_text(CAPTIONS[2:])[0]])
+    logits = clsp.mods.temperature() * clsp.encode_file(files[1]) @ classes.T
+    torch.testing.assert_close(out_prob[0], logits.log_softmax(0))
+    assert text_lab == [["a", "b"][index.item()]]
+
+
+def test_prompts_of_the_model_folder_are_the_default(clsp, files):
+    """If this fails, a model published with its classes cannot be used as a classifier."""
+    prompts = {"man": CAPTIONS[0], "child": CAPTIONS[2]}
+    hparams = {"tokenizer": clsp.hparams.tokenizer, "prompts": prompts, "device": "cpu"}
+    classifier = CLSP(dict(clsp.mods), hparams)
+    wavs = torch.from_numpy(np.stack([tone(), tone(frequency=250.0)]))
+    given = clsp.classify_batch(wavs, prompts=prompts)
+    default = classifier(wavs)
+    for mine, theirs in zip(default[:3], given[:3]):
+        torch.testing.assert_close(mine, theirs)
+    assert default[3] == given[3]
+
+
+def test_what_a_clsp_is_made_of_is_checked(clsp):
+    """If this fails, a missing part shows up later, as an error from somewhere else."""
+    modules = dict(clsp.mods)
+    with pytest.raises(ValueError, match="tokenizer"):
+        CLSP(modules, {"device": "cpu"})
+    del modules["temperature"]
+    with pytest.raises(ValueError, match="temperature"):
+        CLSP(modules, {"tokenizer": clsp.hparams.tokenizer})
+
+
+def test_gradients_reach_a_waveform_that_asks_for_them_and_only_then(clsp):
+    """If this fails, a CLSP is no use as a reward, or memory fills up in inference."""
+    wav = torch.from_numpy(tone())[None]
+    assert not clsp.encode_batch(wav).requires_grad
+    wanting = wav.clone().requires_grad_()
+    clsp.score_batch(wanting, CAPTIONS).sum().backward()
+    assert wanting.grad.abs().max() > 0
+    with torch.inference_mode():
+        torch.testing.assert_close(clsp.encode_batch(wav), clsp.encode_batch(wanting.detach()))
+
+
+def test_no_random_state_is_touched(clsp, files):
+    """If this fails, scoring in the middle of a training changes the training."""
+    torch.manual_seed(1)
+    before = (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state())
+    clsp.score_file(files[0], CAPTIONS)
+    clsp.encode_files(files[:2], num_workers=1, progress=False)
+    after = (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state())
+    assert before[:2] == after[:2]
+    assert torch.equal(before[2], after[2])
+
+
+@pytest.mark.parametrize(
+    "call, error, pattern",
+    [
+        (lambda c, f: c.encode_text("a caption"), TypeError, "list of captions"),
+        (lambda c, f: c.score_file(f, "a caption"), TypeError, "list of captions"),
+        (lambda c, f: c.encode_text([]), ValueError, "at least one"),
+        (lambda c, f: c.encode_text(["a", " "]), ValueError, "Caption 1 is empty"),
+        (lambda c, f: c.encode_text([1]), TypeError, "list of str"),
+        (lambda c, f: c.encode_text(["slowly " * 200]), ValueError, "shorten"),
+        (lambda c, f: c.encode_files(str(f)), TypeError, "list of paths"),
+        (lambda c, f: c.encode_files([]), ValueError, "at least one"),
+        (lambda c, f: c.classify_file(f), ValueError, "prompts"),
+        (lambda c, f: c.classify_file(f, "a prompt"), TypeError, "not a str"),
+        (lambda c, f: c.classify_file(f, {}), ValueError, "prompts is empty"),
+        (lambda c, f: c.classify_file(f, {"man": []}), ValueError, "'man' has no prompt"),
+        (lambda c, f: c.classify_file(f, {"man": {"a": "b"}}), TypeError, "'man'"),
+        (lambda c, f: c.encode_batch(f), TypeError, "Tensor"),
+        (lambda c, f: c.encode_batch(torch.zeros(0, 16000)), ValueError, "not empty"),
+        (lambda c, f: c.encode_batch(torch.zeros(1, 2, 16000)), ValueError, r"\[B, T\]"),
+        (lambda c, f: c.encode_batch(torch.full((1, 16000), 1e20)), ValueError, r"\[0\]"),
+        (lambda c, f: c.encode_batch(torch.full((1, 16000), 3000).short()), ValueError, "32768"),
+        (lambda c, f: c.encode_batch(WAVS, torch.ones(3)), ValueError, r"must be \[2\]"),
+        (lambda c, f: c.encode_batch(WAVS, torch.tensor([1, 8000])), ValueError, "relative"),
+        (lambda c, f: c.encode_batch(WAVS, torch.tensor([1, torch.nan])), ValueError, "relative"),
+        (lambda c, f: c.encode_batch(torch.full((2, 16000), torch.nan)), ValueError, r"\[0, 1\]"),
+        (lambda c, f: c.encode_batch(torch.zeros(1, 200)), ValueError, "0.1 s"),
+    ],
+)
+def test_wrong_input_is_refused(clsp, files, call, error, pattern):
+    """If this fails, a mistake gives a wrong number or an error from deep inside torch."""
+    with pytest.raises(error, match=pattern):
+        call(clsp, files[0])
+
+
+def test_wrong_folders_are_refused(folder, tmp_path):
+    """If this fails, weights stay random in silence, or a typo is taken for a Hub repository."""
+    with pytest.raises(FileNotFoundError, match="results/nowhere/model"):
+        CLSP.from_hparams("results/nowhere/model")
+    with pytest.raises(FileNotFoundError, match="hyperparams.yaml"):
+        CLSP.from_hparams(tmp_path)
+    broken = tmp_path / "broken"
+    shutil.copytree(folder, broken)
+    weights = load_file(broken / "model.safetensors")
+    key = next(iter(weights))
+    save_file({k: v for k, v in weights.items() if k != key}, broken / "model.safetensors")
+    with pytest.raises(ValueError, match=f"missing {key}"):
+        CLSP.from_hparams(broken)
+    save_file({**weights, "extra": torch.zeros(1)}, broken / "model.safetensors")
+    with pytest.raises(ValueError, match="unexpected extra"):
+        CLSP.from_hparams(broken)
+    (broken / "model.safetensors").write_bytes(b"nonsense")
+    with pytest.raises(ValueError, match="damaged"):
+        CLSP.from_hparams(broken)
+    (broken / "model.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match="model.safetensors"):
+        CLSP.from_hparams(broken)
+    with pytest.raises(FileNotFoundError, match="nobody/nothing is no folder here"):
+        CLSP.from_hparams("nobody/nothing")
+
+
+@pytest.mark.parametrize(
+    "definition",
+    ["", "- 1\n", "a: [", "modules: {}\n", "a: !new:speechbrain_clsp.pretrained.folder.Nothing\n"],
+)
+def test_wrong_definitions_are_refused(folder, tmp_path, definition):
+    """If this fails, a broken hyperparams.yaml gives an error that does not name it."""
+    shutil.copytree(folder, tmp_path / "broken")
+    (tmp_path / "broken" / "hyperparams.yaml").write_text(definition)
+    with pytest.raises(ValueError, match="broken/hyperparams.yaml does not define a CLSP"):
+        CLSP.from_hparams(tmp_path / "broken")
+
+
+def test_a_model_folder_is_replaced_but_nothing_else(folder, clsp, tmp_path):
+    """If this fails, saving a model deletes a user's folder, or a second training cannot save."""
+    parts = (
+        (folder / "hyperparams.yaml").read_text(),
+        dict(clsp.mods),
+        {"tokenizer.model": folder / "tokenizer.model"},
+    )
+    save_model_folder(tmp_path / "model", *parts)
+    save_model_folder(tmp_path / "model", *parts, metrics={"R@1": 0.25})
+    assert "| R@1 | 0.25 |" in (tmp_path / "model" / "README.md").read_text()
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    again = CLSP.from_hparams(tmp_path / "model", run_opts={"device": "cpu"})
+    assert torch.equal(again.encode_text(CAPTIONS), clsp.encode_text(CAPTIONS))
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(FileExistsError, match="photos"):
+        save_model_folder(tmp_path / "photos", *parts)
+
+
+def test_a_copy_in_savedir_is_complete(folder, clsp, tmp_path):
+    """If this fails, a model fetched with savedir, SpeechBrain's usual way, cannot be reused."""
+    from speechbrain.utils.fetching import LocalStrategy
+
+    arguments = {"savedir": tmp_path / "copy", "run_opts": {"device": "cpu"}}
+    CLSP.from_hparams(folder, local_strategy=LocalStrategy.COPY, **arguments)
+    copied = CLSP.from_hparams(tmp_path / "copy", run_opts={"device": "cpu"})
+    assert torch.equal(copied.encode_text(CAPTIONS), clsp.encode_text(CAPTIONS))
+
+
+def test_a_definition_is_cut_out_with_its_overrides():
+    """If this fails, a model trained with overridden sizes cannot be loaded again."""
+    recipe = "# note\nlr: 1\nmodel:\n  # sizes\n  dims: &id1 [3, 4]\n"
+    recipe += "  tower: !new:dict\n    dims: *id1\n"
+    definition = extract_definition(recipe, "model")
+    assert "lr" not in definition and "#" not in definition
+    assert definition.startswith("dims: &id1 [3, 4]")
+    assert "tower: !new:dict" in definition
+
+
+@NEEDS_SPEECH
+def test_real_recordings_of_other_rates_are_encoded(clsp):
+    """If this fails, real 48 kHz speech cannot be scored."""
+    captions = json.loads((SPEECH / "captions.json").read_text(encoding="utf-8"))["retrieval"]
+    paths = [SPEECH / entry["wav"] for entry in captions]
+    embeddings = clsp.encode_files(paths, progress=False)
+    assert embeddings.isfinite().all()
+    torch.testing.assert_close(embeddings[3], clsp.encode_file(paths[3]), atol=1e-5, rtol=0)
+
+
+@NEEDS_SPEECH
+@pytest.mark.parametrize("suffix, rate", [("flac", 48000), ("mp3", 44100), ("ogg", 48000)])
+def test_real_recordings_score_alike_in_every_format(clsp, tmp_path, suffix, rate):
+    """If this fails, real speech scores differently as wav, flac, mp3 or ogg."""
+    for name in ("00099.wav", "ex03_enunciated_00012.wav"):
+        path = as_file(tmp_path / f"a.{suffix}", read_audio(SPEECH / name).numpy(), rate)
+        assert clsp.encode_file(path) @ clsp.encode_file(SPEECH / name) > 0.99

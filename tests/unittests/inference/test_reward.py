@@ -1,0 +1,193 @@
+"""Style rewards: values against cosines by hand, gradients against finite differences."""
+
+import random
+
+import pytest
+import torch
+import torchaudio
+
+from speechbrain_clsp import CLSP
+from speechbrain_clsp.captions.perturbation import AttributeSwap, between_values
+from speechbrain_clsp.inference import reward as reward_module
+from speechbrain_clsp.inference.guards import (
+    AgreementGuard,
+    LengthGuard,
+    LevelGuard,
+    WordErrorGuard,
+)
+from speechbrain_clsp.inference.reward import StyleReward, within_groups
+from tests.utils.small import CAPTIONS, model_folder, tone
+
+SWAP = AttributeSwap(
+    between_values(
+        {
+            "speaker": [["male speaker"], ["female speaker"], ["child"]],
+            "rate": [["slowly"], ["quickly"]],
+        }
+    )
+)
+
+
+@pytest.fixture(scope="module")
+def clsp(tmp_path_factory):
+    return CLSP.from_hparams(model_folder(tmp_path_factory.mktemp("model")))
+
+
+@pytest.fixture
+def wavs():
+    return torch.stack([torch.from_numpy(tone(0.6, frequency=f)) for f in (100, 150, 220)])
+
+
+def test_scalings_are_what_they_say(clsp, wavs):
+    """If this fails, a policy is trained on something else than the documented reward."""
+    lens = torch.tensor([1.0, 0.8, 1.0])
+    cosines = clsp.score_batch(wavs, CAPTIONS, lens).diagonal()
+    assert torch.allclose(StyleReward(clsp)(wavs, CAPTIONS, lens), cosines, atol=1e-6)
+    reward = StyleReward(clsp, scaling="margin", swap=SWAP, n_contrasts=2, weight=3.0)
+    found = reward.explain(wavs, CAPTIONS, lens)
+    for n, caption in enumerate(CAPTIONS):
+        contrasts = reward.contrasts(caption)
+        assert caption not in contrasts and 1 <= len(contrasts) <= 2
+        most = clsp.score_batch(wavs[[n]], contrasts, lens[[n]]).max()
+        assert found.parts["contrast"][n] == pytest.approx(float(most), abs=1e-6)
+        assert found.total[n] == pytest.approx(3 * float(cosines[n] - most), abs=1e-5)
+    assert found.weights["style"] == 3.0
+    grouped = StyleReward(clsp, scaling="group")(wavs, CAPTIONS, lens, groups=["a", "a", "b"])
+    assert grouped.tolist() == pytest.approx([*within_groups(cosines[:2], "aa").tolist(), 0.0])
+    base = cosines - torch.tensor([0.1, 0.0, -0.2])
+    better = StyleReward(clsp, scaling="improvement", temperature=0.1)
+    rewards = better(wavs, CAPTIONS, lens, baseline=base)
+    assert torch.allclose(rewards, torch.tensor([1.0, 0.0, -2.0]).tanh(), atol=1e-4)
+
+
+def test_groups_are_standardised():
+    """If this fails, GRPO's advantages are not those of the group."""
+    values = torch.tensor([1.0, 4.0, 2.0, 9.0, 3.0], dtype=torch.double)
+    groups = ["x", "y", "x", "y", "x"]
+    found = within_groups(values, groups)
+    for name in "xy":
+        own = [n for n, group in enumerate(groups) if group == name]
+        expected = (values[own] - values[own].mean()) / values[own].std(correction=0)
+        assert torch.allclose(found[own], expected)
+    assert within_groups(torch.tensor([0.5, 0.5]), "aa").tolist() == [0.0, 0.0]
+
+
+def test_gradients_equal_finite_differences(clsp, wavs, tmp_path):
+    """If this fails, fine-tuning through the reward climbs in a wrong direction.
+
+    The whole chain in float64: resampler, filter banks, tower, head, margin.
+    """
+    exact = CLSP.from_hparams(model_folder(tmp_path))
+    exact.mods.double()
+    reward = StyleReward(exact, scaling="margin", swap=SWAP, n_contrasts=2, sample_rate=22050)
+    generator = torch.Generator().manual_seed(0)
+    wavs = torchaudio.functional.resample(wavs[:2], 16000, 22050).double()
+    # Noise in all bands: without power the logarithm stands at its floor, which has a kink.
+    wavs += 0.01 * torch.randn(wavs.shape, generator=generator, dtype=torch.double)
+    wavs.requires_grad_()
+    lens = torch.tensor([1.0, 0.7])
+    value = reward(wavs, CAPTIONS[:2], lens)
+    assert value.dtype == torch.float64
+    (gradient,) = torch.autograd.grad(value.sum(), wavs)
+    assert gradient[1, int(0.75 * wavs.shape[1]) :].abs().max() == 0  # padding has no say
+    for _ in range(5):
+        direction = torch.randn(wavs.shape, generator=generator, dtype=torch.double)
+        direction *= 1e-6
+        with torch.no_grad():
+            ends = [reward(wavs + s * direction, CAPTIONS[:2], lens).sum() for s in (1, -1)]
+        slope = (gradient * direction).sum()
+        assert slope.abs() > 0
+        assert float((ends[0] - ends[1]) / 2) == pytest.approx(float(slope), rel=1e-6)
+
+
+def test_nothing_is_trained_and_no_graph_is_kept_unasked(clsp, wavs):
+    """If this fails, the reward model drifts to what it rewards, or memory fills with graphs."""
+    reward = StyleReward(clsp)
+    assert not reward(wavs, CAPTIONS).requires_grad
+    asked = wavs.clone().requires_grad_()
+    reward(asked, CAPTIONS).sum().backward()
+    assert asked.grad.abs().sum() > 0
+    assert all(p.grad is None and not p.requires_grad for p in clsp.mods.parameters())
+    with torch.no_grad():
+        assert not reward(asked, CAPTIONS).requires_grad
+
+
+def test_captions_are_embedded_once(clsp, wavs, monkeypatch):
+    """If this fails, every step of a training pays for the same captions again."""
+    reward, asked = StyleReward(clsp), []
+    original = clsp.encode_text
+    monkeypatch.setattr(clsp, "encode_text", lambda texts: asked.extend(texts) or original(texts))
+    first = reward(wavs, CAPTIONS)
+    assert torch.equal(reward(wavs, CAPTIONS), first) and asked == CAPTIONS
+    reward(wavs, CAPTIONS[:1] * 2 + ["A new one."])
+    assert asked == [*CAPTIONS, "A new one."]
+
+
+def test_caches_of_captions_are_bounded(clsp, monkeypatch):
+    monkeypatch.setattr(reward_module, "CACHED_TEXTS", 3)
+    reward = StyleReward(clsp, scaling="margin", swap=SWAP, n_contrasts=2)
+    captions = [f"A male speaker talks slowly, take {n}." for n in range(6)]
+    first = reward.contrasts(captions[0])
+    for caption in captions[1:]:
+        reward.contrasts(captions[0])  # stays, as it is used
+        reward.contrasts(caption)
+    reward.encode_text(captions)
+    assert list(reward._contrasts) == [captions[4], captions[0], captions[5]]
+    assert list(reward._texts) == captions[3:]
+    assert reward.contrasts(captions[0]) == first
+
+
+def test_guards_veto_and_give_no_gradient(clsp, wavs):
+    """If this fails, silence, shouting or nonsense earns a reward."""
+    wavs = torch.stack([wavs[0], torch.zeros_like(wavs[0]), 4 * wavs[2], wavs[0]])
+    lens, captions = torch.tensor([1.0, 1.0, 1.0, 0.2]), [CAPTIONS[0]] * 4
+    words = WordErrorGuard(lambda wavs, lens: ["come in", "come in", "go", "come in"])
+    guards = [LengthGuard(0.3, 5.0), LevelGuard(), words]
+    reward = StyleReward(clsp, guards=guards, veto=-7.0)
+    wavs.requires_grad_()
+    found = reward.explain(wavs, captions, lens, texts=["Come in."] * 4)
+    assert {name: passes.tolist() for name, passes in found.passed.items()} == {
+        "length": [True, True, True, False],
+        "level": [True, False, False, True],
+        "words": [True, True, False, True],
+    }
+    assert found.total.tolist()[1:] == [-7.0] * 3 and found.total[0] > -1
+    found.total.sum().backward()
+    assert wavs.grad[0].abs().sum() > 0 and wavs.grad[1:].abs().sum() == 0
+    with pytest.raises(ValueError, match="texts"):
+        reward(wavs, captions, lens)
+    second = StyleReward(clsp)
+    bar = float(second(wavs[:1].detach(), captions[:1]))
+    for least, passes in ((bar - 0.01, True), (bar + 0.01, False)):
+        agreed = StyleReward(clsp, guards=[AgreementGuard(second, least)])
+        assert agreed.explain(wavs[:1], captions[:1]).passed["agreement"].tolist() == [passes]
+
+
+def test_other_rates_score_the_same(clsp):
+    """If this fails, TTS at 22.05 or 24 kHz is rewarded for its sample rate."""
+    wav = torch.from_numpy(tone(1.0))[None]
+    expected = StyleReward(clsp)(wav, CAPTIONS[:1])
+    for rate in (22050, 24000, 48000):
+        other = torchaudio.functional.resample(wav, 16000, rate)
+        found = StyleReward(clsp, sample_rate=rate)(other, CAPTIONS[:1])
+        assert torch.allclose(found, expected, atol=0.02), rate
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"captions": CAPTIONS[:2]}, "2 captions for wavs of shape"),
+        ({"wavs": torch.zeros(9600)}, "captions for wavs of shape"),
+        ({"captions": ["A dog.", *CAPTIONS[1:]]}, "No attribute of 'A dog.' can be swapped"),
+    ],
+)
+def test_wrong_inputs_are_told(clsp, wavs, change, reason):
+    """If this fails, captions are paired with other clips in silence."""
+    reward = StyleReward(clsp, scaling="margin", swap=SWAP)
+    with pytest.raises(ValueError, match=reason):
+        reward(**{"wavs": wavs, "captions": CAPTIONS, **change})
+    with pytest.raises(ValueError, match="scaling must be one of"):
+        StyleReward(clsp, scaling="z")
+    with pytest.raises(ValueError, match="baseline"):
+        StyleReward(clsp, scaling="improvement")(wavs, CAPTIONS)
+    assert SWAP("A dog.", random.Random(0)) == "A dog."

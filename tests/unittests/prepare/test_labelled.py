@@ -1,0 +1,175 @@
+"""Labelled corpora, as miniature trees in the layout of their official releases."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from speechbrain_clsp.dataio.manifest import Manifest
+from speechbrain_clsp.evaluation.zero_shot import read_tasks
+from speechbrain_clsp.prepare.labelled import MAX_BAD_CLIPS
+from tests.utils.small import tone, write
+
+RECIPES = Path(__file__).parents[3] / "recipes"
+
+
+def script(path: str):
+    """Import a prepare script, which lies in no package."""
+    spec = importlib.util.spec_from_file_location(Path(path).stem, RECIPES / path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def clip(path: Path, rate: int = 16000) -> Path:
+    """Write a short clip, with its folders."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return write(path, tone(0.2, rate), rate)
+
+
+def rows_of(path: Path) -> dict[str, dict]:
+    """Return a manifest's rows by id; every task of its prompt file finds a class or none."""
+    rows = {row["id"]: row for row in Manifest(path)}
+    for row in rows.values():
+        assert Path(row["audio"]).is_file() and row["source"] == path.stem
+        for task in read_tasks(path.stem):
+            task.label_of(row)
+    return rows
+
+
+def class_of(row: dict, task: str) -> str:
+    """Return the class that a row has in a task of its corpus."""
+    (task,) = [t for t in read_tasks(row["source"]) if t.name == task]
+    return list(task.prompts)[task.label_of(row)]
+
+
+def test_ravdess(tmp_path):
+    """If this fails, actors get another's gender, or songs and copies are counted as speech."""
+    root = tmp_path / "RAVDESS" / "Audio_Speech_Actors_01-24"
+    clip(root / "Actor_01" / "03-01-01-01-01-01-01.wav", 48000)
+    clip(root / "Actor_02" / "03-01-06-02-02-01-02.wav", 48000)
+    clip(root / "Actor_24" / "03-01-08-01-02-02-24.wav", 48000)
+    clip(root / "Actor_24" / "03-02-03-01-02-02-24.wav", 48000)  # a song
+    (root / "Actor_02" / "._03-01-06-02-02-01-02.wav").write_bytes(b"Mac OS X")
+    (root / "Actor_02" / "01-01-06-02-02-01-02.mp4").write_bytes(b"video")
+    clip(root / "Actor_03" / "03-01-02-01-02-02-04.wav")  # of another actor
+    clip(root / "Actor_03" / "03-01-09-01-02-02-03.wav")  # no such emotion
+    (root / "Actor_03" / "03-01-03-01-01-01-03.wav").write_bytes(b"RIFF broken")
+    copy = root / "audio_speech_actors_01-24"  # the archive on some mirrors holds all twice
+    clip(copy / "Actor_01" / "03-01-01-01-01-01-01.wav")
+    script("RAVDESS/ravdess_prepare.py").prepare_ravdess(
+        str(tmp_path / "RAVDESS"), str(tmp_path / "ravdess.arrow")
+    )
+    rows = rows_of(tmp_path / "ravdess.arrow")
+    assert {
+        i: (r["gender"], class_of(r, "emotion"), r["labels"]["intensity"]) for i, r in rows.items()
+    } == {
+        "03-01-01-01-01-01-01": ("male", "neutral", "normal"),
+        "03-01-06-02-02-01-02": ("female", "fear", "strong"),
+        "03-01-08-01-02-02-24": ("female", "surprised", "normal"),
+    }
+    assert rows["03-01-01-01-01-01-01"]["sample_rate"] == 48000
+
+
+def crema_d(root: Path) -> Path:
+    """Write a miniature CREMA-D; returns its folder."""
+    names = ("1001_DFA_ANG_XX", "1001_IEO_HAP_HI", "1040_ITH_SAD_X", "1091_WSI_FEA_XX")
+    for name in names:
+        clip(root / "AudioWAV" / f"{name}.wav")
+    clip(root / "AudioWAV" / "1076_MTI_SAD_XX.wav")  # known to be silent
+    (root / "VideoDemographics.csv").write_text(
+        "ActorID,Age,Sex,Race,Ethnicity\n"
+        "1001,51,Male,Caucasian,Not Hispanic\n1040,42,Female,Asian,Not Hispanic\n"
+        "1076,25,Female,Caucasian,Hispanic\n1091,19, Female ,African American,Not Hispanic\n",
+        encoding="utf-8-sig",
+    )
+    return root
+
+
+def test_crema_d(tmp_path):
+    """If this fails, ages or emotions are those of other clips."""
+    root = crema_d(tmp_path / "CREMA-D")
+    clip(root / "AudioWAV" / "1099_DFA_ANG_XX.wav")  # in no table
+    module = script("CREMA-D/crema_d_prepare.py")
+    module.prepare_crema_d(str(root), str(tmp_path / "crema_d.arrow"))
+    rows = rows_of(tmp_path / "crema_d.arrow")
+    assert {
+        i: (r["gender"], class_of(r, "emotion"), class_of(r, "age")) for i, r in rows.items()
+    } == {
+        "1001_DFA_ANG_XX": ("male", "angry", "middle-aged"),
+        "1001_IEO_HAP_HI": ("male", "happy", "middle-aged"),
+        "1040_ITH_SAD_X": ("female", "sad", "middle-aged"),
+        "1091_WSI_FEA_XX": ("female", "fear", "child"),
+    }
+    assert rows["1001_IEO_HAP_HI"]["labels"]["intensity"] == "high"
+    assert "intensity" not in rows["1001_DFA_ANG_XX"]["labels"]
+
+
+def test_crema_d_tells_what_is_missing(tmp_path):
+    """If this fails, a clone without Git LFS ends in thousands of decoder errors."""
+    prepare = script("CREMA-D/crema_d_prepare.py").prepare_crema_d
+    with pytest.raises(FileNotFoundError, match="VideoDemographics.csv"):
+        prepare(str(tmp_path), str(tmp_path / "x.arrow"))
+    root = crema_d(tmp_path / "CREMA-D")
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+    for number in range(MAX_BAD_CLIPS + 1):
+        (root / "AudioWAV" / f"1001_T{chr(65 + number)}A_ANG_XX.wav").write_text(pointer)
+    with pytest.raises(ValueError, match="git lfs pull"):
+        prepare(str(root), str(tmp_path / "x.arrow"))
+    assert not (tmp_path / "x.arrow").exists()
+    (root / "VideoDemographics.csv").write_text("ActorID,Age,Sex\n1001,old,Male\n")
+    with pytest.raises(ValueError, match="line 2"):
+        prepare(str(root), str(tmp_path / "x.arrow"))
+
+
+EVALUATION = """% [START_TIME - END_TIME] TURN_NAME EMOTION [V, A, D]
+
+[6.2901 - 8.2357]\t{0}_F000\tneu\t[2.5000, 2.5000, 2.5000]
+C-E2:\tNeutral;\t()
+C-E3:\tNeutral;\t()
+A-E3:\tval 3; act 2; dom  2;\t()
+
+[10.0100 - 11.3925]\t{0}_M001\texc\t[4.0000, 3.5000, 3.0000]
+C-E2:\tExcited;\t()
+
+[14.8872 - 18.0175]\t{0}_M002\txxx\t[2.5000, 3.0000, 2.0000]
+[19.2900 - 20.7875]\t{0}_FXX0\tfru\t[2.5000, 3.5000, 3.5000]
+[21.3257 - 24.7400]\t{0}_F003\tsad\t[2.5000, 3.5000, 3.5000]
+"""
+
+
+def test_iemocap(tmp_path):
+    """If this fails, the gender is that of who wore the markers, or one rater's vote is a label."""
+    root = tmp_path / "IEMOCAP_full_release"
+    for session, dialog in ((1, "Ses01F_impro01"), (5, "Ses05M_script01_1b")):
+        folder = root / f"Session{session}"
+        for turn in ("F000", "M001", "M002", "FXX0"):
+            clip(folder / "sentences" / "wav" / dialog / f"{dialog}_{turn}.wav")
+        labels = folder / "dialog" / "EmoEvaluation"
+        (labels / "Categorical").mkdir(parents=True)
+        (labels / f"{dialog}.txt").write_text(EVALUATION.format(dialog))
+        (labels / f"._{dialog}.txt").write_bytes(b"\x00\x05\x16\x07\xff")
+        (labels / "Categorical" / f"{dialog}_e1_cat.txt").write_text(f"{dialog}_F000 :Anger; ()\n")
+    wavs = root / "Session1" / "sentences" / "wav" / "Ses01F_impro01"
+    clip(wavs / "Ses01F_impro01_F099.wav")  # without a label
+    (wavs / "._Ses01F_impro01_F000.wav").write_bytes(b"\x00\x05")
+    prepare = script("IEMOCAP/iemocap_prepare.py").prepare_iemocap
+    prepare(str(tmp_path), str(tmp_path / "iemocap.arrow"))  # the folder above will do as well
+    rows = rows_of(tmp_path / "iemocap.arrow")
+    assert len(rows) == 8
+    first = rows["Ses01F_impro01_M001"]
+    assert (first["gender"], first["speaker"]) == ("male", "iemocap_1M")
+    assert class_of(first, "emotion") == "happy" and first["labels"]["valence"] == "4.0000"
+    last = rows["Ses05M_script01_1b_F000"]
+    assert (last["gender"], last["labels"]["style"], last["labels"]["session"]) == (
+        "female",
+        "script",
+        "5",
+    )
+    (task,) = read_tasks("iemocap")
+    assert [task.label_of(row) >= 0 for row in rows.values()].count(True) == 4  # no xxx, no fru
+    (root / "Session5" / "dialog" / "EmoEvaluation" / "Ses05M_script01_1b.txt").unlink()
+    with pytest.raises(FileNotFoundError, match="Session5"):
+        prepare(str(root), str(tmp_path / "x.arrow"))
+    with pytest.raises(FileNotFoundError, match="Session1 to Session5"):
+        prepare(str(tmp_path / "nothing"), str(tmp_path / "x.arrow"))

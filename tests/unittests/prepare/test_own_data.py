@@ -1,0 +1,250 @@
+"""Own recordings to a manifest, and the leakage check, as a user runs them."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import soundfile
+
+from speechbrain_clsp.captions.policies import TwoCaptions, evaluation_captions
+from speechbrain_clsp.cli.main import main
+from speechbrain_clsp.dataio.dataset import CaptionedSpeechDataset
+from speechbrain_clsp.dataio.manifest import Manifest, write_manifest
+from speechbrain_clsp.dataio.shards import scan_shard
+from speechbrain_clsp.prepare import own_data
+from speechbrain_clsp.prepare.leakage import check_leakage, triples
+from tests.unittests.dataio.test_shards import encoded, make_tar
+from tests.utils.small import tone, write
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Three files, one in a folder, one with a name that is not ASCII."""
+    (tmp_path / "sub").mkdir()
+    for i, name in enumerate(("a.wav", "sub/a.flac", "naïve 漢.ogg")):
+        write(tmp_path / name, tone(1.0 + i / 2, 24000, 100 + 50 * i), 24000)
+    return tmp_path
+
+
+def prepare(folder, source, *flags) -> list[dict]:
+    """Run the command; returns the manifest's rows."""
+    output = folder / "out.arrow"
+    assert main(["prepare", str(folder / source), "--output", str(output), *flags]) == 0
+    return list(Manifest(output))
+
+
+def test_a_table_becomes_a_manifest(folder, capsys):
+    """If this fails, users cannot train on their own recordings."""
+    (folder / "data.csv").write_text(
+        "\ufeffwav,caption,speaker,intrinsic_tags,labels.mood\n"
+        'a.wav,"A man, calm.",s1,deep; raspy,calm\n'
+        "a.wav,He is calm.,s1,,\n"
+        f"{folder}/sub/a.flac,A woman.,,,\n"
+        "naïve 漢.ogg,Ein “Kind”.,,,\n",
+        encoding="utf-8",
+    )
+    rows = prepare(folder, "data.csv")
+    assert [row["id"] for row in rows] == ["a", "sub-a", "naïve 漢"]
+    assert rows[0]["global_captions"] == rows[0]["fine_captions"] == ["A man, calm.", "He is calm."]
+    assert rows[0]["intrinsic_tags"] == ["deep", "raspy"] and rows[0]["labels"] == {"mood": "calm"}
+    assert rows[1]["speaker"] is None
+    assert [row["duration"] for row in rows] == pytest.approx([1.0, 1.5, 2.0], abs=0.01)
+    assert "3 clips" in capsys.readouterr().out
+    dataset = CaptionedSpeechDataset(Manifest(folder / "out.arrow"), TwoCaptions())
+    assert len(dataset[2]["wav"]) == 32000
+    assert evaluation_captions(rows[2]).positives == ["Ein “Kind”."] * 2
+
+
+def test_json_lines_folders_and_cuts_do_too(folder):
+    """If this fails, one of the documented forms of input does not work."""
+    lines = [
+        {"audio": "a.wav", "caption": ["G"], "fine_caption": ["F1", "F2"], "start": 0.25},
+        {"audio": "a.wav", "fine_captions": ["F3"], "start": 0.5, "duration": 0.25, "id": "x"},
+    ]
+    (folder / "data.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    first, second = prepare(folder, "data.jsonl")
+    assert (first["id"], first["start"], first["duration"]) == ("a-0.25", 0.25, 0.75)
+    assert first["global_captions"] == ["G"] and first["fine_captions"] == ["F1", "F2"]
+    assert second["id"] == "x" and second["global_captions"] == []
+
+    assert main(["export-cuts", str(folder / "out.arrow"), str(folder / "cuts.jsonl.gz")]) == 0
+    assert prepare(folder, "cuts.jsonl.gz") == [
+        {**first, "sample_rate": 24000},
+        {**second, "sample_rate": 24000},
+    ]
+    for name in ("data.jsonl", "cuts.jsonl.gz", "out.arrow"):
+        (folder / name).unlink()
+    for name in ("a", "sub/a", "naïve 漢"):
+        (folder / f"{name}.txt").write_text(f"Of {name}.\n\nMore.\n", encoding="utf-8")
+    rows = prepare(folder, ".")
+    assert [r["id"] for r in rows] == ["a", "naïve 漢", "sub-a"]
+    assert rows[1]["fine_captions"] == ["Of naïve 漢.", "More."]
+    (folder / "metadata.csv").write_text("file_name,caption\na.wav,Other.\n")
+    assert [r["fine_captions"] for r in prepare(folder, ".")] == [["Other."]]
+
+
+BAD = [
+    ({"wav": "absent.wav", "caption": "A."}, "row 2, column 'wav'.*absent.wav"),
+    ({"wav": "", "caption": "A."}, "row 2, column 'wav'.*empty"),
+    ({"wav": "a.wav", "caption": " "}, "row 2, column 'caption'.*empty"),
+    ({"wav": "a.wav", "caption": 3}, "row 2, column 'caption'.*3"),
+    ({"wav": "text.wav", "caption": "A."}, "row 2, column 'wav'.*text.wav cannot be read"),
+    ({"wav": "a.wav", "caption": "A.", "start": 9}, "row 2, column 'start'.*lasts 1.00 s"),
+    ({"wav": "a.wav", "caption": "A.", "duration": 4}, "row 2, column 'duration'.*ends at 4.00 s"),
+    ({"wav": "a.wav", "caption": "A.", "duration": 0.01}, "row 2, column 'duration'.*0.1 s"),
+    ({"wav": "a.wav", "caption": "A.", "start": "x"}, "row 2, column 'start'.*'x'"),
+    ({"wav": "a.wav", "caption": "A.", "id": "one"}, "column 'id'.*'one' is also"),
+    ({"wav": "a.wav", "caption": "A.", "colour": "x"}, "row 2.*unknown columns.*colour"),
+    ({"caption": "A."}, "row 2: has no column 'wav'"),
+    ({"wav": "a.wav"}, "row 2: has no column 'caption'"),
+    ("{broken", "row 2: malformed line"),
+    ({"recording": {}, "id": "c", "duration": 1}, "row 2: no caption"),
+]
+
+
+@pytest.mark.parametrize("bad, pattern", BAD, ids=[pattern for _, pattern in BAD])
+def test_bad_rows_are_told_by_row_and_column(folder, capfd, bad, pattern):
+    """If this fails, users search a thousand rows for the bad one, or train on it."""
+    (folder / "text.wav").write_text("no audio" * 100)
+    good = {"wav": "sub/a.flac", "caption": "B.", "id": "one"}
+    lines = [json.dumps(good), bad if isinstance(bad, str) else json.dumps(bad)]
+    (folder / "data.jsonl").write_text("\n".join(lines))
+    arguments = ["prepare", str(folder / "data.jsonl"), "--output", str(folder / "o.arrow")]
+    assert main(arguments) == 2
+    printed = capfd.readouterr()
+    assert not (folder / "o.arrow").exists() and printed.out == ""
+    import re
+
+    assert re.search(pattern, printed.err), printed.err
+    assert "--skip-bad" in printed.err
+    assert main([*arguments, "--skip-bad"]) == 0
+    assert Manifest(folder / "o.arrow").column("id") == ["one"]
+    assert re.search(pattern, capfd.readouterr().out)
+
+
+@pytest.mark.parametrize("duration, tolerance, usable", [(0.15, 0.2, True), (0.05, 0.01, False)])
+def test_the_shortest_clip_does_not_depend_on_the_tolerance_of_ends(
+    folder, monkeypatch, duration, tolerance, usable
+):
+    monkeypatch.setattr(own_data, "TOLERANCE_SECONDS", tolerance)
+    row = {"wav": "a.wav", "caption": "A.", "duration": duration}
+    (folder / "data.jsonl").write_text(json.dumps(row))
+    arguments = ["prepare", str(folder / "data.jsonl"), "--output", str(folder / "o.arrow")]
+    assert main(arguments) == (0 if usable else 2)
+
+
+def test_the_last_tenth_of_a_second_of_a_file_is_a_clip(folder):
+    row = {"wav": "a.wav", "caption": "A.", "start": 0.9}  # 1.0 - 0.9 < 0.1 in floating point
+    (folder / "data.jsonl").write_text(json.dumps(row))
+    assert len(prepare(folder, "data.jsonl")) == 1
+
+
+def test_sources_that_cannot_be_read_are_refused(folder, capfd):
+    """If this fails, a wrong file gives an empty manifest or a traceback."""
+    (folder / "a.csv").write_text("wav,text\na.wav,b\n")
+    (folder / "b.csv").write_text("wav,caption\na.wav,b,c\n")
+    (folder / "c.csv").write_text('wav,caption\na.wav,"open\n')
+    (folder / "d.csv").write_bytes(b"wav,caption\na.wav,\xff\xfe\n")
+    (folder / "e.csv").write_text("wav,caption\n")
+    (folder / "f.txt").write_text("")
+    (folder / "empty").mkdir()
+    wrong = {
+        "a.csv": "unknown columns",
+        "b.csv": "row 2: has not",
+        "c.csv": "line",
+        "d.csv": "line",
+    }
+    wrong |= {
+        "d.csv": "line",
+        "e.csv": "no good row",
+        "f.txt": "must be a .csv",
+        "g.csv": "No file",
+    }
+    wrong["empty"] = "no audio files"
+    for name, pattern in wrong.items():
+        assert main(["prepare", str(folder / name), "--output", str(folder / "o.arrow")]) == 2, name
+        error = capfd.readouterr().err
+        assert pattern in error and name in error and error.count("\n") == 1
+    assert main(["prepare", str(folder / "a.csv"), "--output", "x.txt"]) == 2
+    assert "must end in .arrow" in capfd.readouterr().err
+
+
+def clip(folder, name: str, frequency: float = 200.0, seconds: float = 1.0, **changes) -> dict:
+    """Return a row, and write its sound."""
+    changes = {"kind": "wav", "caption": f"Speech of the one called {name}, calm.", **changes}
+    path = write(folder / f"{name}.{changes.pop('kind')}", tone(seconds, 16000, frequency))
+    row = {"id": name, "audio": path.name, "duration": seconds, "speaker": f"speaker {name}"}
+    return {**row, "fine_captions": [changes.pop("caption")], **changes}
+
+
+CAPTION = "A woman in her forties speaks at a measured pace, with a bright voice and a smile in it."
+
+
+def test_each_planted_leak_is_found(tmp_path, capsys):
+    """If this fails, a model is tested on what it was trained on, and nobody knows."""
+    train = [
+        clip(tmp_path, "a", 110),
+        clip(tmp_path, "b", 120),
+        clip(tmp_path, "c", 130, caption=CAPTION),
+        clip(tmp_path, "d", 140),
+    ]
+    near = CAPTION.replace("bright", "clear").upper()
+    test = [
+        clip(tmp_path, "e", 210, speaker="speaker a"),
+        clip(tmp_path, "f", 120, kind="flac"),  # b in another format
+        clip(tmp_path, "g", 230, caption=near),
+        clip(tmp_path, "h", 140.5),  # as long as d, nearly its pitch
+        {**clip(tmp_path, "i", 250), "id": "d"},
+    ]
+    write_manifest(tmp_path / "train.arrow", train)
+    write_manifest(tmp_path / "test.arrow", test)
+    paths = [str(tmp_path / "train.arrow"), str(tmp_path / "test.arrow")]
+    assert main(["check-leakage", *paths, "--report", str(tmp_path / "r.json")]) == 1
+    found = json.loads((tmp_path / "r.json").read_text())["leaks"]
+    assert {(leak["kind"], leak["test"], leak["train"]) for leak in found} == {
+        ("id", "d", "d"),
+        ("speaker", "e", "a"),
+        ("audio", "f", "b"),
+        ("caption", "g", "c"),
+    }
+    assert "speaker: 1 leaks" in capsys.readouterr().out
+    write_manifest(tmp_path / "clean.arrow", [test[3]])
+    assert main(["check-leakage", paths[0], str(tmp_path / "clean.arrow")]) == 0
+    assert main(["check-leakage", *paths, "--kinds", "id"]) == 1
+    with pytest.raises(ValueError, match="unknown.*colour"):
+        check_leakage(Manifest(paths[0]), Manifest(paths[1]), ["colour"])
+
+
+def test_sound_is_compared_across_shards_and_parts(tmp_path):
+    """If this fails, a test clip hides in a tar file, or inside a longer recording."""
+    sound = tone(1.0, 16000, 170)
+    make_tar(tmp_path / "s.tar", {"x.flac": encoded(sound, 16000, "FLAC")})
+    (member,) = scan_shard(tmp_path / "s.tar").members
+    inside = {"audio": "s.tar", "offset": member.offset, "nbytes": member.nbytes, "duration": 1.0}
+    write_manifest(tmp_path / "train.arrow", [{"id": "x", **inside}])
+    samples = [*tone(0.5, 16000, 90), *sound, *tone(0.5, 16000, 90)]
+    soundfile.write(tmp_path / "long.wav", samples, 16000)
+    part = {"id": "y", "audio": "long.wav", "start": 0.5, "duration": 1.0}
+    write_manifest(tmp_path / "test.arrow", [part, {**part, "id": "z", "audio": "absent.wav"}])
+    manifests = Manifest(tmp_path / "train.arrow"), Manifest(tmp_path / "test.arrow")
+    assert [(leak.test, leak.train) for leak in check_leakage(*manifests, ["audio"])] == [
+        ("y", "x")
+    ]
+
+
+def test_short_captions_are_compared_too():
+    """If this fails, captions of one or two words never leak, or always do."""
+    assert triples("Calm.") == {("calm",)} and triples("") == frozenset()
+    assert triples("a b") != triples("a c")
+
+
+def test_data_commands_need_no_torch_to_explain_themselves():
+    """If this fails, --help takes seconds."""
+    code = "import sys, speechbrain_clsp.cli.data; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "False"
+    for name in ("prepare", "check-leakage", "export-cuts"):
+        command = [sys.executable, "-m", "speechbrain_clsp.cli.main", name, "--help"]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert f"example: clsp {name} " in done.stdout

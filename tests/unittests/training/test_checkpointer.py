@@ -1,0 +1,84 @@
+"""Checkpoints survive a kill between any two files."""
+
+import os
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from speechbrain.utils.checkpoints import Checkpointer
+
+from speechbrain_clsp.training.checkpointer import WholeCheckpointer
+from tests.utils.processes import run_processes
+
+
+class Killed(Exception):
+    """Stands for SIGKILL."""
+
+
+def kill(*args):
+    """Die."""
+    raise Killed
+
+
+def interrupted(checkpointer_class, folder) -> list:
+    """Save once, then die during the second save, after the first file; returns what is seen."""
+    nets = {"a": torch.nn.Linear(2, 2), "b": torch.nn.Linear(2, 2)}
+    checkpointer = checkpointer_class(folder, nets)
+    checkpointer.save_checkpoint(meta={"step": 1}, name="first")
+    checkpointer.custom_save_hooks = {"b": kill}
+    with pytest.raises(Killed):
+        checkpointer.save_checkpoint(meta={"step": 2}, name="second")
+    return checkpointer_class(folder, nets).list_checkpoints()
+
+
+def test_a_kill_while_saving_leaves_the_older_checkpoint(tmp_path):
+    """If this fails, a preempted training cannot be resumed. SpeechBrain's own does fail."""
+    assert [c.meta["step"] for c in interrupted(WholeCheckpointer, tmp_path / "ours")] == [1]
+    assert len(interrupted(Checkpointer, tmp_path / "theirs")) == 2
+
+
+def test_leftovers_are_removed_by_the_next_save(tmp_path):
+    """If this fails, every kill leaves a folder of weights on the disk."""
+    interrupted(WholeCheckpointer, tmp_path)
+    WholeCheckpointer(tmp_path, {"a": torch.nn.Linear(2, 2)}).save_checkpoint(name="third")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["CKPT+first", "CKPT+third"]
+
+
+def test_a_kill_while_deleting_leaves_no_half_checkpoint(tmp_path, monkeypatch):
+    """If this fails, a checkpoint whose weights are gone is taken for the best one."""
+    checkpointer = WholeCheckpointer(tmp_path, {"a": torch.nn.Linear(2, 2)})
+    checkpointer.save_checkpoint(meta={"step": 1}, name="first")
+    checkpointer.save_checkpoint(meta={"step": 2}, name="second")
+
+    def delete_one_file_and_die(folder):
+        (folder / "a.ckpt").unlink()
+        raise Killed
+
+    monkeypatch.setattr(shutil, "rmtree", delete_one_file_and_die)
+    with pytest.raises(Killed):
+        checkpointer.delete_checkpoints(num_to_keep=1)
+    assert [c.meta["step"] for c in checkpointer.list_checkpoints()] == [2]
+
+
+def save_twice_with_a_slow_disk(rank: int, folder: str) -> None:
+    """Save and delete in one of two processes, of which the first renames slowly."""
+    rename = os.replace
+
+    def rename_slowly(*args):
+        time.sleep(0.3)
+        rename(*args)
+
+    os.replace = rename_slowly
+    checkpointer = WholeCheckpointer(f"{folder}/save", {"a": torch.nn.Linear(2, 2)})
+    for step in (1, 2, 3):
+        checkpointer.save_and_keep_only(meta={"step": step}, max_keys=["step"])
+    steps = [checkpoint.meta["step"] for checkpoint in checkpointer.list_checkpoints()]
+    Path(f"{folder}/seen_{rank}").write_text(str(steps))
+
+
+def test_all_processes_see_the_same_checkpoints(tmp_path):
+    """If this fails, processes disagree on what to delete, and wait for each other forever."""
+    run_processes(save_twice_with_a_slow_disk, 2, tmp_path)
+    assert [(tmp_path / f"seen_{rank}").read_text() for rank in (0, 1)] == ["[3]", "[3]"]

@@ -1,0 +1,142 @@
+"""Averaged weights, the step log and its watchdog, GradCache's random numbers."""
+
+import json
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from speechbrain.utils.checkpoints import Checkpointer
+
+from speechbrain_clsp.nnet.averaging import ModelAverage, average_between
+from speechbrain_clsp.nnet.gradcache import GradCache
+from speechbrain_clsp.training.step_log import StepLog, duplicate_rate, geometry
+from tests.utils.buzzes import fit, new_brain, write_buzzes
+
+
+def walk(average: ModelAverage, layer: torch.nn.Linear, steps: range) -> list[float]:
+    """Give the weight a new value at each step; returns the values."""
+    values = [float(np.sin(step)) for step in steps]
+    for step, value in zip(steps, values):
+        torch.nn.init.constant_(layer.weight, value)
+        average.update(step)
+    return values
+
+
+def test_the_average_is_that_of_every_nth_step(tmp_path):
+    """If this fails, the published kind of model is another mean, also after a resume."""
+    layer = torch.nn.Linear(1, 1, bias=False)
+    average = ModelAverage({"layer": layer}, period=3, first_step=4)
+    values = walk(average, layer, range(1, 20))
+    checkpointer = Checkpointer(tmp_path, {"average": average})
+    checkpointer.save_checkpoint()
+    resumed = ModelAverage({"layer": layer}, period=3, first_step=4)
+    Checkpointer(tmp_path, {"average": resumed}).recover_if_possible()
+    values += walk(resumed, layer, range(20, 31))
+    taken = [values[step - 1] for step in range(1, 31) if step % 3 == 0 and step > 4]
+    assert resumed.n_samples == len(taken) == 9
+    torch.testing.assert_close(resumed.mean["layer.weight"].item(), np.mean(taken))
+    own = layer.weight.item()
+    with resumed.applied():
+        torch.testing.assert_close(layer.weight.item(), np.mean(taken))
+    assert layer.weight.item() == own
+
+    late = average_between(average.state_dict(), resumed.state_dict())
+    torch.testing.assert_close(late["layer.weight"].item(), np.mean(taken[-4:]), atol=1e-6, rtol=0)
+    with pytest.raises(ValueError, match="swapped"):
+        average_between(resumed.state_dict(), average.state_dict())
+
+
+def test_weights_come_back_when_evaluation_breaks_off():
+    """If this fails, training goes on from the average after an error in evaluation."""
+    layer = torch.nn.Linear(1, 1)
+    average = ModelAverage({"layer": layer}, period=1)
+    walk(average, layer, range(1, 5))
+    own = layer.weight.item()
+    with pytest.raises(KeyError), average.applied():
+        raise KeyError
+    assert layer.weight.item() == own
+
+
+def test_geometry_equals_its_definition():
+    """If this fails, alignment and uniformity are not those of the paper."""
+    unit = torch.nn.functional.normalize
+    speech, text = unit(torch.randn(7, 5).double()), unit(torch.randn(7, 5).double())
+    figures = geometry(speech, text)
+    pairs = [(i, j) for i in range(7) for j in range(7) if i != j]
+    potential = np.mean([np.exp(-2 * (speech[i] - speech[j]).square().sum()) for i, j in pairs])
+    assert figures["speech_uniformity"] == pytest.approx(np.log(potential), abs=1e-5)
+    distances = [(s - t).square().sum() for s, t in zip(speech, text)]
+    assert figures["alignment"] == pytest.approx(float(sum(distances)) / 7, abs=1e-5)
+
+
+def test_a_caption_twice_for_one_clip_is_no_duplicate():
+    """If this fails, the log warns of duplicates where a clip has only one caption."""
+    assert duplicate_rate(torch.tensor([[1, 2], [1, 3]])) == 0.0
+    assert duplicate_rate(torch.tensor([[1, 2], [3, 1]])) == 0.5
+
+
+def test_the_step_log_has_a_line_for_every_nth_step(tmp_path):
+    """If this fails, a trainer flies blind."""
+    brain = new_brain(epochs=3)
+    brain.hparams.step_log = StepLog(tmp_path / "steps.jsonl", every=2)
+    fit(brain, write_buzzes(tmp_path), batch_size=4)
+    lines = [json.loads(line) for line in (tmp_path / "steps.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [2, 4, 6]
+    for line in lines:
+        assert line["clips"] == 4 and line["chance"] == pytest.approx(np.log(4) + np.log(2) / 2)
+        assert set(line["gradient_norms"]) == {"speech_tower", "text_tower", "temperature"}
+        assert line["audio_seconds_per_second"] > 0 and line["logit_scale"] > 1
+
+
+STALL = """
+import sys, time, torch
+from types import SimpleNamespace
+from speechbrain_clsp.training.step_log import StepLog
+log = StepLog("unused", every=99, stall_seconds=0.3)
+batch = SimpleNamespace(lengths=torch.ones(1), wavs=torch.ones(1, 1))
+log.update(SimpleNamespace(optimizer_step=1), batch, None, None)
+def waits_for_a_rank_that_never_comes():
+    time.sleep(1.5)
+waits_for_a_rank_that_never_comes()
+"""
+
+
+def test_a_stall_shows_where():
+    """If this fails, a hanging job of many GPUs is killed without anyone knowing why."""
+    done = subprocess.run([sys.executable, "-c", STALL], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "waits_for_a_rank_that_never_comes" in done.stderr
+
+
+def test_the_watchdog_sleeps_outside_of_training(tmp_path, capfd):
+    """If this fails, a long validation fills the log with stacks."""
+    log = StepLog(tmp_path / "unused", every=99, stall_seconds=0.2)
+    batch = SimpleNamespace(lengths=torch.ones(1), wavs=torch.ones(1, 1))
+    log.update(SimpleNamespace(optimizer_step=1), batch, None, None)
+    log.pause()
+    subprocess.run([sys.executable, "-c", "import time; time.sleep(0.5)"], check=True)
+    assert "Thread" not in capfd.readouterr().err
+
+
+def test_the_second_pass_draws_the_first_ones_random_numbers():
+    """If this fails, GradCache's gradients belong to other embeddings than its loss."""
+    tower = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Dropout(0.5))
+    seen = []
+
+    def encode(chunk):
+        seen.append(tower(chunk))
+        return (seen[-1],)
+
+    torch.manual_seed(1)
+    cache = GradCache(encode)
+    (embeddings,) = cache.encode(torch.randn(7, 4).split(2))
+    assert not seen[0].requires_grad
+    embeddings.square().sum().backward()
+    state = torch.get_rng_state()
+    cache.backward()
+    assert torch.equal(torch.cat(seen[:4]), embeddings) and len(seen) == 8
+    assert all(torch.equal(first, second) for first, second in zip(seen[:4], seen[4:]))
+    assert torch.equal(torch.get_rng_state(), state)
