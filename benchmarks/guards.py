@@ -5,7 +5,7 @@ True pairs of MiniFCaps test, spoilt; the mean reward of each kind against that 
 are, the share that still beats the clip of another caption, and the share that guards let pass.
 
 > python benchmarks/guards.py --model results/mini/model --data data/mini_fcaps/test.arrow \
-    --judge other/model --recogniser recipes/FCaps/StyleReward/results/recogniser/1986/model
+    --judge other/model --recognizer recipes/FCaps/StyleReward/results/recognizer/1986/model
 
 Authors
  * The speechbrain-clsp authors 2026
@@ -70,8 +70,8 @@ def texts_of(folder: Path) -> dict[str, str]:
 def open_guards(options: argparse.Namespace) -> dict[str, Callable[..., Tensor]]:
     """Return the guards that the given models allow, by how they are made."""
     guards = {"LengthGuard(0.5, 8)": LengthGuard(0.5, 8.0), "LevelGuard()": LevelGuard()}
-    if options.recogniser:
-        asr = EncoderASR.from_hparams(options.recogniser, run_opts={"device": "cpu"})
+    if options.recognizer:
+        asr = EncoderASR.from_hparams(options.recognizer, run_opts={"device": "cpu"})
         hear = lambda wavs, lens: asr.transcribe_batch(wavs, lens)[0]  # noqa: E731
         guards["WordErrorGuard(most=0.3)"] = WordErrorGuard(hear, 0.3)
     if options.judge:
@@ -91,7 +91,7 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--data", required=True)
     parser.add_argument("--judge", help="a second model, for AgreementGuard")
-    parser.add_argument("--recogniser", help="for SpeechBrain's EncoderASR and WordErrorGuard")
+    parser.add_argument("--recognizer", help="for SpeechBrain's EncoderASR and WordErrorGuard")
     parser.add_argument("--clips", type=int, default=100)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()

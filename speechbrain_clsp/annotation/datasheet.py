@@ -1,7 +1,7 @@
 """What a release of captions holds and what was dropped on the way, as a sheet for its readers.
 
 The questions follow "Datasheets for Datasets" (Gebru et al., 2021) as far as records can answer
-them; purpose, licence and consent are for whoever publishes to add.
+them; purpose, license and consent are for whoever publishes to add.
 
 Authors
  * The speechbrain-clsp authors 2026

@@ -201,7 +201,7 @@ class CaptionedSpeechDataset(Dataset):
 
 
 class Collate:
-    """Pads clips and tokenises their texts.
+    """Pads clips and tokenizes their texts.
 
     Arguments
     ---------

@@ -61,7 +61,7 @@ class SentencePieceCaptions:
             raise ValueError(f"{path} is not a SentencePiece model: {error}") from error
 
     def __call__(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Tokenise.
+        """Tokenize.
 
         Arguments
         ---------
@@ -188,7 +188,7 @@ class RobertaCaptions:
         self._loaded().save(str(path))
 
     def __call__(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Tokenise.
+        """Tokenize.
 
         Arguments
         ---------

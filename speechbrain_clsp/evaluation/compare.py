@@ -75,7 +75,7 @@ def _p_value(differences: np.ndarray, groups: np.ndarray | None, seed: int) -> f
         _, number = np.unique(groups, return_inverse=True)
         differences = np.bincount(number, differences)
     differences = differences[differences != 0]  # a tie stays one when models are exchanged
-    if len(differences) < 2:  # one query that differs is as likely to favour either
+    if len(differences) < 2:  # one query that differs is as likely to favor either
         return 1.0
     halves = (differences / 2, -differences / 2)
 

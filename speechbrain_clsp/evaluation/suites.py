@@ -40,7 +40,7 @@ from speechbrain_clsp.evaluation.tables import markdown_tables, write_results
 from speechbrain_clsp.evaluation.zero_shot import read_tasks
 from speechbrain_clsp.utils.files import sha256_of_file
 
-BANK_CLIPS = 1000  # training queries for querybank normalisation
+BANK_CLIPS = 1000  # training queries for querybank normalization
 SUITES = ("mini", "fcaps", "zero-shot", "similarity")
 
 
@@ -248,7 +248,7 @@ def _banks(
         lists = [row[f"{kind}_captions"] for row in rows]
         texts = {own[CAPTION_PLACES[kind]] for own in lists if own} - set(captions[kind])
         if not texts:
-            raise ValueError(f"{train.path} has no {kind} captions for querybank normalisation")
+            raise ValueError(f"{train.path} has no {kind} captions for querybank normalization")
         for name, model in models.items():
             banks[kind, name] = (speech[name], model.encode_text(sorted(texts)))
     return banks

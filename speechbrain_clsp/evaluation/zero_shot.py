@@ -39,7 +39,7 @@ class Task:
         the nearest of them (``max``), where they are kinds of it that have little in common.
     templates : sequence of str
         What prompts are put into, in place of ``{}``. Several are an ensemble: a prompt is the
-        normalised mean of its wordings.
+        normalized mean of its wordings.
     values : dict, optional
         Which class a value of the column means, such as ``{"hap": "happy", "exc": "happy"}``. Clips
         with other values are left out. Default: values are classes.
@@ -207,7 +207,7 @@ def classify(speech: Tensor, prompts: Tensor, sizes: list[int], pool: str = "mea
     sizes : list of int
         Number of prompts of each class.
     pool : str
-        A class's cosine is that with the normalised ``mean`` of its prompts, or the greatest of
+        A class's cosine is that with the normalized ``mean`` of its prompts, or the greatest of
         those with each of them (``max``).
 
     Returns

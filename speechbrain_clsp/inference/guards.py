@@ -96,13 +96,13 @@ class LevelGuard:
 
 
 class WordErrorGuard:
-    """Passes clips that a recogniser understands: style must not cost the words.
+    """Passes clips that a recognizer understands: style must not cost the words.
 
     Arguments
     ---------
     transcribe : callable
         (wavs [B, T], wav_lens [B]) -> list of str, such as ``transcribe_batch`` of a SpeechBrain
-        recogniser (its first output).
+        recognizer (its first output).
     most : float
         Word error rate that is borne.
 

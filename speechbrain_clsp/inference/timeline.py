@@ -22,7 +22,7 @@ class Timeline:
     Arguments
     ---------
     times : Tensor
-        [M] float32, the windows' centres in seconds.
+        [M] float32, the windows' centers in seconds.
     scores : Tensor
         [M, N] float32 cosines.
     texts : tuple of str

@@ -64,7 +64,7 @@ def full_precision(x: Tensor) -> Tensor:
 
 
 class KaldiFbank(nn.Module):
-    """Log-mel filter banks as Kaldi computes them, without dither or mean normalisation.
+    """Log-mel filter banks as Kaldi computes them, without dither or mean normalization.
 
     25 ms Povey windows every 10 ms with reflected edges (``snip_edges=False``), DC removal,
     pre-emphasis 0.97, power spectrum, mel bins from 20 to 7,600 Hz. Equals
@@ -129,7 +129,7 @@ class KaldiFbank(nn.Module):
 
 
 def _reflect(wavs: Tensor, samples: Tensor, n_frames: int) -> Tensor:
-    """Mirror each utterance at its own two ends, so that frames are centred on their shifts."""
+    """Mirror each utterance at its own two ends, so that frames are centerd on their shifts."""
     before = (WINDOW - SHIFT) // 2
     size = (n_frames - 1) * SHIFT + WINDOW
     index = torch.arange(size, device=wavs.device) - before

@@ -12,7 +12,7 @@ from speechbrain_clsp.lobes.features import full_precision
 
 
 class ProjectionHead(nn.Module):
-    """Two small perceptrons, then L2 normalisation.
+    """Two small perceptrons, then L2 normalization.
 
     Arguments
     ---------

@@ -42,12 +42,12 @@ class PromptBank(nn.Module):
         return (speech @ self.weight.T).log_softmax(dim=-1)
 
 
-class Unnormalised(nn.Module):
+class Unnormalized(nn.Module):
     """Passes waveforms on as they are: the tower has its own front end.
 
     Example
     -------
-    >>> Unnormalised()(torch.ones(1, 2), torch.ones(1)).tolist()
+    >>> Unnormalized()(torch.ones(1, 2), torch.ones(1)).tolist()
     [[1.0, 1.0]]
     """
 

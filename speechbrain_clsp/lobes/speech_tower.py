@@ -22,7 +22,7 @@ class SpeechTower(nn.Module):
     Arguments
     ---------
     encoder : Zipformer2
-        The encoder. The front end is regularised as it is.
+        The encoder. The front end is regularized as it is.
     joint_dim : int
         Size D of the shared space.
     n_mels : int
@@ -62,7 +62,7 @@ class SpeechTower(nn.Module):
         self.feature_std = feature_std
         self.fbank = KaldiFbank(n_mels)
         self.encoder_embed = Conv2dSubsampling(
-            n_mels, encoder.dims[0], frontend_channels, frontend_gain, encoder.regularisation
+            n_mels, encoder.dims[0], frontend_channels, frontend_gain, encoder.regularization
         )
         self.encoder = encoder
         self.head = ProjectionHead(encoder.output_dim, joint_dim, head_dropout)

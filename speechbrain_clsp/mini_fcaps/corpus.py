@@ -235,7 +235,7 @@ def _settings(
 
 
 def render(clip: Clip) -> np.ndarray:
-    """Synthesise a clip.
+    """Synthesize a clip.
 
     Arguments
     ---------

@@ -21,7 +21,7 @@ LOUDNESSES = ("quiet", "moderate", "loud")
 EXPRESSIVENESSES = ("monotone", "natural", "lively")
 LEVELS = {"rate": RATES, "pitch": PITCHES, "loudness": LOUDNESSES}
 
-# Bands that settings are drawn from; neighbours lie far enough apart to be heard.
+# Bands that settings are drawn from; neighbors lie far enough apart to be heard.
 WORDS_PER_MINUTE = {"slow": (134, 146), "measured": (200, 218), "fast": (300, 330)}
 PITCH_HERTZ = {  # median F0
     "male": {"low": (76.0, 86.0), "medium": (104.0, 116.0), "high": (145.0, 162.0)},

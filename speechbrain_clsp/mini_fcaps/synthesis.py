@@ -102,7 +102,7 @@ class Synthesizer:
     def speak(
         self, text: str, voice: str, rate: int = 170, pitch: int = 50, pitch_range: int = 50
     ) -> np.ndarray:
-        """Synthesise.
+        """Synthesize.
 
         Arguments
         ---------
@@ -130,7 +130,7 @@ class Synthesizer:
     def speak_phones(
         self, text: str, voice: str, rate: int = 170, pitch: int = 50, pitch_range: int = 50
     ) -> tuple[np.ndarray, list[tuple[str, float]]]:
-        """Synthesise, and tell what sounds when.
+        """Synthesize, and tell what sounds when.
 
         Arguments
         ---------

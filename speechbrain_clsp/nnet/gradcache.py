@@ -27,8 +27,8 @@ class GradCache:
     encode : callable
         chunk -> tuple of embeddings [..., b, D]. Autocast has to be entered inside.
     no_sync : callable, optional
-        Context manager under which DDP does not synchronise. All passes but the last run in it,
-        so that there is one synchronisation however many chunks there are, also if their number
+        Context manager under which DDP does not synchronize. All passes but the last run in it,
+        so that there is one synchronization however many chunks there are, also if their number
         differs from rank to rank.
 
     Example
@@ -61,18 +61,18 @@ class GradCache:
         self.leaves = tuple(torch.cat(each, dim=-2).requires_grad_() for each in zip(*parts))
         return self.leaves
 
-    def backward(self, synchronise: bool = True) -> None:
+    def backward(self, synchronize: bool = True) -> None:
         """Carry the gradients that the leaves have collected on into the towers.
 
         Arguments
         ---------
-        synchronise : bool
+        synchronize : bool
             Whether DDP averages over processes at the end; False while gradients accumulate.
         """
         after = _random_state()
         gradients = zip(*(leaf.grad.split(self.sizes, dim=-2) for leaf in self.leaves))
         for number, (chunk, wanted) in enumerate(zip(self.chunks, gradients), start=1):
-            last = synchronise and number == len(self.chunks)
+            last = synchronize and number == len(self.chunks)
             with nullcontext() if last else self._no_sync():
                 _set_random_state(self.states[number - 1])
                 outputs = self._encode(chunk)

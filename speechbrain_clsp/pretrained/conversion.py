@@ -58,10 +58,10 @@ label_encoder: !new:speechbrain.dataio.encoder.CategoricalEncoder
 """
 AS_ENCODER_CLASSIFIER = """
     compute_features: !new:torch.nn.Identity
-    mean_var_norm: !new:speechbrain_clsp.lobes.prompt_bank.Unnormalised
+    mean_var_norm: !new:speechbrain_clsp.lobes.prompt_bank.Unnormalized
     embedding_model: !ref <speech_tower>
     classifier: !ref <prompt_bank>"""
-ORIGIN = """Converted from `{source}`{revision}, whose licence applies to the weights.
+ORIGIN = """Converted from `{source}`{revision}, whose license applies to the weights.
 
 Its authors report, on 241 test clips of FCaps (arXiv 2601.03065): R@1 with global captions 45.6
 (speech to text) and 40.3 (text to speech), with fine captions 68.1 and 67.2; the 95 % interval of

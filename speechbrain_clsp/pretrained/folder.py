@@ -233,7 +233,7 @@ def save_model_folder(
     metrics : dict of float, optional
         Figures for the model card: name -> value.
     origin : str
-        A paragraph for the model card: data, licence.
+        A paragraph for the model card: data, license.
 
     Raises
     ------

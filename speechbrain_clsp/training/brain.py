@@ -176,7 +176,7 @@ class ContrastiveBrain(sb.Brain):
             weight = len(batch.ids) * len(self.clip_counts) / sum(self.clip_counts)
             self.scaler.scale(loss * weight / self.grad_accumulation_factor).backward()
         if cache is not None:
-            cache.backward(synchronise=should_step)
+            cache.backward(synchronize=should_step)
         if should_step:
             self.optimizers_step()
         self.on_fit_batch_end(batch, outputs, loss, should_step)

@@ -15,7 +15,7 @@ from html import escape
 import numpy as np
 import soundfile
 
-COLOURS = ("#2563eb", "#d9480f", "#2b8a3e", "#862e9c", "#5c5f66")
+COLORS = ("#2563eb", "#d9480f", "#2b8a3e", "#862e9c", "#5c5f66")
 WIDTH, HEIGHT, MARGIN = 460, 240, 44
 
 
@@ -35,7 +35,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def shaded(value: float, low: float, high: float) -> str:
-    """Return a cell's style: from white to blue, with a text colour that stays readable."""
+    """Return a cell's style: from white to blue, with a text color that stays readable."""
     share = min(max((value - low) / (high - low or 1.0), 0.0), 1.0)
     red, green, blue = (round(255 + share * (end - 255)) for end in (29, 78, 216))
     return f"background:rgb({red},{green},{blue});color:{'#fff' if share > 0.55 else '#111'}"
@@ -124,12 +124,12 @@ def line_chart(title: str, series: Mapping[str, Sequence[tuple[float, float]]]) 
         )
     for x in sorted(set(xs))[:: max(1, len(set(xs)) // 8)]:
         parts.append(f'<text x="{at(x, bottom)[0]:.1f}" y="{HEIGHT - 10}" class="x">{x:.4g}</text>')
-    for colour, points in zip(COLOURS, series.values()):
+    for color, points in zip(COLORS, series.values()):
         path = " ".join(f"{a:.1f},{b:.1f}" for a, b in (at(*point) for point in points))
-        parts.append(f'<polyline points="{path}" stroke="{colour}"/>')
+        parts.append(f'<polyline points="{path}" stroke="{color}"/>')
     legend = " ".join(
-        f'<span style="color:{colour}">&#9632; {escape(name)}</span>'
-        for colour, name in zip(COLOURS, series)
+        f'<span style="color:{color}">&#9632; {escape(name)}</span>'
+        for color, name in zip(COLORS, series)
     )
     return (
         f"<figure><figcaption>{escape(title)} {legend}</figcaption>"
@@ -164,7 +164,7 @@ def bar_chart(title: str, bars: Mapping[str, float]) -> str:
         x, tall = MARGIN + n * width, value / top * height
         box = f'x="{x + 0.1 * width:.1f}" y="{HEIGHT - 28 - tall:.1f}" width="{0.8 * width:.1f}"'
         told = f"<title>{escape(name)}: {value:g}</title>"
-        parts.append(f'<rect {box} height="{tall:.1f}" fill="{COLOURS[0]}">{told}</rect>')
+        parts.append(f'<rect {box} height="{tall:.1f}" fill="{COLORS[0]}">{told}</rect>')
         if n % (len(bars) // 8 + 1) == 0:
             middle = x + width / 2
             parts.append(

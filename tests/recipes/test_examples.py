@@ -1,4 +1,4 @@
-"""Examples in the docstrings of recipes, which import their neighbours by name."""
+"""Examples in the docstrings of recipes, which import their neighbors by name."""
 
 import subprocess
 import sys

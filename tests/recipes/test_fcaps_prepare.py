@@ -215,8 +215,8 @@ def test_other_layouts_are_found_by_folder_and_template(tmp_path, audio):
     (audio / list(PLAIN)[2]).rename(path / f"{READ}.wav")
     prepare_fcaps(audio, tmp_path / "b", tmp_path, ["test"], template=template, n_jobs=1)
     assert list(rows_of(tmp_path / "b" / "test.arrow")) == [f"train_base-expresso-{READ}"]
-    with pytest.raises(ValueError, match="template.*colour"):
-        prepare_fcaps(audio, tmp_path / "c", tmp_path, ["test"], template="{colour}", n_jobs=1)
+    with pytest.raises(ValueError, match="template.*color"):
+        prepare_fcaps(audio, tmp_path / "c", tmp_path, ["test"], template="{color}", n_jobs=1)
 
 
 def test_mistakes_are_told_with_the_way_out(tmp_path, audio):

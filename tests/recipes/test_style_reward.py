@@ -124,19 +124,19 @@ def test_best_of_n_runs(models, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def recogniser(tmp_path_factory):
-    """Return a recogniser that has learnt nothing yet."""
-    folder = tmp_path_factory.mktemp("recogniser")
+def recognizer(tmp_path_factory):
+    """Return a recognizer that has learnt nothing yet."""
+    folder = tmp_path_factory.mktemp("recognizer")
     flags = ["--n_train=4", "--n_valid=2", "--batch_size=2", "--number_of_epochs=1"]
     flags += [f"--output_folder={folder}", "--device=cpu", "--noprogressbar"]
-    run("train_recogniser.py", "hparams/recogniser.yaml", *flags)
+    run("train_recognizer.py", "hparams/recognizer.yaml", *flags)
     assert "WER" in (folder / "train_log.txt").read_text()
     return folder / "model"
 
 
-def test_a_recogniser_is_a_folder_of_speechbrain(recogniser):
+def test_a_recognizer_is_a_folder_of_speechbrain(recognizer):
     """If this fails, words cannot be counted, or depend on what else is in the batch."""
-    asr = EncoderASR.from_hparams(str(recogniser), run_opts={"device": "cpu"})
+    asr = EncoderASR.from_hparams(str(recognizer), run_opts={"device": "cpu"})
     wavs = [speak(TEXT, action) for action in ([0, 0, 2, 1, 2], [4, 5, 2, 1, 2])]
     padded, lens = pad(wavs)
     together = asr.encode_batch(padded, lens)
@@ -148,17 +148,17 @@ def test_a_recogniser_is_a_folder_of_speechbrain(recogniser):
     assert len(heard) == 2 and set("".join(heard)) <= set(" " + string.ascii_lowercase)
 
 
-def test_words_are_counted_and_cost_the_reward(models, recogniser, tmp_path):
+def test_words_are_counted_and_cost_the_reward(models, recognizer, tmp_path):
     """If this fails, a reward is won by speech that nobody understands."""
     flags = ["--n_captions=2", "--n_candidates=2", f"--output_folder={tmp_path}"]
     command = ["best_of_n.py", "hparams/best_of_n.yaml", *models, *flags]
-    words = f"--recogniser={recogniser}"
+    words = f"--recognizer={recognizer}"
     for most, vetoed in ((1e9, False), (0.3, True)):
         run(*command, words, f"--most_word_errors={most}")
         found = json.loads((tmp_path / "best_of_n.json").read_text())["by_n"]["2"]
         assert (found["reward"]["value"] == -1.0) == vetoed
         assert found["words"]["value"] > 0.3  # it has learnt nothing
-    with pytest.raises(AssertionError, match="most_word_errors needs --recogniser="):
+    with pytest.raises(AssertionError, match="most_word_errors needs --recognizer="):
         run(*command, "--most_word_errors=0.3")
 
 

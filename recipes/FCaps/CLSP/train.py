@@ -137,8 +137,8 @@ def prepare(hparams: dict) -> None:
     run_on_main(prepare_tokenizer, args=[hparams])
     hparams["model"]["tokenizer"].load(hparams["tokenizer_file"])
     resumed = any(Path(hparams["save_folder"]).glob("CKPT*"))
-    if hparams["initialise"] is not None and not resumed:
-        hparams["initialise"]()
+    if hparams["initialize"] is not None and not resumed:
+        hparams["initialize"]()
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Best of N: the candidate that CLSP likes best, and what it gains as N grows.
 
-Candidates come from any synthesiser callable; the one given draws espeak-ng's settings by chance.
+Candidates come from any synthesizer callable; the one given draws espeak-ng's settings by chance.
 The gain is measured in the audio (F0, phonemes per second, level, voice), not by the reward alone.
 
 > python best_of_n.py hparams/best_of_n.yaml --clsp=/path/to/model --judge=/path/to/other/model
@@ -59,7 +59,7 @@ def speak_and_score(hparams: dict, critics: Critics) -> list[dict]:
     draw, rounds = random.Random(hparams["seed"]), []
     for _ in tqdm(range(hparams["n_captions"]), unit="caption"):
         request, text = draw_request(draw, True, hparams["most_attributes"]), draw_text(draw)
-        candidates = hparams["synthesiser"](text, request.caption, hparams["n_candidates"], draw)
+        candidates = hparams["synthesizer"](text, request.caption, hparams["n_candidates"], draw)
         wavs, lens = pad([wav for wav, _ in candidates])
         captions, phonemes = [request.caption] * len(candidates), count_phonemes(text)
         texts, found = [text] * len(candidates), {}
@@ -67,7 +67,7 @@ def speak_and_score(hparams: dict, critics: Critics) -> list[dict]:
             for name, model in (("reward", critics.reward), ("judged", critics.judge)):
                 if model is not None:
                     found[name] = model(wavs, captions, lens, texts=texts).numpy()
-        if critics.recogniser is not None:
+        if critics.recognizer is not None:
             found["words"] = np.array(critics.word_errors(wavs, lens, texts))
         met = [
             all(is_met(request, measure(wav.double().numpy(), phonemes), gender).values())

@@ -33,13 +33,13 @@ class Critics:
         The model that rewards, with guards.
     judge : StyleReward or None
         A second one, which is never asked in training.
-    recogniser : EncoderASR or None
+    recognizer : EncoderASR or None
         Tells what words are heard.
     """
 
     reward: StyleReward
     judge: StyleReward | None = None
-    recogniser: EncoderASR | None = None
+    recognizer: EncoderASR | None = None
 
     def outcome(
         self, request: StyleRequest, wav: Tensor, gender: str, text: str, phonemes: int
@@ -65,36 +65,36 @@ class Critics:
                 for model in (self.reward, self.judge)
             ]
         measured = measure(wav.double().numpy(), phonemes)
-        if self.recogniser is not None:
+        if self.recognizer is not None:
             measured["words"] = 100 * self.word_errors(wav[None], torch.ones(1), [text])[0]
         return Outcome(request, wav, *rewards, is_met(request, measured, gender), measured)
 
     def word_errors(self, wavs: Tensor, wav_lens: Tensor, texts: Sequence[str]) -> list[float]:
         """Return the word error rate of each clip."""
-        heard = self.recogniser.transcribe_batch(wavs, wav_lens)[0]
+        heard = self.recognizer.transcribe_batch(wavs, wav_lens)[0]
         return [word_error_rate(*pair) for pair in zip(heard, texts)]
 
 
 def open_critics(
     hparams: Mapping[str, Any], guards: Sequence[Callable[..., Tensor]] = ()
 ) -> Critics:
-    """Open the models that a recipe names: ``clsp``, and ``judge`` and ``recogniser`` if given.
+    """Open the models that a recipe names: ``clsp``, and ``judge`` and ``recognizer`` if given.
 
     Raises
     ------
     ValueError
-        If ``most_word_errors`` is given without a recogniser.
+        If ``most_word_errors`` is given without a recognizer.
     FileNotFoundError
         If a model is not where it should be.
     """
-    recogniser, most = None, hparams["most_word_errors"]
-    if hparams["recogniser"] is not None:
-        find_file(hparams["recogniser"], "hyperparams.yaml")  # tells at once what is missing
-        recogniser = EncoderASR.from_hparams(hparams["recogniser"], run_opts={"device": "cpu"})
+    recognizer, most = None, hparams["most_word_errors"]
+    if hparams["recognizer"] is not None:
+        find_file(hparams["recognizer"], "hyperparams.yaml")  # tells at once what is missing
+        recognizer = EncoderASR.from_hparams(hparams["recognizer"], run_opts={"device": "cpu"})
     if most is not None:
-        if recogniser is None:
-            raise ValueError("most_word_errors needs --recogniser=, a folder or Hub repository")
-        hear = lambda wavs, lens: recogniser.transcribe_batch(wavs, lens)[0]  # noqa: E731
+        if recognizer is None:
+            raise ValueError("most_word_errors needs --recognizer=, a folder or Hub repository")
+        hear = lambda wavs, lens: recognizer.transcribe_batch(wavs, lens)[0]  # noqa: E731
         guards = [*guards, WordErrorGuard(hear, most)]
     options = {"scaling": hparams["scaling"], "n_contrasts": hparams["n_contrasts"]}
     options["swap"] = contrast_swap()
@@ -102,7 +102,7 @@ def open_critics(
     return Critics(
         StyleReward(ClspAdapter(hparams["clsp"]).clsp, guards=guards, **options),
         None if judge is None else StyleReward(ClspAdapter(judge).clsp, **options),
-        recogniser,
+        recognizer,
     )
 
 
@@ -149,7 +149,7 @@ def mean_with_interval(values: Sequence[float], seed: int = 0) -> dict[str, floa
     return {"value": float(values.mean()), "low": low, "high": high}
 
 
-def summarise(before: list[Outcome], after: list[Outcome], seed: int) -> dict[str, Any]:
+def summarize(before: list[Outcome], after: list[Outcome], seed: int) -> dict[str, Any]:
     """Return shares of requests that were met, and rewards, before and after.
 
     ``hacking_gap`` is by how much more the reward rose than the second model's, clip by clip: 0 if

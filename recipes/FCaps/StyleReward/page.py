@@ -31,7 +31,7 @@ def write_outcome(
     after: list[Outcome],
     training_log: str,
 ) -> None:
-    """Write a page of :func:`outcome.summarise`'s figures and of some of the clips."""
+    """Write a page of :func:`outcome.summarize`'s figures and of some of the clips."""
     sections = [
         f"<h1>{escape(title)}</h1>",
         *_held_out(figures),

@@ -1,4 +1,4 @@
-"""A policy that chooses settings of a synthesiser from the embedding of a caption.
+"""A policy that chooses settings of a synthesizer from the embedding of a caption.
 
 Authors
  * The speechbrain-clsp authors 2026

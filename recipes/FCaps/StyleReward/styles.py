@@ -37,7 +37,7 @@ UNITS = {  # of what is measured
     "pitch": "Hz",
     "spread": "semitones",
     "tilt": "dB above 1 kHz",
-    "words": "% of words wrong",  # where there is a recogniser
+    "words": "% of words wrong",  # where there is a recognizer
 }
 PHONEME_RATE_BOUNDS = (13.1, 20.1)  # phonemes per second between MiniFCaps' levels
 HELD_OUT_SHARE = 4  # one caption in so many is never trained on

@@ -20,7 +20,7 @@ import numpy as np
 import speechbrain as sb
 import torch
 from experiment import AveragingBrain, start_experiment
-from outcome import Critics, Outcome, mean_with_interval, open_critics, summarise
+from outcome import Critics, Outcome, mean_with_interval, open_critics, summarize
 from page import write_outcome
 from policy import ProsodyPolicy, divergence_from_start, likeliest, sample
 from speechbrain.utils.distributed import run_on_main
@@ -47,7 +47,7 @@ class Requests(Dataset):
 
 
 class PolicyBrain(AveragingBrain):
-    """Group-relative policy optimisation: better than one's group is good."""
+    """Group-relative policy optimization: better than one's group is good."""
 
     def compute_forward(self, batch, stage):
         """Choose and speak; return settings, and log-probabilities and rewards [B, G]."""
@@ -123,7 +123,7 @@ def compare(
         chosen, drawn = likeliest(settings).tolist(), sample(settings, count)[0].tolist()
     chance = [draw_action(draw) for _ in pairs]
     outcomes = [outcomes_of(pairs, actions, critics) for actions in (chance, chosen)]
-    figures = summarise(*outcomes, hparams["seed"])
+    figures = summarize(*outcomes, hparams["seed"])
     by_chance = [[draw_action(draw) for _ in range(count)] for _ in pairs]
     figures["variety"] = {
         when: variety(pairs, actions) for when, actions in (("before", by_chance), ("after", drawn))

@@ -26,7 +26,7 @@ from typing import NamedTuple
 import speechbrain as sb
 import torch
 from experiment import AveragingBrain, start_experiment
-from outcome import Critics, Outcome, mean_with_interval, open_critics, summarise
+from outcome import Critics, Outcome, mean_with_interval, open_critics, summarize
 from page import write_outcome
 from safetensors.torch import save_file
 from speechbrain.dataio.batch import PaddedBatch
@@ -251,7 +251,7 @@ def outcomes_of(
         said = made.wavs[0], gender, item["text"], tokens.shape[1]
         outcomes.append(critics.outcome(request, *said))
         held["mel_distance"].append(float((made.spoken.mels - made.same.mels).abs().mean()))
-        if critics.recogniser is not None:
+        if critics.recognizer is not None:
             frames = whole_frames(made.start.log_frames, tokens)
             sounds = sound(source, made.same.mels, per_frame(made.spoken.pitch, frames), frames)
             errors = critics.word_errors(*sounds, [item["text"]])
@@ -306,7 +306,7 @@ def finish(hparams: dict, critics: Critics) -> None:
     save_file(state_of({"voice": source.voice}), output / "voice.safetensors")
     before, _ = outcomes_of(hparams, source.frozen, critics)
     after, held = outcomes_of(hparams, source.voice, critics)
-    figures = summarise(before, after, hparams["seed"])
+    figures = summarize(before, after, hparams["seed"])
     for name, values in held.items():
         figures[name] = mean_with_interval(values, hparams["seed"])
     (output / "tuning.json").write_text(json.dumps(figures, indent=1), encoding="utf-8")

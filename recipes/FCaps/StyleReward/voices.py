@@ -1,4 +1,4 @@
-"""A synthesiser of five settings: espeak-ng's voice, rate, pitch, range and volume.
+"""A synthesizer of five settings: espeak-ng's voice, rate, pitch, range and volume.
 
 Authors
  * The speechbrain-clsp authors 2026

@@ -31,7 +31,7 @@ MISTAKES = {  # what each adds to a caption; those that are empty change it othe
     "surroundings": " The microphone picks up a faint hum of the room.",
     "content": " The words come to the open window stand out.",
     "several": " The second speaker answers in the same manner.",
-    "newline": "\nThe tone keeps its colour.",
+    "newline": "\nThe tone keeps its color.",
     "short": "",
     "wrong_rate": "",
 }
@@ -41,7 +41,7 @@ RATE_LABELS = ("slow speed", "measured speed", "fast speed")
 OPENINGS = ("The speaker talks", "This voice speaks", "The delivery comes", "The words are said")
 ENDINGS = (
     "Phrases follow each other evenly, and the manner of the first word is there in the last.",
-    "The tone keeps its colour from the first phrase to the last, with short breaths in between.",
+    "The tone keeps its color from the first phrase to the last, with short breaths in between.",
     "Syllables are shaped with care, and each phrase falls gently before the next one begins.",
 )
 

@@ -61,7 +61,7 @@ def most_different(vectors: np.ndarray, count: int) -> list[int]:
     """Choose vectors of which each is far from those before it.
 
     The first is the one nearest to all others, the most typical; each further one has the
-    smallest largest cosine with those chosen (Gonzalez's rule for k centres). Ties go to the first.
+    smallest largest cosine with those chosen (Gonzalez's rule for k centers). Ties go to the first.
 
     Arguments
     ---------

@@ -185,7 +185,7 @@ class ClapAdapter:
     """A CLAP of transformers, such as LAION's: mono at its feature extractor's rate, 48 kHz.
 
     Its extractor crops longer clips *at random*; here they are cut into equal windows of at most
-    its length (10 s), whose normalised mean is the embedding, so that figures can be repeated.
+    its length (10 s), whose normalized mean is the embedding, so that figures can be repeated.
 
     Arguments
     ---------

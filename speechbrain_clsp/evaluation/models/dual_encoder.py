@@ -9,7 +9,7 @@ Read in their authors' code (ajd12342/paraspeechclap, arXiv 2603.28737, and KeiK
 - projection: with a = linear1(x), layer_norm(a + linear2(gelu(a))), without biases, to 768 values;
 - speech: 16 kHz mono, last hidden layer, mean over time; text: at most 512 tokens, last hidden
   layer, first token; both are brought to unit norm;
-- ParaSpeechCLAP: WavLM-large and Granite Embedding 278M (an XLM-RoBERTa); clips are normalised as
+- ParaSpeechCLAP: WavLM-large and Granite Embedding 278M (an XLM-RoBERTa); clips are normalized as
   WavLM's feature extractor says; padding is masked in the encoder and in the mean;
 - ParaCLAP: the wav2vec 2.0 of audEERING's MSP-Podcast model and BERT-base; samples as they are, one
   clip at a time, which is what a mask gives in a batch.
@@ -66,7 +66,7 @@ class Published:
         Names that the checkpoint may have in the model's repository; ``{name}`` and ``{last}`` are
         the repository's name and the part of it behind the last hyphen.
     raw_samples : bool
-        Whether clips skip the normalisation that the speech encoder's feature extractor states.
+        Whether clips skip the normalization that the speech encoder's feature extractor states.
     """
 
     speech: str

@@ -5,7 +5,7 @@ one more dimension this is an inner product again, so ranks stay exact for any s
 
 Figures with a correction are not comparable with figures without. What it looks at matters:
 
-- *querybank normalisation* (arXiv 2112.12777) looks at a bank of training queries. Each test query
+- *querybank normalization* (arXiv 2112.12777) looks at a bank of training queries. Each test query
   is still answered on its own.
 - *dual softmax* looks at all test queries at once: **transductive**. It knows that every item is
   wanted by about one of them, which no deployed search does.
@@ -34,7 +34,7 @@ def querybank_ranks(
     temperature: float = TEMPERATURE,
     dynamic: bool = True,
 ) -> Ranking:
-    """Rank with querybank normalisation: an inverted softmax over a bank of training queries.
+    """Rank with querybank normalization: an inverted softmax over a bank of training queries.
 
     Arguments
     ---------
@@ -124,7 +124,7 @@ def corrected_rankings(
     pairs : Tensor
         [P, 2] int64: clip, caption.
     bank : (Tensor, Tensor), optional
-        Training clips and training captions; without them there is no querybank normalisation.
+        Training clips and training captions; without them there is no querybank normalization.
 
     Returns
     -------
@@ -141,7 +141,7 @@ def corrected_rankings(
         }
     }
     if bank is not None:
-        found["querybank normalisation from training data (not in the paper)"] = {
+        found["querybank normalization from training data (not in the paper)"] = {
             name: querybank_ranks(*way, queries) for (name, way), queries in zip(ways.items(), bank)
         }
     return found

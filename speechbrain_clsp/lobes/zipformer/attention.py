@@ -9,7 +9,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from speechbrain_clsp.lobes.zipformer.linear import scaled_linear
-from speechbrain_clsp.lobes.zipformer.regularization import Regularisation, SequenceSkip, doubling
+from speechbrain_clsp.lobes.zipformer.regularization import Regularization, SequenceSkip, doubling
 
 MASKED_SCORE = -1000.0
 
@@ -23,7 +23,7 @@ class RelativeAttentionWeights(nn.Module):
         Channels, heads, and the sizes per head and of the positional encoding.
     branch_scale : float
         Initial size of the part that depends on positions.
-    regularisation : Regularisation
+    regularization : Regularization
         What to do in training.
     """
 
@@ -35,7 +35,7 @@ class RelativeAttentionWeights(nn.Module):
         position_head_dim: int,
         position_dim: int,
         branch_scale: float,
-        regularisation: Regularisation,
+        regularization: Regularization,
     ) -> None:
         super().__init__()
         self.heads = heads
@@ -44,12 +44,12 @@ class RelativeAttentionWeights(nn.Module):
         self.linear_pos = scaled_linear(
             position_dim, heads * position_head_dim, scale=branch_scale, bias=False
         )
-        self.position_skip = SequenceSkip(regularisation.position_skip)
+        self.position_skip = SequenceSkip(regularization.position_skip)
         # Weights do not change if a constant is added to all keys: nothing else keeps it small.
-        self.balance_keys = regularisation.balancer(
+        self.balance_keys = regularization.balancer(
             min_positive=0.4, max_positive=0.6, min_abs=0.0, max_abs=100.0, probability=0.025
         )
-        self.whiten_keys = regularisation.whiten(doubling(3.0), grad_scale=0.025, groups=heads)
+        self.whiten_keys = regularization.whiten(doubling(3.0), grad_scale=0.025, groups=heads)
 
     def forward(self, x: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
         """Map x [B, F, D], positions [2F-1, P] and mask [B, F] to weights [B, H, F, F]."""
@@ -87,7 +87,7 @@ class SelfAttention(nn.Module):
         Channels, heads and values per head.
     branch_scale : float
         Initial size of the last layer.
-    regularisation : Regularisation
+    regularization : Regularization
         What to do in training.
     """
 
@@ -97,13 +97,13 @@ class SelfAttention(nn.Module):
         heads: int,
         value_head_dim: int,
         branch_scale: float,
-        regularisation: Regularisation,
+        regularization: Regularization,
     ) -> None:
         super().__init__()
         self.heads = heads
         self.in_proj = nn.Linear(dim, heads * value_head_dim)
         self.out_proj = scaled_linear(heads * value_head_dim, dim, scale=branch_scale)
-        self.whiten = regularisation.whiten(doubling(7.5, 3.0))
+        self.whiten = regularization.whiten(doubling(7.5, 3.0))
 
     def forward(self, x: Tensor, weights: Tensor, mask: Tensor) -> Tensor:
         """Map x [B, F, D], weights [B, H, F, F] and mask [B, F] to [B, F, D]."""
@@ -121,23 +121,23 @@ class NonlinearAttention(nn.Module):
         Channels.
     branch_scale : float
         Initial size of the last layer.
-    regularisation : Regularisation
+    regularization : Regularization
         What to do in training.
     """
 
-    def __init__(self, dim: int, branch_scale: float, regularisation: Regularisation) -> None:
+    def __init__(self, dim: int, branch_scale: float, regularization: Regularization) -> None:
         super().__init__()
         hidden = 3 * dim // 4
         self.in_proj = nn.Linear(dim, 3 * hidden)
         self.out_proj = scaled_linear(hidden, dim, scale=branch_scale)
-        self.balance_gate = regularisation.balancer(
+        self.balance_gate = regularization.balancer(
             min_positive=[(0, 0.25), (20000, 0.05)],
             max_positive=[(0, 0.75), (20000, 0.95)],
             min_abs=0.5,
             max_abs=5.0,
         )
-        self.whiten_values = regularisation.whiten(doubling(5.0))
-        self.whiten = regularisation.whiten(doubling(5.0, 3.0))
+        self.whiten_values = regularization.whiten(doubling(5.0))
+        self.whiten = regularization.whiten(doubling(5.0, 3.0))
 
     def forward(self, x: Tensor, weights: Tensor, mask: Tensor) -> Tensor:
         """Map x [B, F, D], the first head's weights [B, F, F] and mask [B, F] to [B, F, D]."""

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from speechbrain_clsp.lobes.zipformer.layer import Bypass, ZipformerLayer
 from speechbrain_clsp.lobes.zipformer.regularization import (
-    UNREGULARISED,
     FeatureMask,
-    Regularisation,
+    Regularization,
+    UNREGULARizED,
     keep,
 )
 from speechbrain_clsp.lobes.zipformer.schedule import Rate
@@ -97,7 +97,7 @@ class ZipformerStack(nn.Module):
         Number of layers.
     position_dim : int
         Size of the positional encoding.
-    regularisation : Regularisation
+    regularization : Regularization
         What to do in training.
     layer_skips : sequence of float or schedule, optional
         Probability of skipping a layer, for each of them.
@@ -115,14 +115,14 @@ class ZipformerStack(nn.Module):
         self,
         n_layers: int,
         position_dim: int,
-        regularisation: Regularisation = UNREGULARISED,
+        regularization: Regularization = UNREGULARizED,
         layer_skips: Sequence[Rate] | None = None,
         **layer,
     ) -> None:
         super().__init__()
-        layer.update(position_dim=position_dim, regularisation=regularisation)
+        layer.update(position_dim=position_dim, regularization=regularization)
         self.positions = RelativePositions(position_dim)
-        self.position_dropout = nn.Dropout(regularisation.position_dropout)
+        self.position_dropout = nn.Dropout(regularization.position_dropout)
         self.layers = nn.ModuleList(
             ZipformerLayer(layer_skip=skip, **layer) for skip in layer_skips or [0.0] * n_layers
         )
@@ -149,7 +149,7 @@ class DownsampledStack(nn.Module):
         Their number of channels.
     factor : int
         Frames per frame of the stack.
-    regularisation : Regularisation
+    regularization : Regularization
         What to do in training.
 
     Example
@@ -164,13 +164,13 @@ class DownsampledStack(nn.Module):
         stack: ZipformerStack,
         dim: int,
         factor: int,
-        regularisation: Regularisation = UNREGULARISED,
+        regularization: Regularization = UNREGULARizED,
     ) -> None:
         super().__init__()
         self.factor = factor
         self.downsample = Downsample(factor)
         self.encoder = stack
-        self.out_combiner = Bypass(dim, regularisation)
+        self.out_combiner = Bypass(dim, regularization)
 
     def forward(self, x: Tensor, counts: Tensor, feature_mask: Tensor | None = None) -> Tensor:
         """Map [B, F, D] with [B] valid frames, and features [B, 1, D] to keep, to [B, F, D]."""
@@ -205,7 +205,7 @@ class Zipformer2(nn.Module):
     branch_scale : float
         Initial size of the layers' branches. The published 0.05 suits long trainings: ScaledAdam
         changes sizes by a fraction of a percent per step, so a short one wants larger branches.
-    regularisation : Regularisation, optional
+    regularization : Regularization, optional
         What to do in training, here and in the front end of a
         :class:`~speechbrain_clsp.lobes.speech_tower.SpeechTower`. By default nothing: the devices
         of long trainings on much data would keep a small model from learning.
@@ -232,7 +232,7 @@ class Zipformer2(nn.Module):
         position_dim: int = 48,
         output_downsampling: int = 2,
         branch_scale: float = 0.05,
-        regularisation: Regularisation | None = None,
+        regularization: Regularization | None = None,
     ) -> None:
         super().__init__()
         per_stack = dict(
@@ -243,7 +243,7 @@ class Zipformer2(nn.Module):
             raise ValueError(f"{wrong} must have one entry per stack, {len(downsampling)} in all")
         self.dims = list(dims)
         self.output_dim = max(dims)
-        self.regularisation = rules = regularisation or UNREGULARISED
+        self.regularization = rules = regularization or UNREGULARizED
         self.feature_mask = FeatureMask(rules.feature_mask, rules.unmasked_channels)
         self.encoders = nn.ModuleList()
         for i, factor in enumerate(downsampling):
@@ -258,7 +258,7 @@ class Zipformer2(nn.Module):
                 value_head_dim=value_head_dim,
                 position_head_dim=position_head_dim,
                 branch_scale=branch_scale,
-                regularisation=rules,
+                regularization=rules,
                 layer_skips=rules.layer_skips(i, len(downsampling), n_layers[i], factor),
             )
             if factor > 1:

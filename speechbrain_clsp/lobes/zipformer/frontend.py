@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from speechbrain_clsp.lobes.zipformer.activations import SwooshL, SwooshR
 from speechbrain_clsp.lobes.zipformer.layer import BiasNorm
 from speechbrain_clsp.lobes.zipformer.regularization import (
-    UNREGULARISED,
-    Regularisation,
+    Regularization,
     SequenceSkip,
     SharedDropout,
+    UNREGULARizED,
     doubling,
 )
 from speechbrain_clsp.lobes.zipformer.regularizers import Balancer
@@ -33,7 +33,7 @@ class ConvNeXt(nn.Module):
     ---------
     channels : int
         Channels; three times as many inside.
-    regularisation : Regularisation
+    regularization : Regularization
         What to do in training.
 
     Example
@@ -43,20 +43,20 @@ class ConvNeXt(nn.Module):
     torch.Size([1, 4, 9, 31])
     """
 
-    def __init__(self, channels: int, regularisation: Regularisation = UNREGULARISED) -> None:
+    def __init__(self, channels: int, regularization: Regularization = UNREGULARizED) -> None:
         super().__init__()
         self.depthwise_conv = nn.Conv2d(channels, channels, 7, padding=3, groups=channels)
         self.pointwise_conv1 = nn.Conv2d(channels, 3 * channels, 1)
         self.activation = SwooshL()
         self.pointwise_conv2 = nn.Conv2d(3 * channels, channels, 1)
-        self.skip = SequenceSkip(regularisation.frontend_skip)
-        self.balance_hidden = regularisation.balancer(
+        self.skip = SequenceSkip(regularization.frontend_skip)
+        self.balance_hidden = regularization.balancer(
             min_positive=0.3, max_positive=1.0, min_abs=0.75, max_abs=5.0
         )
-        self.balance_output = regularisation.balancer(
+        self.balance_output = regularization.balancer(
             min_positive=0.4, max_positive=0.6, min_abs=1.0, max_abs=6.0
         )
-        self.whiten = regularisation.whiten(5.0)
+        self.whiten = regularization.whiten(5.0)
 
     def forward(self, x: Tensor, counts: Tensor) -> Tensor:
         """Map [B, C, F, N] with [B] valid frames to [B, C, F, N]."""
@@ -92,7 +92,7 @@ class Conv2dSubsampling(nn.Module):
         biases then start at 0. By default they start as PyTorch's do: the flat part of SwooshR
         shrinks the signal about tenfold per layer, until biases make up all but a percent of what
         the encoder hears. Long trainings mend that, a short one wants 3.
-    regularisation : Regularisation, optional
+    regularization : Regularization, optional
         What to do in training; by default nothing.
 
     Example
@@ -110,10 +110,10 @@ class Conv2dSubsampling(nn.Module):
         dim: int,
         channels: Sequence[int] = (8, 32, 128),
         gain: float | None = None,
-        regularisation: Regularisation | None = None,
+        regularization: Regularization | None = None,
     ) -> None:
         super().__init__()
-        rules = regularisation or UNREGULARISED
+        rules = regularization or UNREGULARizED
         first, second, third = channels
         # Numbers as in the published state dict. At 1 it scales a gradient down for fp16's sake.
         self.conv = nn.Sequential(
@@ -137,9 +137,9 @@ class Conv2dSubsampling(nn.Module):
         self.out_norm = BiasNorm(dim, rules)
         self.dropout = SharedDropout(rules.dropout)
         if gain is not None:
-            self._initialise(gain)
+            self._initialize(gain)
 
-    def _initialise(self, gain: float) -> None:
+    def _initialize(self, gain: float) -> None:
         convolutions = [layer for layer in self.conv if isinstance(layer, nn.Conv2d)]
         for layer in convolutions:
             nn.init.normal_(layer.weight, std=gain * layer.weight[0].numel() ** -0.5)

@@ -21,10 +21,10 @@ from speechbrain_clsp.lobes.zipformer.attention import (
 )
 from speechbrain_clsp.lobes.zipformer.linear import scaled_linear
 from speechbrain_clsp.lobes.zipformer.regularization import (
-    UNREGULARISED,
-    Regularisation,
+    Regularization,
     SequenceSkip,
     SharedDropout,
+    UNREGULARizED,
     doubling,
     keep,
 )
@@ -38,7 +38,7 @@ class BiasNorm(nn.Module):
     ---------
     dim : int
         Number of channels.
-    regularisation : Regularisation
+    regularization : Regularization
         What to do in training.
 
     Example
@@ -47,14 +47,14 @@ class BiasNorm(nn.Module):
     True
     """
 
-    def __init__(self, dim: int, regularisation: Regularisation = UNREGULARISED) -> None:
+    def __init__(self, dim: int, regularization: Regularization = UNREGULARizED) -> None:
         super().__init__()
         self.log_scale = nn.Parameter(torch.ones(()))
         self.bias = nn.Parameter(torch.zeros(dim))
-        self.limit = regularisation.limit(-1.5, 1.5)
+        self.limit = regularization.limit(-1.5, 1.5)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise [..., D]."""
+        """Normalize [..., D]."""
         power = full_precision(x - self.bias).square().mean(dim=-1, keepdim=True)
         return x * (power.rsqrt() * self.limit(self.log_scale).exp()).to(x.dtype)
 
@@ -66,7 +66,7 @@ class Bypass(nn.Module):
     ---------
     dim : int
         Number of channels.
-    regularisation : Regularisation
+    regularization : Regularization
         What to do in training.
     skip : float or schedule
         Probability, per utterance, of returning the input.
@@ -78,11 +78,11 @@ class Bypass(nn.Module):
     """
 
     def __init__(
-        self, dim: int, regularisation: Regularisation = UNREGULARISED, skip: Rate = 0.0
+        self, dim: int, regularization: Regularization = UNREGULARizED, skip: Rate = 0.0
     ) -> None:
         super().__init__()
         self.bypass_scale = nn.Parameter(torch.full((dim,), 0.5))
-        self.limit = regularisation.limit(regularisation.bypass_minimum, 1.0)
+        self.limit = regularization.limit(regularization.bypass_minimum, 1.0)
         self.skip = SequenceSkip(skip)
 
     def forward(self, source: Tensor, output: Tensor) -> Tensor:
@@ -100,22 +100,22 @@ class FeedForward(nn.Module):
         Channels outside and inside.
     branch_scale : float
         Half the initial size of the last layer.
-    regularisation : Regularisation
+    regularization : Regularization
         What to do in training.
     """
 
     def __init__(
-        self, dim: int, hidden: int, branch_scale: float, regularisation: Regularisation
+        self, dim: int, hidden: int, branch_scale: float, regularization: Regularization
     ) -> None:
         super().__init__()
         self.in_proj = nn.Linear(dim, hidden)
         self.activation = SwooshL()
-        self.dropout = SharedDropout(regularisation.dropout)
+        self.dropout = SharedDropout(regularization.dropout)
         self.out_proj = scaled_linear(hidden, dim, scale=2 * branch_scale)
-        self.balance_hidden = regularisation.balancer(
+        self.balance_hidden = regularization.balancer(
             min_positive=0.3, max_positive=1.0, min_abs=0.75, max_abs=5.0
         )
-        self.whiten = regularisation.whiten(doubling(7.5))
+        self.whiten = regularization.whiten(doubling(7.5))
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """Map x [B, F, D] with mask [B, F] to [B, F, D]."""
@@ -134,31 +134,31 @@ class ConvolutionModule(nn.Module):
         Odd size of the convolution, in frames.
     branch_scale : float
         Initial size of the last layer.
-    regularisation : Regularisation
+    regularization : Regularization
         What to do in training.
     """
 
     def __init__(
-        self, dim: int, kernel: int, branch_scale: float, regularisation: Regularisation
+        self, dim: int, kernel: int, branch_scale: float, regularization: Regularization
     ) -> None:
         super().__init__()
         self.in_proj = nn.Linear(dim, 2 * dim)
         self.depthwise_conv = nn.Conv1d(dim, dim, kernel, padding=kernel // 2, groups=dim)
         self.activation = SwooshR()
         self.out_proj = scaled_linear(dim, dim, scale=branch_scale)
-        self.balance_gate = regularisation.balancer(
+        self.balance_gate = regularization.balancer(
             min_positive=[(0, 0.05), (8000, 0.025)],
             max_positive=1.0,
             min_abs=1.5,
             max_abs=[(0, 5.0), (8000, 10.0)],
         )
-        self.balance_convolved = regularisation.balancer(
+        self.balance_convolved = regularization.balancer(
             min_positive=[(0, 0.1), (8000, 0.05)],
             max_positive=1.0,
             min_abs=[(0, 0.2), (20000, 0.5)],
             max_abs=10.0,
         )
-        self.whiten = regularisation.whiten(doubling(7.5))
+        self.whiten = regularization.whiten(doubling(7.5))
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """Map x [B, F, D] with mask [B, F] to [B, F, D]."""
@@ -200,7 +200,7 @@ class ZipformerLayer(nn.Module):
     branch_scale : float
         Initial size of the layers that end a branch, relative to the usual; see
         :func:`scaled_linear`. The feed-forward modules get twice as much.
-    regularisation : Regularisation
+    regularization : Regularization
         What to do in training.
     layer_skip : float or schedule
         Probability, per utterance, of returning the input, in training only.
@@ -224,11 +224,11 @@ class ZipformerLayer(nn.Module):
         position_head_dim: int = 4,
         position_dim: int = 48,
         branch_scale: float = 0.05,
-        regularisation: Regularisation = UNREGULARISED,
+        regularization: Regularization = UNREGULARizED,
         layer_skip: Rate = 0.0,
     ) -> None:
         super().__init__()
-        shared = branch_scale, regularisation
+        shared = branch_scale, regularization
         self.self_attn_weights = RelativeAttentionWeights(
             dim, heads, query_head_dim, position_head_dim, position_dim, *shared
         )
@@ -240,30 +240,30 @@ class ZipformerLayer(nn.Module):
         self.feed_forward3 = FeedForward(dim, feedforward * 5 // 4, *shared)
         self.conv_module1 = ConvolutionModule(dim, kernel, *shared)
         self.conv_module2 = ConvolutionModule(dim, kernel, *shared)
-        self.norm = BiasNorm(dim, regularisation)
-        self.bypass_mid = Bypass(dim, regularisation)
-        self.bypass = Bypass(dim, regularisation, layer_skip)
-        self._add_regularisers(regularisation)
+        self.norm = BiasNorm(dim, regularization)
+        self.bypass_mid = Bypass(dim, regularization)
+        self.bypass = Bypass(dim, regularization, layer_skip)
+        self._add_regularizers(regularization)
 
-    def _add_regularisers(self, regularisation: Regularisation) -> None:
-        self.attention_skip = SequenceSkip(regularisation.attention_skip)
-        self.convolution_skip = SequenceSkip(regularisation.convolution_skip)
-        self.feedforward_skip = SequenceSkip(regularisation.feedforward_skip)
+    def _add_regularizers(self, regularization: Regularization) -> None:
+        self.attention_skip = SequenceSkip(regularization.attention_skip)
+        self.convolution_skip = SequenceSkip(regularization.convolution_skip)
+        self.feedforward_skip = SequenceSkip(regularization.feedforward_skip)
         # Those of single branches mend a rare problem, so they may do it slowly.
         branch = {"min_positive": 0.3, "max_positive": 0.7, "probability": 0.05}
-        self.balance_nonlin_attention = regularisation.balancer(
+        self.balance_nonlin_attention = regularization.balancer(
             min_abs=[(0, 0.004), (4000, 0.02)], **branch
         )
-        self.balance_feed_forward2 = regularisation.balancer(
+        self.balance_feed_forward2 = regularization.balancer(
             min_abs=[(0, 0.0), (4000, 0.1)], max_abs=2.0, **branch
         )
-        self.balance_feed_forward3 = regularisation.balancer(
+        self.balance_feed_forward3 = regularization.balancer(
             min_abs=[(0, 0.0), (4000, 0.2)], max_abs=4.0, **branch
         )
         whole = {"min_positive": 0.45, "max_positive": 0.55, "max_abs": 4.0}
-        self.balance_sum = regularisation.balancer(min_abs=0.2, **whole)
-        self.balance_output = regularisation.balancer(min_abs=0.1, **whole)
-        self.whiten = regularisation.whiten(doubling(4.0, 3.0))
+        self.balance_sum = regularization.balancer(min_abs=0.2, **whole)
+        self.balance_output = regularization.balancer(min_abs=0.1, **whole)
+        self.whiten = regularization.whiten(doubling(4.0, 3.0))
 
     def forward(self, source: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
         """Map source [B, F, D], positions [2F-1, P] and mask [B, F] to [B, F, D]."""

@@ -131,7 +131,7 @@ class FeatureMask(nn.Module):
 
 
 @dataclass(frozen=True)
-class Regularisation:
+class Regularization:
     """How much of each training-time device to use; the defaults are the published ones.
 
     A rate is a number, or a schedule [(step, value), ...] as in
@@ -166,7 +166,7 @@ class Regularisation:
 
     Example
     -------
-    >>> Regularisation(dropout=0.1).dropout
+    >>> Regularization(dropout=0.1).dropout
     0.1
     """
 
@@ -191,7 +191,7 @@ class Regularisation:
 
         Example
         -------
-        >>> Regularisation(balancing=2.0).balancer(probability=0.05).probability()
+        >>> Regularization(balancing=2.0).balancer(probability=0.05).probability()
         0.1
         """
         return Balancer(probability=_scaled(probability, self.balancing), **bounds)
@@ -201,7 +201,7 @@ class Regularisation:
 
         Example
         -------
-        >>> Regularisation(whitening=0.0).whiten(limit=2.0).probability()
+        >>> Regularization(whitening=0.0).whiten(limit=2.0).probability()
         0.0
         """
         return Whiten(limit, probability=_scaled(probability, self.whitening), **settings)
@@ -211,7 +211,7 @@ class Regularisation:
 
         Example
         -------
-        >>> Regularisation().limit(-1.5, 1.5).probability
+        >>> Regularization().limit(-1.5, 1.5).probability
         0.6
         """
         return Limit(minimum, maximum, self.limits)
@@ -232,7 +232,7 @@ class Regularisation:
 
         Example
         -------
-        >>> Regularisation(warmup_steps=400).layer_skips(0, n_stacks=1, n_layers=2, factor=4)
+        >>> Regularization(warmup_steps=400).layer_skips(0, n_stacks=1, n_layers=2, factor=4)
         [[(200.0, 0.5), (300.0, 0.07)], [(300.0, 0.5), (400.0, 0.07)]]
         """
         length = self.warmup_steps / (n_stacks + 1)
@@ -241,7 +241,7 @@ class Regularisation:
         return [[(start, first), (start + length / n_layers, last)] for start in starts]
 
 
-UNREGULARISED = Regularisation(
+UNREGULARizED = Regularization(
     dropout=0.0,
     position_dropout=0.0,
     position_skip=0.0,

@@ -76,10 +76,10 @@ def _balancing_pull(
     power = (variance + mean.square()).clamp(min=TINY)
     deviation, rms = variance.sqrt(), power.sqrt()
     ratio = mean / deviation
-    off_centre = (ratio > max_mean).float() - (ratio < min_mean).float()
+    off_center = (ratio > max_mean).float() - (ratio < min_mean).float()
     off_size = (rms > max_rms).float() - (rms < min_rms).float()
-    constant = off_centre + off_size * deviation * mean / power
-    slope = off_size * variance / power - off_centre * ratio
+    constant = off_center + off_size * deviation * mean / power
+    slope = off_size * variance / power - off_center * ratio
     size = (constant.square() + slope.square()).sqrt().clamp(min=TINY)
     return (constant + slope * (x - mean) / deviation) / size * valid
 
@@ -164,14 +164,14 @@ def happens(probability: float) -> bool:
 
 
 def _covariance(x: Tensor, groups: int, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Return centred frames [G, N, C / G], their covariances, and the whitening metric."""
+    """Return centerd frames [G, N, C / G], their covariances, and the whitening metric."""
     valid = _valid_frames(x, mask)
-    centred = (x - _channel_mean(x, valid)) * valid
-    centred = centred.reshape(-1, groups, x.shape[-1] // groups).transpose(0, 1)
-    covariance = centred.transpose(1, 2) @ centred / centred.shape[1]
+    centerd = (x - _channel_mean(x, valid)) * valid
+    centerd = centerd.reshape(-1, groups, x.shape[-1] // groups).transpose(0, 1)
+    covariance = centerd.transpose(1, 2) @ centerd / centerd.shape[1]
     spread = covariance.diagonal(dim1=1, dim2=2).mean()
     metric = covariance.square().sum() / x.shape[-1] / (spread.square() + TINY)
-    return centred, covariance, metric
+    return centerd, covariance, metric
 
 
 def whitening_metric(x: Tensor, groups: int = 1, mask: Tensor | None = None) -> Tensor:
@@ -217,11 +217,11 @@ class _Whitened(torch.autograd.Function):
         x, mask = ctx.saved_tensors
         groups, limit, grad_scale = ctx.settings
         with _without_autocast(x):
-            centred, covariance, metric = _covariance(x.float(), groups, mask)
+            centerd, covariance, metric = _covariance(x.float(), groups, mask)
             if metric >= limit:
                 diagonal = covariance.diagonal(dim1=1, dim2=2)
                 diagonal.sub_(metric * diagonal.mean())
-                pull = (centred @ covariance).transpose(0, 1).reshape(x.shape)
+                pull = (centerd @ covariance).transpose(0, 1).reshape(x.shape)
                 scale = grad_scale * grad.float().norm() / (pull.norm() + TINY)
                 grad = (grad.float() + scale * pull).to(grad.dtype)
         return grad, None, None, None, None

@@ -11,7 +11,7 @@ from tests.utils.small import tone, write
 
 
 def correlation(a: torch.Tensor, b: torch.Tensor) -> float:
-    """Return the highest normalised cross-correlation over lags: codecs shift by some samples."""
+    """Return the highest normalized cross-correlation over lags: codecs shift by some samples."""
     size = 1 << (len(a) + len(b)).bit_length()
     cross = torch.fft.irfft(torch.fft.rfft(a, size) * torch.fft.rfft(b, size).conj(), size)
     return float(cross.max() / (a.norm() * b.norm()))

@@ -57,7 +57,7 @@ def test_a_manifest_gives_back_what_was_written(tmp_path):
     "rows, pattern",
     [
         ([{**ROW, "duration": None}], r"row 1 \(id 'a'\).*duration"),
-        ([ROW, {**ROW, "colour": 1, "id": "b"}], r"row 2 \(id 'b'\).*colour"),
+        ([ROW, {**ROW, "color": 1, "id": "b"}], r"row 2 \(id 'b'\).*color"),
         ([ROW, ROW], "twice"),
     ],
 )

@@ -60,7 +60,7 @@ def test_scalings_are_what_they_say(clsp, wavs):
     assert torch.allclose(rewards, torch.tensor([1.0, 0.0, -2.0]).tanh(), atol=1e-4)
 
 
-def test_groups_are_standardised():
+def test_groups_are_standardized():
     """If this fails, GRPO's advantages are not those of the group."""
     values = torch.tensor([1.0, 4.0, 2.0, 9.0, 3.0], dtype=torch.double)
     groups = ["x", "y", "x", "y", "x"]

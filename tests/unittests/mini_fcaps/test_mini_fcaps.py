@@ -177,12 +177,12 @@ def test_gender_is_heard_in_the_timbre(folder, clips):
     flags = []
     for kind, group in voices.items():
         for held_out, spectra in group.items():  # a voice is told by the other voices
-            centres = {
+            centers = {
                 k: np.mean([np.mean(s, 0) for v, s in g.items() if v != held_out], 0)
                 for k, g in voices.items()
             }
             for spectrum in spectra:
-                distance = {k: np.linalg.norm(spectrum - centre) for k, centre in centres.items()}
+                distance = {k: np.linalg.norm(spectrum - center) for k, center in centers.items()}
                 flags.append(min(distance, key=distance.get) == kind)
     assert share(flags) >= 0.9
 

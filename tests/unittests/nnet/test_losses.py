@@ -14,7 +14,7 @@ def leaves(*tensors: torch.Tensor) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("name, n_texts", [("single", 1), ("multi", 2)])
 def test_contrastive_loss_equals_the_published_one(name, n_texts):
-    """If this fails, training optimises something else than the published recipe."""
+    """If this fails, training optimizes something else than the published recipe."""
     reference = stored("losses")
     speech, text, scale = leaves(
         reference["speech"], reference["text"][: 6 * n_texts], reference["scale"]

@@ -95,7 +95,7 @@ BAD = [
     ({"wav": "a.wav", "caption": "A.", "duration": 0.01}, "row 2, column 'duration'.*0.1 s"),
     ({"wav": "a.wav", "caption": "A.", "start": "x"}, "row 2, column 'start'.*'x'"),
     ({"wav": "a.wav", "caption": "A.", "id": "one"}, "column 'id'.*'one' is also"),
-    ({"wav": "a.wav", "caption": "A.", "colour": "x"}, "row 2.*unknown columns.*colour"),
+    ({"wav": "a.wav", "caption": "A.", "color": "x"}, "row 2.*unknown columns.*color"),
     ({"caption": "A."}, "row 2: has no column 'wav'"),
     ({"wav": "a.wav"}, "row 2: has no column 'caption'"),
     ("{broken", "row 2: malformed line"),
@@ -212,8 +212,8 @@ def test_each_planted_leak_is_found(tmp_path, capsys):
     write_manifest(tmp_path / "clean.arrow", [test[3]])
     assert main(["check-leakage", paths[0], str(tmp_path / "clean.arrow")]) == 0
     assert main(["check-leakage", *paths, "--kinds", "id"]) == 1
-    with pytest.raises(ValueError, match="unknown.*colour"):
-        check_leakage(Manifest(paths[0]), Manifest(paths[1]), ["colour"])
+    with pytest.raises(ValueError, match="unknown.*color"):
+        check_leakage(Manifest(paths[0]), Manifest(paths[1]), ["color"])
 
 
 def test_sound_is_compared_across_shards_and_parts(tmp_path):

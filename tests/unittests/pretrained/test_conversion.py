@@ -43,7 +43,7 @@ def test_a_converted_folder_is_the_same_model(published, converted):
     found = [model.encode_text(["male speaker"]) for model in (before, after)]
     assert torch.allclose(*found, atol=1e-6)
     card = (converted / "README.md").read_text()
-    assert "whose licence applies" in card and "68.1" in card
+    assert "whose license applies" in card and "68.1" in card
 
 
 def test_stock_encoder_classifier_gives_the_same_classes(converted, tmp_path):

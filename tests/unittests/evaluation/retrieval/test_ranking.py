@@ -225,7 +225,7 @@ def test_large_sets_get_the_same_interval_from_counts():
 
 
 def test_corrections_equal_brute_force():
-    """If this fails, querybank normalisation or dual softmax is something else than its name."""
+    """If this fails, querybank normalization or dual softmax is something else than its name."""
     queries, gallery, bank = unit(30, 8), unit(30, 8, seed=1), unit(50, 8, seed=2)
     own = torch.arange(30)[:, None].expand(30, 2)
     wide = [x.double().numpy() for x in (queries, gallery, bank)]

@@ -9,7 +9,7 @@ import torch
 
 from speechbrain_clsp.lobes.speech_tower import SpeechTower
 from speechbrain_clsp.lobes.zipformer.encoder import Zipformer2
-from speechbrain_clsp.lobes.zipformer.regularization import FeatureMask, Regularisation
+from speechbrain_clsp.lobes.zipformer.regularization import FeatureMask, Regularization
 from speechbrain_clsp.lobes.zipformer.regularizers import Balancer, Limit, Whiten, whitening_metric
 from speechbrain_clsp.lobes.zipformer.schedule import Schedule, Scheduled, set_step
 from speechbrain_clsp.nnet.gradcache import GradCache
@@ -25,8 +25,8 @@ RULES = {
     "whiten_one": Whiten(2.0, grad_scale=0.01, groups=1, probability=1.0),
     "whiten_four": Whiten(1.5, grad_scale=0.025, groups=4, probability=1.0),
 }
-EVERYTHING = Regularisation(balancing=2.0, whitening=2.0, unmasked_channels=16)
-SKIP_ALL = Regularisation(
+EVERYTHING = Regularization(balancing=2.0, whitening=2.0, unmasked_channels=16)
+SKIP_ALL = Regularization(
     position_skip=1.0,
     attention_skip=1.0,
     convolution_skip=1.0,
@@ -38,11 +38,11 @@ SKIP_ALL = Regularisation(
 )
 
 
-def tower(regularisation: Regularisation | None = EVERYTHING, step: float = 2000.0) -> SpeechTower:
+def tower(regularization: Regularization | None = EVERYTHING, step: float = 2000.0) -> SpeechTower:
     """Return a small tower with stacks at two rates, in training."""
     torch.manual_seed(0)
     encoder = Zipformer2(
-        [1, 2], [1, 2], [32, 48], [48, 64], [2, 2], [7, 7], regularisation=regularisation
+        [1, 2], [1, 2], [32, 48], [48, 64], [2, 2], [7, 7], regularization=regularization
     )
     small = SpeechTower(encoder, joint_dim=16, n_mels=40, frontend_channels=(2, 4, 8))
     set_step(small, step)
@@ -120,7 +120,7 @@ def test_a_limit_turns_gradients_around_that_lead_out():
 
 
 def test_out_of_training_every_module_returns_its_input_itself():
-    """If this fails, regularisation costs time in evaluation, or changes its results."""
+    """If this fails, regularization costs time in evaluation, or changes its results."""
     x = torch.randn(2, 5, 8, requires_grad=True)
     small = tower(SKIP_ALL).eval()
     parts = [module for module in small.modules() if isinstance(module, Scheduled)]
@@ -131,7 +131,7 @@ def test_out_of_training_every_module_returns_its_input_itself():
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_evaluation_and_state_dict_are_those_of_an_unregularised_tower():
+def test_evaluation_and_state_dict_are_those_of_an_unregularized_tower():
     """If this fails, published weights no longer fit, or embeddings depend on how one trained."""
     plain, full = tower(None).eval(), tower().eval()
     assert list(full.state_dict()) == list(plain.state_dict())
@@ -156,7 +156,7 @@ def test_the_last_values_of_schedules_are_the_default():
 
 def test_layers_warm_up_one_after_the_other_and_slow_stacks_are_skipped_more():
     """If this fails, schedules of layer skipping are not the published ones."""
-    rules = Regularisation()
+    rules = Regularization()
     assert rules.layer_skips(0, 3, 1, 1) == [[(1000.0, 0.5), (2000.0, 0.035)]]
     second, third = rules.layer_skips(2, 3, 2, 4)
     assert second == [(3000.0, 0.5), (3500.0, 0.07)]
@@ -167,7 +167,7 @@ def test_rates_are_what_happens():
     """If this fails, a rate of 0.2 skips something else than every fifth utterance."""
     torch.manual_seed(0)
     x = torch.ones(4000, 1, 40)
-    small = tower(Regularisation(attention_skip=0.2, dropout=0.3)).encoder.encoders[0].layers[0]
+    small = tower(Regularization(attention_skip=0.2, dropout=0.3)).encoder.encoders[0].layers[0]
     assert abs(small.attention_skip.draw(x).float().mean() - 0.8) < 0.02
     dropped = small.feed_forward1.dropout(x)
     assert abs((dropped == 0).float().mean() - 0.3) < 0.01
@@ -259,7 +259,7 @@ def test_a_skip_leaves_out_just_its_modules(rate):
     """If this fails, a skip leaves part of a branch running, or stops others from learning."""
     none = {name: (0.0, 0.0) if name == "layer_skip" else 0.0 for name in SKIPPED}
     one = {rate: (1.0, 1.0) if rate == "layer_skip" else 1.0}
-    rules = Regularisation(**none | one, dropout=0.0, balancing=0.0, whitening=0.0)
+    rules = Regularization(**none | one, dropout=0.0, balancing=0.0, whitening=0.0)
     layer = tower(rules).encoder.encoders[0].layers[0]
     x, positions = torch.randn(2, 5, 32), torch.randn(9, 48)
     output = layer(x, positions, torch.zeros(2, 5, dtype=torch.bool))
@@ -297,7 +297,7 @@ def test_masked_features_stay_out_of_a_stack():
     assert output[..., :16].any()
 
 
-def test_the_front_end_is_regularised_like_its_encoder():
+def test_the_front_end_is_regularized_like_its_encoder():
     """If this fails, the recipes' one setting leaves half of the speech tower out."""
     on, off = tower(SKIP_ALL).encoder_embed, tower(None).encoder_embed
     assert on.convnext.skip.rate() == 1.0 and off.convnext.skip.rate() == 0.0
@@ -339,7 +339,7 @@ def test_a_whiten_spreads_the_variance():
 
 
 def test_a_training_with_everything_on_stays_finite_and_learns():
-    """If this fails, the regularisers work against the loss or against each other."""
+    """If this fails, the regularizers work against the loss or against each other."""
     small, wavs = tower(step=0.0), batch()
     optimizer = ScaledAdam(small.parameters(), lr=0.03)
     losses = []

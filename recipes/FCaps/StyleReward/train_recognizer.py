@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Recipe for a small recogniser of what these recipes speak, to count word errors with.
+"""Recipe for a small recognizer of what these recipes speak, to count word errors with.
 
 Its ``model`` folder opens with SpeechBrain's ``EncoderASR.from_hparams``. It knows the words of
 MiniFCaps only, spoken by espeak-ng.
 
-> python train_recogniser.py hparams/recogniser.yaml
+> python train_recognizer.py hparams/recognizer.yaml
 
 Authors
  * The speechbrain-clsp authors 2026
@@ -29,7 +29,7 @@ from voices import draw_action, draw_text, speak
 
 from speechbrain_clsp.mini_fcaps.style import ACCENTS
 
-MODEL_FILE = Path(__file__).parent / "models/recogniser.yaml"
+MODEL_FILE = Path(__file__).parent / "models/recognizer.yaml"
 
 
 class Speech(Dataset):
@@ -62,7 +62,7 @@ class Speech(Dataset):
         }
 
 
-class RecogniserBrain(AveragingBrain):
+class RecognizerBrain(AveragingBrain):
     """Connectionist temporal classification of characters."""
 
     def compute_forward(self, batch, stage):
@@ -115,7 +115,7 @@ def main() -> None:
     speech = Speech(hparams["n_train"], encoder, f"{seed} train")
     valid = Speech(hparams["n_valid"], encoder, f"{seed} valid")
     hparams["speech"] = speech
-    brain = RecogniserBrain(
+    brain = RecognizerBrain(
         hparams["modules"], hparams["opt_class"], hparams, run_opts, hparams["checkpointer"]
     )
     loader = {"batch_size": hparams["batch_size"], "collate_fn": PaddedBatch}
@@ -129,7 +129,7 @@ def main() -> None:
     brain.checkpointer.recover_if_possible()
     folder = Path(hparams["output_folder"]) / "model"
     run_on_main(write_model, args=[folder, hparams["model"]])
-    print(f"Wrote {folder}: --recogniser={folder}")
+    print(f"Wrote {folder}: --recognizer={folder}")
 
 
 if __name__ == "__main__":

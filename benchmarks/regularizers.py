@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""What regularisation costs: time and memory of a training step and of evaluation, as ratios.
+"""What regularization costs: time and memory of a training step and of evaluation, as ratios.
 
 One speech tower without and one with it, same weights, in turns, so that other work on the machine
 hits both. The loss is the sum of half of the embeddings' values. Memory is what autograd keeps for
 the backward pass, parameters left out, averaged over the runs since it depends on what was drawn.
 
-> python benchmarks/regularisers.py --threads 1 --dim 256
+> python benchmarks/regularizers.py --threads 1 --dim 256
 """
 
 import argparse
@@ -17,11 +17,11 @@ import torch
 
 from speechbrain_clsp.lobes.speech_tower import SpeechTower
 from speechbrain_clsp.lobes.zipformer.encoder import Zipformer2
-from speechbrain_clsp.lobes.zipformer.regularization import Regularisation
+from speechbrain_clsp.lobes.zipformer.regularization import Regularization
 from speechbrain_clsp.lobes.zipformer.schedule import set_step
 
 
-def make_tower(dim: int, regularisation: Regularisation | None) -> SpeechTower:
+def make_tower(dim: int, regularization: Regularization | None) -> SpeechTower:
     """Return the published architecture at another width."""
     torch.manual_seed(0)
     encoder = Zipformer2(
@@ -31,7 +31,7 @@ def make_tower(dim: int, regularisation: Regularisation | None) -> SpeechTower:
         feedforward=[3 * dim] * 7,
         heads=[8] * 7,
         kernels=[31, 31, 15, 15, 15, 31, 31],
-        regularisation=regularisation,
+        regularization=regularization,
     )
     return SpeechTower(encoder)
 
@@ -78,7 +78,7 @@ def main() -> None:
     options.add_argument("--rounds", type=int, default=9)
     options = options.parse_args()
     torch.set_num_threads(options.threads)
-    rules = Regularisation(unmasked_channels=6 * options.dim // 10)
+    rules = Regularization(unmasked_channels=6 * options.dim // 10)
     towers = {"without": make_tower(options.dim, None), "with": make_tower(options.dim, rules)}
     wavs = 0.1 * torch.randn(options.clips, int(16000 * options.clip_seconds))
     for kind, at in (("train", float("inf")), ("train, step 0", 0.0), ("eval", 0.0)):
