@@ -10,9 +10,6 @@ per second of the clock and core (one for 0 workers).
 > python benchmarks/decode.py --folder /tmp/decode --clips 200
 
 lhotse takes part if it is installed.
-
-Authors
- * The speechbrain-clsp authors 2026
 """
 
 import argparse

@@ -6,9 +6,6 @@ are, the share that still beats the clip of another caption, and the share that 
 
 > python benchmarks/guards.py --model results/mini/model --data data/mini_fcaps/test.arrow \
     --judge other/model --recognizer recipes/FCaps/StyleReward/results/recognizer/1986/model
-
-Authors
- * The speechbrain-clsp authors 2026
 """
 
 import argparse

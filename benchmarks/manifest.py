@@ -10,9 +10,6 @@ workers have in common and the system takes back when it needs them.
 > python benchmarks/manifest.py --rows 18000000 --folder /tmp/manifests --forms ours
 
 lhotse is no dependency; ``--lhotse-python`` names an interpreter that has it (and this package).
-
-Authors
- * The speechbrain-clsp authors 2026
 """
 
 import argparse

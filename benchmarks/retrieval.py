@@ -9,9 +9,6 @@ against all items, in one direction: memory is that of all, and time grows in pr
 > python benchmarks/retrieval.py --threads 2 --pairs 10000
 > python benchmarks/retrieval.py --threads 2 --pairs 20000 --ways tiles
 > python benchmarks/retrieval.py --threads 2 --pairs 1000000 --queries 4096 --ways tiles --half
-
-Authors
- * The speechbrain-clsp authors 2026
 """
 
 import argparse

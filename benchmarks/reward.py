@@ -7,9 +7,6 @@ so that other work on the machine meets all of them.
 
 > python benchmarks/reward.py --model results/mini/model --threads 1
 > python benchmarks/reward.py --model yfyeung/CLSP --device cuda
-
-Authors
- * The speechbrain-clsp authors 2026
 """
 
 import argparse

@@ -7,9 +7,6 @@ Example
 >>> from speechbrain_clsp import CLSP
 >>> CLSP.__name__
 'CLSP'
-
-Authors
- * The speechbrain-clsp authors 2026
 """
 
 __version__ = "0.1.0"

@@ -6,9 +6,6 @@ Layout of the official repository, below ``data_folder``: ``AudioWAV/1001_DFA_AN
 emotion and intensity (LO, MD, HI, or XX for none stated).
 
 > python crema_d_prepare.py /path/to/CREMA-D data/crema_d.arrow
-
-Authors
- * The speechbrain-clsp authors 2026
 """
 
 import argparse

@@ -3,9 +3,6 @@
 
 Audio is not copied or unpacked. Files: ``<save_folder>/{emilia,pscbase,dev,test}.arrow``, and for
 each a report of what could not be matched.
-
-Authors
- * The speechbrain-clsp authors 2026
 """
 
 import argparse

@@ -3,9 +3,6 @@
 
 Speech comes from libespeak-ng (extra ``mini``), captions from the settings it was made with.
 Files: ``<data_folder>/{train,dev,test}.arrow`` and ``<data_folder>/wavs/``.
-
-Authors
- * The speechbrain-clsp authors 2026
 """
 
 import argparse

@@ -3,9 +3,6 @@
 
 Files: ``<save_folder>/{train_base,train_scaled,dev,holdout,test}.arrow``, and for each a report of
 what could not be matched. ``test`` is one clip of holdout per distinct style.
-
-Authors
- * The speechbrain-clsp authors 2026
 """
 
 import argparse

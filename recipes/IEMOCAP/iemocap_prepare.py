@@ -7,9 +7,6 @@ Layout of ``IEMOCAP_full_release``, which is ``data_folder`` or lies in it:
 ``[6.2901 - 8.2357]<tab>Ses01F_impro01_F000<tab>neu<tab>[2.5000, 2.5000, 2.5000]``.
 
 > python iemocap_prepare.py /path/to/IEMOCAP_full_release data/iemocap.arrow
-
-Authors
- * The speechbrain-clsp authors 2026
 """
 
 import argparse

@@ -6,9 +6,6 @@ anywhere below ``data_folder``: ``Actor_01/03-01-05-01-02-01-01.wav``. A name's 
 (03 is audio), channel (01 speech, 02 song), emotion, intensity, statement, repetition and actor.
 
 > python ravdess_prepare.py /path/to/RAVDESS data/ravdess.arrow
-
-Authors
- * The speechbrain-clsp authors 2026
 """
 
 import argparse

@@ -4,9 +4,6 @@ One client drives a local vLLM server, several of them in turn, or a hosted inte
 worth another attempt (rate limits, server errors, timeouts, broken connections, malformed answers)
 gets a bounded number of them, with exponential back-off, jitter and the server's ``Retry-After``.
 How many requests are in flight follows what the servers bear.
-
-Authors
- * The speechbrain-clsp authors 2026
 """
 
 from __future__ import annotations

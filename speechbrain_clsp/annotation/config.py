@@ -1,8 +1,4 @@
-"""The configuration of the annotation stages, from a plain YAML file that runs no code.
-
-Authors
- * The speechbrain-clsp authors 2026
-"""
+"""The configuration of the annotation stages, from a plain YAML file that runs no code."""
 
 from __future__ import annotations
 

@@ -2,9 +2,6 @@
 
 The questions follow "Datasheets for Datasets" (Gebru et al., 2021) as far as records can answer
 them; purpose, license and consent are for whoever publishes to add.
-
-Authors
- * The speechbrain-clsp authors 2026
 """
 
 from __future__ import annotations

@@ -2,9 +2,6 @@
 
 It is blind (prompts name no source), the order of a pair is drawn anew for each clip and round, and
 every question is asked in several rounds, so that agreement and position bias can be told.
-
-Authors
- * The speechbrain-clsp authors 2026
 """
 
 from __future__ import annotations

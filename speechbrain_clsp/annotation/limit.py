@@ -1,8 +1,4 @@
-"""How many requests may be in flight: as many as the servers bear, found out on the way.
-
-Authors
- * The speechbrain-clsp authors 2026
-"""
+"""How many requests may be in flight: as many as the servers bear, found out on the way."""
 
 from __future__ import annotations
 

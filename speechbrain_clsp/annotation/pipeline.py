@@ -1,8 +1,4 @@
-"""The stages of annotation in order, each from the records of the one before to its own.
-
-Authors
- * The speechbrain-clsp authors 2026
-"""
+"""The stages of annotation in order, each from the records of the one before to its own."""
 
 from __future__ import annotations
 

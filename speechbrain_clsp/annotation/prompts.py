@@ -2,9 +2,6 @@
 
 A template is a text with ``${names}``. Those of the package are in ``annotation/templates``; copy
 one, edit it, and name the copy in the configuration.
-
-Authors
- * The speechbrain-clsp authors 2026
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""Append-only records of one annotation stage: JSON lines that survive a kill at any moment.
-
-Authors
- * The speechbrain-clsp authors 2026
-"""
+"""Append-only records of one annotation stage: JSON lines that survive a kill at any moment."""
 
 from __future__ import annotations
 

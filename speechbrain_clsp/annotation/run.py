@@ -2,9 +2,6 @@
 
 Answers go to a file of records, requests that can never succeed to a quarantine beside it, with the
 reason. Whoever starts the same work again goes on where it stopped.
-
-Authors
- * The speechbrain-clsp authors 2026
 """
 
 from __future__ import annotations

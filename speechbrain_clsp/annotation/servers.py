@@ -1,8 +1,4 @@
-"""Which servers a stage asks, and how it treats them.
-
-Authors
- * The speechbrain-clsp authors 2026
-"""
+"""Which servers a stage asks, and how it treats them."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""What judges' records say: scores and preferences with intervals, agreement, position bias.
-
-Authors
- * The speechbrain-clsp authors 2026
-"""
+"""What judges' records say: scores and preferences with intervals, agreement, position bias."""
 
 from __future__ import annotations
 

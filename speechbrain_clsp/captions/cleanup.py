@@ -2,9 +2,6 @@
 
 ParaSpeechCaps' captions carry traces of how they were made: alternatives, notes, headings, forms
 like "men" for one man. One function per rule; ``RULES`` is their order.
-
-Authors
- * The speechbrain-clsp authors 2026
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""Captions about a woman made captions about a man, and the other way round.
-
-Authors
- * The speechbrain-clsp authors 2026
-"""
+"""Captions about a woman made captions about a man, and the other way round."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""False captions that differ from a true one in one attribute only.
-
-Authors
- * The speechbrain-clsp authors 2026
-"""
+"""False captions that differ from a true one in one attribute only."""
 
 from __future__ import annotations
 

@@ -4,9 +4,6 @@ A policy is called with a manifest row, a random generator and a step, and retur
 captions that describe the clip, and possibly captions that do not. The step is the number of
 batches that the process had since training began, through all epochs. With gradient accumulation
 it is not the number of optimizer steps, of which each takes several batches.
-
-Authors
- * The speechbrain-clsp authors 2026
 """
 
 from __future__ import annotations

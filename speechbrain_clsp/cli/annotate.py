@@ -1,8 +1,4 @@
-"""The command ``clsp annotate``: captions of a corpus, written and checked by models on servers.
-
-Authors
- * The speechbrain-clsp authors 2026
-"""
+"""The command ``clsp annotate``: captions of a corpus, written and checked by models on servers."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""The commands of ``clsp`` that make, check and export manifests.
-
-Authors
- * The speechbrain-clsp authors 2026
-"""
+"""The commands of ``clsp`` that make, check and export manifests."""
 
 from __future__ import annotations
 

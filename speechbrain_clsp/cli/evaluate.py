@@ -1,8 +1,4 @@
-"""The command ``clsp evaluate``: tables of one or several models.
-
-Authors
- * The speechbrain-clsp authors 2026
-"""
+"""The command ``clsp evaluate``: tables of one or several models."""
 
 from __future__ import annotations
 

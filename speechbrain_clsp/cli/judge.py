@@ -1,8 +1,4 @@
-"""The command ``clsp judge``: which captions describe speech better, by a model or by people.
-
-Authors
- * The speechbrain-clsp authors 2026
-"""
+"""The command ``clsp judge``: which captions describe speech better, by a model or by people."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""The command ``clsp``: scores, embeddings and classes from the shell.
-
-Authors
- * The speechbrain-clsp authors 2026
-"""
+"""The command ``clsp``: scores, embeddings and classes from the shell."""
 
 from __future__ import annotations
 

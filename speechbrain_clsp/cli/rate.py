@@ -1,8 +1,4 @@
-"""The command ``clsp rate``: people's ratings of how captions fit clips, in a browser.
-
-Authors
- * The speechbrain-clsp authors 2026
-"""
+"""The command ``clsp rate``: people's ratings of how captions fit clips, in a browser."""
 
 from __future__ import annotations
 

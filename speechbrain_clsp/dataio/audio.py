@@ -1,8 +1,4 @@
-"""Audio files of any common format, rate and channel count to 16 kHz mono.
-
-Authors
- * The speechbrain-clsp authors 2026
-"""
+"""Audio files of any common format, rate and channel count to 16 kHz mono."""
 
 from __future__ import annotations
 

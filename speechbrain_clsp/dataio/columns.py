@@ -3,9 +3,6 @@
 pyarrow's own way to a row, ``table.slice(i, 1).to_pylist()``, takes half a millisecond for the
 manifest's columns, most of it for objects made on the way. Here offsets and bytes of a column are
 looked at through memory views, which costs no copy and touches only the row's own pages.
-
-Authors
- * The speechbrain-clsp authors 2026
 """
 
 from __future__ import annotations

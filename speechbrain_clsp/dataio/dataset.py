@@ -1,8 +1,4 @@
-"""Clips with captions as a dataset, and the batch that the Brain gets.
-
-Authors
- * The speechbrain-clsp authors 2026
-"""
+"""Clips with captions as a dataset, and the batch that the Brain gets."""
 
 from __future__ import annotations
 

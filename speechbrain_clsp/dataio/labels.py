@@ -1,8 +1,4 @@
-"""Attributes of clips as class indices.
-
-Authors
- * The speechbrain-clsp authors 2026
-"""
+"""Attributes of clips as class indices."""
 
 from __future__ import annotations
 

@@ -2,9 +2,6 @@
 
 Every prepare script writes it and everything else reads it. Its columns are ``SCHEMA``; the names
 of the style labels follow ParaSpeechCaps.
-
-Authors
- * The speechbrain-clsp authors 2026
 """
 
 from __future__ import annotations

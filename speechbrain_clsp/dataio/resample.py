@@ -1,8 +1,4 @@
-"""Sample rate conversion, differentiable with respect to the waveform.
-
-Authors
- * The speechbrain-clsp authors 2026
-"""
+"""Sample rate conversion, differentiable with respect to the waveform."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""Batches of clips of similar length, the same for everyone who knows seed and epoch.
-
-Authors
- * The speechbrain-clsp authors 2026
-"""
+"""Batches of clips of similar length, the same for everyone who knows seed and epoch."""
 
 from __future__ import annotations
 
@@ -20,7 +16,7 @@ from speechbrain.utils.checkpoints import (
 )
 from torch.utils.data import Sampler
 
-from speechbrain_clsp.utils.distributed import world
+from speechbrain_clsp.utils.distributed import rank_and_world_size
 
 
 class Key(NamedTuple):
@@ -112,7 +108,7 @@ class BucketBatchSampler(Sampler[list[Key]]):
         self.seed = seed
         self.window = window
         self.block = block
-        self.rank, self.world_size = world()
+        self.rank, self.world_size = rank_and_world_size()
         self.shares = shares or self.world_size
         if self.shares % self.world_size:
             raise ValueError(f"shares={shares} is no multiple of {self.world_size} processes")

@@ -2,9 +2,6 @@
 
 One scan of a shard's headers tells where each member's bytes are; from then on a clip is one read
 at an offset and one decode. A shard that is damaged gives what is whole in it.
-
-Authors
- * The speechbrain-clsp authors 2026
 """
 
 from __future__ import annotations

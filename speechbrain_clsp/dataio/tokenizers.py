@@ -1,8 +1,4 @@
-"""From captions to token ids.
-
-Authors
- * The speechbrain-clsp authors 2026
-"""
+"""From captions to token ids."""
 
 from __future__ import annotations
 

@@ -2,9 +2,6 @@
 
 Models take files; a manifest's clip may also be a part of a recording, one channel of it, or a
 member of a tar file, as in FCaps.
-
-Authors
- * The speechbrain-clsp authors 2026
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""Tell whether a model is better than another, or was lucky with these test clips.
-
-Authors
- * The speechbrain-clsp authors 2026
-"""
+"""Tell whether a model is better than another, or was lucky with these test clips."""
 
 from __future__ import annotations
 

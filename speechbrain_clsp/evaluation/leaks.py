@@ -1,8 +1,4 @@
-"""What makes figures worth nothing: test clips seen in training, and captions of other clips.
-
-Authors
- * The speechbrain-clsp authors 2026
-"""
+"""What makes figures worth nothing: test clips seen in training, and captions of other clips."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""report.html: one page, in one file, that shows what a model can do.
-
-Authors
- * The speechbrain-clsp authors 2026
-"""
+"""report.html: one page, in one file, that shows what a model can do."""
 
 from __future__ import annotations
 

@@ -3,9 +3,6 @@
 The model's cosine of clip and caption is correlated with the raters' mean. How well it *could* do
 is shown by the raters themselves: each of them is compared with the mean of the others, and so is
 the model.
-
-Authors
- * The speechbrain-clsp authors 2026
 """
 
 from __future__ import annotations

@@ -1,12 +1,10 @@
-"""Bootstrap intervals: how far a figure could move with other test clips.
-
-Authors
- * The speechbrain-clsp authors 2026
-"""
+"""Bootstrap intervals: how far a figure could move with other test clips."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from scipy.stats import quantile_test
@@ -14,6 +12,59 @@ from scipy.stats import quantile_test
 RESAMPLES = 1000
 LARGE = 20_000  # values
 LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A measured value with its 95 % interval and, where there is one, its chance level.
+
+    Arguments
+    ---------
+    value : float
+        What was measured.
+    low, high : float, optional
+        Ends of the interval.
+    chance : float, optional
+        What a model that ignores the speech would reach.
+
+    Example
+    -------
+    >>> recall = Estimate(0.84, 0.797, 0.88, chance=1 / 300)
+    >>> recall.format(percent=True), Estimate(3.0).format()
+    ('84.0 (79.7-88.0)', '3.00')
+    >>> recall.to_dict()["low"]
+    0.797
+    """
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    chance: float | None = None
+
+    def format(self, percent: bool = False, digits: int | None = None) -> str:
+        """Return ``value (low-high)``, or the value alone if it has no interval.
+
+        Arguments
+        ---------
+        percent : bool
+            Multiply by 100; the sign itself belongs into a heading.
+        digits : int, optional
+            After the point; default: 1 for percentages, otherwise 2.
+        """
+        factor = 100 if percent else 1
+        digits = (1 if percent else 2) if digits is None else digits
+        value, *ends = (
+            "-" if math.isnan(x) else f"{factor * x:.{digits}f}"
+            for x in (self.value, self.low, self.high)
+            if x is not None
+        )
+        # A dash between negative ends would read as one more sign.
+        between = " to " if any(end.startswith("-") for end in ends) else "-"
+        return f"{value} ({between.join(ends)})" if ends else value
+
+    def to_dict(self) -> dict[str, float]:
+        """Return what is known as a dict, for JSON."""
+        return {key: value for key, value in asdict(self).items() if value is not None}
 
 
 def bootstrap_mean(

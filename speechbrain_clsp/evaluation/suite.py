@@ -1,8 +1,4 @@
-"""All figures of a model on a test set, as metrics.json, report.html and a table.
-
-Authors
- * The speechbrain-clsp authors 2026
-"""
+"""All figures of a model on a test set, as metrics.json, report.html and a table."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""The suites behind ``clsp evaluate``: several models on the same data, side by side.
-
-Authors
- * The speechbrain-clsp authors 2026
-"""
+"""The suites behind ``clsp evaluate``: several models on the same data, side by side."""
 
 from __future__ import annotations
 

@@ -2,9 +2,6 @@
 
 Measured figures come from ``metrics.json``, published ones from ``published/figures.json``; none is
 typed into a table.
-
-Authors
- * The speechbrain-clsp authors 2026
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""Zero-shot classification: the class is the prompt that is nearest to the speech.
-
-Authors
- * The speechbrain-clsp authors 2026
-"""
+"""Zero-shot classification: the class is the prompt that is nearest to the speech."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""What the interface accepts; everything else is told in one clear line.
-
-Authors
- * The speechbrain-clsp authors 2026
-"""
+"""What the interface accepts; everything else is told in one clear line."""
 
 from __future__ import annotations
 

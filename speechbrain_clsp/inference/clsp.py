@@ -1,8 +1,4 @@
-"""CLSP ready for use: embeddings, scores and zero-shot classes of speech style.
-
-Authors
- * The speechbrain-clsp authors 2026
-"""
+"""CLSP ready for use: embeddings, scores and zero-shot classes of speech style."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""From audio files to batches of windows of similar length.
-
-Authors
- * The speechbrain-clsp authors 2026
-"""
+"""From audio files to batches of windows of similar length."""
 
 from __future__ import annotations
 

@@ -3,9 +3,6 @@
 A guard takes (wavs [B, T], wav_lens [B], captions, texts), 16 kHz, and returns [B] bool, True where
 a clip passes. Any callable will do; its ``name``, if it has one, appears in what
 :meth:`~speechbrain_clsp.inference.reward.StyleReward.explain` returns.
-
-Authors
- * The speechbrain-clsp authors 2026
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""CLSP as a reward: how well speech fits a description of its style, for training and ranking.
-
-Authors
- * The speechbrain-clsp authors 2026
-"""
+"""CLSP as a reward: how well speech fits a description of its style, for training and ranking."""
 
 from __future__ import annotations
 

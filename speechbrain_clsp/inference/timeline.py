@@ -1,8 +1,4 @@
-"""Similarity with captions over the course of a recording.
-
-Authors
- * The speechbrain-clsp authors 2026
-"""
+"""Similarity with captions over the course of a recording."""
 
 from __future__ import annotations
 

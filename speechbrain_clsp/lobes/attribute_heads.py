@@ -1,8 +1,4 @@
-"""Classifiers of labelled attributes, which help the speech tower while it is trained.
-
-Authors
- * The speechbrain-clsp authors 2026
-"""
+"""Classifiers of labelled attributes, which help the speech tower while it is trained."""
 
 from __future__ import annotations
 

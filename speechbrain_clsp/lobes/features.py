@@ -1,8 +1,4 @@
-"""Kaldi-compatible log-mel filter banks, batched and differentiable.
-
-Authors
- * The speechbrain-clsp authors 2026
-"""
+"""Kaldi-compatible log-mel filter banks, batched and differentiable."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""The projection head that ends both towers.
-
-Authors
- * The speechbrain-clsp authors 2026
-"""
+"""The projection head that ends both towers."""
 
 from __future__ import annotations
 

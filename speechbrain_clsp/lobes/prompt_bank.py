@@ -1,8 +1,4 @@
-"""A classifier whose classes are prompts, for SpeechBrain's EncoderClassifier.
-
-Authors
- * The speechbrain-clsp authors 2026
-"""
+"""A classifier whose classes are prompts, for SpeechBrain's EncoderClassifier."""
 
 from __future__ import annotations
 

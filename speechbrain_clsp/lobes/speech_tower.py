@@ -1,8 +1,4 @@
-"""The speech tower: waveforms to unit vectors.
-
-Authors
- * The speechbrain-clsp authors 2026
-"""
+"""The speech tower: waveforms to unit vectors."""
 
 from __future__ import annotations
 

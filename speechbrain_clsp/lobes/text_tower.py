@@ -1,8 +1,4 @@
-"""Text towers: caption tokens to unit vectors.
-
-Authors
- * The speechbrain-clsp authors 2026
-"""
+"""Text towers: caption tokens to unit vectors."""
 
 from __future__ import annotations
 

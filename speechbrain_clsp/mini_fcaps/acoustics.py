@@ -1,9 +1,6 @@
 """How a clip is spoken, measured in the audio alone: level, pitch, rate.
 
 Ears for tests and demonstrations: they know neither the text nor how the clip was made.
-
-Authors
- * The speechbrain-clsp authors 2026
 """
 
 from __future__ import annotations

@@ -2,9 +2,6 @@
 
 A clip's sound and captions are functions of its plan alone, so clips can be made in any order,
 in any process, and made again after an interruption.
-
-Authors
- * The speechbrain-clsp authors 2026
 """
 
 from __future__ import annotations

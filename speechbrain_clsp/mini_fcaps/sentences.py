@@ -1,9 +1,6 @@
 """Neutral sentences for MiniFCaps, rich in the sounds in which English accents differ.
 
 Their content words are kept apart from the words of the captions.
-
-Authors
- * The speechbrain-clsp authors 2026
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""What a clip of MiniFCaps sounds like: every attribute that can be heard, and nothing else.
-
-Authors
- * The speechbrain-clsp authors 2026
-"""
+"""What a clip of MiniFCaps sounds like: every attribute that can be heard, and nothing else."""
 
 from __future__ import annotations
 

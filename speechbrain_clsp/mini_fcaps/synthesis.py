@@ -3,9 +3,6 @@
 The library keeps phases and noise from one utterance to the next, in variables that no call
 resets, and seeds its noise from the clock. So it is loaded anew for every clip, which takes 8 ms,
 and seeded: the same clip then has the same bytes, whenever and after whatever it is spoken.
-
-Authors
- * The speechbrain-clsp authors 2026
 """
 
 from __future__ import annotations

@@ -3,9 +3,6 @@
 espeak's pitch and range settings mean different pitches for different voices. The constants here
 were fitted to the median and the spread of the fundamental frequency, measured over four accents;
 they place the median within a few percent.
-
-Authors
- * The speechbrain-clsp authors 2026
 """
 
 from __future__ import annotations

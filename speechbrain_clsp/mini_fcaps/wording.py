@@ -2,9 +2,6 @@
 
 A global caption states everything that holds for the clip as a whole; a fine caption also says
 what happens when. Wordings of one level are paraphrases, so that every caption is true.
-
-Authors
- * The speechbrain-clsp authors 2026
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""The running average of a model's weights.
-
-Authors
- * The speechbrain-clsp authors 2026
-"""
+"""The running average of a model's weights."""
 
 from __future__ import annotations
 

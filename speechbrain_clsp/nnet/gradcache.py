@@ -1,8 +1,4 @@
-"""Gradients of a large contrastive batch in the memory of a small one.
-
-Authors
- * The speechbrain-clsp authors 2026
-"""
+"""Gradients of a large contrastive batch in the memory of a small one."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""The learnt temperature of contrastive training.
-
-Authors
- * The speechbrain-clsp authors 2026
-"""
+"""The learnt temperature of contrastive training."""
 
 from __future__ import annotations
 

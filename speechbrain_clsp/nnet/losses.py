@@ -1,9 +1,6 @@
 """The InfoNCE family: one or several positive texts per clip, and hard negatives.
 
 Embeddings have unit norm. ``logit_scale`` is the factor itself, already exponentiated.
-
-Authors
- * The speechbrain-clsp authors 2026
 """
 
 from __future__ import annotations

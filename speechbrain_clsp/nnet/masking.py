@@ -1,8 +1,4 @@
-"""Masks over padded frames, and the masked mean over time.
-
-Authors
- * The speechbrain-clsp authors 2026
-"""
+"""Masks over padded frames, and the masked mean over time."""
 
 from __future__ import annotations
 

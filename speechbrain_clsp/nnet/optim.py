@@ -1,8 +1,4 @@
-"""ScaledAdam, the optimizer of Zipformer.
-
-Authors
- * The speechbrain-clsp authors 2026
-"""
+"""ScaledAdam, the optimizer of Zipformer."""
 
 from __future__ import annotations
 

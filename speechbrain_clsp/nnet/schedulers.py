@@ -1,8 +1,4 @@
-"""Eden, the learning-rate schedule of Zipformer.
-
-Authors
- * The speechbrain-clsp authors 2026
-"""
+"""Eden, the learning-rate schedule of Zipformer."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""Cross entropy over rows of a similarity matrix, all at once or tile by tile.
-
-Authors
- * The speechbrain-clsp authors 2026
-"""
+"""Cross entropy over rows of a similarity matrix, all at once or tile by tile."""
 
 from __future__ import annotations
 

@@ -3,9 +3,6 @@
 Records come in blocks; every block becomes a part file, which also says what was left out and from
 which bytes it was made. Parts that are there and were made from the same bytes are not made again.
 At the end the parts are joined.
-
-Authors
- * The speechbrain-clsp authors 2026
 """
 
 from __future__ import annotations

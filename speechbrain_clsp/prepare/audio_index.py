@@ -3,9 +3,6 @@
 Names are kept as 64-bit hashes in sorted arrays that processes map into memory: 18 M clips take
 half a gigabyte once, not several in every process. That a clip which is not there is taken for
 another has a probability of 1e-12 per look-up at that size.
-
-Authors
- * The speechbrain-clsp authors 2026
 """
 
 from __future__ import annotations

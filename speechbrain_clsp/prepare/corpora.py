@@ -1,8 +1,4 @@
-"""Where the corpora behind FCaps and ParaSpeechCaps keep their audio.
-
-Authors
- * The speechbrain-clsp authors 2026
-"""
+"""Where the corpora behind FCaps and ParaSpeechCaps keep their audio."""
 
 from __future__ import annotations
 

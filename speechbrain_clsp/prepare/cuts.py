@@ -1,9 +1,6 @@
 """Cuts, as lhotse writes them in JSON lines, from and to manifest rows.
 
 FCaps is published in this form. lhotse itself is not needed.
-
-Authors
- * The speechbrain-clsp authors 2026
 """
 
 from __future__ import annotations

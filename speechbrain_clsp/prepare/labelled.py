@@ -1,8 +1,4 @@
-"""What the prepare scripts of labelled corpora share: from files and labels to a manifest.
-
-Authors
- * The speechbrain-clsp authors 2026
-"""
+"""What the prepare scripts of labelled corpora share: from files and labels to a manifest."""
 
 from __future__ import annotations
 

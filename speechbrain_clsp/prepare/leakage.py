@@ -1,8 +1,4 @@
-"""Whether the training data contains what is tested on.
-
-Authors
- * The speechbrain-clsp authors 2026
-"""
+"""Whether the training data contains what is tested on."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""Anyone's recordings and captions to a manifest: a table, JSON lines, cuts or a folder.
-
-Authors
- * The speechbrain-clsp authors 2026
-"""
+"""Anyone's recordings and captions to a manifest: a table, JSON lines, cuts or a folder."""
 
 from __future__ import annotations
 

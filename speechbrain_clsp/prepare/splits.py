@@ -1,8 +1,4 @@
-"""What the prepare scripts of FCaps and ParaSpeechCaps have in common.
-
-Authors
- * The speechbrain-clsp authors 2026
-"""
+"""What the prepare scripts of FCaps and ParaSpeechCaps have in common."""
 
 from __future__ import annotations
 

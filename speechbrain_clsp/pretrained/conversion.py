@@ -1,8 +1,4 @@
-"""From the published form of a CLSP to a SpeechBrain-format folder, and back.
-
-Authors
- * The speechbrain-clsp authors 2026
-"""
+"""From the published form of a CLSP to a SpeechBrain-format folder, and back."""
 
 from __future__ import annotations
 

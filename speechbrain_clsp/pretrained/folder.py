@@ -3,9 +3,6 @@
 A folder holds ``hyperparams.yaml`` (SpeechBrain's HyperPyYAML), ``model.safetensors``, the
 tokenizer, ``config.json``, which names the interface, and a model card, ``README.md``; one that
 classifies also ``label_encoder.txt``.
-
-Authors
- * The speechbrain-clsp authors 2026
 """
 
 from __future__ import annotations

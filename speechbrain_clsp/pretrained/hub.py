@@ -1,9 +1,6 @@
 """The published CLSP checkpoint, from a folder or the Hugging Face Hub.
 
 Only JSON and safetensors are read; no downloaded code is run.
-
-Authors
- * The speechbrain-clsp authors 2026
 """
 
 from __future__ import annotations

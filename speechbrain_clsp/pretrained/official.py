@@ -1,8 +1,4 @@
-"""The published CLSP checkpoint's names and sizes, and what they are here.
-
-Authors
- * The speechbrain-clsp authors 2026
-"""
+"""The published CLSP checkpoint's names and sizes, and what they are here."""
 
 from __future__ import annotations
 

@@ -2,9 +2,6 @@
 
 Every rater gets the pairs in an order of their own, goes on where they stopped, and loses nothing:
 a rating is on the disk before the page shows the next pair.
-
-Authors
- * The speechbrain-clsp authors 2026
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""Sheets by which people judge the same captions as a model, blind and in random order.
-
-Authors
- * The speechbrain-clsp authors 2026
-"""
+"""Sheets by which people judge the same captions as a model, blind and in random order."""
 
 from __future__ import annotations
 

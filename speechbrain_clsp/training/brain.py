@@ -1,8 +1,4 @@
-"""The contrastive Brain: wires towers, loss and optimizer; the maths lives in ``nnet``.
-
-Authors
- * The speechbrain-clsp authors 2026
-"""
+"""The contrastive Brain: wires towers, loss and optimizer; the maths lives in ``nnet``."""
 
 from __future__ import annotations
 
@@ -23,7 +19,11 @@ from speechbrain_clsp.lobes.zipformer.schedule import set_step
 from speechbrain_clsp.nnet.gradcache import GradCache
 from speechbrain_clsp.nnet.losses import contrastive_loss, hard_negative_loss
 from speechbrain_clsp.training.step_log import chance
-from speechbrain_clsp.utils.distributed import gather_embeddings, share, world
+from speechbrain_clsp.utils.distributed import (
+    all_gather_scalars,
+    gather_embeddings,
+    rank_and_world_size,
+)
 
 logger = get_logger(__name__)
 
@@ -117,7 +117,10 @@ class ContrastiveBrain(sb.Brain):
         """Return the losses in which the clips of all ranks are negatives."""
         counts = self.clip_counts
         all_speech, all_text = gather_embeddings(speech, counts), gather_embeddings(text, counts)
-        options = {"tile": self.option("loss_tile"), "offset": sum(counts[: world()[0]])}
+        options = {
+            "tile": self.option("loss_tile"),
+            "offset": sum(counts[: rank_and_world_size()[0]]),
+        }
         ids = all_ids = other_ids = all_other_ids = None
         if self.option("mask_duplicate_captions", False):
             ids = batch.caption_ids[: len(text)].to(self.device)
@@ -197,18 +200,25 @@ class ContrastiveBrain(sb.Brain):
 
     def _seed_step(self) -> None:
         """Draw this step's random numbers from (seed, epoch, step, rank) alone."""
-        place = (self.option("seed", 0), self.hparams.epoch_counter.current, self.step, world()[0])
+        place = (
+            self.option("seed", 0),
+            self.hparams.epoch_counter.current,
+            self.step,
+            rank_and_world_size()[0],
+        )
         torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
 
     def _joined_loss(self, loss: Tensor) -> float:
-        (losses,) = share([loss.item()], self.device)
+        (losses,) = all_gather_scalars([loss.item()], self.device)
         return sum(n * x for n, x in zip(self.clip_counts, losses)) / sum(self.clip_counts)
 
     def _count_clips(self, batch: CaptionedSpeech) -> bool:
         """Learn how many clips each rank has, and stop all if too many could not be read."""
         for line in batch.unreadable:
             logger.warning("Clip skipped: %s", line, main_process_only=False)
-        counts, unreadable = share([len(batch.ids), len(batch.unreadable)], self.device)
+        counts, unreadable = all_gather_scalars(
+            [len(batch.ids), len(batch.unreadable)], self.device
+        )
         self.clip_counts = [int(count) for count in counts]
         self.n_unreadable += int(sum(unreadable))
         limit = self.option("max_unreadable_clips", 100)

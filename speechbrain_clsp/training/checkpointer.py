@@ -1,8 +1,4 @@
-"""Checkpoints that are whole whenever they are seen.
-
-Authors
- * The speechbrain-clsp authors 2026
-"""
+"""Checkpoints that are whole whenever they are seen."""
 
 from __future__ import annotations
 

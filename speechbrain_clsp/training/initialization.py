@@ -1,8 +1,4 @@
-"""Where a training starts from.
-
-Authors
- * The speechbrain-clsp authors 2026
-"""
+"""Where a training starts from."""
 
 from __future__ import annotations
 

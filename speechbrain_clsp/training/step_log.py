@@ -1,8 +1,4 @@
-"""What a trainer wants to see of single steps.
-
-Authors
- * The speechbrain-clsp authors 2026
-"""
+"""What a trainer wants to see of single steps."""
 
 from __future__ import annotations
 
@@ -20,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import pdist
 
 from speechbrain_clsp.dataio.audio import SAMPLE_RATE
-from speechbrain_clsp.utils.distributed import share
+from speechbrain_clsp.utils.distributed import all_gather_scalars
 
 
 class StepLog:
@@ -71,7 +67,7 @@ class StepLog:
         if brain.optimizer_step % self.every:
             return
         now = time.perf_counter()
-        losses, heard = share([loss.item(), self.seconds], brain.device)
+        losses, heard = all_gather_scalars([loss.item(), self.seconds], brain.device)
         n_clips = sum(brain.clip_counts)
         line = {
             "step": brain.optimizer_step,

@@ -1,8 +1,4 @@
-"""Several processes that train together: joining them, and gathering their embeddings.
-
-Authors
- * The speechbrain-clsp authors 2026
-"""
+"""Several processes that train together: joining them, and gathering their embeddings."""
 
 from __future__ import annotations
 
@@ -18,12 +14,12 @@ from torch.distributed.nn.functional import all_gather
 from torch.nn.functional import pad
 
 
-def world() -> tuple[int, int]:
-    """Return (rank, number of processes); (0, 1) without distributed training.
+def rank_and_world_size() -> tuple[int, int]:
+    """Return (rank, world size); (0, 1) without distributed training.
 
     Example
     -------
-    >>> world()
+    >>> rank_and_world_size()
     (0, 1)
     """
     if torch.distributed.is_available() and torch.distributed.is_initialized():
@@ -31,8 +27,8 @@ def world() -> tuple[int, int]:
     return 0, 1
 
 
-def share(numbers: Sequence[float], device: torch.device | str) -> list[list[float]]:
-    """Tell all processes some numbers and hear theirs.
+def all_gather_scalars(numbers: Sequence[float], device: torch.device | str) -> list[list[float]]:
+    """Gather some numbers of every process.
 
     Arguments
     ---------
@@ -48,13 +44,13 @@ def share(numbers: Sequence[float], device: torch.device | str) -> list[list[flo
 
     Example
     -------
-    >>> share([3, 4], "cpu")
+    >>> all_gather_scalars([3, 4], "cpu")
     [[3.0], [4.0]]
     """
-    if world()[1] == 1:
+    if rank_and_world_size()[1] == 1:
         return [[float(number)] for number in numbers]
     mine = torch.tensor([numbers], dtype=torch.float64, device=device)
-    everyones = mine.new_empty(world()[1], len(numbers))
+    everyones = mine.new_empty(rank_and_world_size()[1], len(numbers))
     torch.distributed.all_gather_into_tensor(everyones, mine)
     return everyones.T.tolist()
 
@@ -87,7 +83,7 @@ def gather_embeddings(local: Tensor, counts: Sequence[int] | None = None) -> Ten
     >>> gather_embeddings(torch.ones(2, 3)).shape
     torch.Size([2, 3])
     """
-    rank, world_size = world()
+    rank, world_size = rank_and_world_size()
     if world_size == 1:
         return local
     size = local.shape[-2]

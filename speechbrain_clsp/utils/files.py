@@ -1,34 +1,76 @@
-"""Hashes of files.
-
-Authors
- * The speechbrain-clsp authors 2026
-"""
+"""Files written atomically, file hashes, and ``KEY=VALUE`` settings of command lines."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
-BLOCK = 1 << 20  # bytes
 
+@contextmanager
+def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
+    """Give a temporary path beside ``path`` that takes its place when the block ends well.
 
-def sha256_of_file(path: str | os.PathLike) -> str:
-    """Return the SHA-256 of a file's contents, which are read in blocks.
+    The file is synced to disk before it is renamed, so that ``path`` is complete whenever it
+    exists, also after a kill or a power cut. If the block raises, the temporary file is removed and
+    what was at ``path`` before stays.
 
     Arguments
     ---------
     path : str or path
-        A file of any size.
+        The file to write; its folder is made if it does not exist.
 
-    Returns
-    -------
-    str
-        64 hexadecimal digits.
-
-    Raises
+    Yields
     ------
-    OSError
-        If the file cannot be read.
+    pathlib.Path
+        Where to write. It has the suffix of ``path``, since libraries choose formats by it.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "a.txt"
+    >>> with atomic_path(path) as temporary:
+    ...     _ = temporary.write_text("all of it")
+    >>> path.read_text(), [file.name for file in path.parent.iterdir()]
+    ('all of it', ['a.txt'])
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+    try:
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def atomic_write(path: str | os.PathLike, content: str | bytes) -> None:
+    """Write a file atomically; see :func:`atomic_path`.
+
+    Arguments
+    ---------
+    path : str or path
+        The file to write or replace.
+    content : str or bytes
+        All of it; text is written as UTF-8.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "a.json"
+    >>> atomic_write(path, "{}")
+    >>> path.read_text()
+    '{}'
+    """
+    content = content.encode() if isinstance(content, str) else content
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def sha256_of_file(path: str | os.PathLike) -> str:
+    """Return the SHA-256 of a file's content as 64 hexadecimal digits; the file is streamed.
 
     Example
     -------
@@ -39,6 +81,42 @@ def sha256_of_file(path: str | os.PathLike) -> str:
     """
     digest = hashlib.sha256()
     with open(path, "rb") as file:
-        while block := file.read(BLOCK):
+        while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def parse_key_values(settings: Iterable[str], option: str = "setting") -> dict[str, str]:
+    """Read the ``KEY=VALUE`` arguments of a command-line option.
+
+    Arguments
+    ---------
+    settings : iterable of str
+        The arguments.
+    option : str
+        What messages call the option.
+
+    Returns
+    -------
+    dict of str to str
+        In the order given.
+
+    Raises
+    ------
+    ValueError
+        If an argument has no ``=``, an empty key, or a key that occurred before.
+
+    Example
+    -------
+    >>> parse_key_values(["ears=data/ears", "voxceleb1=data/vox=1"])
+    {'ears': 'data/ears', 'voxceleb1': 'data/vox=1'}
+    """
+    found: dict[str, str] = {}
+    for setting in settings:
+        key, separator, value = setting.partition("=")
+        if not separator or not key:
+            raise ValueError(f"{option} {setting!r} is not of the form KEY=VALUE")
+        if key in found:
+            raise ValueError(f"{option} {key!r} is given twice")
+        found[key] = value
+    return found

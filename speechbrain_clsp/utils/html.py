@@ -1,8 +1,4 @@
-"""Pieces of a report as HTML and SVG that need nothing from outside the page.
-
-Authors
- * The speechbrain-clsp authors 2026
-"""
+"""Pieces of a report as HTML and SVG that need nothing from outside the page."""
 
 from __future__ import annotations
 

@@ -5,9 +5,6 @@
     --models="{ours: results/stage2/model, published: yfyeung/CLSP, random: random}"
 
 ``clsp evaluate`` does the same from the command line.
-
-Authors
- * The speechbrain-clsp authors 2026
 """
 
 import sys

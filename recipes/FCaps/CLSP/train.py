@@ -15,9 +15,6 @@ The published stages, on eight GPUs:
 
 > torchrun --standalone --nproc_per_node=8 train.py hparams/train_stage1.yaml \
     --train_manifest=... --dev_manifest=... --test_manifest=...
-
-Authors
- * The speechbrain-clsp authors 2026
 """
 
 import sys

@@ -5,9 +5,6 @@ Candidates come from any synthesizer callable; the one given draws espeak-ng's s
 The gain is measured in the audio (F0, phonemes per second, level, voice), not by the reward alone.
 
 > python best_of_n.py hparams/best_of_n.yaml --clsp=/path/to/model --judge=/path/to/other/model
-
-Authors
- * The speechbrain-clsp authors 2026
 """
 
 import json

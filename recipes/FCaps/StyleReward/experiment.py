@@ -1,8 +1,4 @@
-"""What the trainings of this folder have in common: their start, and the end of an epoch.
-
-Authors
- * The speechbrain-clsp authors 2026
-"""
+"""What the trainings of this folder have in common: their start, and the end of an epoch."""
 
 from __future__ import annotations
 

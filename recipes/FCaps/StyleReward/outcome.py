@@ -1,8 +1,4 @@
-"""What came of a request: audio, rewards, and what was measured; and figures of many.
-
-Authors
- * The speechbrain-clsp authors 2026
-"""
+"""What came of a request: audio, rewards, and what was measured; and figures of many."""
 
 from __future__ import annotations
 

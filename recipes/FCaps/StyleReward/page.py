@@ -1,8 +1,4 @@
-"""A page of what came of requests: figures, curves of the training, clips before and after.
-
-Authors
- * The speechbrain-clsp authors 2026
-"""
+"""A page of what came of requests: figures, curves of the training, clips before and after."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""A policy that chooses settings of a synthesizer from the embedding of a caption.
-
-Authors
- * The speechbrain-clsp authors 2026
-"""
+"""A policy that chooses settings of a synthesizer from the embedding of a caption."""
 
 from __future__ import annotations
 

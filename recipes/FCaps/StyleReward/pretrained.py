@@ -1,8 +1,4 @@
-"""SpeechBrain's pretrained FastSpeech2 and HiFi-GAN, from the Hub or folders, for these recipes.
-
-Authors
- * The speechbrain-clsp authors 2026
-"""
+"""SpeechBrain's pretrained FastSpeech2 and HiFi-GAN, from the Hub or folders, for these recipes."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""Styles that one may ask for, worded as MiniFCaps words them, and whether a clip has them.
-
-Authors
- * The speechbrain-clsp authors 2026
-"""
+"""Styles that one may ask for, worded as MiniFCaps words them, and whether a clip has them."""
 
 from __future__ import annotations
 

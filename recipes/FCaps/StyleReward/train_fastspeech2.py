@@ -2,9 +2,6 @@
 """Recipe for a small FastSpeech2 on one synthetic voice, to be tuned by style reward afterwards.
 
 > python train_fastspeech2.py hparams/fastspeech2.yaml --data_folder=/path/to/voice
-
-Authors
- * The speechbrain-clsp authors 2026
 """
 
 import sys

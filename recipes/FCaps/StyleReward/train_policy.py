@@ -6,9 +6,6 @@ good it is, is *measured* in the audio (F0, phonemes per second, level) on capti
 saw, and by a second CLSP.
 
 > python train_policy.py hparams/policy.yaml --clsp=/path/to/model --judge=/path/to/other/model
-
-Authors
- * The speechbrain-clsp authors 2026
 """
 
 import json

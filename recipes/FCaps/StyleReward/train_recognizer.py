@@ -5,9 +5,6 @@ Its ``model`` folder opens with SpeechBrain's ``EncoderASR.from_hparams``. It kn
 MiniFCaps only, spoken by espeak-ng.
 
 > python train_recognizer.py hparams/recognizer.yaml
-
-Authors
- * The speechbrain-clsp authors 2026
 """
 
 import random

@@ -5,9 +5,6 @@ Trained with spectral losses alone, no discriminators: see vocoder.py for why th
 
 > python train_vocoder.py hparams/vocoder.yaml --data_folder=/path/to/voice \
     --voice=/path/to/fastspeech2
-
-Authors
- * The speechbrain-clsp authors 2026
 """
 
 import sys

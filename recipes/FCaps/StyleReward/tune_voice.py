@@ -9,9 +9,6 @@ Durations have no gradient: for the rate see train_policy.py.
 
 > python tune_voice.py hparams/tune.yaml --data_folder=/path/to/voice --voice=/path/to/fastspeech2 \
     --vocoder=/path/to/vocoder --clsp=/path/to/model --judge=/path/to/other/model --pitch=2
-
-Authors
- * The speechbrain-clsp authors 2026
 """
 
 import json

@@ -4,9 +4,6 @@ From filter banks alone a generator must also find out the phase of every harmon
 at the wanted pitch as a second input (as in neural source-filter models, Wang et al., arXiv
 1810.11946) spectral losses are enough, without discriminators, and the waveform is differentiable
 in the pitch.
-
-Authors
- * The speechbrain-clsp authors 2026
 """
 
 from __future__ import annotations

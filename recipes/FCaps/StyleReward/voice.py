@@ -1,8 +1,4 @@
-"""A voice: FastSpeech2 with the scales of its pitch and energy, and the clips that it learns from.
-
-Authors
- * The speechbrain-clsp authors 2026
-"""
+"""A voice: FastSpeech2 with the scales of its pitch and energy, and its training clips."""
 
 from __future__ import annotations
 

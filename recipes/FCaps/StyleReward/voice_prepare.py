@@ -4,9 +4,6 @@
 One voice, spoken at many pitches and levels, so that both can be asked for later. Phonemes and
 their durations come from espeak-ng's events (extra ``mini``), pitch from the audio. Files:
 ``<data_folder>/{train,valid,test}.json`` and ``<data_folder>/wavs/``.
-
-Authors
- * The speechbrain-clsp authors 2026
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""A synthesizer of five settings: espeak-ng's voice, rate, pitch, range and volume.
-
-Authors
- * The speechbrain-clsp authors 2026
-"""
+"""A synthesizer of five settings: espeak-ng's voice, rate, pitch, range and volume."""
 
 from __future__ import annotations
 

@@ -6,9 +6,6 @@ annotation can be tried, and tested, on a laptop. It makes mistakes as often as 
 
 > python listening_server.py --port 8000 --mistakes absence=0.05 content=0.05
 > clsp annotate mini.yaml --manifest data/mini_fcaps/train.arrow --output annotated
-
-Authors
- * The speechbrain-clsp authors 2026
 """
 
 import argparse

@@ -1,8 +1,4 @@
-"""The first stage: a model that hears writes candidate captions of every clip.
-
-Authors
- * The speechbrain-clsp authors 2026
-"""
+"""The first stage: a model that hears writes candidate captions of every clip."""
 
 from __future__ import annotations
 

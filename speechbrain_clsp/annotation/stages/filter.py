@@ -1,8 +1,4 @@
-"""Rules on the text of captions: what the published pipeline drops, and words of the transcript.
-
-Authors
- * The speechbrain-clsp authors 2026
-"""
+"""Rules on the text of captions: what the published pipeline drops, and words of the transcript."""
 
 from __future__ import annotations
 

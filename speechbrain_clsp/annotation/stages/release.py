@@ -1,8 +1,4 @@
-"""A corpus from what annotation kept: cuts in the form of FCaps, a manifest, and a datasheet.
-
-Authors
- * The speechbrain-clsp authors 2026
-"""
+"""A corpus from what annotation kept: cuts in the form of FCaps, a manifest, and a datasheet."""
 
 from __future__ import annotations
 

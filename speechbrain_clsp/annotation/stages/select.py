@@ -1,8 +1,4 @@
-"""Which of a clip's captions are kept: few that differ, and that fit the audio.
-
-Authors
- * The speechbrain-clsp authors 2026
-"""
+"""Which of a clip's captions are kept: few that differ, and that fit the audio."""
 
 from __future__ import annotations
 

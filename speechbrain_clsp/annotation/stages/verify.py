@@ -2,9 +2,6 @@
 
 It cannot hear. For each caption it may call tools (suspicious words, the transcript, what people
 said of the clip), then gives a verdict per rule; a caption that breaks any is dropped.
-
-Authors
- * The speechbrain-clsp authors 2026
 """
 
 from __future__ import annotations

@@ -2,9 +2,6 @@
 
 A model is anything with ``encode_files(paths) -> [N, D]`` and ``encode_text(texts) -> [M, D]``, of
 unit norm, on the CPU; here they also tell what they are.
-
-Authors
- * The speechbrain-clsp authors 2026
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""Models that bound what a figure can be: an untrained one, and one that knows all attributes.
-
-Authors
- * The speechbrain-clsp authors 2026
-"""
+"""Models that bound what a figure can be: an untrained one, and one that knows all attributes."""
 
 from __future__ import annotations
 

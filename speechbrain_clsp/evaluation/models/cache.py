@@ -1,8 +1,4 @@
-"""Embeddings that were computed before, by model, its revision, and what was embedded.
-
-Authors
- * The speechbrain-clsp authors 2026
-"""
+"""Embeddings that were computed before, by model, its revision, and what was embedded."""
 
 from __future__ import annotations
 

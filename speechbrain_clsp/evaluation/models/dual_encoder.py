@@ -16,9 +16,6 @@ Read in their authors' code (ajd12342/paraspeechclap, arXiv 2603.28737, and KeiK
 
 Assumed: file names in the repositories, of which more than one is tried, and that their weights fit
 these keys, since they were not at hand; resampling is SciPy's, not theirs.
-
-Authors
- * The speechbrain-clsp authors 2026
 """
 
 from __future__ import annotations

@@ -3,9 +3,6 @@
 A score is the inner product in float64. Tiles are computed in float32, whose rounding error has a
 bound; only scores that lie closer than this bound to the bar are computed again, in float64. So
 counts do not depend on the size of tiles, the library or the device.
-
-Authors
- * The speechbrain-clsp authors 2026
 """
 
 from __future__ import annotations

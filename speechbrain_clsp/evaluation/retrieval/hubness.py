@@ -9,9 +9,6 @@ Figures with a correction are not comparable with figures without. What it looks
   is still answered on its own.
 - *dual softmax* looks at all test queries at once: **transductive**. It knows that every item is
   wanted by about one of them, which no deployed search does.
-
-Authors
- * The speechbrain-clsp authors 2026
 """
 
 from __future__ import annotations

@@ -2,9 +2,6 @@
 
 Clip i and caption i belong together. A wrong item that scores exactly as high as the right one
 counts as ranked above it, so that a constant model ranks last rather than first.
-
-Authors
- * The speechbrain-clsp authors 2026
 """
 
 from __future__ import annotations

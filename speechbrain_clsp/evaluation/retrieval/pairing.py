@@ -3,9 +3,6 @@
 Two clips may be described by the very same caption. *As published*, either copy is wrong for the
 other clip, so that no model can be perfect. *Merged*, equal captions are one item that belongs to
 all of their clips.
-
-Authors
- * The speechbrain-clsp authors 2026
 """
 
 from __future__ import annotations

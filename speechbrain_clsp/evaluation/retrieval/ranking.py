@@ -2,9 +2,6 @@
 
 A score is the inner product in float64. Most are computed in shorter types and still counted
 exactly, see :mod:`speechbrain_clsp.evaluation.retrieval.counting`.
-
-Authors
- * The speechbrain-clsp authors 2026
 """
 
 from __future__ import annotations

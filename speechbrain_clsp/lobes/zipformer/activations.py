@@ -1,8 +1,4 @@
-"""SwooshL and SwooshR, the activations of Zipformer, with a backward pass of one sigmoid.
-
-Authors
- * The speechbrain-clsp authors 2026
-"""
+"""SwooshL and SwooshR, the activations of Zipformer, with a backward pass of one sigmoid."""
 
 from __future__ import annotations
 

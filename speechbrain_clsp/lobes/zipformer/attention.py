@@ -1,8 +1,4 @@
-"""The attention of Zipformer2: weights, and the two modules that use them.
-
-Authors
- * The speechbrain-clsp authors 2026
-"""
+"""The attention of Zipformer2: weights, and the two modules that use them."""
 
 from __future__ import annotations
 

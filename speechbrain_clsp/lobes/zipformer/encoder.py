@@ -3,9 +3,6 @@
 Tensors are batch-first, [B, F, D]; masks are [B, F] bool, True on padding. Attribute names give
 the state-dict keys of the published checkpoints. Padding never reaches a valid frame, so that an
 utterance is encoded alike alone and in any batch.
-
-Authors
- * The speechbrain-clsp authors 2026
 """
 
 from __future__ import annotations

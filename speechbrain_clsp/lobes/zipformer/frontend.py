@@ -1,8 +1,4 @@
-"""The convolutional front end of Zipformer: filter banks at 100 Hz to frames at 50 Hz.
-
-Authors
- * The speechbrain-clsp authors 2026
-"""
+"""The convolutional front end of Zipformer: filter banks at 100 Hz to frames at 50 Hz."""
 
 from __future__ import annotations
 

@@ -2,9 +2,6 @@
 
 Modules named ``balance*``, ``whiten*``, ``limit*`` and ``*skip`` act in training only; where they
 sit and their bounds are the published ones. Padding has no part in their statistics.
-
-Authors
- * The speechbrain-clsp authors 2026
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""Linear layers that start small.
-
-Authors
- * The speechbrain-clsp authors 2026
-"""
+"""Linear layers that start small."""
 
 from __future__ import annotations
 

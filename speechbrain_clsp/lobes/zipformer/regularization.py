@@ -1,8 +1,4 @@
-"""What Zipformer does in training only: how much of it, and the modules that do it.
-
-Authors
- * The speechbrain-clsp authors 2026
-"""
+"""What Zipformer does in training only: how much of it, and the modules that do it."""
 
 from __future__ import annotations
 

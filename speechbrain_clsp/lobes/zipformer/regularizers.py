@@ -6,9 +6,6 @@ or keeps a state: a training that is resumed goes on as it would have.
 
 Whether one acts is drawn in every forward pass in training, also where no gradient is wanted, so
 that a second pass from the same random state (GradCache) makes the same decisions.
-
-Authors
- * The speechbrain-clsp authors 2026
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""Numbers that change over a training: piecewise linear functions of the step.
-
-Authors
- * The speechbrain-clsp authors 2026
-"""
+"""Numbers that change over a training: piecewise linear functions of the step."""
 
 from __future__ import annotations
 

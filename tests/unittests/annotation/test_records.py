@@ -1,8 +1,4 @@
-"""Records of annotation stages.
-
-Authors
- * The speechbrain-clsp authors 2026
-"""
+"""Records of annotation stages."""
 
 import pytest
 

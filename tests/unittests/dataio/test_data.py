@@ -189,7 +189,10 @@ def test_batches_keep_to_their_seconds(durations, batch_seconds, world_size, epo
     batches = []
     for rank in range(world_size):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("speechbrain_clsp.dataio.sampler.world", lambda r=rank: (r, world_size))
+            patch.setattr(
+                "speechbrain_clsp.dataio.sampler.rank_and_world_size",
+                lambda r=rank: (r, world_size),
+            )
             sampler = BucketBatchSampler(
                 durations, batch_seconds=batch_seconds, window=2, block=block
             )
@@ -215,9 +218,11 @@ def test_ranks_share_a_global_batch(monkeypatch):
     durations = torch.rand(101, generator=torch.Generator().manual_seed(1)).tolist()
     shares = []
     for rank in range(4):
-        monkeypatch.setattr("speechbrain_clsp.dataio.sampler.world", lambda rank=rank: (rank, 4))
+        monkeypatch.setattr(
+            "speechbrain_clsp.dataio.sampler.rank_and_world_size", lambda rank=rank: (rank, 4)
+        )
         shares.append(list(BucketBatchSampler(durations, 5, window=2)))
-    monkeypatch.setattr("speechbrain_clsp.dataio.sampler.world", lambda: (0, 1))
+    monkeypatch.setattr("speechbrain_clsp.dataio.sampler.rank_and_world_size", lambda: (0, 1))
     whole = list(BucketBatchSampler(durations, 20, window=2))
     assert [len(share) for share in shares] == [5] * 4
     for step, batch in enumerate(whole):
@@ -247,13 +252,15 @@ def test_fewer_processes_keep_the_order(monkeypatch, sizes):
         ranks = []
         for rank in range(world_size):
             world = (rank, world_size)
-            monkeypatch.setattr("speechbrain_clsp.dataio.sampler.world", lambda w=world: w)
+            monkeypatch.setattr(
+                "speechbrain_clsp.dataio.sampler.rank_and_world_size", lambda w=world: w
+            )
             sampler = BucketBatchSampler(durations, **sizes, window=2, shares=4)
             ranks.append([[key.index for key in batch] for batch in sampler])
             assert len(ranks[-1]) == len(sampler)
         orders.append([batch for step in zip(*ranks, strict=True) for batch in step])
     assert orders[0] == orders[1] == orders[2]
-    monkeypatch.setattr("speechbrain_clsp.dataio.sampler.world", lambda: (0, 3))
+    monkeypatch.setattr("speechbrain_clsp.dataio.sampler.rank_and_world_size", lambda: (0, 3))
     with pytest.raises(ValueError, match="multiple"):
         BucketBatchSampler(durations, **sizes, shares=4)
 
