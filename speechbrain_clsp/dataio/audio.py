@@ -14,7 +14,7 @@ import torch
 from soundfile import LibsndfileError, SoundFile
 from torch import Tensor
 
-from speechbrain_clsp.dataio.resample import resample
+from speechbrain_clsp.dataio.resample import resample, resample_blocks
 
 SAMPLE_RATE = 16000  # Hz
 MINIMUM_SECONDS = 0.1  # the front end needs nine frames of 10 ms to give one frame
@@ -159,6 +159,43 @@ def read_windows(source: str | os.PathLike, longest: float) -> Iterator[Tensor]:
             yield _prepare(samples, file.samplerate, name)
 
 
+def read_blocks(source: str | os.PathLike, seconds: float) -> Iterator[Tensor]:
+    """Read a recording in consecutive blocks, of which one at a time is in memory.
+
+    Arguments
+    ---------
+    source : str or path
+        An audio file.
+    seconds : float
+        Length of what is decoded at once.
+
+    Yields
+    ------
+    Tensor
+        [T] float32 at 16 kHz; joined, blocks are what :func:`read_audio` returns.
+
+    Raises
+    ------
+    FileNotFoundError, AudioError
+        As :func:`read_audio`, at the block where the fault is.
+
+    Example
+    -------
+    >>> import soundfile
+    >>> path = getfixture("tmp_path") / "a.wav"
+    >>> soundfile.write(path, np.zeros(40000), 16000)
+    >>> [len(block) for block in read_blocks(path, seconds=1.0)]
+    [16000, 16000, 8000]
+    """
+    name, n_samples = _name_of(source), 0
+    with _open(source, name) as file:
+        blocks = _mono_blocks(file, max(1, round(seconds * file.samplerate)), name)
+        for block in resample_blocks(blocks, file.samplerate, SAMPLE_RATE):
+            n_samples += len(block)
+            yield block
+    _check_length(n_samples, name)
+
+
 def seconds_of(source: str | os.PathLike) -> float:
     """Return a clip's length as its header states it; 0 if it cannot be read."""
     try:
@@ -170,6 +207,22 @@ def seconds_of(source: str | os.PathLike) -> float:
 
 def _prepare(samples: np.ndarray, rate: int, name: str) -> Tensor:
     """Check samples [T, channels]; return them as mono at 16 kHz, [T]."""
+    wav = resample(_mono(samples, rate, name), rate, SAMPLE_RATE)
+    _check_length(len(wav), name)
+    return wav
+
+
+def _mono_blocks(file: SoundFile, n_frames: int, name: str) -> Iterator[Tensor]:
+    samples = _read(file, n_frames, name)
+    while True:
+        yield _mono(samples, file.samplerate, name)
+        samples = _read(file, n_frames, name)
+        if len(samples) == 0:
+            return
+
+
+def _mono(samples: np.ndarray, rate: int, name: str) -> Tensor:
+    """Check samples [T, channels]; return the mean of channels, [T]."""
     if len(samples) == 0:
         raise AudioError(f"{name}: holds no samples; write the file again")
     # NaN compares false
@@ -179,13 +232,13 @@ def _prepare(samples: np.ndarray, rate: int, name: str) -> Tensor:
         )
     if not MINIMUM_RATE <= rate <= MAXIMUM_RATE:
         raise AudioError(f"{name}: states a sample rate of {rate} Hz; write the file again")
-    wav = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
-    wav = resample(torch.from_numpy(wav), rate, SAMPLE_RATE)
-    if len(wav) < MINIMUM_SECONDS * SAMPLE_RATE:
-        raise AudioError(
-            f"{name}: lasts {len(wav) / SAMPLE_RATE:.3f} s, at least {MINIMUM_SECONDS} s are needed"
-        )
-    return wav
+    return torch.from_numpy(samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1))
+
+
+def _check_length(n_samples: int, name: str) -> None:
+    if n_samples < MINIMUM_SECONDS * SAMPLE_RATE:
+        seconds = n_samples / SAMPLE_RATE
+        raise AudioError(f"{name}: lasts {seconds:.3f} s, at least {MINIMUM_SECONDS} s are needed")
 
 
 def _name_of(source: str | os.PathLike | bytes | io.BytesIO) -> str:

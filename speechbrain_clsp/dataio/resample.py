@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -91,6 +92,57 @@ def resample(wavs: Tensor, from_rate: int, to_rate: int) -> Tensor:
         blocks = strides.split(per_block, dim=1)
         found = torch.cat([_filtered(block, taps, inputs, up) for block in blocks], dim=1)
     return found[:, :size].reshape(*wavs.shape[:-1], size)
+
+
+def resample_blocks(blocks: Iterable[Tensor], from_rate: int, to_rate: int) -> Iterator[Tensor]:
+    """Resample a waveform that comes in blocks; joined, the results are those of the whole.
+
+    Each block is filtered together with the end of the one before. Outputs that need inputs of the
+    next block are held back, and no more than a second and a block is in memory.
+
+    Arguments
+    ---------
+    blocks : iterable of Tensor
+        [T] float each, of any lengths.
+    from_rate, to_rate : int
+        Hz.
+
+    Yields
+    ------
+    Tensor
+        [S] at ``to_rate``.
+
+    Example
+    -------
+    >>> blocks = resample_blocks(torch.zeros(5, 22050), 22050, 16000)
+    >>> sum(len(block) for block in blocks)
+    80000
+    """
+    up, down = _ratio(from_rate, to_rate)
+    if up == down:
+        yield from blocks
+        return
+    half = ZERO_CROSSINGS * max(up, down)
+    held, origin, done = torch.empty(0), 0, 0  # inputs from number origin on; outputs given
+    for block in blocks:
+        held = torch.cat([held.to(block), block])
+        # Output n reads inputs from (n down - half) / up to (n down + half) / up.
+        complete = -((half - (origin + len(held)) * up) // down)
+        if complete > done:
+            yield _part(held, origin, done, complete, from_rate, to_rate)
+            done = complete
+            # A multiple of down, so that the outputs' phases stay.
+            needed = max(0, (done * down - half) // up // down * down)
+            held, origin = held[needed - origin :].clone(), needed
+    total = -(-(origin + len(held)) * up // down)
+    if total > done:
+        yield _part(held, origin, done, total, from_rate, to_rate)
+
+
+def _part(wav: Tensor, origin: int, first: int, stop: int, from_rate: int, to_rate: int) -> Tensor:
+    """Return outputs first to stop of a recording, given its inputs from number origin on."""
+    before = origin * to_rate // from_rate
+    return resample(wav, from_rate, to_rate)[first - before : stop - before]
 
 
 def _filtered(strides: Tensor, taps: Tensor, inputs: Tensor, up: int) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,7 @@ from speechbrain.inference.interfaces import Pretrained
 from torch import Tensor
 from tqdm import tqdm
 
-from speechbrain_clsp.dataio.audio import (
-    SAMPLE_RATE,
-    read_audio,
-)
+from speechbrain_clsp.dataio.audio import SAMPLE_RATE, read_blocks
 from speechbrain_clsp.inference.checks import (
     Prompts,
     check_batch,
@@ -25,7 +23,7 @@ from speechbrain_clsp.inference.checks import (
     prompt_groups,
 )
 from speechbrain_clsp.inference.files import BadFiles, pad, read_batches
-from speechbrain_clsp.inference.timeline import Timeline, window_starts
+from speechbrain_clsp.inference.timeline import Timeline, sliding_windows
 from speechbrain_clsp.pretrained.folder import HYPERPARAMS
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -290,7 +288,7 @@ class CLSP(Pretrained):
     def timeline(
         self, path: str | os.PathLike, texts: Sequence[str], window: float = 2.0, hop: float = 0.5
     ) -> Timeline:
-        """Compare captions with each moment of a recording.
+        """Compare captions with each moment of a recording, which may last for hours.
 
         Arguments
         ---------
@@ -309,16 +307,14 @@ class CLSP(Pretrained):
             ``times`` [M] in seconds, ``scores`` [M, N], and ``plot(path)``.
         """
         text = self.encode_text(texts)
-        wav = read_audio(path)
-        starts = window_starts(len(wav), window, hop)
-        size = min(len(wav), round(window * SAMPLE_RATE))
-        scores = []
-        per_batch = max(1, int(self.WINDOW_SECONDS * 2 / window))
-        for first in range(0, len(starts), per_batch):
-            parts = [wav[start : start + size] for start in starts[first : first + per_batch]]
-            scores.append((self.encode_batch(torch.stack(parts)) @ text.T).cpu())
-        times = (torch.tensor(starts) + size / 2) / SAMPLE_RATE
-        return Timeline(times, torch.cat(scores), tuple(texts))
+        windows = sliding_windows(read_blocks(path, self.WINDOW_SECONDS), window, hop)
+        per_batch = max(1, int(self.WINDOW_SECONDS * 2 / window)) if window > 0 else 1
+        centers, scores = [], []
+        while batch := list(islice(windows, per_batch)):
+            centers += [(start + len(part) / 2) / SAMPLE_RATE for start, part in batch]
+            wavs = torch.stack([part for _, part in batch])
+            scores.append((self.encode_batch(wavs) @ text.T).cpu())
+        return Timeline(torch.tensor(centers), torch.cat(scores), tuple(texts))
 
     def classify_batch(
         self, wavs: Tensor, wav_lens: Tensor | None = None, prompts: Prompts | None = None

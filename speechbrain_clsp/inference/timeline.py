@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from speechbrain_clsp.dataio.audio import SAMPLE_RATE
@@ -50,15 +52,24 @@ class Timeline:
         write_page(path, "Similarity over time", [line_chart("cosine over seconds", series)])
 
 
-def window_starts(n_samples: int, window: float, hop: float) -> list[int]:
-    """Return where windows begin: every ``hop`` seconds, and one that ends where the clip ends.
+def sliding_windows(
+    blocks: Iterable[Tensor], window: float, hop: float
+) -> Iterator[tuple[int, Tensor]]:
+    """Cut a recording that comes in blocks into windows: one every hop, and one at its end.
 
     Arguments
     ---------
-    n_samples : int
-        Length of the clip at 16 kHz.
+    blocks : iterable of Tensor
+        [T] each at 16 kHz; no more than one of them and a window is held.
     window, hop : float
-        Seconds.
+        Seconds; a shorter recording is one window.
+
+    Yields
+    ------
+    start : int
+        In samples from the recording's start.
+    window : Tensor
+        [S] at 16 kHz, all of the same length.
 
     Raises
     ------
@@ -67,11 +78,22 @@ def window_starts(n_samples: int, window: float, hop: float) -> list[int]:
 
     Example
     -------
-    >>> window_starts(48000, window=2.0, hop=0.75)
+    >>> blocks = torch.zeros(3, 16000)
+    >>> [start for start, _ in sliding_windows(blocks, window=2.0, hop=0.75)]
     [0, 12000, 16000]
     """
     if window <= 0 or hop <= 0:
         raise ValueError(f"window and hop must be positive, not {window} and {hop}")
-    last = max(0, n_samples - round(window * SAMPLE_RATE))
-    starts = list(range(0, last + 1, max(1, round(hop * SAMPLE_RATE))))
-    return starts if starts[-1] == last else [*starts, last]
+    size, step = (max(1, round(seconds * SAMPLE_RATE)) for seconds in (window, hop))
+    held, origin, start, newest = torch.empty(0), 0, 0, -1  # held begins at sample origin
+    for block in blocks:
+        held = torch.cat([held, block])
+        while start + size <= origin + len(held):
+            yield start, held[start - origin : start - origin + size]
+            newest, start = start, start + step
+        # The last window may begin before the next one of the grid.
+        needed = max(origin, min(start, origin + len(held) - size))
+        held, origin = held[needed - origin :], needed
+    last = max(0, origin + len(held) - size)
+    if last != newest:
+        yield last, held[last - origin :]

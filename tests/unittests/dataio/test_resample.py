@@ -11,7 +11,7 @@ from scipy.signal import resample_poly
 
 from speechbrain_clsp import CLSP
 from speechbrain_clsp.dataio.audio import read_audio
-from speechbrain_clsp.dataio.resample import resample
+from speechbrain_clsp.dataio.resample import resample, resample_blocks
 from speechbrain_clsp.evaluation.models.adapters import read_at
 from speechbrain_clsp.inference.reward import StyleReward
 from tests.utils.small import CAPTIONS, model_folder, tone, write
@@ -38,6 +38,14 @@ def test_rows_are_resampled_one_by_one(rate):
     found = resample(wavs, rate, 16000)
     assert found.shape[:2] == (2, 3)
     torch.testing.assert_close(found[1, 2], resample(wavs[1, 2], rate, 16000))
+
+
+@pytest.mark.parametrize("rate", [7350, 8000, 22050, 44099, 44100, 48000])
+@pytest.mark.parametrize("size", [1, 500, 12345])
+def test_blocks_join_to_the_whole(rate, size):
+    wav = torch.randn(min(size * 300, 3 * rate + 7), generator=torch.Generator().manual_seed(0))
+    joined = torch.cat(list(resample_blocks(wav.split(size), rate, 16000)))
+    torch.testing.assert_close(joined, resample(wav, rate, 16000), atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("rate", [8000, 22050, 48000, 44099])

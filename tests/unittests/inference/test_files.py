@@ -1,6 +1,9 @@
 """Many files, long files and strange files: a right answer, or an error that names the file."""
 
 import logging
+import os
+import subprocess
+import sys
 import tracemalloc
 
 import numpy as np
@@ -198,6 +201,57 @@ def test_a_timeline_follows_the_recording(clsp, tmp_path):
         clsp.timeline(path, texts, hop=0.0)
     with pytest.raises(ValueError, match="end in .html"):
         line.plot(tmp_path / "line.png")
+
+
+@pytest.mark.parametrize("rate", [16000, 22050, 44100])
+@pytest.mark.parametrize("window, hop", [(1.0, 0.3), (0.4, 0.9), (3.7, 0.5), (60.0, 0.5)])
+def test_a_timeline_of_blocks_is_that_of_the_whole(clsp, tmp_path, monkeypatch, rate, window, hop):
+    samples = tone(3.7, rate) + 0.01 * np.random.default_rng(0).standard_normal(int(3.7 * rate))
+    path, texts = write(tmp_path / "a.wav", samples, rate), ["a low voice", "a high voice"]
+    whole = read_audio(path)
+    size, step = min(len(whole), round(window * 16000)), round(hop * 16000)
+    starts = sorted({*range(0, len(whole) - size + 1, step), len(whole) - size})
+    parts = torch.stack([whole[start : start + size] for start in starts])
+    monkeypatch.setattr(CLSP, "WINDOW_SECONDS", 0.7)
+    line = clsp.timeline(path, texts, window, hop)
+    torch.testing.assert_close(line.times, (torch.tensor(starts) + size / 2) / 16000)
+    torch.testing.assert_close(line.scores, clsp.score_batch(parts, texts), atol=1e-5, rtol=0)
+
+
+PEAK = """
+import resource
+import sys
+from types import SimpleNamespace
+import torch
+from speechbrain_clsp import CLSP
+
+fake = SimpleNamespace(
+    WINDOW_SECONDS=30.0,
+    encode_text=lambda texts: torch.ones(len(texts), 1),
+    encode_batch=lambda wavs: wavs.mean(dim=1, keepdim=True),
+)
+short, long = sys.argv[1:]
+CLSP.timeline(fake, short, ["a"])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+line = CLSP.timeline(fake, long, ["a"])
+print(len(line.times), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems count in other units")
+def test_a_timeline_of_an_hour_takes_no_more_memory_than_one_of_minutes(tmp_path):
+    minute, paths = tone(60, rate=8000), [str(tmp_path / f"{n}.wav") for n in (2, 60)]
+    for path, minutes in zip(paths, (2, 60)):
+        with soundfile.SoundFile(path, "w", 8000, 1) as file:
+            for _ in range(minutes):
+                file.write(minute)
+    # Large tensors are returned to the system at once, so that the peak is that of live ones.
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "1000000"}
+    command = [sys.executable, "-c", PEAK, *paths]
+    done = subprocess.run(command, env=environment, capture_output=True, check=True)
+    n_windows, growth = map(int, done.stdout.split())
+    assert n_windows == 7197
+    assert growth < 60e3  # kilobytes; the hour has 230 MB at 16 kHz
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
