@@ -175,3 +175,27 @@ def test_tables_between_values_need_no_opposites():
     swap = AttributeSwap(between_values({"rate": [["fast", "quickly"], ["slowly"], ["evenly"]]}))
     drawn = {swap("Quickly said.", random.Random(seed)) for seed in range(20)}
     assert drawn == {"Slowly said.", "Evenly said."}
+
+
+SMALL_SWAP = AttributeSwap(
+    between_values(
+        {"rate": [["slowly"], ["at a fast pace"]], "accent": [["American"], ["Scottish"]]}
+    )
+)
+
+
+def test_swapped_captions_differ_in_one_attribute():
+    """If this fails, a hard negative is true, or differs in more than it should."""
+    caption = 'An American man speaks slowly: "go slowly".'
+    swapped = {SMALL_SWAP(caption, random.Random(seed)) for seed in range(20)}
+    assert swapped == {
+        'A Scottish man speaks slowly: "go slowly".',
+        'An American man speaks at a fast pace: "go slowly".',
+    }
+    assert SMALL_SWAP("Slowly, he speaks.", random.Random(0)) == "At a fast pace, he speaks."
+
+
+def test_a_caption_without_attributes_stays_as_it_is():
+    """If this fails, a caption in other words stops the training."""
+    for caption in ("", "He speaks.", '"slowly"'):
+        assert SMALL_SWAP(caption, random.Random(0)) == caption

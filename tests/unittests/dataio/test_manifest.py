@@ -12,7 +12,7 @@ from speechbrain_clsp.dataio.manifest import SCHEMA, Manifest, write_batches, wr
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=6)
 TEXTS = st.lists(TEXT, max_size=3)
-ROW = st.fixed_dictionaries(
+ROW_STRATEGY = st.fixed_dictionaries(
     {"duration": st.floats(0.1, 30)},
     optional={
         "audio": TEXT,
@@ -30,7 +30,7 @@ ROW = st.fixed_dictionaries(
 
 
 @settings(max_examples=40, deadline=None)
-@given(rows=st.lists(ROW, max_size=40), batch_rows=st.integers(1, 50))
+@given(rows=st.lists(ROW_STRATEGY, max_size=40), batch_rows=st.integers(1, 50))
 def test_every_value_comes_back(tmp_path_factory, rows, batch_rows):
     """If this fails, nulls, empty lists or texts shift to other rows."""
     path = tmp_path_factory.mktemp("m") / "a.arrow"
@@ -111,3 +111,56 @@ def test_what_is_no_manifest_is_refused(tmp_path, content):
     (tmp_path / "a.arrow").write_bytes(content)
     with pytest.raises(ValueError, match="a.arrow is not a manifest"):
         Manifest(tmp_path / "a.arrow")
+
+
+ROW = {
+    "id": "a",
+    "audio": "a.wav",
+    "duration": 1.5,
+    "gender": "female",
+    "labels": {"loudness": "quiet"},
+    "global_captions": ["G1", "G2"],
+    "fine_captions": ["F1", "F2", "F3"],
+}
+
+
+def test_a_manifest_gives_back_what_was_written(tmp_path):
+    """If this fails, labels or captions are lost or shifted between rows."""
+    rows = [{**ROW, "id": f"clip{i}", "duration": float(i + 1)} for i in range(10)]
+    assert write_manifest(tmp_path / "a.arrow", iter(rows), batch_rows=3) == 10
+    manifest = Manifest(tmp_path / "a.arrow")
+    for i, row in enumerate(manifest):
+        assert {key: row[key] for key in ROW if key != "audio"} == {
+            key: value for key, value in rows[i].items() if key != "audio"
+        }
+        assert row["audio"] == str(tmp_path / "a.wav")
+        assert row["accent"] is None and row["intrinsic_tags"] == []
+    assert manifest[-1]["id"] == "clip9"
+    assert Manifest(tmp_path / "a.arrow", data_root="/data")[0]["audio"] == "/data/a.wav"
+    with pytest.raises(IndexError):
+        manifest[10]
+
+
+@pytest.mark.parametrize(
+    "rows, pattern",
+    [
+        ([{**ROW, "duration": None}], r"row 1 \(id 'a'\).*duration"),
+        ([ROW, {**ROW, "color": 1, "id": "b"}], r"row 2 \(id 'b'\).*color"),
+        ([ROW, ROW], "twice"),
+    ],
+)
+def test_bad_rows_are_named_and_leave_no_manifest(tmp_path, rows, pattern):
+    """If this fails, a bad row makes a manifest that breaks an hour into training."""
+    with pytest.raises(ValueError, match=pattern):
+        write_manifest(tmp_path / "a.arrow", rows)
+    assert not (tmp_path / "a.arrow").exists()
+
+
+def test_a_damaged_manifest_is_refused(tmp_path):
+    """If this fails, a half copied manifest trains on half the data."""
+    write_manifest(tmp_path / "a.arrow", [{**ROW, "id": str(i)} for i in range(50)])
+    (tmp_path / "b.arrow").write_bytes((tmp_path / "a.arrow").read_bytes()[:-200])
+    with pytest.raises(ValueError, match="cut off"):
+        Manifest(tmp_path / "b.arrow")
+    with pytest.raises(FileNotFoundError, match="prepare"):
+        Manifest(tmp_path / "c.arrow")

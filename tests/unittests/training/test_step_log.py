@@ -1,4 +1,4 @@
-"""Averaged weights, the step log and its watchdog, GradCache's random numbers."""
+"""The step log and its watchdog."""
 
 import json
 import subprocess
@@ -8,56 +8,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from speechbrain.utils.checkpoints import Checkpointer
 
-from speechbrain_clsp.nnet.averaging import ModelAverage, average_between
-from speechbrain_clsp.nnet.gradcache import GradCache
 from speechbrain_clsp.training.step_log import StepLog, duplicate_rate, geometry
 from tests.utils.buzzes import fit, new_brain, write_buzzes
-
-
-def walk(average: ModelAverage, layer: torch.nn.Linear, steps: range) -> list[float]:
-    """Give the weight a new value at each step; returns the values."""
-    values = [float(np.sin(step)) for step in steps]
-    for step, value in zip(steps, values):
-        torch.nn.init.constant_(layer.weight, value)
-        average.update(step)
-    return values
-
-
-def test_the_average_is_that_of_every_nth_step(tmp_path):
-    """If this fails, the published kind of model is another mean, also after a resume."""
-    layer = torch.nn.Linear(1, 1, bias=False)
-    average = ModelAverage({"layer": layer}, period=3, first_step=4)
-    values = walk(average, layer, range(1, 20))
-    checkpointer = Checkpointer(tmp_path, {"average": average})
-    checkpointer.save_checkpoint()
-    resumed = ModelAverage({"layer": layer}, period=3, first_step=4)
-    Checkpointer(tmp_path, {"average": resumed}).recover_if_possible()
-    values += walk(resumed, layer, range(20, 31))
-    taken = [values[step - 1] for step in range(1, 31) if step % 3 == 0 and step > 4]
-    assert resumed.n_samples == len(taken) == 9
-    torch.testing.assert_close(resumed.mean["layer.weight"].item(), np.mean(taken))
-    own = layer.weight.item()
-    with resumed.applied():
-        torch.testing.assert_close(layer.weight.item(), np.mean(taken))
-    assert layer.weight.item() == own
-
-    late = average_between(average.state_dict(), resumed.state_dict())
-    torch.testing.assert_close(late["layer.weight"].item(), np.mean(taken[-4:]), atol=1e-6, rtol=0)
-    with pytest.raises(ValueError, match="swapped"):
-        average_between(resumed.state_dict(), average.state_dict())
-
-
-def test_weights_come_back_when_evaluation_breaks_off():
-    """If this fails, training goes on from the average after an error in evaluation."""
-    layer = torch.nn.Linear(1, 1)
-    average = ModelAverage({"layer": layer}, period=1)
-    walk(average, layer, range(1, 5))
-    own = layer.weight.item()
-    with pytest.raises(KeyError), average.applied():
-        raise KeyError
-    assert layer.weight.item() == own
 
 
 def test_geometry_equals_its_definition():
@@ -119,24 +72,3 @@ def test_the_watchdog_sleeps_outside_of_training(tmp_path, capfd):
     log.pause()
     subprocess.run([sys.executable, "-c", "import time; time.sleep(0.5)"], check=True)
     assert "Thread" not in capfd.readouterr().err
-
-
-def test_the_second_pass_draws_the_first_ones_random_numbers():
-    """If this fails, GradCache's gradients belong to other embeddings than its loss."""
-    tower = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Dropout(0.5))
-    seen = []
-
-    def encode(chunk):
-        seen.append(tower(chunk))
-        return (seen[-1],)
-
-    torch.manual_seed(1)
-    cache = GradCache(encode)
-    (embeddings,) = cache.encode(torch.randn(7, 4).split(2))
-    assert not seen[0].requires_grad
-    embeddings.square().sum().backward()
-    state = torch.get_rng_state()
-    cache.backward()
-    assert torch.equal(torch.cat(seen[:4]), embeddings) and len(seen) == 8
-    assert all(torch.equal(first, second) for first, second in zip(seen[:4], seen[4:]))
-    assert torch.equal(torch.get_rng_state(), state)
