@@ -30,12 +30,12 @@ class CaptionedSpeech:
         The clips' ids.
     wavs : Tensor
         [B, T] float32, zero padded.
-    lengths : Tensor
+    wav_lens : Tensor
         [B] relative to T.
     tokens : Tensor
         [K * B, L] int64: the first text of every clip, then the second of every clip, ...
-    mask : Tensor
-        [K * B, L] bool, True on tokens.
+    padding_mask : Tensor
+        [K * B, L] bool, True on padding.
     labels : Tensor
         [B, A] int64, the clips' classes for A attributes, -1 where there is none.
     caption_ids : Tensor
@@ -48,9 +48,9 @@ class CaptionedSpeech:
 
     ids: list[str]
     wavs: Tensor
-    lengths: Tensor
+    wav_lens: Tensor
     tokens: Tensor
-    mask: Tensor
+    padding_mask: Tensor
     labels: Tensor
     caption_ids: Tensor
     n_positives: int
@@ -74,7 +74,7 @@ class CaptionedSpeech:
         return self._mapped(Tensor.pin_memory)
 
     def _mapped(self, function: Callable[[Tensor], Tensor]) -> CaptionedSpeech:
-        names = ("wavs", "lengths", "tokens", "mask", "labels", "caption_ids")
+        names = ("wavs", "wav_lens", "tokens", "padding_mask", "labels", "caption_ids")
         return replace(self, **{name: function(getattr(self, name)) for name in names})
 
     def split(self, seconds: float) -> list[CaptionedSpeech]:
@@ -90,31 +90,64 @@ class CaptionedSpeech:
         list of CaptionedSpeech
             Joined, they are the batch.
         """
-        samples = (self.lengths * self.wavs.shape[1]).round().long()
+        n_samples = (self.wav_lens * self.wavs.shape[1]).round().long()
         limit, bounds, longest = seconds * SAMPLE_RATE, [0], 0
-        for i, size in enumerate(samples.tolist()):
+        for i, size in enumerate(n_samples.tolist()):
             longest = max(longest, size)
             if i > bounds[-1] and longest * (i + 1 - bounds[-1]) > limit:
                 bounds.append(i)
                 longest = size
-        return [self._clips(*pair, samples) for pair in pairwise([*bounds, len(samples)])]
+        return [self.select(*pair) for pair in pairwise([*bounds, len(n_samples)])]
 
-    def _clips(self, start: int, end: int, samples: Tensor) -> CaptionedSpeech:
-        part, longest = slice(start, end), int(samples[start:end].max())
-        n_clips = len(self.ids)
-        tokens, mask = (
-            x.view(-1, n_clips, x.shape[1])[:, part].flatten(0, 1) for x in (self.tokens, self.mask)
+    def select(self, start: int, end: int) -> CaptionedSpeech:
+        """Return the clips from ``start`` to before ``end``, without the padding they don't need.
+
+        Raises
+        ------
+        ValueError
+            If there are none.
+        """
+        if not 0 <= start < end <= len(self.ids):
+            raise ValueError(f"There are no clips {start} to {end} in a batch of {len(self.ids)}")
+        part, n_clips = slice(start, end), len(self.ids)
+        n_samples = (self.wav_lens * self.wavs.shape[1]).round().long()[part]
+        longest = int(n_samples.max())
+        tokens, padding_mask = (
+            x.view(-1, n_clips, x.shape[1])[:, part].flatten(0, 1)
+            for x in (self.tokens, self.padding_mask)
         )
-        n_tokens = int(mask.sum(dim=1).max())
+        n_tokens = int((~padding_mask).sum(dim=1).max())
         return CaptionedSpeech(
             self.ids[part],
             self.wavs[part, :longest],
-            samples[part] / longest,
+            n_samples / longest,
             tokens[:, :n_tokens],
-            mask[:, :n_tokens],
+            padding_mask[:, :n_tokens],
             self.labels[part],
             self.caption_ids[:, part],
             self.n_positives,
+        )
+
+    @classmethod
+    def empty(cls, unreadable: Sequence[str] = ()) -> CaptionedSpeech:
+        """Return a batch without clips, which says why.
+
+        Example
+        -------
+        >>> CaptionedSpeech.empty(["a: no such file"]).ids
+        []
+        """
+        nothing = torch.empty(0, 0)
+        return cls(
+            ids=[],
+            wavs=nothing,
+            wav_lens=torch.empty(0),
+            tokens=nothing.long(),
+            padding_mask=nothing.bool(),
+            labels=nothing.long(),
+            caption_ids=nothing.long(),
+            n_positives=0,
+            unreadable=list(unreadable),
         )
 
 
@@ -202,7 +235,7 @@ class Collate:
     Arguments
     ---------
     tokenizer : callable
-        list of str -> (tokens, mask).
+        list of str -> (tokens, padding_mask).
     """
 
     def __init__(self, tokenizer: Callable[[list[str]], tuple[Tensor, Tensor]]) -> None:
@@ -219,19 +252,26 @@ class Collate:
         unreadable = [clip["unreadable"] for clip in clips if "unreadable" in clip]
         clips = [clip for clip in clips if "unreadable" not in clip]
         if not clips:
-            return CaptionedSpeech([], *[torch.empty(0, 0)] * 6, 0, unreadable)
-        samples = torch.tensor([len(clip["wav"]) for clip in clips])
+            return CaptionedSpeech.empty(unreadable)
+        n_samples = torch.tensor([len(clip["wav"]) for clip in clips])
         wavs = torch.nn.utils.rnn.pad_sequence([clip["wav"] for clip in clips], batch_first=True)
         n_positives = _check_equal_numbers(clips)
         texts_of_clips = [clip["texts"].positives + clip["texts"].negatives for clip in clips]
-        by_rank = list(zip(*texts_of_clips, strict=True))
-        tokens, mask = self.tokenizer([text for texts in by_rank for text in texts])
+        by_position = list(zip(*texts_of_clips, strict=True))
+        tokens, padding_mask = self.tokenizer([text for texts in by_position for text in texts])
         ids = [clip["id"] for clip in clips]
         labels = torch.tensor([clip["labels"] for clip in clips], dtype=torch.long)
-        caption_ids = torch.tensor([[text_id(text) for text in texts] for texts in by_rank])
-        lengths = samples / wavs.shape[1]
+        caption_ids = torch.tensor([[text_id(text) for text in texts] for texts in by_position])
         return CaptionedSpeech(
-            ids, wavs, lengths, tokens, mask, labels, caption_ids, n_positives, unreadable
+            ids,
+            wavs,
+            n_samples / wavs.shape[1],
+            tokens,
+            padding_mask,
+            labels,
+            caption_ids,
+            n_positives,
+            unreadable,
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-UNLABELLED = -1
+UNLABELED = -1  # as lobes.attribute_heads ignores it
 
 
 def value_of(row: Mapping[str, Any], column: str) -> Any:
@@ -52,10 +52,10 @@ class AttributeLabels:
     def _index(self, row: Mapping[str, Any], column: str) -> int:
         value, known = value_of(row, column), self.values[column]
         if value is None:
-            return UNLABELLED
+            return UNLABELED
         if value not in known:
             raise ValueError(
                 f"Clip {row['id']!r}: {column} is {value!r}, none of {known}: list it among the"
-                " attribute's values, or mend the manifest"
+                " attribute's values, or fix the manifest"
             )
         return known.index(value)

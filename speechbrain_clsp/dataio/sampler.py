@@ -58,8 +58,8 @@ class BucketBatchSampler(Sampler[list[Key]]):
         Clips that stay together, in the order of the manifest. 1 shuffles freely; a thousand
         keeps the reads of a window inside a few tar files. Batches are then shuffled within their
         window only.
-    shares : int, optional
-        Shares that a joined batch is cut into, a multiple of the number of processes, which take
+    n_shards : int, optional
+        Shards that a joined batch is cut into, a multiple of the number of processes, which take
         them in turns. A training that goes on with half the processes keeps the order of clips if
         this keeps its value. Default: the number of processes.
 
@@ -71,8 +71,8 @@ class BucketBatchSampler(Sampler[list[Key]]):
     Raises
     ------
     ValueError
-        If not exactly one of the two sizes is given, if ``shares`` is no multiple of the number of
-        processes, or if there are fewer clips than one joined batch takes.
+        If not exactly one of the two sizes is given, if ``n_shards`` is no multiple of the number
+        of processes, or if there are fewer clips than one joined batch takes.
 
     Example
     -------
@@ -95,7 +95,7 @@ class BucketBatchSampler(Sampler[list[Key]]):
         longest: float = math.inf,
         window: int = 16,
         block: int = 1,
-        shares: int | None = None,
+        n_shards: int | None = None,
     ) -> None:
         if (batch_size is None) == (batch_seconds is None):
             raise ValueError(
@@ -109,15 +109,15 @@ class BucketBatchSampler(Sampler[list[Key]]):
         self.window = window
         self.block = block
         self.rank, self.world_size = rank_and_world_size()
-        self.shares = shares or self.world_size
-        if self.shares % self.world_size:
-            raise ValueError(f"shares={shares} is no multiple of {self.world_size} processes")
+        self.n_shards = n_shards or self.world_size
+        if self.n_shards % self.world_size:
+            raise ValueError(f"n_shards={n_shards} is no multiple of {self.world_size} processes")
         self._lengths: dict[int, int] = {}  # batches of a process, by epoch
         self.set_epoch(1)
         if len(self) == 0:
             raise ValueError(
                 f"{len(self.usable)} clips of {shortest} to {longest} s do not fill one batch of"
-                f" {batch_size or f'{batch_seconds} s'} on each of {self.shares} processes:"
+                f" {batch_size or f'{batch_seconds} s'} on each of {self.n_shards} processes:"
                 f" lower batch_{'size' if batch_size else 'seconds'}"
             )
 
@@ -126,14 +126,14 @@ class BucketBatchSampler(Sampler[list[Key]]):
         return self._n_batches(self._bounds)
 
     def _n_batches(self, bounds: Sequence[tuple[int, int]]) -> int:
-        return len(bounds) * self.shares // self.world_size
+        return len(bounds) * self.n_shards // self.world_size
 
-    def padding_share(self) -> float:
-        """Return which part of this epoch's padded audio is padding, over all processes.
+    def padding_fraction(self) -> float:
+        """Return the fraction of this epoch's padded audio that is padding, over all processes.
 
         Example
         -------
-        >>> round(BucketBatchSampler([1.0, 3.0, 3.0, 1.0], batch_size=4).padding_share(), 3)
+        >>> round(BucketBatchSampler([1.0, 3.0, 3.0, 1.0], batch_size=4).padding_fraction(), 3)
         0.333
         """
         spans = np.sort(np.array(self._bounds), axis=0)  # they lie one behind the other
@@ -177,7 +177,7 @@ class BucketBatchSampler(Sampler[list[Key]]):
         """Return an epoch's clips in order, and where each joined batch of them lies."""
         generator = np.random.default_rng((self.seed, epoch))
         order = self._shuffled(generator)
-        size = max(1, int(self.window * self._mean_clips() * self.shares))
+        size = max(1, int(self.window * self._mean_clips() * self.n_shards))
         left_over, sorted_windows, all_bounds, position = order[:0], [], [], 0
         for start in range(0, len(order), size):
             window = np.concatenate([left_over, order[start : start + size]])
@@ -216,18 +216,18 @@ class BucketBatchSampler(Sampler[list[Key]]):
         lengths, position = [], 0
         while position < len(durations):
             clips = self.batch_size or max(1, int(self.batch_seconds / durations[position]))
-            if position + clips * self.shares > len(durations):
+            if position + clips * self.n_shards > len(durations):
                 break
-            lengths.append(clips * self.shares)
+            lengths.append(clips * self.n_shards)
             position += lengths[-1]
         return lengths
 
     def __iter__(self) -> Iterator[list[Key]]:
-        """Yield this rank's share of every joined batch."""
+        """Yield this rank's shards of every joined batch."""
         step = self.first_step()
         for start, end in self._bounds:
-            # A share is every so-manieth clip, so that lengths agree too.
-            for share in range(self.rank, self.shares, self.world_size):
-                indices = self._order[start + share : end : self.shares]
+            # Clips are dealt out in turn, so that shards agree in lengths too.
+            for shard in range(self.rank, self.n_shards, self.world_size):
+                indices = self._order[start + shard : end : self.n_shards]
                 yield [Key(self.epoch, step, int(index)) for index in indices]
                 step += 1

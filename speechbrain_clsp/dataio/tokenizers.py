@@ -11,6 +11,8 @@ import sentencepiece
 import torch
 from torch import Tensor
 
+from speechbrain_clsp.utils.files import atomic_write
+
 PAD = 0
 
 
@@ -27,8 +29,8 @@ class SentencePieceCaptions:
     >>> path = getfixture("tmp_path") / "tokenizer.model"
     >>> captions = ["A male speaker talks slowly.", "A female speaker whispers softly."]
     >>> train_sentencepiece(captions, path, vocab_size=40)
-    >>> tokens, mask = SentencePieceCaptions(path)(["A male speaker", "slowly"])
-    >>> tokens.shape == mask.shape, mask.sum(1).tolist() == [(tokens[i] > 0).sum() for i in (0, 1)]
+    >>> tokens, padding_mask = SentencePieceCaptions(path)(["A male speaker", "slowly"])
+    >>> tokens.shape == padding_mask.shape, bool((padding_mask == (tokens == 0)).all())
     (True, True)
     """
 
@@ -68,8 +70,8 @@ class SentencePieceCaptions:
         -------
         tokens : Tensor
             [B, L] int64, padded with 0.
-        mask : Tensor
-            [B, L] bool, True on tokens.
+        padding_mask : Tensor
+            [B, L] bool, True on padding.
 
         Raises
         ------
@@ -81,11 +83,11 @@ class SentencePieceCaptions:
         rows = self.processor.encode([text.lower() for text in texts], add_eos=True)
         size = max(map(len, rows))
         tokens = torch.tensor([row + [PAD] * (size - len(row)) for row in rows])
-        return tokens, tokens != PAD
+        return tokens, tokens == PAD
 
 
 def train_sentencepiece(captions: Iterable[str], path: str | os.PathLike, vocab_size: int) -> None:
-    """Train a SentencePiece model and write it to ``path``, whole or not at all.
+    """Train a SentencePiece model and write it to ``path`` atomically.
 
     Byte-pair encoding: on captions of few different words it keeps frequent words whole, where the
     unigram model cuts them up and doubles the number of tokens.
@@ -113,11 +115,7 @@ def train_sentencepiece(captions: Iterable[str], path: str | os.PathLike, vocab_
         num_threads=1,  # more threads give another model in another run
         minloglevel=2,
     )
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(model.getvalue())
-    os.replace(partial, path)
+    atomic_write(path, model.getvalue())
 
 
 class RobertaCaptions:
@@ -147,7 +145,7 @@ class RobertaCaptions:
         FileNotFoundError
             If there is none.
         ValueError
-            If it is no tokenizer.
+            If it is not a tokenizer.
         """
         from tokenizers import Tokenizer
 
@@ -195,8 +193,8 @@ class RobertaCaptions:
         -------
         tokens : Tensor
             [B, L] int64, padded with 1.
-        mask : Tensor
-            [B, L] bool, True on tokens.
+        padding_mask : Tensor
+            [B, L] bool, True on padding.
 
         Raises
         ------
@@ -205,7 +203,7 @@ class RobertaCaptions:
         """
         rows = self._loaded().encode_batch(list(texts))
         tokens = torch.tensor([row.ids for row in rows])
-        return tokens, torch.tensor([row.attention_mask for row in rows]).bool()
+        return tokens, torch.tensor([row.attention_mask for row in rows]) == 0
 
     def _loaded(self):
         if self.tokenizer is None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from speechbrain_clsp.dataio.labels import UNLABELLED, AttributeLabels
+UNLABELED = -1  # the class of a clip that has none
 
 
 class AttributeHeads(nn.Module):
@@ -18,23 +20,22 @@ class AttributeHeads(nn.Module):
     ---------
     joint_dim : int
         Size D of the embeddings.
-    labels : AttributeLabels
-        The attributes and their values.
+    values : dict of list of str
+        The attributes and their values, as for
+        :class:`~speechbrain_clsp.dataio.labels.AttributeLabels`.
 
     Example
     -------
     >>> import torch
-    >>> heads = AttributeHeads(8, AttributeLabels({"gender": ["male", "female"]}))
+    >>> heads = AttributeHeads(8, {"gender": ["male", "female"]})
     >>> speech = nn.functional.normalize(torch.randn(2, 8), dim=-1)
     >>> bool(heads(speech, torch.tensor([[0], [-1]])) > 0)
     True
     """
 
-    def __init__(self, joint_dim: int, labels: AttributeLabels) -> None:
+    def __init__(self, joint_dim: int, values: Mapping[str, Sequence[str]]) -> None:
         super().__init__()
-        self.heads = nn.ModuleList(
-            nn.Linear(joint_dim, len(values)) for values in labels.values.values()
-        )
+        self.heads = nn.ModuleList(nn.Linear(joint_dim, len(each)) for each in values.values())
 
     def forward(self, speech: Tensor, labels: Tensor) -> Tensor:
         """Return the sum over attributes of the cross-entropy, averaged over all clips.
@@ -53,7 +54,7 @@ class AttributeHeads(nn.Module):
         """
         x = speech * speech.shape[-1] ** 0.5  # components of about unit size
         losses = [
-            cross_entropy(head(x).float(), classes, ignore_index=UNLABELLED, reduction="sum")
+            cross_entropy(head(x).float(), classes, ignore_index=UNLABELED, reduction="sum")
             for head, classes in zip(self.heads, labels.unbind(dim=1), strict=True)
         ]
         return sum(losses) / len(speech)

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torchaudio.compliance.kaldi import get_mel_banks
 
+from speechbrain_clsp.nnet.masking import full_precision, valid_lengths
+
 SAMPLE_RATE = 16000  # Hz
 WINDOW = 400  # samples: 25 ms
 SHIFT = 160  # samples: 10 ms
@@ -15,48 +17,6 @@ POVEY_EXPONENT = 0.85  # the Povey window is a Hann window to this power
 LOW_FREQUENCY = 20.0  # Hz
 HIGH_FREQUENCY = -400.0  # Hz, counted down from Nyquist
 LOG_FLOOR = 1.1920928955078125e-07  # float32 epsilon, as in Kaldi
-
-
-def valid_lengths(lengths: Tensor | None, size: int, batch: int, device: torch.device) -> Tensor:
-    """Turn relative lengths into counts of valid samples.
-
-    Arguments
-    ---------
-    lengths : Tensor or None
-        [B] float, relative to ``size``; None means that nothing is padding.
-    size : int
-        Padded size T.
-    batch : int
-        B.
-    device : torch.device
-        Where the counts go.
-
-    Returns
-    -------
-    Tensor
-        [B] int64 in 1..T.
-
-    Example
-    -------
-    >>> valid_lengths(torch.tensor([0.5, 1.0]), 7, 2, torch.device("cpu"))
-    tensor([4, 7])
-    """
-    if lengths is None:
-        return torch.full((batch,), size, dtype=torch.long, device=device)
-    # Rounded, since relative float32 lengths times T seldom give whole numbers.
-    counts = (lengths.to(device=device, dtype=torch.float64) * size + 0.5).floor().long()
-    return counts.clamp(1, size)
-
-
-def full_precision(x: Tensor) -> Tensor:
-    """Return float16 and bfloat16 as float32; float64, in which gradients are checked, stays.
-
-    Example
-    -------
-    >>> full_precision(torch.ones(1, dtype=torch.bfloat16)).dtype
-    torch.float32
-    """
-    return x if x.dtype == torch.float64 else x.float()
 
 
 class KaldiFbank(nn.Module):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from speechbrain_clsp.lobes.features import full_precision
+from speechbrain_clsp.nnet.masking import full_precision
 
 
 class ProjectionHead(nn.Module):

@@ -37,7 +37,7 @@ class TransformerTextTower(nn.Module):
     >>> import torch
     >>> tower = TransformerTextTower(40, dim=16, n_layers=1, heads=2, feedforward=32, joint_dim=8)
     >>> tokens = torch.tensor([[3, 4, 5], [6, 0, 0]])
-    >>> tower(tokens, tokens > 0).shape
+    >>> tower(tokens, tokens == 0).shape
     torch.Size([2, 8])
     """
 
@@ -68,15 +68,15 @@ class TransformerTextTower(nn.Module):
         )
         self.head = ProjectionHead(dim, joint_dim, head_dropout)
 
-    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, padding_mask: Tensor) -> Tensor:
         """Embed captions.
 
         Arguments
         ---------
         tokens : Tensor
             [B, L] int64.
-        mask : Tensor
-            [B, L] bool, True on tokens, False on padding.
+        padding_mask : Tensor
+            [B, L] bool, True on padding.
 
         Returns
         -------
@@ -91,8 +91,8 @@ class TransformerTextTower(nn.Module):
         _check_size(tokens, self.max_tokens)
         x = self.embedding(tokens)
         x = x + self.positions(x)
-        x, _ = self.encoder(x, src_key_padding_mask=~mask)
-        return self.head(masked_mean(x, ~mask))
+        x, _ = self.encoder(x, src_key_padding_mask=padding_mask)
+        return self.head(masked_mean(x, padding_mask))
 
     def cast(self, dtype: torch.dtype) -> None:
         """Do nothing: so small a tower gains nothing from another precision."""
@@ -122,7 +122,7 @@ class RobertaTextTower(nn.Module):
     >>> import torch
     >>> tower = RobertaTextTower(40, dim=16, n_layers=1, heads=2, feedforward=32, joint_dim=8)
     >>> tokens = torch.tensor([[0, 4, 5, 2], [0, 6, 2, 1]])
-    >>> tower(tokens, tokens != 1).shape
+    >>> tower(tokens, tokens == 1).shape
     torch.Size([2, 8])
     """
 
@@ -161,15 +161,15 @@ class RobertaTextTower(nn.Module):
         )
         self.head = ProjectionHead(dim, joint_dim, head_dropout)
 
-    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, padding_mask: Tensor) -> Tensor:
         """Embed captions.
 
         Arguments
         ---------
         tokens : Tensor
             [B, L] int64, padded with 1.
-        mask : Tensor
-            [B, L] bool, True on tokens, False on padding.
+        padding_mask : Tensor
+            [B, L] bool, True on padding.
 
         Returns
         -------
@@ -182,7 +182,9 @@ class RobertaTextTower(nn.Module):
             If L exceeds ``max_tokens``.
         """
         _check_size(tokens, self.max_tokens)
-        return self.head(self.encoder(tokens, attention_mask=mask.long()).pooler_output.float())
+        return self.head(
+            self.encoder(tokens, attention_mask=(~padding_mask).long()).pooler_output.float()
+        )
 
     def cast(self, dtype: torch.dtype) -> None:
         """Compute RoBERTa in another precision; the head stays float32."""

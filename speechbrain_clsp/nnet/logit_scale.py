@@ -1,4 +1,4 @@
-"""The learnt temperature of contrastive training."""
+"""The learned factor on cosine similarities."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import torch
 from torch import Tensor, nn
 
 
-class Temperature(nn.Module):
-    """A learnt factor on the similarities, kept between 1 and ``maximum``.
+class LogitScale(nn.Module):
+    """A learned factor on cosine similarities, kept between 1 and ``maximum``.
+
+    It is the inverse of a temperature.
 
     The logarithm is stored with shape (1,), since SpeechBrain decays 0-dim parameters.
 
@@ -22,9 +24,9 @@ class Temperature(nn.Module):
 
     Example
     -------
-    >>> temperature = Temperature(initial=500.0)
-    >>> temperature.clamp()
-    >>> round(temperature().item(), 3)
+    >>> logit_scale = LogitScale(initial=500.0)
+    >>> logit_scale.clamp()
+    >>> round(logit_scale().item(), 3)
     100.0
     """
 

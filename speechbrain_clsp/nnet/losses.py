@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from speechbrain_clsp.nnet.masking import full_precision
 from speechbrain_clsp.nnet.tiles import row_cross_entropy
 
 
@@ -92,8 +93,8 @@ def contrastive_loss(
         ids_of_speech = (caption_ids.T, all_ids.flatten()[:, None])
         ids_of_text = (caption_ids.flatten()[:, None], all_ids.T)
     with torch.autocast(device_type=speech.device.type, enabled=False):
-        speech, text, all_speech, all_text, scale = _at_least_float32(
-            speech, text, all_speech, all_text, logit_scale
+        speech, text, all_speech, all_text, scale = map(
+            full_precision, (speech, text, all_speech, all_text, logit_scale)
         )
         from_speech = row_cross_entropy(
             speech, all_text.flatten(0, 1), scale, own_texts, tile, ids_of_speech
@@ -135,8 +136,8 @@ def hard_negative_loss(
     0.6931
     """
     with torch.autocast(device_type=speech.device.type, enabled=False):
-        speech, positive, negative, scale = _at_least_float32(
-            speech, positive, negative, logit_scale
+        speech, positive, negative, scale = map(
+            full_precision, (speech, positive, negative, logit_scale)
         )
         choices = torch.stack([positive, negative], dim=1)  # [B, 2, D]
         logits = scale * torch.einsum("bd,bcd->bc", speech, choices)
@@ -144,7 +145,3 @@ def hard_negative_loss(
         if differs is None:
             return cross_entropy(logits, first)
         return (cross_entropy(logits, first, reduction="none") * differs).mean()
-
-
-def _at_least_float32(*tensors: Tensor) -> list[Tensor]:
-    return [x if x.dtype == torch.float64 else x.float() for x in tensors]

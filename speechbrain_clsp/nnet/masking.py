@@ -1,11 +1,54 @@
-"""Masks over padded frames, and the masked mean over time."""
+"""Lengths and masks of padded batches, and the masked mean over time.
+
+Masks are True on padding, as torch's ``key_padding_mask``.
+"""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from speechbrain_clsp.lobes.features import full_precision
+
+def valid_lengths(lengths: Tensor | None, size: int, batch: int, device: torch.device) -> Tensor:
+    """Turn relative lengths into counts of valid samples.
+
+    Arguments
+    ---------
+    lengths : Tensor or None
+        [B] float, relative to ``size``; None means that nothing is padding.
+    size : int
+        Padded size T.
+    batch : int
+        B.
+    device : torch.device
+        Where the counts go.
+
+    Returns
+    -------
+    Tensor
+        [B] int64 in 1..T.
+
+    Example
+    -------
+    >>> valid_lengths(torch.tensor([0.5, 1.0]), 7, 2, torch.device("cpu"))
+    tensor([4, 7])
+    """
+    if lengths is None:
+        return torch.full((batch,), size, dtype=torch.long, device=device)
+    # Rounded, since relative float32 lengths times T seldom give whole numbers.
+    counts = (lengths.to(device=device, dtype=torch.float64) * size + 0.5).floor().long()
+    return counts.clamp(1, size)
+
+
+def full_precision(x: Tensor) -> Tensor:
+    """Return float16 and bfloat16 as float32; float64, in which gradients are checked, stays.
+
+    Example
+    -------
+    >>> full_precision(torch.ones(1, dtype=torch.bfloat16)).dtype
+    torch.float32
+    """
+    return x if x.dtype == torch.float64 else x.float()
 
 
 def padding_mask(counts: Tensor, size: int) -> Tensor:

@@ -28,8 +28,12 @@ class Eden:
 
     Example
     -------
-    >>> Eden(lr_batches=100, lr_epochs=4, warmup_batches=10)(step=0, epoch=0)
+    >>> eden = Eden(lr_batches=100, lr_epochs=4, warmup_batches=10)
+    >>> eden.factor(step=0, epoch=0)
     0.5
+    >>> optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
+    >>> eden(optimizer, step=0, epoch=0)  # old and new rate, as SpeechBrain's schedulers return
+    (0.1, 0.05)
     """
 
     def __init__(
@@ -46,7 +50,7 @@ class Eden:
         self.warmup_start = warmup_start
         self.cooldown = cooldown
 
-    def __call__(self, step: int, epoch: int) -> float:
+    def factor(self, step: int, epoch: int) -> float:
         """Return the factor on the base learning rate for this step and epoch, both from 0."""
         factor = ((step / self.lr_batches) ** 2 + 1) ** -0.25
         factor *= ((epoch / self.lr_epochs) ** 2 + 1) ** -0.25
@@ -57,7 +61,7 @@ class Eden:
             factor *= max(0.0, (end - epoch) / (end - start))
         return factor
 
-    def set_rate(self, optimizer: Optimizer, step: int, epoch: int) -> float:
+    def __call__(self, optimizer: Optimizer, step: int, epoch: int) -> tuple[float, float]:
         """Give every parameter group its own base rate times the factor.
 
         Arguments
@@ -70,11 +74,10 @@ class Eden:
 
         Returns
         -------
-        float
-            The rate of the first group.
+        (float, float)
+            The first group's rate before and now.
         """
-        factor = self(step, epoch)
+        old, factor = optimizer.param_groups[0]["lr"], self.factor(step, epoch)
         for group in optimizer.param_groups:
-            base = group.setdefault("base_lr", group["lr"])
-            group["lr"] = base * factor
-        return optimizer.param_groups[0]["lr"]
+            group["lr"] = group.setdefault("base_lr", group["lr"]) * factor
+        return old, optimizer.param_groups[0]["lr"]

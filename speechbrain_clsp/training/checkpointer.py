@@ -1,4 +1,4 @@
-"""Checkpoints that are whole whenever they are seen."""
+"""Checkpoints that are written and deleted atomically."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from speechbrain.utils.distributed import ddp_barrier, if_main_process
 PENDING = "PENDING.yaml"
 
 
-class WholeCheckpointer(Checkpointer):
+class AtomicCheckpointer(Checkpointer):
     """SpeechBrain's checkpointer, safe against a kill at any moment.
 
     SpeechBrain takes a folder for a checkpoint as soon as its metadata is there, and writes that
     first: a training killed while saving cannot be resumed. Here the metadata gets its name last.
-    It also lists the checkpoint's files, so that one that was being deleted is not taken for whole.
+    It also lists the checkpoint's files, so that one that was being deleted is not taken for
+    complete.
 
     Arguments are those of SpeechBrain's ``Checkpointer``.
 
@@ -25,7 +26,7 @@ class WholeCheckpointer(Checkpointer):
     -------
     >>> import torch
     >>> folder = getfixture("tmp_path")
-    >>> checkpointer = WholeCheckpointer(folder, {"net": torch.nn.Linear(2, 2)})
+    >>> checkpointer = AtomicCheckpointer(folder, {"net": torch.nn.Linear(2, 2)})
     >>> checkpoint = checkpointer.save_checkpoint(meta={"loss": 1.0})
     >>> checkpointer.find_checkpoint(min_key="loss").path == checkpoint.path
     True
@@ -51,6 +52,7 @@ class WholeCheckpointer(Checkpointer):
             if set(checkpoint.meta.get("files", ())) <= set(checkpoint.paramfiles)
         ]
 
+    # SpeechBrain has no public hook between the parameter files and the metadata.
     def _save_checkpoint_metafile(
         self, fpath: Path, meta_to_include: dict, *args, **kwargs
     ) -> dict:

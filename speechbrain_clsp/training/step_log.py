@@ -1,4 +1,4 @@
-"""What a trainer wants to see of single steps."""
+"""A log of single training steps, and stack traces of processes that stall."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from torch import Tensor
 from torch.nn.functional import pdist
 
 from speechbrain_clsp.dataio.audio import SAMPLE_RATE
+from speechbrain_clsp.dataio.dataset import CaptionedSpeech
 from speechbrain_clsp.utils.distributed import all_gather_scalars
 
 
 class StepLog:
     """Writes a line of JSON every so many steps, and the stacks of a process that stalls.
 
-    A line holds ``step``, ``epoch``, ``loss`` and ``chance`` (the contrastive loss of a model that
-    knows nothing), ``alignment`` and ``uniformity`` (arXiv 2005.10242: the mean squared distance
+    A line holds ``step``, ``epoch``, ``loss`` and ``chance`` (the contrastive loss at chance
+    level), ``alignment`` and ``uniformity`` (arXiv 2005.10242: the mean squared distance
     of pairs, and the logarithm of the mean Gaussian potential, each lower is better),
     ``logit_scale``, ``lr``, the gradient's norm for each module, ``audio_seconds_per_second`` of
     all ranks since the last line, ``memory_gib`` (peak of the GPU) and ``duplicate_captions``, the
@@ -46,41 +47,50 @@ class StepLog:
         self.stall_seconds = stall_seconds
         self.seconds, self.since = 0.0, None
 
-    def update(self, brain: Any, batch: Any, outputs: dict[str, Tensor], loss: Tensor) -> None:
+    def update(
+        self,
+        batch: CaptionedSpeech,
+        speech: Tensor,
+        text: Tensor,
+        *,
+        step: int,
+        loss: Tensor,
+        logit_scale: Tensor,
+        **values: Any,
+    ) -> None:
         """Count a step and write a line, if it is time.
 
         Arguments
         ---------
-        brain : ContrastiveBrain
-            Knows the step, the epoch and the norms of the gradients.
         batch : CaptionedSpeech
             This rank's batch.
-        outputs : dict
-            What ``compute_forward`` returned.
-        loss : Tensor
-            This rank's loss.
+        speech, text : Tensor
+            [B, D], its embeddings and those of the clips' first texts.
+        step : int
+            Optimizer steps done so far.
+        loss, logit_scale : Tensor
+            0-dim or [1]; read only when a line is written.
+        **values
+            Written as they are, such as ``epoch``, ``chance``, ``clips``, ``lr`` and
+            ``gradient_norms``.
         """
         if self.stall_seconds is not None:
             faulthandler.dump_traceback_later(self.stall_seconds, repeat=True, file=sys.__stderr__)
         self.since = self.since or time.perf_counter()
-        self.seconds += float(batch.lengths.sum()) * batch.wavs.shape[1] / SAMPLE_RATE
-        if brain.optimizer_step % self.every:
+        self.seconds += float(batch.wav_lens.sum()) * batch.wavs.shape[1] / SAMPLE_RATE
+        if step % self.every:
             return
         now = time.perf_counter()
-        losses, heard = all_gather_scalars([loss.item(), self.seconds], brain.device)
-        n_clips = sum(brain.clip_counts)
+        losses, seconds = all_gather_scalars([loss.item(), self.seconds], speech.device)
+        on_gpu = speech.device.type == "cuda"
         line = {
-            "step": brain.optimizer_step,
-            "epoch": brain.hparams.epoch_counter.current,
+            "step": step,
             "loss": sum(losses) / len(losses),
-            "chance": brain.chances[-1],
-            **geometry(outputs["speech"].detach(), outputs["text"][0].detach()),
-            "logit_scale": outputs["logit_scale"].item(),
-            "lr": [group["lr"] for group in brain.optimizer.param_groups],
-            "gradient_norms": brain.gradient_norms,
-            "clips": n_clips,
-            "audio_seconds_per_second": sum(heard) / max(now - self.since, 1e-9),
-            "memory_gib": torch.cuda.max_memory_allocated() / 2**30 if on_gpu(brain) else None,
+            **geometry(speech, text),
+            "logit_scale": logit_scale.item(),
+            **values,
+            "audio_seconds_per_second": sum(seconds) / max(now - self.since, 1e-9),
+            "memory_gib": torch.cuda.max_memory_allocated() / 2**30 if on_gpu else None,
             "duplicate_captions": duplicate_rate(batch.caption_ids[: batch.n_positives]),
         }
         self.seconds, self.since = 0.0, now
@@ -89,32 +99,27 @@ class StepLog:
                 file.write(json.dumps(line) + "\n")
 
     def pause(self) -> None:
-        """Take no notice of the time until the next step, for an epoch's end."""
+        """Stop the clock until the next step, at an epoch's end."""
         faulthandler.cancel_dump_traceback_later()
         self.seconds, self.since = 0.0, None
 
 
-def on_gpu(brain: Any) -> bool:
-    """Return whether the brain works on a CUDA device."""
-    return torch.device(brain.device).type == "cuda"
-
-
-def chance(n_clips: int, n_texts: int) -> float:
-    """Return the contrastive loss of a model that knows nothing.
+def chance_level_loss(n_clips: int, n_positives: int) -> float:
+    """Return the contrastive loss at chance level, when all similarities are equal.
 
     Arguments
     ---------
     n_clips : int
         Clips in the joined batch.
-    n_texts : int
+    n_positives : int
         True texts per clip.
 
     Example
     -------
-    >>> chance(1024, 1) == math.log(1024)
+    >>> chance_level_loss(1024, 1) == math.log(1024)
     True
     """
-    return (math.log(n_texts * n_clips) + math.log(n_clips)) / 2
+    return (math.log(n_positives * n_clips) + math.log(n_clips)) / 2
 
 
 def geometry(speech: Tensor, text: Tensor) -> dict[str, float]:
@@ -133,16 +138,16 @@ def geometry(speech: Tensor, text: Tensor) -> dict[str, float]:
 
     Example
     -------
-    >>> figures = geometry(torch.eye(2), torch.eye(2))
-    >>> figures["alignment"], round(figures["text_uniformity"], 6)  # exp(-2 * 2) for the one pair
+    >>> metrics = geometry(torch.eye(2), torch.eye(2))
+    >>> metrics["alignment"], round(metrics["text_uniformity"], 6)  # exp(-2 * 2) for the one pair
     (0.0, -4.0)
     """
     speech, text = speech.float(), text.float()
-    figures = {"alignment": (speech - text).square().sum(dim=1).mean().item()}
+    metrics = {"alignment": (speech - text).square().sum(dim=1).mean().item()}
     for name, x in (("speech", speech), ("text", text)):
         potentials = pdist(x).square().mul(-2).exp()
-        figures[f"{name}_uniformity"] = potentials.mean().log().item()
-    return figures
+        metrics[f"{name}_uniformity"] = potentials.mean().log().item()
+    return metrics
 
 
 def duplicate_rate(caption_ids: Tensor) -> float:

@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
-"""Recipe for training CLSP, contrastive language-speech models, on FCaps or its synthetic stand-in.
+"""Recipe for training CLSP, contrastive language-speech models, on FCaps or on MiniFCaps.
 
 A speech tower and a text tower learn one space for speech and for descriptions of how it is
-spoken. To run it:
+spoken. The Brain, with ``compute_forward`` and ``compute_objectives``, is
+``speechbrain_clsp/training/brain.py``, its loss ``speechbrain_clsp/training/loss.py``: other
+recipes and tests use them too. To run it:
 
 > python train.py hparams/mini.yaml --data_folder=/path/to/mini_fcaps
 
@@ -14,13 +16,14 @@ With several processes:
 The published stages, on eight GPUs:
 
 > torchrun --standalone --nproc_per_node=8 train.py hparams/train_stage1.yaml \
-    --train_manifest=... --dev_manifest=... --test_manifest=...
+    --train_manifest=... --valid_manifest=... --test_manifest=...
 """
 
 import sys
-from contextlib import nullcontext
+from collections.abc import Mapping
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import speechbrain as sb
 import torch
@@ -43,7 +46,7 @@ from speechbrain_clsp.utils.distributed import join_processes
 logger = get_logger(__name__)
 
 
-def prepare_tokenizer(hparams: dict) -> None:
+def prepare_tokenizer(hparams: Mapping[str, Any]) -> None:
     """Train a tokenizer on the captions, or fetch one; nothing if there is one already."""
     path, source = Path(hparams["tokenizer_file"]), hparams["tokenizer_source"]
     if path.is_file():
@@ -57,7 +60,52 @@ def prepare_tokenizer(hparams: dict) -> None:
         fetch_tokenizer(source).save(path)
 
 
-def train_loggers(hparams: dict) -> list:
+def prepare(hparams: Mapping[str, Any]) -> None:
+    """Make the data and the tokenizer on the main process; then load the initial weights."""
+    if hparams["prepare_data"] is not None:
+        run_on_main(hparams["prepare_data"])
+    run_on_main(prepare_tokenizer, args=[hparams])
+    hparams["model"]["tokenizer"].load(hparams["tokenizer_file"])
+    resumed = any(Path(hparams["save_folder"]).glob("CKPT*"))
+    if hparams["initialize"] is not None and not resumed:
+        hparams["initialize"]()
+
+
+def dataio_prepare(hparams: Mapping[str, Any]) -> tuple[dict, dict]:
+    """Make the datasets and the arguments of their loaders, by split."""
+    train = Manifest(hparams["train_manifest"])
+    sampler = BucketBatchSampler(
+        train.array("duration"),
+        hparams["batch_size"],
+        hparams["batch_seconds"],
+        seed=hparams["seed"],
+        shortest=hparams["shortest"],
+        longest=hparams["longest"],
+        block=hparams["shuffle_block"],
+        n_shards=hparams["n_shards"],
+    )
+    logger.info("%d batches, %.1f %% padding", len(sampler), 100 * sampler.padding_fraction())
+    datasets = {
+        "train": CaptionedSpeechDataset(
+            train,
+            hparams["captions"],
+            hparams["seed"],
+            hparams["attribute_labels"],
+            skip_unreadable=True,
+        ),
+        "valid": CaptionedSpeechDataset(Manifest(hparams["valid_manifest"]), evaluation_captions),
+        "test": CaptionedSpeechDataset(Manifest(hparams["test_manifest"]), evaluation_captions),
+    }
+    collate = {"collate_fn": Collate(hparams["model"]["tokenizer"])}
+    loader_kwargs = {
+        "train": {**hparams["train_dataloader_opts"], **collate, "batch_sampler": sampler},
+        "valid": {**hparams["valid_dataloader_opts"], **collate},
+        "test": {**hparams["test_dataloader_opts"], **collate},
+    }
+    return datasets, loader_kwargs
+
+
+def train_loggers(hparams: Mapping[str, Any]) -> list:
     """Return the file logger, and TensorBoard's if it is asked for."""
     loggers = [hparams["train_logger"]]
     if hparams["use_tensorboard"]:
@@ -67,53 +115,19 @@ def train_loggers(hparams: dict) -> list:
     return loggers
 
 
-def dataio_prepare(hparams: dict) -> dict:
-    """Make the datasets and, for each, the arguments of its loader."""
-    data, collate = {}, Collate(hparams["model"]["tokenizer"])
-    for split in ("train", "dev", "test"):
-        manifest = Manifest(hparams[f"{split}_manifest"])
-        loader = dict(hparams["dataloader_opts"], collate_fn=collate)
-        if split == "train":
-            dataset = CaptionedSpeechDataset(
-                manifest,
-                hparams["captions"],
-                hparams["seed"],
-                hparams["attribute_labels"],
-                skip_unreadable=True,
-            )
-            sampler = BucketBatchSampler(
-                manifest.array("duration"),
-                hparams["batch_size"],
-                hparams["batch_seconds"],
-                seed=hparams["seed"],
-                shortest=hparams["shortest"],
-                longest=hparams["longest"],
-                block=hparams["shuffle_block"],
-                shares=hparams["shares"],
-            )
-            logger.info("%d batches, %.1f %% padding", len(sampler), 100 * sampler.padding_share())
-            loader["batch_sampler"] = sampler
-        else:
-            dataset = CaptionedSpeechDataset(manifest, evaluation_captions)
-            loader["batch_size"] = hparams["evaluation_batch_size"]
-        data[split] = (dataset, loader)
-    return data
-
-
-def export_and_report(brain: ContrastiveBrain, hparams: dict) -> None:
+def export_and_report(brain: ContrastiveBrain, hparams: Mapping[str, Any]) -> None:
     """Write the model folder of the loaded checkpoint, then metrics.json and report.html."""
     output_folder = Path(hparams["output_folder"])
-    average = hparams["model_average"]
     # What SpeechBrain wrote there: the recipe's YAML, with overrides and includes resolved.
     recipe = (output_folder / "hyperparams.yaml").read_text(encoding="utf-8")
-    with average.applied() if average else nullcontext():
-        save_model_folder(
-            output_folder / "model",
-            extract_definition(recipe, "model"),
-            hparams["model"]["modules"],
-            {hparams["model"]["tokenizer"].FILENAME: hparams["tokenizer_file"]},
-            {f"test {name}": value for name, value in brain.test_stats.items()},
-        )
+    modules = brain.evaluation_modules()
+    save_model_folder(
+        output_folder / "model",
+        extract_definition(recipe, "model"),
+        {name: modules[name] for name in hparams["model"]["modules"]},
+        {hparams["model"]["tokenizer"].FILENAME: hparams["tokenizer_file"]},
+        {f"test {name}": value for name, value in brain.test_stats.items()},
+    )
     metrics = evaluate(
         CLSP.from_hparams(output_folder / "model", run_opts={"device": str(brain.device)}),
         Manifest(hparams["test_manifest"]),
@@ -127,19 +141,8 @@ def export_and_report(brain: ContrastiveBrain, hparams: dict) -> None:
     print(f"Model, metrics.json and report.html are in {output_folder}")
 
 
-def prepare(hparams: dict) -> None:
-    """Make the data and the tokenizer, on the main process; then let training start somewhere."""
-    if hparams["prepare_data"] is not None:
-        run_on_main(hparams["prepare_data"])
-    run_on_main(prepare_tokenizer, args=[hparams])
-    hparams["model"]["tokenizer"].load(hparams["tokenizer_file"])
-    resumed = any(Path(hparams["save_folder"]).glob("CKPT*"))
-    if hparams["initialize"] is not None and not resumed:
-        hparams["initialize"]()
-
-
 def main() -> None:
-    """Prepare the data, train, and evaluate the epoch that was best on dev."""
+    """Prepare the data, train, and evaluate the epoch that was best on the validation set."""
     hparams_file, run_opts, overrides = sb.parse_arguments(sys.argv[1:])
     join_processes(run_opts)
     with open(hparams_file, encoding="utf-8") as fin:
@@ -151,25 +154,38 @@ def main() -> None:
     )
     torch.set_num_threads(hparams["num_threads"])
     prepare(hparams)
-    data = dataio_prepare(hparams)
-    hparams["train_loggers"] = train_loggers(hparams)
+    datasets, loader_kwargs = dataio_prepare(hparams)
     brain = ContrastiveBrain(
         modules=hparams["modules"],
         opt_class=hparams["opt_class"],
         hparams=hparams,
         run_opts=run_opts,
         checkpointer=hparams["checkpointer"],
+        loss=hparams["loss"],
+        lr_annealing=hparams["lr_annealing"],
+        epoch_counter=hparams["epoch_counter"],
+        train_loggers=train_loggers(hparams),
+        ckpt_metric=hparams["ckpt_metric"],
+        seed=hparams["seed"],
+        encoder_lr=hparams["encoder_lr"],
+        gradcache_chunk_seconds=hparams["gradcache_chunk_seconds"],
+        max_unreadable_clips=hparams["max_unreadable_clips"],
+        model_average=hparams["model_average"],
+        schedule_step=hparams["schedule_step"],
+        step_log=hparams["step_log"],
     )
     brain.fit(
         hparams["epoch_counter"],
-        data["train"][0],
-        data["dev"][0],
-        train_loader_kwargs=data["train"][1],
-        valid_loader_kwargs=data["dev"][1],
+        datasets["train"],
+        datasets["valid"],
+        train_loader_kwargs=loader_kwargs["train"],
+        valid_loader_kwargs=loader_kwargs["valid"],
     )
-    # Picked on dev: the test set has no say in which epoch is kept.
+    # Picked on the validation set: the test set has no say in which epoch is kept.
     brain.evaluate(
-        data["test"][0], max_key=hparams["ckpt_metric"], test_loader_kwargs=data["test"][1]
+        datasets["test"],
+        max_key=hparams["ckpt_metric"],
+        test_loader_kwargs=loader_kwargs["test"],
     )
     run_on_main(export_and_report, args=[brain, hparams])
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from speechbrain_clsp.lobes.features import full_precision
 from speechbrain_clsp.lobes.zipformer.activations import SwooshL, SwooshR
 from speechbrain_clsp.lobes.zipformer.attention import (
     NonlinearAttention,
@@ -26,6 +25,7 @@ from speechbrain_clsp.lobes.zipformer.regularization import (
     keep,
 )
 from speechbrain_clsp.lobes.zipformer.schedule import Rate
+from speechbrain_clsp.nnet.masking import full_precision
 
 
 class BiasNorm(nn.Module):
