@@ -40,7 +40,7 @@ def make_batch(clips: int) -> CaptionedSpeech:
         0.1 * torch.randn(clips, SECONDS * 16000, generator=draw),
         torch.ones(clips),
         torch.randint(5, 400, (TEXTS * clips, TOKENS), generator=draw),
-        torch.ones(TEXTS * clips, TOKENS, dtype=torch.bool),
+        torch.zeros(TEXTS * clips, TOKENS, dtype=torch.bool),
         torch.empty(clips, 0, dtype=torch.long),
         torch.arange(TEXTS * clips).view(TEXTS, clips),
         n_positives=TEXTS,
@@ -56,8 +56,8 @@ def measure(way: str, clips: int, threads: int) -> dict:
     scale = torch.tensor([14.3])
 
     def encode(batch):
-        text = text_tower(batch.tokens, batch.mask)
-        return speech_tower(batch.wavs, batch.lengths), text.view(TEXTS, -1, text.shape[-1])
+        text = text_tower(batch.tokens, batch.padding_mask)
+        return speech_tower(batch.wavs, batch.wav_lens), text.view(TEXTS, -1, text.shape[-1])
 
     batch = make_batch(clips)
     chunks = batch.split(SMALL * SECONDS)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from speechbrain_clsp.dataio.manifest import Manifest
-from speechbrain_clsp.training.checkpointer import WholeCheckpointer
+from speechbrain_clsp.training.checkpointer import AtomicCheckpointer
 from tests.utils.buzzes import fit, new_brain, write_buzzes
 
 EPOCHS = 3
@@ -31,12 +31,12 @@ def train(folder: Path, data: Path, rank: int = 0, world_size: int = 1) -> None:
             "gloo", init_method=store, rank=rank, world_size=world_size
         )
         options |= {"distributed_launch": True, "distributed_backend": "gloo"}
-    brain = new_brain(EPOCHS, WholeCheckpointer(folder / "save"), **options)
+    brain = new_brain(EPOCHS, AtomicCheckpointer(folder / "save"), **options)
     fit_batch = brain.fit_batch
 
     def noted(batch):
         loss = fit_batch(batch)
-        place = (brain.hparams.epoch_counter.current, brain.step)
+        place = (brain.epoch_counter.current, brain.step)
         with open(folder / f"seen{rank}", "a", encoding="utf-8") as file:
             file.write(f"{place} {batch.ids} {loss.item()!r} {torch.rand(1).item()!r}\n")
         return loss
@@ -47,7 +47,7 @@ def train(folder: Path, data: Path, rank: int = 0, world_size: int = 1) -> None:
         everything = {
             "weights": {k: v for k, v in brain.modules.state_dict().items()},
             "optimizer": brain.optimizer.state_dict(),
-            "average": brain.hparams.model_average.state_dict(),
+            "average": brain.model_average.state_dict(),
         }
         torch.save(everything, folder / "end.partial")
         os.replace(folder / "end.partial", folder / "end.pt")

@@ -15,6 +15,7 @@ from speechbrain_clsp.nnet.averaging import ModelAverage
 from speechbrain_clsp.nnet.optim import ScaledAdam
 from speechbrain_clsp.nnet.schedulers import Eden
 from speechbrain_clsp.training.brain import ContrastiveBrain
+from speechbrain_clsp.training.loss import CLSPLoss
 from tests.utils.small import DEFINITION, tone, write
 
 PITCHES = {"very low": 80, "low": 130, "high": 220, "very high": 370}
@@ -64,31 +65,30 @@ class NoCheckpoints:
         """Forget."""
 
 
-def new_brain(epochs: int, checkpointer=None, **run_opts) -> ContrastiveBrain:
-    """Return a Brain around a small model with random weights."""
+def new_brain(
+    epochs: int, checkpointer=None, options: dict | None = None, **run_opts
+) -> ContrastiveBrain:
+    """Return a Brain around a small model with random weights; ``options`` are the Brain's."""
     torch.manual_seed(0)
     model = load_hyperpyyaml(DEFINITION)
-    average = ModelAverage(model["modules"], period=2)
-    counter = EpochCounter(limit=epochs)
-    hparams = {
-        "tokenizer": model["tokenizer"],
-        "temperature": model["temperature"],
-        "text_weight": 1.0,
-        "hard_negative_weight": 1.0,
-        "lr_schedule": Eden(lr_batches=1000, lr_epochs=1000, warmup_batches=20),
-        "epoch_counter": counter,
+    options = {
+        "loss": CLSPLoss(text_weight=1.0, hard_negative_weight=1.0),
+        "lr_annealing": Eden(lr_batches=1000, lr_epochs=1000, warmup_batches=20),
+        "epoch_counter": EpochCounter(limit=epochs),
         "train_loggers": [Log()],
-        "ckpt_metric": "mean_R@1",
+        **(options or {}),
     }
     if checkpointer is not None:
-        hparams["model_average"] = average
+        average = options["model_average"] = ModelAverage(model["modules"], period=2)
+        counter = options["epoch_counter"]
         checkpointer.add_recoverables({**model["modules"], "average": average, "counter": counter})
     return ContrastiveBrain(
         model["modules"],
         lambda groups: ScaledAdam(groups, lr=0.04),
-        hparams,
-        run_opts={"device": "cpu", "noprogressbar": True, "max_grad_norm": 0, **run_opts},
-        checkpointer=checkpointer or NoCheckpoints(),
+        {"tokenizer": model["tokenizer"]},
+        {"device": "cpu", "noprogressbar": True, "max_grad_norm": 0, **run_opts},
+        checkpointer or NoCheckpoints(),
+        **options,
     )
 
 
@@ -101,7 +101,7 @@ def fit(
     collate = Collate(tokenizer)
     sampler = sampler or BucketBatchSampler(manifest.column("duration"), batch_size)
     brain.fit(
-        brain.hparams.epoch_counter,
+        brain.epoch_counter,
         CaptionedSpeechDataset(manifest, captions or TwoCaptions()),
         CaptionedSpeechDataset(manifest, evaluation_captions),
         train_loader_kwargs={"batch_sampler": sampler, "collate_fn": collate},

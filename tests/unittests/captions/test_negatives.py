@@ -11,7 +11,8 @@ from speechbrain_clsp.captions.policies import (
 )
 from speechbrain_clsp.dataio.dataset import CaptionedSpeechDataset, Collate
 from speechbrain_clsp.nnet.losses import contrastive_loss, hard_negative_loss
-from speechbrain_clsp.training.step_log import chance
+from speechbrain_clsp.training.loss import CLSPLoss
+from speechbrain_clsp.training.step_log import chance_level_loss
 from tests.utils.buzzes import new_brain, write_buzzes
 
 POLICIES = {1: OneFineCaption(), 2: TwoCaptions(1.0)}  # by number of positives
@@ -37,17 +38,15 @@ def test_negatives_are_never_trained_on_as_positives(
     tmp_path, n_positives, n_negatives, chunk_seconds
 ):
     manifest = write_buzzes(tmp_path)
-    brain = new_brain(epochs=1)
-    brain.hparams.gradcache_chunk_seconds = chunk_seconds
-    brain.hparams.hard_negative_weight = 0.3
-    brain.hparams.text_weight = 0.0
+    loss = CLSPLoss(hard_negative_weight=0.3)
+    brain = new_brain(1, options={"loss": loss, "gradcache_chunk_seconds": chunk_seconds})
     policy = WithHardNegatives(POLICIES[n_positives], swap, n_negatives)
     batch = read_batch(policy, manifest, brain)
 
     brain.modules.eval()  # without dropout, so that both passes see the same embeddings
     with torch.no_grad():
         outputs = brain.compute_forward(batch, None)
-    speech, text, scale = outputs["speech"], outputs["text"], outputs["logit_scale"]
+    speech, text, scale = outputs["speech"], outputs["text"], brain.modules.logit_scale().detach()
     swapped = torch.tensor(["very" not in name for name in batch.ids])
     expected = contrastive_loss(speech, text[:n_positives], scale)
     for negative in text[n_positives:]:
@@ -59,7 +58,7 @@ def test_negatives_are_never_trained_on_as_positives(
     brain.nonfinite_count = 0
     assert len(text) == n_positives + n_negatives and swapped.sum() == 4
     assert brain.fit_batch(batch).item() == pytest.approx(expected.item(), abs=1e-5)
-    assert brain.chances == [chance(8, n_positives)]
+    assert brain.chance_levels == [chance_level_loss(8, n_positives)]
 
 
 @pytest.mark.parametrize("n_negatives", [0, 1, 2])
@@ -116,8 +115,7 @@ def test_texts_without_a_positive_and_strings_are_refused():
 def test_one_positive_leaves_no_pairs_for_the_loss_between_texts(tmp_path):
     manifest, losses = write_buzzes(tmp_path), []
     for text_weight in (0.0, 1.0):
-        brain = new_brain(epochs=1)
-        brain.hparams.text_weight = text_weight
+        brain = new_brain(1, options={"loss": CLSPLoss(text_weight)})
         batch = read_batch(OneFineCaption(), manifest, brain)
         brain.on_fit_start()
         brain.on_stage_start(None)

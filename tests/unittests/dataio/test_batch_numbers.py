@@ -6,7 +6,7 @@ from speechbrain.utils.checkpoints import Checkpointer
 
 from speechbrain_clsp.captions.policies import TwoCaptions
 from speechbrain_clsp.dataio.sampler import BucketBatchSampler
-from speechbrain_clsp.training.checkpointer import WholeCheckpointer
+from speechbrain_clsp.training.checkpointer import AtomicCheckpointer
 from tests.utils.buzzes import fit, new_brain, write_buzzes
 
 DURATIONS = np.random.default_rng(0).uniform(1.0, 30.0, 200)
@@ -61,7 +61,7 @@ def test_a_resumed_training_gives_captions_the_same_numbers(tmp_path):
             return draw(row, generator, step)
 
         options = {"ckpt_interval_steps": 1, "ckpt_interval_minutes": 0}
-        brain = new_brain(3, WholeCheckpointer(tmp_path / folder), **options)
+        brain = new_brain(3, AtomicCheckpointer(tmp_path / folder), **options)
         fit_batch, losses = brain.fit_batch, []
 
         def stopped(batch):

@@ -15,7 +15,7 @@ from speechbrain_clsp.dataio.sampler import BucketBatchSampler, Key
 from speechbrain_clsp.dataio.tokenizers import SentencePieceCaptions, train_sentencepiece
 from tests.utils.small import CAPTIONS, tone, write
 
-TENSORS = ("wavs", "lengths", "tokens", "mask", "labels", "caption_ids")
+TENSORS = ("wavs", "wav_lens", "tokens", "padding_mask", "labels", "caption_ids")
 
 
 ROW = {
@@ -111,9 +111,9 @@ def test_a_batch_keeps_clips_and_texts_together(tmp_path):
     dataset = CaptionedSpeechDataset(Manifest(tmp_path / "a.arrow"), evaluation_captions)
     batch = Collate(tokenizer)([dataset[Key(3, 0, i)] for i in range(3)]).to("cpu")
     assert batch.ids == ["0", "1", "2"]
-    assert (batch.lengths * batch.wavs.shape[1]).round().tolist() == [8000, 12800, 17600]
-    tokens, mask = tokenizer([f"{c} Global." for c in CAPTIONS] + CAPTIONS)
-    assert torch.equal(batch.tokens, tokens) and torch.equal(batch.mask, mask)
+    assert (batch.wav_lens * batch.wavs.shape[1]).round().tolist() == [8000, 12800, 17600]
+    tokens, padding_mask = tokenizer([f"{c} Global." for c in CAPTIONS] + CAPTIONS)
+    assert torch.equal(batch.tokens, tokens) and torch.equal(batch.padding_mask, padding_mask)
 
 
 def test_texts_depend_on_seed_epoch_and_id_only(tmp_path):

@@ -95,7 +95,7 @@ def test_batches_hold_clips_of_similar_length():
 
     sampler = BucketBatchSampler(durations.tolist(), 8, window=16)
     assert waste(list(sampler)) < 0.05
-    assert abs(sampler.padding_share() - waste(list(sampler))) < 1e-6
+    assert abs(sampler.padding_fraction() - waste(list(sampler))) < 1e-6
     assert waste(list(BucketBatchSampler(durations.tolist(), 8, window=1))) > 0.2
 
 
@@ -111,14 +111,14 @@ def test_fewer_processes_keep_the_order(monkeypatch, sizes):
             monkeypatch.setattr(
                 "speechbrain_clsp.dataio.sampler.rank_and_world_size", lambda w=world: w
             )
-            sampler = BucketBatchSampler(durations, **sizes, window=2, shares=4)
+            sampler = BucketBatchSampler(durations, **sizes, window=2, n_shards=4)
             ranks.append([[key.index for key in batch] for batch in sampler])
             assert len(ranks[-1]) == len(sampler)
         orders.append([batch for step in zip(*ranks, strict=True) for batch in step])
     assert orders[0] == orders[1] == orders[2]
     monkeypatch.setattr("speechbrain_clsp.dataio.sampler.rank_and_world_size", lambda: (0, 3))
     with pytest.raises(ValueError, match="multiple"):
-        BucketBatchSampler(durations, **sizes, shares=4)
+        BucketBatchSampler(durations, **sizes, n_shards=4)
 
 
 def test_blocks_keep_reads_near_each_other():

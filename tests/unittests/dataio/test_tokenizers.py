@@ -11,9 +11,9 @@ def test_tokenizer_pads_and_names_a_missing_model(tmp_path):
     """If this fails, padding is read as text, or a missing file ends in a riddle."""
     train_sentencepiece(CAPTIONS, tmp_path / "t.model", vocab_size=60)
     tokenizer = SentencePieceCaptions(tmp_path / "t.model")
-    tokens, mask = tokenizer([CAPTIONS[0], "Slowly"])
+    tokens, padding_mask = tokenizer([CAPTIONS[0], "Slowly"])
     alone, _ = tokenizer(["slowly"])
-    assert torch.equal(tokens[1][mask[1]], alone[0])
+    assert torch.equal(tokens[1][~padding_mask[1]], alone[0])
     with pytest.raises(FileNotFoundError, match="absent.model"):
         SentencePieceCaptions(tmp_path / "absent.model")
     with pytest.raises(RuntimeError, match="load"):

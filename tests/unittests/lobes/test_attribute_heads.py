@@ -10,7 +10,8 @@ from speechbrain_clsp.dataio.manifest import Manifest, write_manifest
 from speechbrain_clsp.lobes.attribute_heads import AttributeHeads
 from tests.utils.small import tone, write
 
-LABELS = AttributeLabels({"gender": ["male", "female"], "labels.mood": ["sad", "glad", "mad"]})
+VALUES = {"gender": ["male", "female"], "labels.mood": ["sad", "glad", "mad"]}
+LABELS = AttributeLabels(VALUES)
 
 
 def test_labels_reach_the_batch_beside_their_clip(tmp_path):
@@ -24,7 +25,7 @@ def test_labels_reach_the_batch_beside_their_clip(tmp_path):
     dataset = CaptionedSpeechDataset(
         Manifest(tmp_path / "train.arrow"), TwoCaptions(), labels=LABELS
     )
-    collate = Collate(lambda texts: (torch.ones(len(texts), 1), torch.ones(len(texts), 1)))
+    collate = Collate(lambda texts: (torch.ones(len(texts), 1), torch.zeros(len(texts), 1)))
     batch = collate([dataset[1], dataset[0]])
     assert batch.ids == ["b", "a"]
     assert batch.labels.tolist() == [[-1, 2], [1, -1]]
@@ -41,7 +42,7 @@ def test_an_unknown_value_is_named():
 def test_heads_sum_the_cross_entropy_of_labelled_clips():
     """If this fails, unlabelled clips or other attributes leak into the loss."""
     torch.manual_seed(0)
-    heads = AttributeHeads(8, LABELS).double()
+    heads = AttributeHeads(8, VALUES).double()
     speech = torch.nn.functional.normalize(torch.randn(4, 8, dtype=torch.float64), dim=-1)
     labels = torch.tensor([[0, 2], [1, -1], [-1, 0], [-1, -1]])
     expected = 0.0

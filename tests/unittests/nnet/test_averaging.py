@@ -1,11 +1,10 @@
 """Averaged weights."""
 
 import numpy as np
-import pytest
 import torch
 from speechbrain.utils.checkpoints import Checkpointer
 
-from speechbrain_clsp.nnet.averaging import ModelAverage, average_between
+from speechbrain_clsp.nnet.averaging import ModelAverage
 
 
 def walk(average: ModelAverage, layer: torch.nn.Linear, steps: range) -> list[float]:
@@ -17,36 +16,29 @@ def walk(average: ModelAverage, layer: torch.nn.Linear, steps: range) -> list[fl
     return values
 
 
-def test_the_average_is_that_of_every_nth_step(tmp_path):
-    """If this fails, the published kind of model is another mean, also after a resume."""
+def test_the_average_is_that_of_every_nth_step_also_after_a_resume(tmp_path):
     layer = torch.nn.Linear(1, 1, bias=False)
-    average = ModelAverage({"layer": layer}, period=3, first_step=4)
+    average = ModelAverage({"layer": layer}, period=3)
     values = walk(average, layer, range(1, 20))
-    checkpointer = Checkpointer(tmp_path, {"average": average})
-    checkpointer.save_checkpoint()
-    resumed = ModelAverage({"layer": layer}, period=3, first_step=4)
+    Checkpointer(tmp_path, {"average": average}).save_checkpoint()
+    resumed = ModelAverage({"layer": layer}, period=3)
     Checkpointer(tmp_path, {"average": resumed}).recover_if_possible()
     values += walk(resumed, layer, range(20, 31))
-    taken = [values[step - 1] for step in range(1, 31) if step % 3 == 0 and step > 4]
-    assert resumed.n_samples == len(taken) == 9
-    torch.testing.assert_close(resumed.mean["layer.weight"].item(), np.mean(taken))
-    own = layer.weight.item()
-    with resumed.applied():
-        torch.testing.assert_close(layer.weight.item(), np.mean(taken))
-    assert layer.weight.item() == own
-
-    late = average_between(average.state_dict(), resumed.state_dict())
-    torch.testing.assert_close(late["layer.weight"].item(), np.mean(taken[-4:]), atol=1e-6, rtol=0)
-    with pytest.raises(ValueError, match="swapped"):
-        average_between(resumed.state_dict(), average.state_dict())
+    taken = [values[step - 1] for step in range(3, 31, 3)]
+    assert resumed.n_averaged == len(taken) == 10
+    torch.testing.assert_close(resumed.module["layer"].weight.item(), np.mean(taken))
+    assert layer.weight.item() == np.float32(values[-1])
 
 
-def test_weights_come_back_when_evaluation_breaks_off():
-    """If this fails, training goes on from the average after an error in evaluation."""
-    layer = torch.nn.Linear(1, 1)
+def test_the_averaged_modules_stay_in_eval_mode_and_out_of_the_source(tmp_path):
+    layer = torch.nn.Sequential(torch.nn.Linear(1, 1), torch.nn.Dropout(0.5))
     average = ModelAverage({"layer": layer}, period=1)
-    walk(average, layer, range(1, 5))
-    own = layer.weight.item()
-    with pytest.raises(KeyError), average.applied():
-        raise KeyError
-    assert layer.weight.item() == own
+    layer.train()
+    walk(average, layer[0], range(1, 5))
+    assert not average.module["layer"].training and layer.training
+    assert not any(p.requires_grad for p in average.parameters())
+    assert set(average.state_dict()) == {
+        "n_averaged",
+        "module.layer.0.weight",
+        "module.layer.0.bias",
+    }

@@ -23,7 +23,7 @@ def take_steps(parameters, optimizer, reference, steps: range) -> None:
     """Replay the reference's gradients and check every stored state on the way."""
     schedule = Eden(lr_batches=20, lr_epochs=2, warmup_batches=10, warmup_start=0.5)
     for k in steps:
-        rate = schedule.set_rate(optimizer, step=k, epoch=k // 10)
+        _, rate = schedule(optimizer, step=k, epoch=k // 10)
         assert abs(rate - reference["lr"][k].item()) < 1e-12
         for name, parameter in parameters.items():
             parameter.grad = reference[f"grad_{k}_{name}"].clone()
@@ -68,7 +68,7 @@ def test_each_group_keeps_its_own_base_rate():
     )
     schedule = Eden(lr_batches=10, lr_epochs=3, warmup_batches=1)
     for step in range(5):
-        schedule.set_rate(optimizer, step, epoch=0)
+        schedule(optimizer, step, epoch=0)
     rates = [group["lr"] for group in optimizer.param_groups]
     assert abs(rates[0] / rates[1] - 40) < 1e-9
     assert rates[0] < 0.04
@@ -77,5 +77,5 @@ def test_each_group_keeps_its_own_base_rate():
 def test_cooldown_ends_at_zero():
     """If this fails, a short training ends at a rate at which it cannot settle."""
     schedule = Eden(lr_batches=1e9, lr_epochs=1e9, warmup_batches=0, cooldown=(10, 20))
-    factors = [round(schedule(0, epoch), 9) for epoch in (10, 15, 20, 30)]
+    factors = [round(schedule.factor(0, epoch), 9) for epoch in (10, 15, 20, 30)]
     assert factors == [1.0, 0.5, 0.0, 0.0]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from speechbrain.utils.checkpoints import Checkpointer
 
-from speechbrain_clsp.training.checkpointer import WholeCheckpointer
+from speechbrain_clsp.training.checkpointer import AtomicCheckpointer
 from tests.utils.processes import run_processes
 
 
@@ -35,20 +35,20 @@ def interrupted(checkpointer_class, folder) -> list:
 
 def test_a_kill_while_saving_leaves_the_older_checkpoint(tmp_path):
     """If this fails, a preempted training cannot be resumed. SpeechBrain's own does fail."""
-    assert [c.meta["step"] for c in interrupted(WholeCheckpointer, tmp_path / "ours")] == [1]
+    assert [c.meta["step"] for c in interrupted(AtomicCheckpointer, tmp_path / "ours")] == [1]
     assert len(interrupted(Checkpointer, tmp_path / "theirs")) == 2
 
 
 def test_leftovers_are_removed_by_the_next_save(tmp_path):
     """If this fails, every kill leaves a folder of weights on the disk."""
-    interrupted(WholeCheckpointer, tmp_path)
-    WholeCheckpointer(tmp_path, {"a": torch.nn.Linear(2, 2)}).save_checkpoint(name="third")
+    interrupted(AtomicCheckpointer, tmp_path)
+    AtomicCheckpointer(tmp_path, {"a": torch.nn.Linear(2, 2)}).save_checkpoint(name="third")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["CKPT+first", "CKPT+third"]
 
 
 def test_a_kill_while_deleting_leaves_no_half_checkpoint(tmp_path, monkeypatch):
     """If this fails, a checkpoint whose weights are gone is taken for the best one."""
-    checkpointer = WholeCheckpointer(tmp_path, {"a": torch.nn.Linear(2, 2)})
+    checkpointer = AtomicCheckpointer(tmp_path, {"a": torch.nn.Linear(2, 2)})
     checkpointer.save_checkpoint(meta={"step": 1}, name="first")
     checkpointer.save_checkpoint(meta={"step": 2}, name="second")
 
@@ -71,7 +71,7 @@ def save_twice_with_a_slow_disk(rank: int, folder: str) -> None:
         rename(*args)
 
     os.replace = rename_slowly
-    checkpointer = WholeCheckpointer(f"{folder}/save", {"a": torch.nn.Linear(2, 2)})
+    checkpointer = AtomicCheckpointer(f"{folder}/save", {"a": torch.nn.Linear(2, 2)})
     for step in (1, 2, 3):
         checkpointer.save_and_keep_only(meta={"step": step}, max_keys=["step"])
     steps = [checkpoint.meta["step"] for checkpoint in checkpointer.list_checkpoints()]

@@ -7,19 +7,19 @@ import torch
 from speechbrain.utils.epoch_loop import EpochCounter
 
 from speechbrain_clsp.dataio.dataset import CaptionedSpeech
-from speechbrain_clsp.dataio.labels import AttributeLabels
 from speechbrain_clsp.lobes.attribute_heads import AttributeHeads
-from speechbrain_clsp.nnet.logit_scale import Temperature
+from speechbrain_clsp.nnet.logit_scale import LogitScale
 from speechbrain_clsp.nnet.schedulers import Eden
 from speechbrain_clsp.training.brain import ContrastiveBrain
+from speechbrain_clsp.training.loss import CLSPLoss
 from tests.utils.processes import run_processes
 
 N_CLIPS, SAMPLES = 12, 10
 METHODS = {
     "plain": {},
-    "tiled": {"loss_tile": 2},
+    "tiled": {"tile": 2},
     "gradcache": {"gradcache_chunk_seconds": 2 * SAMPLES / 16000},
-    "gradcache and tiles": {"loss_tile": 3, "gradcache_chunk_seconds": 2 * SAMPLES / 16000},
+    "gradcache and tiles": {"tile": 3, "gradcache_chunk_seconds": 2 * SAMPLES / 16000},
 }
 N_TEXTS = {  # positives, negatives
     "one positive": (1, 0),
@@ -53,7 +53,7 @@ def joined_batch(n_positives: int, n_negatives: int = 0) -> CaptionedSpeech:
         torch.randn(N_CLIPS, SAMPLES, generator=draw, dtype=torch.float64),
         torch.ones(N_CLIPS),
         torch.randn(n_texts * N_CLIPS, 8, generator=draw, dtype=torch.float64),
-        torch.ones(n_texts * N_CLIPS, 8, dtype=torch.bool),
+        torch.zeros(n_texts * N_CLIPS, 8, dtype=torch.bool),
         torch.randint(-1, 3, (N_CLIPS, 1), generator=draw),
         ids,
         n_positives,
@@ -62,9 +62,7 @@ def joined_batch(n_positives: int, n_negatives: int = 0) -> CaptionedSpeech:
 
 def clips_of(batch: CaptionedSpeech, start: int, end: int) -> CaptionedSpeech:
     """Cut a part out of a batch, possibly an empty one."""
-    if start == end:
-        return CaptionedSpeech([], *[torch.empty(0, 0)] * 6, 0)
-    return batch._clips(start, end, torch.full((N_CLIPS,), SAMPLES))
+    return CaptionedSpeech.empty() if start == end else batch.select(start, end)
 
 
 def bounds(rank: int, world_size: int) -> tuple[int, int]:
@@ -76,26 +74,28 @@ def bounds(rank: int, world_size: int) -> tuple[int, int]:
 def new_brain(distributed: bool, **options) -> ContrastiveBrain:
     """Return a Brain in float64 whose optimizer moves parameters by their gradients."""
     torch.manual_seed(3)
-    heads = AttributeHeads(6, AttributeLabels({"gender": ["male", "female", "other"]}))
+    heads = AttributeHeads(6, {"gender": ["male", "female", "other"]})
     modules = {
         "speech_tower": Tower(SAMPLES).double(),
         "text_tower": Tower(8).double(),
-        "temperature": Temperature().double(),
+        "logit_scale": LogitScale().double(),
         "attribute_heads": heads.double(),
     }
-    hparams = {
-        "temperature": modules["temperature"],
-        "text_weight": 0.0,
-        "attribute_weight": 0.5,
-        "hard_negative_weight": 0.2,
-        "lr_schedule": Eden(1e9, 1e9, warmup_batches=0),
-        "epoch_counter": EpochCounter(limit=1),
-        **options,
-    }
+    names = ("gradcache_chunk_seconds", "max_unreadable_clips")
+    own = {name: options.pop(name) for name in names if name in options}
+    loss = CLSPLoss(attribute_weight=0.5, hard_negative_weight=0.2, **options)
     run_opts = {"device": "cpu", "max_grad_norm": 0, "nonfinite_patience": 2}
     if distributed:
         run_opts |= {"distributed_launch": True, "distributed_backend": "gloo"}
-    brain = ContrastiveBrain(modules, lambda p: torch.optim.SGD(p, lr=1.0), hparams, run_opts)
+    brain = ContrastiveBrain(
+        modules,
+        lambda p: torch.optim.SGD(p, lr=1.0),
+        run_opts=run_opts,
+        loss=loss,
+        lr_annealing=Eden(1e9, 1e9, warmup_batches=0),
+        epoch_counter=EpochCounter(limit=1),
+        **own,
+    )
     brain.on_fit_start()
     brain.on_stage_start(None)
     brain.modules.train()
@@ -106,7 +106,7 @@ def new_brain(distributed: bool, **options) -> ContrastiveBrain:
 def one_step(variant, rank: int, world_size: int) -> dict[str, torch.Tensor]:
     """Return the loss and every parameter's gradient."""
     method, texts = variant
-    options = {**METHODS[method], "mask_duplicate_captions": True}
+    options = {**METHODS[method], "mask_duplicates": True}
     options["text_weight"] = float(N_TEXTS[texts] != (1, 0))
     brain = new_brain(world_size > 1, **options)
     before = {name: p.detach().clone() for name, p in brain.modules.named_parameters()}
@@ -143,10 +143,10 @@ def test_gradients_equal_those_of_one_process_on_the_joined_batch(tmp_path, worl
 
 def save_steps_with_an_error(rank: int, folder: str) -> None:
     """As `save_steps`, with gradients of 1/W as a plain gather gives them."""
-    from speechbrain_clsp.training import brain
+    from speechbrain_clsp.training import loss
 
-    gather = brain.gather_embeddings
-    brain.gather_embeddings = lambda *args: gather(*args).detach()
+    gather = loss.gather_embeddings
+    loss.gather_embeddings = lambda *args: gather(*args).detach()
     save_steps(rank, folder, 2)
 
 
