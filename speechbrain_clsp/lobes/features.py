@@ -66,14 +66,14 @@ class KaldiFbank(nn.Module):
         features : Tensor
             [B, F, n_mels] float32, zero where there is no frame.
         n_frames : Tensor
-            [B] int64: (samples + 80) // 160.
+            [B] int64: (n_samples + 80) // 160.
         """
-        samples = valid_lengths(lengths, wavs.shape[1], wavs.shape[0], wavs.device)
-        n_frames = (samples + SHIFT // 2) // SHIFT
+        n_samples = valid_lengths(lengths, wavs.shape[1], wavs.shape[0], wavs.device)
+        n_frames = (n_samples + SHIFT // 2) // SHIFT
         # Logarithms of small powers need float32, whatever precision the towers run in.
         with torch.autocast(device_type=wavs.device.type, enabled=False):
             exact = full_precision(wavs)
-            frames = _reflect(exact, samples, int(n_frames.max())).unfold(1, WINDOW, SHIFT)
+            frames = _reflect(exact, n_samples, int(n_frames.max())).unfold(1, WINDOW, SHIFT)
             frames = frames - frames.mean(dim=-1, keepdim=True)
             previous = torch.cat([frames[..., :1], frames[..., :-1]], dim=-1)
             frames = (frames - PREEMPHASIS * previous) * self.window.to(exact.dtype)
@@ -84,12 +84,12 @@ class KaldiFbank(nn.Module):
         return features.masked_fill(~valid[..., None], 0.0), n_frames
 
 
-def _reflect(wavs: Tensor, samples: Tensor, n_frames: int) -> Tensor:
+def _reflect(wavs: Tensor, n_samples: Tensor, n_frames: int) -> Tensor:
     """Mirror each utterance at its own two ends, so that frames are centerd on their shifts."""
     before = (WINDOW - SHIFT) // 2
     size = (n_frames - 1) * SHIFT + WINDOW
     index = torch.arange(size, device=wavs.device) - before
     index = torch.where(index < 0, -index - 1, index).expand(len(wavs), size)
-    last = samples[:, None] - 1
+    last = n_samples[:, None] - 1
     index = torch.where(index > last, 2 * last + 1 - index, index).clamp_min(0)
     return wavs.gather(1, index)

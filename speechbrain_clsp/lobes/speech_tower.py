@@ -81,9 +81,9 @@ class SpeechTower(nn.Module):
         features, n_frames = self.fbank(wavs, lengths)
         features = (features - self.feature_mean) / self.feature_std
         features = features.to(self.encoder_embed.out.weight.dtype)
-        frames, counts = self.encoder_embed(features, n_frames)
-        encoded, counts = self.encoder(frames, counts)
-        return self.head(masked_mean(encoded, padding_mask(counts, encoded.shape[1])))
+        frames, n_frames = self.encoder_embed(features, n_frames)
+        encoded, n_frames = self.encoder(frames, n_frames)
+        return self.head(masked_mean(encoded, padding_mask(n_frames, encoded.shape[1])))
 
     def cast(self, dtype: torch.dtype) -> None:
         """Compute front end and encoder in another precision; features and head stay float32."""

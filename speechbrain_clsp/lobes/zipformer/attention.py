@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from speechbrain_clsp.lobes.zipformer.linear import scaled_linear
-from speechbrain_clsp.lobes.zipformer.regularization import Regularization, SequenceSkip, doubling
+from speechbrain_clsp.lobes.zipformer.regularization import DropPath, Regularization, doubling
 
 MASKED_SCORE = -1000.0
 
@@ -40,7 +40,7 @@ class RelativeAttentionWeights(nn.Module):
         self.linear_pos = scaled_linear(
             position_dim, heads * position_head_dim, scale=branch_scale, bias=False
         )
-        self.position_skip = SequenceSkip(regularization.position_skip)
+        self.position_drop = DropPath(regularization.position_drop)
         # Weights do not change if a constant is added to all keys: nothing else keeps it small.
         self.balance_keys = regularization.balancer(
             min_positive=0.4, max_positive=0.6, min_abs=0.0, max_abs=100.0, probability=0.025
@@ -58,7 +58,7 @@ class RelativeAttentionWeights(nn.Module):
         )
         position_key = self.linear_pos(positions).view(2 * size - 1, self.heads, -1)
         by_offset = position_query @ position_key.permute(1, 2, 0)  # [B, H, F, 2F-1]
-        scores = query @ key.transpose(2, 3) + _offset_to_key(self.position_skip(by_offset))
+        scores = query @ key.transpose(2, 3) + _offset_to_key(self.position_drop(by_offset))
         scores = scores.masked_fill(mask[:, None, None], MASKED_SCORE)
         return scores.softmax(dim=-1)
 

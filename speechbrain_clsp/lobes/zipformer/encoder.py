@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from speechbrain_clsp.lobes.zipformer.layer import Bypass, ZipformerLayer
 from speechbrain_clsp.lobes.zipformer.regularization import (
+    UNREGULARIZED,
     FeatureMask,
     Regularization,
-    UNREGULARizED,
-    keep,
+    drop_path,
 )
 from speechbrain_clsp.lobes.zipformer.schedule import Rate
 from speechbrain_clsp.nnet.masking import padding_mask
@@ -96,7 +96,7 @@ class ZipformerStack(nn.Module):
         Size of the positional encoding.
     regularization : Regularization
         What to do in training.
-    layer_skips : sequence of float or schedule, optional
+    layer_drop_rates : sequence of float or schedule, optional
         Probability of skipping a layer, for each of them.
     **layer : dict
         Arguments of :class:`~speechbrain_clsp.lobes.zipformer.layer.ZipformerLayer`.
@@ -112,8 +112,8 @@ class ZipformerStack(nn.Module):
         self,
         n_layers: int,
         position_dim: int,
-        regularization: Regularization = UNREGULARizED,
-        layer_skips: Sequence[Rate] | None = None,
+        regularization: Regularization = UNREGULARIZED,
+        layer_drop_rates: Sequence[Rate] | None = None,
         **layer,
     ) -> None:
         super().__init__()
@@ -121,7 +121,8 @@ class ZipformerStack(nn.Module):
         self.positions = RelativePositions(position_dim)
         self.position_dropout = nn.Dropout(regularization.position_dropout)
         self.layers = nn.ModuleList(
-            ZipformerLayer(layer_skip=skip, **layer) for skip in layer_skips or [0.0] * n_layers
+            ZipformerLayer(layer_drop=skip, **layer)
+            for skip in layer_drop_rates or [0.0] * n_layers
         )
 
     def forward(self, x: Tensor, counts: Tensor, feature_mask: Tensor | None = None) -> Tensor:
@@ -129,9 +130,9 @@ class ZipformerStack(nn.Module):
         mask = padding_mask(counts, x.shape[1])
         positions = self.positions(x.shape[1], x.device).to(x.dtype)
         positions = self.position_dropout(positions)
-        x = keep(x, feature_mask)
+        x = drop_path(x, feature_mask)
         for layer in self.layers:
-            x = keep(layer(x, positions, mask), feature_mask)
+            x = drop_path(layer(x, positions, mask), feature_mask)
         return x
 
 
@@ -161,7 +162,7 @@ class DownsampledStack(nn.Module):
         stack: ZipformerStack,
         dim: int,
         factor: int,
-        regularization: Regularization = UNREGULARizED,
+        regularization: Regularization = UNREGULARIZED,
     ) -> None:
         super().__init__()
         self.factor = factor
@@ -240,7 +241,7 @@ class Zipformer2(nn.Module):
             raise ValueError(f"{wrong} must have one entry per stack, {len(downsampling)} in all")
         self.dims = list(dims)
         self.output_dim = max(dims)
-        self.regularization = rules = regularization or UNREGULARizED
+        self.regularization = rules = regularization or UNREGULARIZED
         self.feature_mask = FeatureMask(rules.feature_mask, rules.unmasked_channels)
         self.encoders = nn.ModuleList()
         for i, factor in enumerate(downsampling):
@@ -256,7 +257,7 @@ class Zipformer2(nn.Module):
                 position_head_dim=position_head_dim,
                 branch_scale=branch_scale,
                 regularization=rules,
-                layer_skips=rules.layer_skips(i, len(downsampling), n_layers[i], factor),
+                layer_drop_rates=rules.layer_drop_rates(i, len(downsampling), n_layers[i], factor),
             )
             if factor > 1:
                 stack = DownsampledStack(stack, dims[i], factor, rules)

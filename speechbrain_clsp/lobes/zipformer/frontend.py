@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from speechbrain_clsp.lobes.zipformer.activations import SwooshL, SwooshR
 from speechbrain_clsp.lobes.zipformer.layer import BiasNorm
 from speechbrain_clsp.lobes.zipformer.regularization import (
+    UNREGULARIZED,
+    DropPath,
     Regularization,
-    SequenceSkip,
     SharedDropout,
-    UNREGULARizED,
     doubling,
 )
 from speechbrain_clsp.lobes.zipformer.regularizers import Balancer
@@ -39,13 +39,13 @@ class ConvNeXt(nn.Module):
     torch.Size([1, 4, 9, 31])
     """
 
-    def __init__(self, channels: int, regularization: Regularization = UNREGULARizED) -> None:
+    def __init__(self, channels: int, regularization: Regularization = UNREGULARIZED) -> None:
         super().__init__()
         self.depthwise_conv = nn.Conv2d(channels, channels, 7, padding=3, groups=channels)
         self.pointwise_conv1 = nn.Conv2d(channels, 3 * channels, 1)
         self.activation = SwooshL()
         self.pointwise_conv2 = nn.Conv2d(3 * channels, channels, 1)
-        self.skip = SequenceSkip(regularization.frontend_skip)
+        self.skip = DropPath(regularization.frontend_drop)
         self.balance_hidden = regularization.balancer(
             min_positive=0.3, max_positive=1.0, min_abs=0.75, max_abs=5.0
         )
@@ -87,7 +87,7 @@ class Conv2dSubsampling(nn.Module):
         Standard deviation of the convolutions' initial outputs, for white input of unit variance;
         biases then start at 0. By default they start as PyTorch's do: the flat part of SwooshR
         shrinks the signal about tenfold per layer, until biases make up all but a percent of what
-        the encoder hears. Long trainings mend that, a short one wants 3.
+        the encoder hears. Long trainings make up for that; a short one needs 3.
     regularization : Regularization, optional
         What to do in training; by default nothing.
 
@@ -109,7 +109,7 @@ class Conv2dSubsampling(nn.Module):
         regularization: Regularization | None = None,
     ) -> None:
         super().__init__()
-        rules = regularization or UNREGULARizED
+        rules = regularization or UNREGULARIZED
         first, second, third = channels
         # Numbers as in the published state dict. At 1 it scales a gradient down for fp16's sake.
         self.conv = nn.Sequential(

@@ -17,12 +17,12 @@ from speechbrain_clsp.lobes.zipformer.attention import (
 )
 from speechbrain_clsp.lobes.zipformer.linear import scaled_linear
 from speechbrain_clsp.lobes.zipformer.regularization import (
+    UNREGULARIZED,
+    DropPath,
     Regularization,
-    SequenceSkip,
     SharedDropout,
-    UNREGULARizED,
     doubling,
-    keep,
+    drop_path,
 )
 from speechbrain_clsp.lobes.zipformer.schedule import Rate
 from speechbrain_clsp.nnet.masking import full_precision
@@ -44,7 +44,7 @@ class BiasNorm(nn.Module):
     True
     """
 
-    def __init__(self, dim: int, regularization: Regularization = UNREGULARizED) -> None:
+    def __init__(self, dim: int, regularization: Regularization = UNREGULARIZED) -> None:
         super().__init__()
         self.log_scale = nn.Parameter(torch.ones(()))
         self.bias = nn.Parameter(torch.zeros(dim))
@@ -75,16 +75,16 @@ class Bypass(nn.Module):
     """
 
     def __init__(
-        self, dim: int, regularization: Regularization = UNREGULARizED, skip: Rate = 0.0
+        self, dim: int, regularization: Regularization = UNREGULARIZED, skip: Rate = 0.0
     ) -> None:
         super().__init__()
         self.bypass_scale = nn.Parameter(torch.full((dim,), 0.5))
         self.limit = regularization.limit(regularization.bypass_minimum, 1.0)
-        self.skip = SequenceSkip(skip)
+        self.skip = DropPath(skip)
 
     def forward(self, source: Tensor, output: Tensor) -> Tensor:
         """Return source + (output - source) * scale, all [B, F, D]."""
-        scale = keep(self.limit(self.bypass_scale), self.skip.draw(source))
+        scale = drop_path(self.limit(self.bypass_scale), self.skip.draw(source))
         return source + (output - source) * scale
 
 
@@ -199,7 +199,7 @@ class ZipformerLayer(nn.Module):
         :func:`scaled_linear`. The feed-forward modules get twice as much.
     regularization : Regularization
         What to do in training.
-    layer_skip : float or schedule
+    layer_drop : float or schedule
         Probability, per utterance, of returning the input, in training only.
 
     Example
@@ -221,8 +221,8 @@ class ZipformerLayer(nn.Module):
         position_head_dim: int = 4,
         position_dim: int = 48,
         branch_scale: float = 0.05,
-        regularization: Regularization = UNREGULARizED,
-        layer_skip: Rate = 0.0,
+        regularization: Regularization = UNREGULARIZED,
+        layer_drop: Rate = 0.0,
     ) -> None:
         super().__init__()
         shared = branch_scale, regularization
@@ -239,14 +239,14 @@ class ZipformerLayer(nn.Module):
         self.conv_module2 = ConvolutionModule(dim, kernel, *shared)
         self.norm = BiasNorm(dim, regularization)
         self.bypass_mid = Bypass(dim, regularization)
-        self.bypass = Bypass(dim, regularization, layer_skip)
+        self.bypass = Bypass(dim, regularization, layer_drop)
         self._add_regularizers(regularization)
 
     def _add_regularizers(self, regularization: Regularization) -> None:
-        self.attention_skip = SequenceSkip(regularization.attention_skip)
-        self.convolution_skip = SequenceSkip(regularization.convolution_skip)
-        self.feedforward_skip = SequenceSkip(regularization.feedforward_skip)
-        # Those of single branches mend a rare problem, so they may do it slowly.
+        self.attention_drop = DropPath(regularization.attention_drop)
+        self.convolution_drop = DropPath(regularization.convolution_drop)
+        self.feedforward_drop = DropPath(regularization.feedforward_drop)
+        # Those of single branches prevent a rare problem, so they may act rarely.
         branch = {"min_positive": 0.3, "max_positive": 0.7, "probability": 0.05}
         self.balance_nonlin_attention = regularization.balancer(
             min_abs=[(0, 0.004), (4000, 0.02)], **branch
@@ -265,18 +265,18 @@ class ZipformerLayer(nn.Module):
     def forward(self, source: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
         """Map source [B, F, D], positions [2F-1, P] and mask [B, F] to [B, F, D]."""
         weights = self.self_attn_weights(source, positions, mask)
-        attending = self.attention_skip.draw(source)  # one decision for all attention
+        attending = self.attention_drop.draw(source)  # one decision for all attention
         x = source + self.feed_forward1(source, mask)
         branch = self.nonlin_attention(x, weights[:, 0], mask)
-        x = x + keep(self.balance_nonlin_attention(branch, mask), attending)
-        x = x + keep(self.self_attn1(x, weights, mask), attending)
-        x = x + self.convolution_skip(self.conv_module1(x, mask))
+        x = x + drop_path(self.balance_nonlin_attention(branch, mask), attending)
+        x = x + drop_path(self.self_attn1(x, weights, mask), attending)
+        x = x + self.convolution_drop(self.conv_module1(x, mask))
         branch = self.balance_feed_forward2(self.feed_forward2(x, mask), mask)
-        x = x + self.feedforward_skip(branch)
+        x = x + self.feedforward_drop(branch)
         x = self.bypass_mid(source, x)
-        x = x + keep(self.self_attn2(x, weights, mask), attending)
-        x = x + self.convolution_skip(self.conv_module2(x, mask))
+        x = x + drop_path(self.self_attn2(x, weights, mask), attending)
+        x = x + self.convolution_drop(self.conv_module2(x, mask))
         branch = self.balance_feed_forward3(self.feed_forward3(x, mask), mask)
-        x = x + self.feedforward_skip(branch)
+        x = x + self.feedforward_drop(branch)
         x = self.bypass(source, self.norm(self.balance_sum(x, mask)))
         return self.whiten(self.balance_output(x, mask), mask)

@@ -1,4 +1,4 @@
-"""What Zipformer does in training only: how much of it, and the modules that do it."""
+"""The training-time regularization of Zipformer: drop path, dropout, feature masks, rates."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from speechbrain_clsp.lobes.zipformer.regularizers import Balancer, Limit, Whiten
+from speechbrain_clsp.lobes.zipformer.regularizers import Balancer, RangeLimiter, Whiten
 from speechbrain_clsp.lobes.zipformer.schedule import Rate, Schedule, Scheduled
 
 
-class SequenceSkip(Scheduled):
-    """Leaves a branch out for some utterances of a batch.
+class DropPath(Scheduled):
+    """Stochastic depth (arXiv 1603.09382): drops a branch for some utterances of a batch.
 
     The branch is computed and multiplied by 0, so that every parameter has a gradient and DDP
-    never waits for one.
+    never waits for one. Nothing is scaled up for it.
 
     Arguments
     ---------
@@ -25,9 +25,9 @@ class SequenceSkip(Scheduled):
 
     Example
     -------
-    >>> SequenceSkip(1.0).draw(torch.ones(2, 5, 8)).flatten().tolist()
+    >>> DropPath(1.0).draw(torch.ones(2, 5, 8)).flatten().tolist()
     [False, False]
-    >>> SequenceSkip(0.5).eval()(torch.ones(2, 5, 8)).mean().item()
+    >>> DropPath(0.5).eval()(torch.ones(2, 5, 8)).mean().item()
     1.0
     """
 
@@ -43,16 +43,16 @@ class SequenceSkip(Scheduled):
         return torch.rand([len(x)] + [1] * (x.dim() - 1), device=x.device) >= rate
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return x [B, ...] with some utterances set to 0; nothing is scaled up for it."""
-        return keep(x, self.draw(x))
+        """Return x [B, ...] with some utterances set to 0."""
+        return drop_path(x, self.draw(x))
 
 
-def keep(x: Tensor, kept: Tensor | None) -> Tensor:
-    """Multiply by what :meth:`SequenceSkip.draw` returned.
+def drop_path(x: Tensor, kept: Tensor | None) -> Tensor:
+    """Multiply by the mask that :meth:`DropPath.draw` returned.
 
     Example
     -------
-    >>> keep(torch.ones(1, 1), None).item()
+    >>> drop_path(torch.ones(1, 1), None).item()
     1.0
     """
     return x if kept is None else x * kept
@@ -86,7 +86,7 @@ class SharedDropout(Scheduled):
 
 
 class FeatureMask(nn.Module):
-    """Works with fewer channels in some utterances, so that the first ones carry the most.
+    """Masks the last channels of some utterances, so that the first ones carry the most.
 
     Of the channels above ``unmasked`` the lower half is set to 0 with probability ``rate``, the
     upper half wherever the lower one is and in as many utterances more. One draw holds for the
@@ -128,7 +128,7 @@ class FeatureMask(nn.Module):
 
 @dataclass(frozen=True)
 class Regularization:
-    """How much of each training-time device to use; the defaults are the published ones.
+    """Rates of all training-time regularization; the defaults are the published ones.
 
     A rate is a number, or a schedule [(step, value), ...] as in
     :class:`~speechbrain_clsp.lobes.zipformer.schedule.Schedule`.
@@ -139,12 +139,12 @@ class Regularization:
         Of hidden channels of the feed-forward modules and of the front end's output.
     position_dropout : float
         Of the positional encoding.
-    position_skip, attention_skip, convolution_skip, feedforward_skip : float or schedule
+    position_drop, attention_drop, convolution_drop, feedforward_drop : float or schedule
         Probability, per utterance, of doing without positions in the attention weights, all
         attention of a layer, a convolution module, the second or third feed-forward module.
-    frontend_skip : float or schedule
+    frontend_drop : float or schedule
         The same for the front end's ConvNeXt block.
-    layer_skip : (float, float)
+    layer_drop : (float, float)
         Probability of skipping a layer before its warm-up and after it, the latter times the
         square root of its stack's downsampling. Layers warm up one after the other.
     warmup_steps : float
@@ -152,7 +152,7 @@ class Regularization:
     bypass_minimum : float or schedule
         Lower limit on the bypass scales (the upper is 1): at first no layer may be bypassed.
     limits : float
-        How often limits on parameters act.
+        Probability that range limiters on parameters act.
     feature_mask : float
         See :class:`FeatureMask`.
     unmasked_channels : int
@@ -168,12 +168,12 @@ class Regularization:
 
     dropout: Rate = ((0, 0.3), (20000, 0.1))
     position_dropout: float = 0.15
-    position_skip: Rate = ((0, 0.5), (4000, 0.0))
-    attention_skip: Rate = ((0, 0.2), (4000, 0.05), (16000, 0.0))
-    convolution_skip: Rate = ((0, 0.2), (4000, 0.05), (16000, 0.0))
-    feedforward_skip: Rate = ((0, 0.1), (4000, 0.01), (50000, 0.0))
-    frontend_skip: Rate = ((0, 0.2), (20000, 0.015))
-    layer_skip: tuple[float, float] = (0.5, 0.035)
+    position_drop: Rate = ((0, 0.5), (4000, 0.0))
+    attention_drop: Rate = ((0, 0.2), (4000, 0.05), (16000, 0.0))
+    convolution_drop: Rate = ((0, 0.2), (4000, 0.05), (16000, 0.0))
+    feedforward_drop: Rate = ((0, 0.1), (4000, 0.01), (50000, 0.0))
+    frontend_drop: Rate = ((0, 0.2), (20000, 0.015))
+    layer_drop: tuple[float, float] = (0.5, 0.035)
     warmup_steps: float = 4000.0
     bypass_minimum: Rate = ((0, 0.9), (20000, 0.2))
     limits: float = 0.6
@@ -202,17 +202,17 @@ class Regularization:
         """
         return Whiten(limit, probability=_scaled(probability, self.whitening), **settings)
 
-    def limit(self, minimum: Rate, maximum: Rate) -> Limit:
-        """Make a Limit.
+    def limit(self, minimum: Rate, maximum: Rate) -> RangeLimiter:
+        """Make a range limiter.
 
         Example
         -------
         >>> Regularization().limit(-1.5, 1.5).probability
         0.6
         """
-        return Limit(minimum, maximum, self.limits)
+        return RangeLimiter(minimum, maximum, self.limits)
 
-    def layer_skips(
+    def layer_drop_rates(
         self, stack: int, n_stacks: int, n_layers: int, factor: int
     ) -> list[list[tuple[float, float]]]:
         """Return the skip rates of a stack's layers, as schedules.
@@ -228,24 +228,24 @@ class Regularization:
 
         Example
         -------
-        >>> Regularization(warmup_steps=400).layer_skips(0, n_stacks=1, n_layers=2, factor=4)
+        >>> Regularization(warmup_steps=400).layer_drop_rates(0, n_stacks=1, n_layers=2, factor=4)
         [[(200.0, 0.5), (300.0, 0.07)], [(300.0, 0.5), (400.0, 0.07)]]
         """
         length = self.warmup_steps / (n_stacks + 1)
-        first, last = self.layer_skip[0], min(1.0, self.layer_skip[1] * factor**0.5)
+        first, last = self.layer_drop[0], min(1.0, self.layer_drop[1] * factor**0.5)
         starts = [length * (stack + 1 + i / n_layers) for i in range(n_layers)]
         return [[(start, first), (start + length / n_layers, last)] for start in starts]
 
 
-UNREGULARizED = Regularization(
+UNREGULARIZED = Regularization(
     dropout=0.0,
     position_dropout=0.0,
-    position_skip=0.0,
-    attention_skip=0.0,
-    convolution_skip=0.0,
-    feedforward_skip=0.0,
-    frontend_skip=0.0,
-    layer_skip=(0.0, 0.0),
+    position_drop=0.0,
+    attention_drop=0.0,
+    convolution_drop=0.0,
+    feedforward_drop=0.0,
+    frontend_drop=0.0,
+    layer_drop=(0.0, 0.0),
     limits=0.0,
     feature_mask=0.0,
     balancing=0.0,

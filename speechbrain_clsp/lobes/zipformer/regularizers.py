@@ -131,7 +131,7 @@ class Balancer(Scheduled):
         Its shape is that of x, channels moved to the end, without the last axes: [B, F] for x
         [B, F, C], or for [B, C, F, N] with ``dim`` 1.
         """
-        if not self.training or not happens(self.probability(self.step)) or not x.requires_grad:
+        if not self.training or not bernoulli(self.probability(self.step)) or not x.requires_grad:
             return x
         means = [_mean_of_share(share(self.step)) for share in self.positive]
         # For a normal distribution of mean 0, rms = sqrt(pi / 2) times the mean absolute value.
@@ -149,12 +149,12 @@ def _mean_of_share(share: float) -> float:
     return logit / (2.0 * math.sqrt(math.pi) * math.log(2.0))
 
 
-def happens(probability: float) -> bool:
+def bernoulli(probability: float) -> bool:
     """Draw from torch's CPU generator; nothing is drawn where the probability is 0.
 
     Example
     -------
-    >>> happens(0.0), happens(1.0)
+    >>> bernoulli(0.0), bernoulli(1.0)
     (False, True)
     """
     return probability > 0 and torch.rand(()).item() < probability
@@ -234,7 +234,7 @@ class Whiten(Scheduled):
     Arguments
     ---------
     limit : float or schedule
-        Whitening metric up to which nothing happens, at least 1.
+        Whitening metric up to which gradients are unchanged, at least 1.
     grad_scale : float
         Size of what is added to a gradient, relative to it.
     groups : int
@@ -262,7 +262,7 @@ class Whiten(Scheduled):
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return x [B, F, ..., C]; mask [B, F] is True on frames that do not count."""
-        if not self.training or not happens(self.probability(self.step)) or not x.requires_grad:
+        if not self.training or not bernoulli(self.probability(self.step)) or not x.requires_grad:
             return x
         return _Whitened.apply(x, mask, self.groups, self.limit(self.step), self.grad_scale)
 
@@ -284,8 +284,8 @@ class _Limited(torch.autograd.Function):
         return torch.where(away, -grad, grad), None, None
 
 
-class Limit(Scheduled):
-    """Brings parameters back into a range by turning gradients around that lead out of it.
+class RangeLimiter(Scheduled):
+    """Keeps parameters in a range by reversing gradients that lead out of it.
 
     Arguments
     ---------
@@ -297,7 +297,7 @@ class Limit(Scheduled):
     Example
     -------
     >>> scale = nn.Parameter(torch.tensor([0.1, 0.5]))
-    >>> Limit(0.2, 1.0, probability=1.0)(scale).sum().backward()
+    >>> RangeLimiter(0.2, 1.0, probability=1.0)(scale).sum().backward()
     >>> scale.grad.tolist()
     [-1.0, 1.0]
     """
@@ -309,6 +309,6 @@ class Limit(Scheduled):
 
     def forward(self, parameter: nn.Parameter) -> Tensor:
         """Return the parameter."""
-        if not self.training or not happens(self.probability) or not parameter.requires_grad:
+        if not self.training or not bernoulli(self.probability) or not parameter.requires_grad:
             return parameter
         return _Limited.apply(parameter, self.minimum(self.step), self.maximum(self.step))

@@ -1,4 +1,4 @@
-"""Numbers that change over a training: piecewise linear functions of the step."""
+"""Piecewise-linear schedules of rates and limits over the training steps."""
 
 from __future__ import annotations
 

@@ -10,7 +10,12 @@ import torch
 from speechbrain_clsp.lobes.speech_tower import SpeechTower
 from speechbrain_clsp.lobes.zipformer.encoder import Zipformer2
 from speechbrain_clsp.lobes.zipformer.regularization import FeatureMask, Regularization
-from speechbrain_clsp.lobes.zipformer.regularizers import Balancer, Limit, Whiten, whitening_metric
+from speechbrain_clsp.lobes.zipformer.regularizers import (
+    Balancer,
+    RangeLimiter,
+    Whiten,
+    whitening_metric,
+)
 from speechbrain_clsp.lobes.zipformer.schedule import Schedule, Scheduled, set_step
 from speechbrain_clsp.nnet.gradcache import GradCache
 from speechbrain_clsp.nnet.masking import padding_mask
@@ -26,13 +31,13 @@ RULES = {
     "whiten_four": Whiten(1.5, grad_scale=0.025, groups=4, probability=1.0),
 }
 EVERYTHING = Regularization(balancing=2.0, whitening=2.0, unmasked_channels=16)
-SKIP_ALL = Regularization(
-    position_skip=1.0,
-    attention_skip=1.0,
-    convolution_skip=1.0,
-    feedforward_skip=1.0,
-    frontend_skip=1.0,
-    layer_skip=(1.0, 1.0),
+DROP_ALL = Regularization(
+    position_drop=1.0,
+    attention_drop=1.0,
+    convolution_drop=1.0,
+    feedforward_drop=1.0,
+    frontend_drop=1.0,
+    layer_drop=(1.0, 1.0),
     feature_mask=1.0,
     unmasked_channels=0,
 )
@@ -115,14 +120,14 @@ def test_a_limit_turns_gradients_around_that_lead_out():
     values = torch.tensor([0.1, 0.1, 0.5, 0.5, 1.2, 1.2])
     grad = torch.tensor([1.0, -1.0, 1.0, -1.0, 1.0, -1.0])
     parameter = torch.nn.Parameter(values)
-    Limit(0.2, 1.0, probability=1.0)(parameter).backward(grad)
+    RangeLimiter(0.2, 1.0, probability=1.0)(parameter).backward(grad)
     assert parameter.grad.tolist() == [-1.0, -1.0, 1.0, -1.0, 1.0, 1.0]
 
 
 def test_out_of_training_every_module_returns_its_input_itself():
     """If this fails, regularization costs time in evaluation, or changes its results."""
     x = torch.randn(2, 5, 8, requires_grad=True)
-    small = tower(SKIP_ALL).eval()
+    small = tower(DROP_ALL).eval()
     parts = [module for module in small.modules() if isinstance(module, Scheduled)]
     assert len(parts) > 50
     before = torch.get_rng_state()
@@ -157,8 +162,8 @@ def test_the_last_values_of_schedules_are_the_default():
 def test_layers_warm_up_one_after_the_other_and_slow_stacks_are_skipped_more():
     """If this fails, schedules of layer skipping are not the published ones."""
     rules = Regularization()
-    assert rules.layer_skips(0, 3, 1, 1) == [[(1000.0, 0.5), (2000.0, 0.035)]]
-    second, third = rules.layer_skips(2, 3, 2, 4)
+    assert rules.layer_drop_rates(0, 3, 1, 1) == [[(1000.0, 0.5), (2000.0, 0.035)]]
+    second, third = rules.layer_drop_rates(2, 3, 2, 4)
     assert second == [(3000.0, 0.5), (3500.0, 0.07)]
     assert third == [(3500.0, 0.5), (4000.0, 0.07)]
 
@@ -167,8 +172,8 @@ def test_rates_are_what_happens():
     """If this fails, a rate of 0.2 skips something else than every fifth utterance."""
     torch.manual_seed(0)
     x = torch.ones(4000, 1, 40)
-    small = tower(Regularization(attention_skip=0.2, dropout=0.3)).encoder.encoders[0].layers[0]
-    assert abs(small.attention_skip.draw(x).float().mean() - 0.8) < 0.02
+    small = tower(Regularization(attention_drop=0.2, dropout=0.3)).encoder.encoders[0].layers[0]
+    assert abs(small.attention_drop.draw(x).float().mean() - 0.8) < 0.02
     dropped = small.feed_forward1.dropout(x)
     assert abs((dropped == 0).float().mean() - 0.3) < 0.01
     assert abs(dropped.mean() - 1.0) < 0.01
@@ -224,7 +229,7 @@ def test_gradcache_sees_the_same_decisions_in_both_passes(step):
     assert all(torch.equal(one, two) for one, two in zip(seen[:3], seen[3:]))
 
 
-@pytest.mark.parametrize("rules", [SKIP_ALL, EVERYTHING])
+@pytest.mark.parametrize("rules", [DROP_ALL, EVERYTHING])
 def test_every_parameter_has_a_gradient_whatever_is_skipped(rules):
     """If this fails, DDP waits for ever for the gradients of a skipped layer."""
     small = tower(rules)
@@ -246,19 +251,19 @@ def make_all_act(small: SpeechTower, probability: float = 1.0) -> None:
 
 
 SKIPPED = {
-    "position_skip": ["self_attn_weights.linear_pos."],
-    "attention_skip": ["self_attn_weights.", "nonlin_attention.", "self_attn1.", "self_attn2."],
-    "convolution_skip": ["conv_module1.", "conv_module2."],
-    "feedforward_skip": ["feed_forward2.", "feed_forward3."],
-    "layer_skip": [""],
+    "position_drop": ["self_attn_weights.linear_pos."],
+    "attention_drop": ["self_attn_weights.", "nonlin_attention.", "self_attn1.", "self_attn2."],
+    "convolution_drop": ["conv_module1.", "conv_module2."],
+    "feedforward_drop": ["feed_forward2.", "feed_forward3."],
+    "layer_drop": [""],
 }
 
 
 @pytest.mark.parametrize("rate", SKIPPED)
 def test_a_skip_leaves_out_just_its_modules(rate):
     """If this fails, a skip leaves part of a branch running, or stops others from learning."""
-    none = {name: (0.0, 0.0) if name == "layer_skip" else 0.0 for name in SKIPPED}
-    one = {rate: (1.0, 1.0) if rate == "layer_skip" else 1.0}
+    none = {name: (0.0, 0.0) if name == "layer_drop" else 0.0 for name in SKIPPED}
+    one = {rate: (1.0, 1.0) if rate == "layer_drop" else 1.0}
     rules = Regularization(**none | one, dropout=0.0, balancing=0.0, whitening=0.0)
     layer = tower(rules).encoder.encoders[0].layers[0]
     x, positions = torch.randn(2, 5, 32), torch.randn(9, 48)
@@ -266,7 +271,7 @@ def test_a_skip_leaves_out_just_its_modules(rate):
     (output * torch.randn(2, 5, 32)).sum().backward()
     for name, parameter in layer.named_parameters():
         assert parameter.grad.any() == (not name.startswith(tuple(SKIPPED[rate]))), name
-    assert torch.equal(output, x) == (rate == "layer_skip")
+    assert torch.equal(output, x) == (rate == "layer_drop")
 
 
 def test_more_padding_changes_no_gradient():
@@ -289,7 +294,7 @@ def test_more_padding_changes_no_gradient():
 
 def test_masked_features_stay_out_of_a_stack():
     """If this fails, a narrow utterance gets its masked channels back inside the encoder."""
-    small = tower(dataclasses.replace(SKIP_ALL, layer_skip=(0.0, 0.0), unmasked_channels=16))
+    small = tower(dataclasses.replace(DROP_ALL, layer_drop=(0.0, 0.0), unmasked_channels=16))
     stack = small.encoder.encoders[0]
     (mask,) = small.encoder.feature_mask.draw(torch.ones(2, 1, 1), [32])
     output = stack(torch.randn(2, 9, 32), torch.tensor([9, 4]), mask)
@@ -299,7 +304,7 @@ def test_masked_features_stay_out_of_a_stack():
 
 def test_the_front_end_is_regularized_like_its_encoder():
     """If this fails, the recipes' one setting leaves half of the speech tower out."""
-    on, off = tower(SKIP_ALL).encoder_embed, tower(None).encoder_embed
+    on, off = tower(DROP_ALL).encoder_embed, tower(None).encoder_embed
     assert on.convnext.skip.rate() == 1.0 and off.convnext.skip.rate() == 0.0
     assert on.whiten.probability() == 0.25 and off.whiten.probability() == 0.0
 
