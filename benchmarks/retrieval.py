@@ -50,7 +50,9 @@ def by_matrix(speech: torch.Tensor, text: torch.Tensor) -> list[torch.Tensor]:
     ranks = []
     for queries, gallery in ((speech, text), (text, speech)):
         order = (queries @ gallery.T).argsort(dim=1, descending=True)
-        ranks.append(1 + (order == torch.arange(len(queries))[:, None]).nonzero()[:, 1])
+        ranks.append(
+            1 + (order == torch.arange(len(queries), device=order.device)[:, None]).nonzero()[:, 1]
+        )
     return ranks
 
 

@@ -19,6 +19,7 @@ from functools import partial
 import torch
 
 from speechbrain_clsp.evaluation.models.adapters import ClspAdapter
+from speechbrain_clsp.inference.clsp import CLSP
 from speechbrain_clsp.inference.guards import LengthGuard, LevelGuard
 from speechbrain_clsp.inference.reward import StyleReward
 
@@ -37,11 +38,10 @@ def seconds_of(work: Callable[[], object], device: str) -> float:
     return time.perf_counter() - start
 
 
-def ways_of(options: argparse.Namespace) -> dict[str, Callable[[torch.Tensor], torch.Tensor]]:
+def ways_of(clsp: CLSP, clips: int) -> dict[str, Callable[[torch.Tensor], torch.Tensor]]:
     """Return what is timed: waveforms to one number per clip."""
-    clsp = ClspAdapter(options.model, device=options.device).clsp
-    captions = [CAPTION] * CLIPS
-    lens = torch.ones(CLIPS, device=options.device)
+    captions = [CAPTION] * clips
+    lens = torch.ones(clips, device=clsp.device)
     guards = [LengthGuard(), LevelGuard()]
     rewards = {
         "cosine": StyleReward(clsp),
@@ -64,7 +64,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     wavs = (0.1 * torch.randn(CLIPS, SECONDS * 16000)).to(options.device)
-    ways = ways_of(options)
+    ways = ways_of(ClspAdapter(options.model, device=options.device).clsp, CLIPS)
 
     def forward(way: Callable) -> None:
         with torch.no_grad():

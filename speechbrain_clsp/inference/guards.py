@@ -77,8 +77,8 @@ class LevelGuard:
     def __call__(self, wavs: Tensor, wav_lens: Tensor, captions, texts) -> Tensor:
         """Check; see the module."""
         passes = []
-        for wav, share in zip(wavs.detach(), wav_lens):
-            wav = wav[: max(1, round(float(share) * len(wav)))]
+        for wav, share in zip(wavs.detach(), wav_lens.tolist()):
+            wav = wav[: max(1, round(share * len(wav)))]
             level = _decibels(wav.square().mean())
             powers = wav[: len(wav) // FRAME * FRAME].reshape(-1, FRAME).square().mean(dim=1)
             frames = _decibels(powers) if len(powers) else level[None]

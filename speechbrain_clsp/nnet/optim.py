@@ -117,14 +117,17 @@ def _clipping(group: dict, params: list[Tensor], states: list[dict]) -> Tensor |
     norms = torch.stack(torch._foreach_norm([p.grad for p in params]))
     norm = (norms * torch.stack([state["rms"] for state in states])).norm()
     period, step = group["clipping_update_period"], group.setdefault("clipping_step", 0)
-    recent = group.setdefault("recent_norms", norm.new_zeros(period))
+    # A checkpoint is read on the CPU, and a norm that is copied there waits for the GPU.
+    recent = group.get("recent_norms", norm.new_zeros(period)).to(norm.device)
     recent[step % period] = norm
+    group["recent_norms"] = recent
     group["clipping_step"] = step + 1
     if step > 0 and step % period == 0:
         group["clipping_threshold"] = group["clipping_scale"] * recent.sort()[0][period // 4 * 2]
     if "clipping_threshold" not in group:
         return 1.0
-    return (group["clipping_threshold"] / (norm + 1e-20)).clamp(max=1.0)
+    threshold = group["clipping_threshold"] = group["clipping_threshold"].to(norm.device)
+    return (threshold / (norm + 1e-20)).clamp(max=1.0)
 
 
 def _move(params: list[Tensor], grads: list[Tensor], states: list[dict], group: dict) -> None:

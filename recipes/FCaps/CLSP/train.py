@@ -105,7 +105,7 @@ def dataio_prepare(hparams: Mapping[str, Any]) -> tuple[dict, dict]:
     return datasets, loader_kwargs
 
 
-def train_loggers(hparams: Mapping[str, Any]) -> list:
+def make_train_loggers(hparams: Mapping[str, Any]) -> list:
     """Return the file logger, and TensorBoard's if it is asked for."""
     loggers = [hparams["train_logger"]]
     if hparams["use_tensorboard"]:
@@ -113,6 +113,31 @@ def train_loggers(hparams: Mapping[str, Any]) -> list:
 
         loggers.append(TensorboardLogger(str(Path(hparams["output_folder"]) / "tensorboard")))
     return loggers
+
+
+def make_brain(
+    hparams: Mapping[str, Any], run_opts: dict[str, Any], train_loggers: list
+) -> ContrastiveBrain:
+    """Return the Brain that the YAML file describes."""
+    return ContrastiveBrain(
+        modules=hparams["modules"],
+        opt_class=hparams["opt_class"],
+        hparams=hparams,
+        run_opts=run_opts,
+        checkpointer=hparams["checkpointer"],
+        loss=hparams["loss"],
+        lr_annealing=hparams["lr_annealing"],
+        epoch_counter=hparams["epoch_counter"],
+        train_loggers=train_loggers,
+        ckpt_metric=hparams["ckpt_metric"],
+        seed=hparams["seed"],
+        encoder_lr=hparams["encoder_lr"],
+        gradcache_chunk_seconds=hparams["gradcache_chunk_seconds"],
+        max_unreadable_clips=hparams["max_unreadable_clips"],
+        model_average=hparams["model_average"],
+        schedule_step=hparams["schedule_step"],
+        step_log=hparams["step_log"],
+    )
 
 
 def export_and_report(brain: ContrastiveBrain, hparams: Mapping[str, Any]) -> None:
@@ -155,25 +180,7 @@ def main() -> None:
     torch.set_num_threads(hparams["num_threads"])
     prepare(hparams)
     datasets, loader_kwargs = dataio_prepare(hparams)
-    brain = ContrastiveBrain(
-        modules=hparams["modules"],
-        opt_class=hparams["opt_class"],
-        hparams=hparams,
-        run_opts=run_opts,
-        checkpointer=hparams["checkpointer"],
-        loss=hparams["loss"],
-        lr_annealing=hparams["lr_annealing"],
-        epoch_counter=hparams["epoch_counter"],
-        train_loggers=train_loggers(hparams),
-        ckpt_metric=hparams["ckpt_metric"],
-        seed=hparams["seed"],
-        encoder_lr=hparams["encoder_lr"],
-        gradcache_chunk_seconds=hparams["gradcache_chunk_seconds"],
-        max_unreadable_clips=hparams["max_unreadable_clips"],
-        model_average=hparams["model_average"],
-        schedule_step=hparams["schedule_step"],
-        step_log=hparams["step_log"],
-    )
+    brain = make_brain(hparams, run_opts, make_train_loggers(hparams))
     brain.fit(
         hparams["epoch_counter"],
         datasets["train"],

@@ -138,7 +138,8 @@ class _Side:
 
     def __init__(self, vectors: Tensor, others: Tensor, pairs: Tensor) -> None:
         # By query, each pair once.
-        keys = torch.unique(pairs[:, 0].to(vectors.device) * len(others) + pairs[:, 1])
+        pairs = pairs.to(vectors.device)
+        keys = torch.unique(pairs[:, 0] * len(others) + pairs[:, 1])
         self.vectors, self.query, self.item = vectors, keys // len(others), keys % len(others)
         self.total = torch.bincount(self.query, minlength=len(vectors))
         if (self.total == 0).any():
@@ -201,7 +202,7 @@ def _places(own: Tensor, bars: Tensor) -> tuple[Tensor, Tensor]:
     descending = own.argsort(dim=1, descending=True, stable=True)
     places = torch.arange(1, own.shape[1] + 1, device=own.device).expand_as(own).contiguous()
     order = torch.empty_like(descending).scatter_(1, descending, places)
-    reached = [(own >= bars[:, [k]]).sum(dim=1) for k in range(own.shape[1])]
+    reached = [(own >= bars[:, k, None]).sum(dim=1) for k in range(own.shape[1])]
     return order, torch.stack(reached, dim=1)
 
 

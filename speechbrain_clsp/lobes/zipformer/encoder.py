@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from speechbrain_clsp.lobes.zipformer.layer import Bypass, ZipformerLayer
 from speechbrain_clsp.lobes.zipformer.regularization import (
@@ -98,6 +99,8 @@ class ZipformerStack(nn.Module):
         What to do in training.
     layer_drop_rates : sequence of float or schedule, optional
         Probability of skipping a layer, for each of them.
+    checkpoint_layers : bool
+        See :class:`Zipformer2`.
     **layer : dict
         Arguments of :class:`~speechbrain_clsp.lobes.zipformer.layer.ZipformerLayer`.
 
@@ -114,9 +117,11 @@ class ZipformerStack(nn.Module):
         position_dim: int,
         regularization: Regularization = UNREGULARIZED,
         layer_drop_rates: Sequence[Rate] | None = None,
+        checkpoint_layers: bool = False,
         **layer,
     ) -> None:
         super().__init__()
+        self.checkpoint_layers = checkpoint_layers
         layer.update(position_dim=position_dim, regularization=regularization)
         self.positions = RelativePositions(position_dim)
         self.position_dropout = nn.Dropout(regularization.position_dropout)
@@ -132,8 +137,15 @@ class ZipformerStack(nn.Module):
         positions = self.position_dropout(positions)
         x = drop_path(x, feature_mask)
         for layer in self.layers:
-            x = drop_path(layer(x, positions, mask), feature_mask)
+            x = drop_path(self._run(layer, x, positions, mask), feature_mask)
         return x
+
+    def _run(self, layer: ZipformerLayer, *inputs: Tensor) -> Tensor:
+        """Call a layer, whose activations are computed again in the backward pass if so chosen."""
+        if self.checkpoint_layers and self.training and torch.is_grad_enabled():
+            # Random numbers are replayed: both passes drop, skip and balance the same.
+            return checkpoint(layer, *inputs, use_reentrant=False, preserve_rng_state=True)
+        return layer(*inputs)
 
 
 class DownsampledStack(nn.Module):
@@ -207,6 +219,9 @@ class Zipformer2(nn.Module):
         What to do in training, here and in the front end of a
         :class:`~speechbrain_clsp.lobes.speech_tower.SpeechTower`. By default nothing: the devices
         of long trainings on much data would keep a small model from learning.
+    checkpoint_layers : bool
+        In training, keep only the layers' inputs and compute each layer again in the backward
+        pass: the same gradients in less memory, for about a third more time.
 
     Example
     -------
@@ -231,6 +246,7 @@ class Zipformer2(nn.Module):
         output_downsampling: int = 2,
         branch_scale: float = 0.05,
         regularization: Regularization | None = None,
+        checkpoint_layers: bool = False,
     ) -> None:
         super().__init__()
         per_stack = dict(
@@ -258,6 +274,7 @@ class Zipformer2(nn.Module):
                 branch_scale=branch_scale,
                 regularization=rules,
                 layer_drop_rates=rules.layer_drop_rates(i, len(downsampling), n_layers[i], factor),
+                checkpoint_layers=checkpoint_layers,
             )
             if factor > 1:
                 stack = DownsampledStack(stack, dims[i], factor, rules)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from speechbrain_clsp.lobes.speech_tower import SpeechTower
-from speechbrain_clsp.lobes.zipformer.encoder import Zipformer2
+from speechbrain_clsp.lobes.zipformer.encoder import Zipformer2, ZipformerStack
 from speechbrain_clsp.lobes.zipformer.regularization import FeatureMask, Regularization
 from speechbrain_clsp.lobes.zipformer.regularizers import (
     Balancer,
@@ -369,3 +369,39 @@ def test_the_brain_sets_the_step_of_schedules(start, expected):
     ContrastiveBrain.on_fit_batch_start(brain, batch=None, should_step=False)
     steps = {m.step for m in brain.modules.modules() if isinstance(m, Scheduled)}
     assert steps == {expected}
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_checkpointed_layers_give_the_same_gradients(autocast):
+    """If this fails, a layer that is computed again drops or balances something else."""
+    kept, found = [], []
+    for checkpointed in (False, True):
+        small = tower()
+        make_all_act(small, probability=0.5)
+        for stack in small.modules():
+            if isinstance(stack, ZipformerStack):
+                stack.checkpoint_layers = checkpointed
+        storages = {}
+
+        def note(x, storages=storages):
+            storages[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+            return x
+
+        torch.manual_seed(1)
+        with (
+            torch.autograd.graph.saved_tensors_hooks(note, lambda x: x),
+            torch.autocast("cpu", torch.bfloat16, enabled=autocast),
+        ):
+            loss = small(*batch())[:, :3].sum()
+        loss.backward()
+        kept.append(sum(storages.values()))
+        found.append((torch.rand(1), [p.grad for p in small.parameters()]))
+    assert kept[1] < 0.5 * kept[0]
+    torch.testing.assert_close(found[1], found[0], atol=0, rtol=0)
+
+
+def test_checkpointing_is_chosen_in_the_encoder():
+    """If this fails, the option reaches no stack, or acts in evaluation."""
+    encoder = Zipformer2([1, 2], [1, 1], [32, 48], [48, 64], [2, 2], [7, 7], checkpoint_layers=True)
+    stacks = [m for m in encoder.modules() if isinstance(m, ZipformerStack)]
+    assert [stack.checkpoint_layers for stack in stacks] == [True, True]
