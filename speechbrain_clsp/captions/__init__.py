@@ -1,1 +1,33 @@
-"""Captions as text: which of them a clip gets, and how they are swapped and cleaned."""
+"""Captions as text: which of them a clip gets, their cleanup, and false versions of them.
+
+Nothing here reads audio or manifests; a manifest row is a mapping.
+"""
+
+from speechbrain_clsp.captions.cleanup import clean_caption, repair_accent
+from speechbrain_clsp.captions.gender import GenderSwap
+from speechbrain_clsp.captions.perturbation import (
+    AttributeSwap,
+    Wording,
+    between_values,
+    read_tables,
+)
+from speechbrain_clsp.captions.policies import (
+    OneFineCaption,
+    TwoCaptions,
+    WithHardNegatives,
+    evaluation_captions,
+)
+
+__all__ = [
+    "AttributeSwap",
+    "GenderSwap",
+    "OneFineCaption",
+    "TwoCaptions",
+    "WithHardNegatives",
+    "Wording",
+    "between_values",
+    "clean_caption",
+    "evaluation_captions",
+    "read_tables",
+    "repair_accent",
+]

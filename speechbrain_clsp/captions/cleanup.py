@@ -1,12 +1,15 @@
-"""Captions written by people and language models, tidied by rules.
+"""Rule-based cleanup of captions written by people and language models.
 
 ParaSpeechCaps' captions carry traces of how they were made: alternatives, notes, headings, forms
-like "men" for one man. One function per rule; ``RULES`` is their order.
+like "men" for one man. Each rule is a function; :data:`RULES` holds them in the order in which
+:func:`clean_caption` applies them.
 """
 
 from __future__ import annotations
 
 import re
+
+from rapidfuzz.distance import Levenshtein
 
 NOTES = re.compile(r"\b(?:note|or|description)\s*:", re.I)
 BRACKETED = re.compile(r"\([^()]*\)|\[[^\[\]]*\]|\{[^{}]*\}")
@@ -73,7 +76,7 @@ def drop_headings(text: str) -> str:
 
 
 def name_one_person(text: str) -> str:
-    """Write of one speaker.
+    """Replace plural nouns that stand for the one speaker by the singular.
 
     Example
     -------
@@ -84,7 +87,7 @@ def name_one_person(text: str) -> str:
 
 
 def name_accents(text: str) -> str:
-    """Write of an accent where origins are spoken of.
+    """Replace wordings of origin by "accent".
 
     Example
     -------
@@ -153,7 +156,7 @@ RULES = (
 
 
 def clean_caption(text: str) -> str:
-    """Apply all rules; what is left may be empty.
+    """Apply all rules in order; the result may be empty.
 
     Example
     -------
@@ -177,22 +180,23 @@ def display_accent(label: str) -> str:
 
 
 def repair_accent(text: str, label: str | None) -> str:
-    """Make a caption name the labelled accent, spelt and cased as it should be.
+    """Make a caption name the labelled accent with the right spelling and case.
 
-    A word, or words, up to two edits from the label are taken for it: one edit for labels under six
-    letters, as two would turn "crisp" into "Irish". Where nothing is near, the accent is added.
+    Words within a Levenshtein distance of two from the label are taken for a misspelling of it;
+    for labels of up to five letters the limit is one, since two would turn "crisp" into "Irish".
+    If no word is close enough, the accent is added.
 
     Arguments
     ---------
     text : str
         A clean caption.
     label : str, optional
-        As in ``accent``; known or not.
+        The manifest's ``accent``; without one the caption is returned as it is.
 
     Returns
     -------
     str
-        The caption.
+        The repaired caption.
 
     Example
     -------
@@ -210,7 +214,8 @@ def repair_accent(text: str, label: str | None) -> str:
     near = []
     for first in range(len(words) - n_words + 1):
         start, end = words[first].start(), words[first + n_words - 1].end()
-        distance = edits(text[start:end].lower(), accent.lower(), allowed)
+        written = text[start:end].lower()
+        distance = Levenshtein.distance(written, accent.lower(), score_cutoff=allowed)
         if distance <= allowed:
             near.append((distance, start, end))
     if near:
@@ -236,23 +241,3 @@ def _with_article(before: str, accent: str) -> str:
 
 def _cased_like(word: str, model: str) -> str:
     return word[0].upper() + word[1:] if model[0].isupper() else word
-
-
-def edits(a: str, b: str, limit: int) -> int:
-    """Return how many letters must be inserted, dropped or replaced; ``limit`` + 1 if more.
-
-    Example
-    -------
-    >>> edits("scotish", "scottish", 2), edits("crisp", "irish", 2), edits("deep", "irish", 2)
-    (1, 2, 3)
-    """
-    if abs(len(a) - len(b)) > limit:
-        return limit + 1
-    row = list(range(len(b) + 1))
-    for i, letter in enumerate(a, start=1):
-        previous, row[0] = row[0], i
-        for j, other in enumerate(b, start=1):
-            previous, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, previous + (letter != other))
-        if min(row) > limit:
-            return limit + 1
-    return min(row[-1], limit + 1)

@@ -1,11 +1,11 @@
-"""Captions about a woman made captions about a man, and the other way round."""
+"""Swap of the speaker's gender in a caption, with all words that depend on it."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
 
-# What can stand behind "her" and "his" without belonging to them: then they stand for a noun.
+# Words that can follow a "her" or "his" that is not a determiner ("with her, and").
 NOT_OWNED = (
     "a about across after against along also and are around as at before behind but by can "
     "during for from had has if in into is it like more not now of on once or quite rather "
@@ -16,13 +16,13 @@ WORD = re.compile(r"\s+([^\W\d_][\w'-]*)")
 
 
 class GenderSwap:
-    """Changes all gendered words of a caption at once.
+    """Replaces all gendered words of a caption at once.
 
     Arguments
     ---------
     pairs : sequence of (str, str)
         Words for a man and for a woman that replace each other. The forms of "his" and "her" need
-        not be among them: they follow from the next word.
+        not be among them: they are chosen by the word that follows.
 
     Example
     -------
@@ -41,20 +41,20 @@ class GenderSwap:
     def changes(
         self, caption: str, is_free: Callable[[re.Match], bool]
     ) -> list[tuple[int, int, str]]:
-        """Return (start, end, new word) for every gendered word.
+        """Find the replacement of every gendered word.
 
         Arguments
         ---------
         caption : str
             Any text.
         is_free : callable
-            Match -> whether it may be changed.
+            Takes a match and tells whether it may be changed (quoted text may not).
 
         Returns
         -------
         list of (int, int, str)
-            Empty if there is no gendered word, or if words of both genders are there: a caption
-            about a man and a woman stays true when they change places.
+            Start, end and new word. Empty if there is no gendered word, or if there are words of
+            both genders: a caption about a man and a woman stays true when they change places.
         """
         matches = [match for match in self.pattern.finditer(caption) if is_free(match)]
         female = {match[0].lower() in (*self.to_male, "her", "hers") for match in matches}
@@ -77,7 +77,7 @@ class GenderSwap:
 
 
 def _owns(match: re.Match) -> bool:
-    """Tell "her voice" from "with her, and"."""
+    """Return whether "her" or "his" is a determiner ("her voice") or not ("with her, and")."""
     following = WORD.match(match.string, match.end())
     return following is not None and following[1].lower() not in NOT_OWNED
 

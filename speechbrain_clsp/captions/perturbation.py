@@ -1,4 +1,4 @@
-"""False captions that differ from a true one in one attribute only."""
+"""Attribute swaps: false captions that differ from a true one in exactly one attribute."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from speechbrain_clsp.captions.gender import GenderSwap
 
 QUOTED = re.compile(r'"[^"]*"|\u201c[^\u201d]*\u201d')
 TABLES = Path(__file__).parent / "swaps"
-WITHIN_GROUP = 0.2  # how often an accent is swapped for one of its own group, as published
+# Probability that an accent is swapped for another of its own group, as published.
+WITHIN_GROUP = 0.2
 
 
 class Wording(NamedTuple):
@@ -23,13 +24,14 @@ class Wording(NamedTuple):
     Arguments
     ---------
     phrases : sequence of str
-        What to look for.
+        Phrases to find in a caption.
     opposites : sequence of str
-        What to put in its place.
+        Phrases that may replace them.
     near : sequence of str
-        Opposites of the same group, which are harder to tell apart; taken one time in five.
+        Opposites of the same group, which are harder to tell apart; chosen with probability
+        :data:`WITHIN_GROUP`.
     alike : bool
-        Whether the opposites mean much the same, so that one can stand beside another.
+        Whether the opposites mean much the same, so that several mentions may get different ones.
     """
 
     phrases: Sequence[str]
@@ -118,10 +120,10 @@ def _accents(
 
 
 class AttributeSwap:
-    """Makes a caption false in one attribute; quoted text is left alone.
+    """Makes a caption false in one attribute; quoted text is not changed.
 
-    All mentions of the value are replaced, articles and capitals follow. Of the attributes that a
-    caption names, one is drawn, and of its values one.
+    One of the attributes that the caption names is drawn, then one of its values. All mentions of
+    that value are replaced; articles and capitals are adapted.
 
     Arguments
     ---------
@@ -153,9 +155,10 @@ class AttributeSwap:
         caption : str
             A true caption.
         generator : random.Random
-            Chooses attribute, value and words.
+            Draws attribute, value and words.
         row : dict, optional
-            The clip's labels. Values that they confirm are preferred to what the text alone says.
+            Manifest row with the clip's labels. If labels confirm some of the values that the
+            caption names, one of these is drawn.
 
         Returns
         -------
@@ -187,7 +190,19 @@ class AttributeSwap:
     def named(
         self, caption: str, is_free: Callable[[re.Match], bool] = lambda match: True
     ) -> dict[str, dict[str, list[tuple[re.Match, Wording]]]]:
-        """Return attribute -> value -> where the caption names it.
+        """Find the attributes that a caption names.
+
+        Arguments
+        ---------
+        caption : str
+            Any text.
+        is_free : callable
+            Takes a match and tells whether it counts.
+
+        Returns
+        -------
+        dict
+            ``found[attribute][value]`` is a list of (match, :class:`Wording`).
 
         Example
         -------
@@ -228,8 +243,8 @@ def _changes(
 ) -> list[tuple[int, int, str]]:
     """Choose new words, with the article and the capital that they need.
 
-    Other phrases for the same get other words, if those mean alike ("calm and relaxed"), else the
-    same.
+    Different phrases of one value ("calm and relaxed") get different words if the wording's
+    opposites are alike, otherwise all get the same word.
     """
     chosen: dict[tuple, str] = {}
     changes = []

@@ -62,7 +62,6 @@ def caption_of(draw: random.Random) -> str:
 
 
 def test_every_labelled_value_can_be_swapped():
-    """If this fails, clips of some style never teach what they are not."""
     assert {"male", "female"} == set(VALUES["gender"])
     for attribute in (*TAGS, "accent"):
         assert set(TABLES[attribute]) == set(VALUES[attribute]), attribute
@@ -75,7 +74,6 @@ def test_every_labelled_value_can_be_swapped():
 
 
 def test_thousands_of_captions_change_in_exactly_one_attribute():
-    """If this fails, a hard negative is true, or false in more than the loss should teach."""
     changed = Counter()
     for seed in range(4000):
         draw = random.Random(seed)
@@ -95,34 +93,7 @@ def test_thousands_of_captions_change_in_exactly_one_attribute():
     assert set(changed) == {*TAGS, "accent", "gender"} and min(changed.values()) > 200, changed
 
 
-@pytest.mark.parametrize(
-    "caption, wanted",
-    [
-        (
-            "A woman speaks; she raises her voice.",
-            "A man speaks; he raises his voice.",
-        ),
-        ("Her tone is hers, and it suits her.", "His tone is his, and it suits him."),
-        ("The boy's words fail him; his breath too.", "The girl's words fail her; her breath too."),
-        ("Masculine, he talks to himself.", "Feminine, she talks to herself."),
-        ('He says "she is a woman".', 'She says "she is a woman".'),
-        ("A man and a woman speak.", "A man and a woman speak."),
-        ("The human manages the chef's theme.", "The human manages the chef's theme."),
-    ],
-)
-def test_gender_changes_in_all_words_or_none(caption, wanted):
-    """If this fails, a false caption contradicts itself, and grammar gives it away."""
-    swap = AttributeSwap({"gender": {"pairs": json_pairs()}})
-    assert swap(caption, random.Random(0)) == wanted
-
-
-def json_pairs() -> list:
-    """Return the packaged pairs of gendered words."""
-    return TABLES["gender"]["pairs"]
-
-
 def test_one_accent_in_five_stays_in_its_group():
-    """If this fails, accents are told apart more coarsely or finely than published."""
     drawn = Counter(
         SWAP("A Scottish accent.", random.Random(seed)).split(" ", 1)[1] for seed in range(4000)
     )
@@ -133,7 +104,6 @@ def test_one_accent_in_five_stays_in_its_group():
 
 
 def test_all_mentions_change_together():
-    """If this fails, a caption contradicts itself."""
     caption = "An Australian woman; the Aussie accent is clear. Australian throughout."
     swap = AttributeSwap({"accent": TABLES["accent"]})
     new = swap(caption, random.Random(1))
@@ -147,7 +117,6 @@ def test_all_mentions_change_together():
 
 
 def test_what_labels_confirm_is_swapped_first():
-    """If this fails, words that only happen to be in a caption are taken for its style."""
     caption = "A crisp, angry voice with a deep sigh."
     row = {"intrinsic_tags": ["crisp"], "situational_tags": [], "accent": None}
     for seed in range(20):
@@ -159,19 +128,16 @@ def test_what_labels_confirm_is_swapped_first():
 @settings(max_examples=200, deadline=None)
 @given(st.text(max_size=80), st.integers(0, 9))
 def test_any_text_survives(text, seed):
-    """If this fails, one odd caption stops an epoch."""
     assert isinstance(SWAP(text, random.Random(seed)), str)
     assert SWAP(text, random.Random(seed)) == SWAP(text, random.Random(seed))
 
 
 def test_a_word_inside_another_is_left_alone():
-    """If this fails, swaps make words that do not exist."""
     for text in ("Aloud, the calmest lowercase.", "Unhappyish slowlyness", "half-crisp crisp-ish"):
         assert SWAP(text, random.Random(0)) == text
 
 
 def test_tables_between_values_need_no_opposites():
-    """If this fails, MiniFCaps has no hard negatives."""
     swap = AttributeSwap(between_values({"rate": [["fast", "quickly"], ["slowly"], ["evenly"]]}))
     drawn = {swap("Quickly said.", random.Random(seed)) for seed in range(20)}
     assert drawn == {"Slowly said.", "Evenly said."}
