@@ -1,61 +1,62 @@
 #!/usr/bin/env python3
-"""Prepare FCaps: its published captions and the corpora's audio, where it is, to manifests.
+"""Prepare FCaps: manifests from its published captions and local copies of the corpora's audio.
 
-Audio is not copied or unpacked. Files: ``<save_folder>/{emilia,pscbase,dev,test}.arrow``, and for
-each a report of what could not be matched.
+Audio is neither copied nor unpacked. Files: ``<save_folder>/{emilia,pscbase,valid,test}.arrow`` and
+for each a report of what could not be matched.
 """
 
-import argparse
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import NamedTuple
 
-from speechbrain_clsp.prepare.corpora import CORPORA, AudioFinder
-from speechbrain_clsp.prepare.cuts import Clip, clip_from_cut, parse_line, read_lines
+from speechbrain_clsp.prepare.clip import ClipRecord, parse_line, read_lines
+from speechbrain_clsp.prepare.corpora import AudioFinder
+from speechbrain_clsp.prepare.cuts import clip_from_cut
 from speechbrain_clsp.prepare.splits import (
     Split,
-    folder_option,
-    from_hub_or_folder,
-    prepare_splits,
+    check_splits,
+    corpus_parser,
+    local_file,
+    prepare_split,
+    run_prepare,
 )
 
 REPOSITORY = "yfyeung/FCaps"
 
 
-class Published(NamedTuple):
+class PublishedFile(NamedTuple):
     """A file of FCaps."""
 
-    file: str
-    clips: int  # as its data card counts
+    name: str
+    clips: int  # according to its data card
     label: str
     corpora: tuple[str, ...]
 
 
-OTHERS = ("ears", "expresso", "voxceleb1", "voxceleb2")
+PSC_BASE = ("ears", "expresso", "voxceleb1", "voxceleb2")
 SPLITS = {
-    "emilia": Published("fcaps-emilia.jsonl.gz", 18_131_371, "train", ("emilia",)),
-    "pscbase": Published("fcaps-pscbase-train_base.jsonl.gz", 114_684, "train", OTHERS),
-    "dev": Published("fcaps-dev.jsonl.gz", 11_772, "dev", OTHERS),
-    "test": Published("fcaps-test.jsonl.gz", 241, "test", OTHERS),
+    "emilia": PublishedFile("fcaps-emilia.jsonl.gz", 18_131_371, "train", ("emilia",)),
+    "pscbase": PublishedFile("fcaps-pscbase-train_base.jsonl.gz", 114_684, "train", PSC_BASE),
+    "valid": PublishedFile("fcaps-dev.jsonl.gz", 11_772, "valid", PSC_BASE),
+    "test": PublishedFile("fcaps-test.jsonl.gz", 241, "test", PSC_BASE),
 }
 
 
 @dataclass
 class ReadCut:
-    """Line of a file of cuts -> clip."""
+    """Conversion of a line of a file of cuts to a record."""
 
     text_is_caption: bool
 
-    def __call__(self, line: bytes) -> Clip:
-        """Return the clip, or raise ``Unusable``."""
+    def __call__(self, line: bytes) -> ClipRecord:
+        """Return the record, or raise ``UnusableClipError``."""
         return clip_from_cut(parse_line(line), self.text_is_caption)
 
 
 def prepare_fcaps(
     data_folder: str,
     save_folder: str,
+    skip_prep: bool = False,
     source: str = REPOSITORY,
     splits: Sequence[str] = tuple(SPLITS),
     folders: dict[str, str] | None = None,
@@ -65,9 +66,8 @@ def prepare_fcaps(
     n_jobs: int | None = None,
     max_malformed: int = 100,
     dry_run: bool = False,
-    skip_prep: bool = False,
 ) -> None:
-    """Write the manifests that are not there yet; after an interruption it goes on.
+    """Write the manifests that do not exist yet; an interrupted call is resumed.
 
     Arguments
     ---------
@@ -75,29 +75,29 @@ def prepare_fcaps(
         Folder of the audio: ``Emilia/EN/*.tar``, ``ears``, ``expresso``, ``voxceleb1``,
         ``voxceleb2``; tar files or plain files in any of them.
     save_folder : str
-        Where manifests and reports go.
+        Where manifests and reports are written.
+    skip_prep : bool
+        If True, do nothing.
     source : str
         Folder with the published files, or the Hub repository to download them from.
     splits : sequence of str
-        Some of emilia, pscbase, dev, test.
+        Some of emilia, pscbase, valid, test.
     folders : dict of str, optional
         Other places of single corpora, e.g. ``{"emilia": "/disk2/EN"}``.
     template : str, optional
         Path of every clip's file below ``data_folder``, for other layouts, e.g.
         ``"{corpus}/{stem}.flac"``; see :class:`~speechbrain_clsp.prepare.corpora.AudioFinder`.
     check_length : bool, optional
-        Open every file and leave out clips that are longer than theirs; default: for all but
-        Emilia, whose 18 M files would have to be read.
+        Open every file and leave out clips that end after it; default: for all but Emilia, whose
+        18 M files would have to be read.
     revision : str, optional
-        Of the Hub repository.
+        Revision of the Hub repository.
     n_jobs : int, optional
-        Processes; default: one per core.
+        Number of processes; default: one per core.
     max_malformed : int
-        Malformed lines per file, at most.
+        Largest number of malformed lines per file.
     dry_run : bool
-        Only tell what would be found, by the first 10,000 lines of each file.
-    skip_prep : bool
-        If True, do nothing.
+        Only print what would be found for the first 10,000 lines of each file.
 
     Raises
     ------
@@ -109,53 +109,30 @@ def prepare_fcaps(
     """
     if skip_prep:
         return
-    unknown = set(splits) - set(SPLITS)
-    if unknown:
-        raise ValueError(f"splits: unknown {sorted(unknown)}; known: {list(SPLITS)}")
+    check_splits(splits, SPLITS)
     for name in splits:
         published = SPLITS[name]
-        (path,) = from_hub_or_folder(source, [published.file], revision)
-        finder = AudioFinder(data_folder, folders, template)
-        finder.check_length = name != "emilia" if check_length is None else check_length
+        path = local_file(source, published.name, revision)
+        check = name != "emilia" if check_length is None else check_length
+        finder = AudioFinder(data_folder, folders, template, published.corpora, check)
         split = Split(
             name,
-            partial(read_lines, path),
-            ReadCut(text_is_caption=name == "emilia"),
-            published.corpora,
             published.label,
-            {"file": published.file, "bytes": path.stat().st_size},
-            published.clips,
+            read_lines(path),
+            ReadCut(text_is_caption=name == "emilia"),
+            settings={"file": published.name, "bytes": path.stat().st_size},
+            total=published.clips,
         )
-        prepare_splits([split], finder, save_folder, n_jobs, dry_run, max_malformed)
-
-
-def main() -> None:
-    """Run from the command line."""
-    parser = argparse.ArgumentParser(
-        description="Make FCaps' manifests from its captions and the corpora's audio.",
-        epilog="example: python fcaps_prepare.py /data/download /data/fcaps --splits pscbase dev"
-        " test --folder voxceleb1=/disk2/vox1",
-    )
-    parser.add_argument("data_folder", help=f"folder with {', '.join(CORPORA)}")
-    parser.add_argument("save_folder", help="where the manifests go")
-    parser.add_argument("--source", default=REPOSITORY, help="folder or Hub repository of FCaps")
-    parser.add_argument("--revision", help="of the repository")
-    parser.add_argument("--splits", nargs="+", default=list(SPLITS), choices=list(SPLITS))
-    parser.add_argument(
-        "--folder", action="append", default=[], metavar="CORPUS=PATH", type=folder_option
-    )
-    parser.add_argument("--template", help="path of a clip's file, e.g. '{corpus}/{stem}.flac'")
-    parser.add_argument("--check_length", action=argparse.BooleanOptionalAction)
-    parser.add_argument("--n_jobs", type=int, help=f"processes; default: {os.cpu_count()}")
-    parser.add_argument("--max_malformed", type=int, default=100)
-    parser.add_argument("--dry_run", action="store_true", help="write nothing, tell what is found")
-    options = vars(parser.parse_args())
-    options["folders"] = dict(options.pop("folder"))
-    try:
-        prepare_fcaps(**options)
-    except (OSError, ValueError) as error:
-        parser.exit(2, f"fcaps_prepare.py: error: {error}\n")
+        prepare_split(split, finder, save_folder, n_jobs, max_malformed, dry_run)
 
 
 if __name__ == "__main__":
-    main()
+    parser = corpus_parser(
+        "Make FCaps' manifests from its captions and the corpora's audio.",
+        "fcaps_prepare.py /data/download /data/fcaps --splits pscbase valid test"
+        " --folder voxceleb1=/disk2/vox1",
+        REPOSITORY,
+        splits=tuple(SPLITS),
+        default=tuple(SPLITS),
+    )
+    run_prepare(parser, prepare_fcaps)

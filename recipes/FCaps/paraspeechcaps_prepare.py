@@ -1,30 +1,60 @@
 #!/usr/bin/env python3
-"""Prepare ParaSpeechCaps: its published captions, cleaned, and the corpora's audio, to manifests.
+"""Prepare ParaSpeechCaps: manifests from its published captions, cleaned, and the corpora's audio.
 
-Files: ``<save_folder>/{train_base,train_scaled,dev,holdout,test}.arrow``, and for each a report of
+Files: ``<save_folder>/{train_base,train_scaled,valid,holdout,test}.arrow``, for each a report of
 what could not be matched. ``test`` is one clip of holdout per distinct style.
 """
 
-import argparse
 import json
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import count
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
+import pyarrow
 import pyarrow.parquet
+from huggingface_hub import snapshot_download
 
 from speechbrain_clsp.captions.cleanup import clean_caption, repair_accent
-from speechbrain_clsp.prepare.assembly import Record
+from speechbrain_clsp.prepare.clip import (
+    MALFORMED,
+    ClipRecord,
+    Record,
+    UnusableClipError,
+    parse_line,
+    read_lines,
+)
 from speechbrain_clsp.prepare.corpora import CORPORA, AudioFinder
-from speechbrain_clsp.prepare.cuts import Clip, Unusable, parse_line, read_lines
-from speechbrain_clsp.prepare.splits import Split, folder_option, prepare_splits
+from speechbrain_clsp.prepare.splits import (
+    Split,
+    check_repository,
+    check_splits,
+    corpus_parser,
+    prepare_split,
+    run_prepare,
+)
 
 REPOSITORY = "ajd12342/paraspeechcaps"
-SPLITS = {"train_base": 116_516, "train_scaled": 924_651, "dev": 11_967, "holdout": 14_756}
-ALL = (*SPLITS, "test")
+
+
+class PublishedSplit(NamedTuple):
+    """A split of ParaSpeechCaps."""
+
+    name: str  # as published; part of the ids
+    label: str
+    clips: int | None = None
+    corpora: tuple[str, ...] = ("ears", "expresso", "voxceleb1", "voxceleb2")
+
+
+SPLITS = {
+    "train_base": PublishedSplit("train_base", "train", 116_516),
+    "train_scaled": PublishedSplit("train_scaled", "train", 924_651, ("emilia",)),
+    "valid": PublishedSplit("dev", "valid", 11_967),
+    "holdout": PublishedSplit("holdout", "holdout", 14_756),
+    "test": PublishedSplit("holdout", "test"),
+}
+DEFAULT_SPLITS = ("train_base", "valid", "test")
 COLUMNS = (  # the others, such as phonemes, are large
     *("source", "relative_audio_path", "text_description", "intrinsic_tags", "situational_tags"),
     *("speakerid", "name", "duration", "gender", "accent", "pitch", "speaking_rate"),
@@ -35,7 +65,7 @@ SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz")
 
 @dataclass
 class ReadDescription:
-    """Line of ParaSpeechCaps -> clip with clean captions.
+    """Conversion of a line of ParaSpeechCaps to a record with clean captions.
 
     Arguments
     ---------
@@ -48,34 +78,46 @@ class ReadDescription:
     split: str
     shortest: int = 32
 
-    def __call__(self, line: bytes) -> Clip:
-        """Return the clip, or raise ``Unusable``."""
+    def __call__(self, line: bytes) -> ClipRecord:
+        """Return the record, or raise ``UnusableClipError``."""
         record = parse_line(line)
         path, source = record.get("relative_audio_path"), str(record.get("source") or "").lower()
         if not path:
-            raise Unusable("malformed line", "no relative_audio_path")
-        parts = PurePosixPath(path).with_suffix("").parts
-        depth = 1 if source in ("emilia", "expresso") else CORPORA.get(source, (0, 3))[1]
-        name = "-".join([self.split, source, *parts[-depth:]])
+            raise UnusableClipError(MALFORMED, "no relative_audio_path")
+        name = self._id_of(source, path)
         captions = record.get("text_description") or []
         captions = [captions] if isinstance(captions, str) else captions
         accent = record.get("accent")
         captions = [repair_accent(clean_caption(text), accent) for text in captions if text]
         captions = [text for text in dict.fromkeys(captions) if len(text) >= self.shortest]
         if not captions:
-            raise Unusable("no caption", "none is left after the clean-up", name)
+            raise UnusableClipError("no caption", "none is left after the cleanup", name)
         duration = record.get("duration")
-        row = {"id": name, "audio": path, "start": None, "source": None}
-        row["duration"] = None if duration is None else float(duration)
-        row["speaker"] = record.get("speakerid") or record.get("name")
-        row |= {key: record.get(key) or None for key in STYLE}
-        row |= {k: list(record.get(k) or []) for k in ("intrinsic_tags", "situational_tags")}
-        row |= {"global_captions": captions, "fine_captions": []}
-        return Clip(row, list(dict.fromkeys([f"{source}/{path}", name])))
+        row = {
+            "id": name,
+            "audio": path,
+            "start": None,
+            "duration": None if duration is None else float(duration),
+            "source": None,
+            "speaker": record.get("speakerid") or record.get("name"),
+            "intrinsic_tags": list(record.get("intrinsic_tags") or []),
+            "situational_tags": list(record.get("situational_tags") or []),
+            "global_captions": captions,
+            "fine_captions": [],
+            **{key: record.get(key) or None for key in STYLE},
+        }
+        return ClipRecord(row, list(dict.fromkeys([f"{source}/{path}", name])))
+
+    def _id_of(self, source: str, path: str) -> str:
+        """Return an id with as many parts of the path as identify a clip."""
+        parts = PurePosixPath(path).with_suffix("").parts
+        # "voxceleb" stands for voxceleb1 and voxceleb2.
+        depth = CORPORA[source].depth if source in CORPORA else CORPORA["voxceleb1"].depth
+        return "-".join([self.split, source, *parts[-depth:]])
 
 
 def read_records(files: Sequence[Path]) -> Iterator[Record]:
-    """Yield (number, JSON line) of parquet or JSON lines files, a thousand rows in memory."""
+    """Stream parquet or JSON lines files as JSON lines; a thousand rows are in memory."""
     numbers = count(1)
     for path in files:
         if path.suffix == ".parquet":
@@ -86,34 +128,31 @@ def read_records(files: Sequence[Path]) -> Iterator[Record]:
             columns = [name for name in COLUMNS if name in table.schema_arrow.names]
             for batch in table.iter_batches(batch_size=1024, columns=columns):
                 for row in batch.to_pylist():
-                    yield next(numbers), json.dumps(row, ensure_ascii=False).encode()
+                    yield Record(next(numbers), json.dumps(row, ensure_ascii=False).encode())
         else:
-            for _, line in read_lines(path):
-                yield next(numbers), line
+            for record in read_lines(path):
+                yield Record(next(numbers), record.line)
 
 
-def one_of_each_style(records: Iterator[Record]) -> Iterator[Record]:
+def one_of_each_style(records: Iterable[Record]) -> Iterator[Record]:
     """Yield the first record of every distinct combination of labels and situational tags."""
     seen = set()
-    for number, line in records:
+    for record in records:
         try:
-            record = json.loads(line)
-            tags = frozenset(record.get("situational_tags") or [])
-            style = (*(record.get(key) for key in STYLE), tags)
+            values = json.loads(record.line)
+            tags = frozenset(values.get("situational_tags") or [])
+            style = (*(values.get(key) for key in STYLE), tags)
         except (ValueError, AttributeError, TypeError):
-            style = number  # told of as malformed where all lines are read
+            style = record.number  # yielded, to be counted as malformed
         if style not in seen:
             seen.add(style)
-            yield number, line
+            yield record
 
 
 def files_of(source: str, split: str, revision: str | None) -> list[Path]:
-    """Return a split's local files, after a download if ``source`` is a repository."""
-    if not os.path.isdir(source):
-        from huggingface_hub import snapshot_download
-
-        if source.count("/") != 1 or source.startswith((".", "/", "~")):
-            raise FileNotFoundError(f"{source} is neither a folder nor a Hub repository")
+    """Return a split's local files, downloaded if ``source`` is a repository."""
+    if not Path(source).is_dir():
+        check_repository(source)
         patterns = [f"**{split}-*", f"**{split}.*", f"**{split}/*"]
         source = snapshot_download(
             source, repo_type="dataset", revision=revision, allow_patterns=patterns
@@ -132,8 +171,9 @@ def files_of(source: str, split: str, revision: str | None) -> list[Path]:
 def prepare_paraspeechcaps(
     data_folder: str,
     save_folder: str,
+    skip_prep: bool = False,
     source: str = REPOSITORY,
-    splits: Sequence[str] = ("train_base", "dev", "test"),
+    splits: Sequence[str] = DEFAULT_SPLITS,
     folders: dict[str, str] | None = None,
     template: str | None = None,
     check_length: bool = True,
@@ -142,93 +182,76 @@ def prepare_paraspeechcaps(
     n_jobs: int | None = None,
     max_malformed: int = 100,
     dry_run: bool = False,
-    skip_prep: bool = False,
 ) -> None:
-    """Write the manifests that are not there yet; after an interruption it goes on.
+    """Write the manifests that do not exist yet; an interrupted call is resumed.
 
     Arguments
     ---------
     data_folder : str
         Folder of the audio: ``ears``, ``expresso``, ``voxceleb1``, ``voxceleb2``, ``Emilia/EN``.
     save_folder : str
-        Where manifests and reports go.
+        Where manifests and reports are written.
+    skip_prep : bool
+        If True, do nothing.
     source : str
         Folder with ``<split>-*.parquet`` or ``<split>.jsonl``, or a Hub repository.
     splits : sequence of str
-        Some of train_base, train_scaled, dev, holdout, and test, which is taken from holdout.
+        Some of train_base, train_scaled, valid (published as dev), holdout, and test, which is
+        taken from holdout.
     folders : dict of str, optional
         Other places of single corpora.
     template : str, optional
         Path of every clip's file below ``data_folder``, for other layouts.
     check_length : bool
-        Open every file and leave out clips that are longer than theirs.
+        Open every file and leave out clips that end after it.
     shortest_caption : int
         Captions of fewer characters are dropped.
     revision : str, optional
-        Of the Hub repository.
+        Revision of the Hub repository.
     n_jobs : int, optional
-        Processes; default: one per core.
+        Number of processes; default: one per core.
     max_malformed : int
-        Malformed records per split, at most.
+        Largest number of malformed records per split.
     dry_run : bool
-        Only tell what would be found, by the first 10,000 records of each split.
-    skip_prep : bool
-        If True, do nothing.
+        Only print what would be found for the first 10,000 records of each split.
 
     Raises
     ------
-    FileNotFoundError, ValueError
-        If something is missing or damaged; the message says what to do.
+    FileNotFoundError
+        If captions or all audio folders are missing.
+    ValueError
+        If a published file is damaged, no clip is found, or a manifest was made with other
+        settings. The message says what to do.
     """
     if skip_prep:
         return
-    unknown = set(splits) - set(ALL)
-    if unknown:
-        raise ValueError(f"splits: unknown {sorted(unknown)}; known: {list(ALL)}")
+    check_splits(splits, SPLITS)
     for name in splits:
-        published = "holdout" if name == "test" else name
-        files = files_of(str(source), published, revision)
-        records = partial(read_records, files)
-        if name == "test":
-            records = partial(lambda all_: one_of_each_style(all_()), records)
-        label = "train" if name.startswith("train") else name
-        settings = {"files": {p.name: p.stat().st_size for p in files}}
-        settings["shortest_caption"] = shortest_caption
-        finder = AudioFinder(data_folder, folders, template, check_length=check_length)
-        reader = ReadDescription(published, shortest_caption)
-        corpora = ("emilia",) if name == "train_scaled" else tuple(CORPORA)[1:]
-        split = Split(name, records, reader, corpora, label, settings, SPLITS.get(name))
-        prepare_splits([split], finder, save_folder, n_jobs, dry_run, max_malformed)
-
-
-def main() -> None:
-    """Run from the command line."""
-    parser = argparse.ArgumentParser(
-        description="Make ParaSpeechCaps' manifests from its captions and the corpora's audio.",
-        epilog="example: python paraspeechcaps_prepare.py /data/download /data/psc --splits dev"
-        " test --folder voxceleb1=/disk2/vox1",
-    )
-    parser.add_argument("data_folder", help=f"folder with {', '.join(CORPORA)}")
-    parser.add_argument("save_folder", help="where the manifests go")
-    parser.add_argument("--source", default=REPOSITORY, help="folder or Hub repository")
-    parser.add_argument("--revision", help="of the repository")
-    parser.add_argument("--splits", nargs="+", default=["train_base", "dev", "test"], choices=ALL)
-    parser.add_argument(
-        "--folder", action="append", default=[], metavar="CORPUS=PATH", type=folder_option
-    )
-    parser.add_argument("--template", help="path of a clip's file, e.g. '{corpus}/{stem}.flac'")
-    parser.add_argument("--check_length", action=argparse.BooleanOptionalAction, default=True)
-    parser.add_argument("--shortest_caption", type=int, default=32, help="characters")
-    parser.add_argument("--n_jobs", type=int, help=f"processes; default: {os.cpu_count()}")
-    parser.add_argument("--max_malformed", type=int, default=100)
-    parser.add_argument("--dry_run", action="store_true", help="write nothing, tell what is found")
-    options = vars(parser.parse_args())
-    options["folders"] = dict(options.pop("folder"))
-    try:
-        prepare_paraspeechcaps(**options)
-    except (OSError, ValueError) as error:
-        parser.exit(2, f"paraspeechcaps_prepare.py: error: {error}\n")
+        published = SPLITS[name]
+        files = files_of(str(source), published.name, revision)
+        records = read_records(files)
+        sizes = {path.name: path.stat().st_size for path in files}
+        split = Split(
+            name,
+            published.label,
+            one_of_each_style(records) if name == "test" else records,
+            ReadDescription(published.name, shortest_caption),
+            settings={"files": sizes, "shortest_caption": shortest_caption},
+            total=published.clips,
+        )
+        finder = AudioFinder(data_folder, folders, template, published.corpora, check_length)
+        prepare_split(split, finder, save_folder, n_jobs, max_malformed, dry_run)
 
 
 if __name__ == "__main__":
-    main()
+    parser = corpus_parser(
+        "Make ParaSpeechCaps' manifests from its captions and the corpora's audio.",
+        "paraspeechcaps_prepare.py /data/download /data/psc --splits valid test"
+        " --folder voxceleb1=/disk2/vox1",
+        REPOSITORY,
+        splits=tuple(SPLITS),
+        default=DEFAULT_SPLITS,
+    )
+    parser.set_defaults(check_length=True)
+    parser.add_argument("--shortest_caption", type=int, default=32, help="characters")
+    run_prepare(parser, prepare_paraspeechcaps)

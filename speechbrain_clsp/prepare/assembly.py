@@ -1,8 +1,8 @@
-"""From millions of records to a manifest: in parallel, in parts, so that a kill loses little.
+"""Parallel, resumable conversion of millions of records to a manifest.
 
-Records come in blocks; every block becomes a part file, which also says what was left out and from
-which bytes it was made. Parts that are there and were made from the same bytes are not made again.
-At the end the parts are joined.
+Records are read in blocks. Each block is converted to a part file, which also states what was left
+out and a checksum of its records; a part whose checksum is unchanged is reused when an interrupted
+preparation is started again. At the end the parts are joined.
 """
 
 from __future__ import annotations
@@ -25,27 +25,26 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from speechbrain_clsp.dataio.manifest import SCHEMA, checked_row, write_batches
-from speechbrain_clsp.prepare.cuts import Unusable
+from speechbrain_clsp.prepare.clip import MALFORMED, Record, UnusableClipError
+from speechbrain_clsp.utils.files import atomic_path, atomic_write
 
 BLOCK_RECORDS = 8192
-MALFORMED = "malformed line"
 REPEATED = "id occurs twice"
-Record = tuple[int, bytes]  # number in its source, from 1, and the line itself
 Convert = Callable[[bytes], dict[str, Any]]
 
 
 @dataclass
 class Outcome:
-    """What became of the records.
+    """Counts of a conversion.
 
     Arguments
     ---------
     clips : int
         Rows of the manifest.
     seconds : float
-        Their length.
+        Their total duration.
     captions : Counter
-        How many global and fine captions they have.
+        Their number of captions, by ``global`` and ``fine``.
     left_out : Counter
         Records that gave no row, by reason.
     """
@@ -56,7 +55,7 @@ class Outcome:
     left_out: Counter = field(default_factory=Counter)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what the report file says."""
+        """Return the content of the report file."""
         return {
             "clips": self.clips,
             "hours": round(self.seconds / 3600, 3),
@@ -74,28 +73,29 @@ def assemble(
     total: int | None = None,
     max_malformed: int = 100,
 ) -> Outcome:
-    """Write the manifest of many records, and beside it what was left out and why.
+    """Convert records to a manifest, and list beside it what was left out.
 
-    Files: ``<output>``, ``<stem>_report.json`` (counts by reason) and ``<stem>_left_out.tsv`` (one
-    line per record: number, id, reason, details).
+    Writes ``<output>``, ``<stem>_report.json`` (counts by reason) and ``<stem>_left_out.tsv`` (one
+    line per record that gave no row: number, id, reason, details).
 
     Arguments
     ---------
     output : str or path
         The manifest, ``<split>.arrow``.
-    records : iterable of (int, bytes)
-        Read as a stream; a few blocks of it are in memory.
+    records : iterable of Record
+        Read as a stream, of which some blocks are in memory.
     convert : callable
-        Line -> row, or it raises :class:`~speechbrain_clsp.prepare.cuts.Unusable`. Sent to
-        processes, so it must be picklable.
+        Takes a line and returns a manifest row, or raises
+        :class:`~speechbrain_clsp.prepare.clip.UnusableClipError`. Must be picklable if ``n_jobs``
+        is not 1.
     fingerprint : str
-        What rows depend on besides the lines: parts with another one are made again.
+        What rows depend on besides their lines. Parts made with another fingerprint are made again.
     n_jobs : int
-        Processes.
+        Number of processes.
     total : int, optional
         Number of records, for the progress bar.
     max_malformed : int
-        So many lines may be malformed before it stops: then the file is not what it should be.
+        Stop at more malformed lines than that: the file is probably not the expected one.
 
     Returns
     -------
@@ -109,9 +109,11 @@ def assemble(
 
     Example
     -------
+    >>> from speechbrain_clsp.prepare.clip import parse_line
     >>> folder = getfixture("tmp_path")
-    >>> lines = [(1, b'{"id": "a", "audio": "a.wav", "duration": 2}'), (2, b"oops")]
-    >>> assemble(folder / "train.arrow", lines, to_row).left_out
+    >>> lines = [b'{"id": "a", "audio": "a.wav", "duration": 2}', b"oops"]
+    >>> records = [Record(number, line) for number, line in enumerate(lines, start=1)]
+    >>> assemble(folder / "train.arrow", records, parse_line).left_out
     Counter({'malformed line': 1})
     """
     output = Path(output)
@@ -134,18 +136,10 @@ def assemble(
     return outcome
 
 
-def to_row(line: bytes) -> dict[str, Any]:
-    """Return a line that already is a manifest row."""
-    try:
-        return json.loads(line)
-    except ValueError as error:
-        raise Unusable(MALFORMED, str(error)) from error
-
-
 def _make_parts(
     folder: Path, records: Iterable[Record], convert: Convert, fingerprint: str, n_jobs: int
 ) -> Iterator[tuple[Path, dict]]:
-    """Yield every part, in order, when it is there."""
+    """Yield every part, in order, as soon as it exists."""
     blocks = _blocks(records)
     if n_jobs == 1:
         for number, block in enumerate(blocks):
@@ -157,7 +151,7 @@ def _make_parts(
         waiting: list[Future] = []
         for number, block in enumerate(blocks):
             waiting.append(pool.submit(make_part, folder, number, block, convert, fingerprint))
-            if len(waiting) > 2 * n_jobs:  # or the reader would run ahead and fill the memory
+            if len(waiting) > 2 * n_jobs:  # bounds the blocks in memory
                 yield waiting.pop(0).result()
         for future in waiting:
             yield future.result()
@@ -166,7 +160,7 @@ def _make_parts(
 
 
 def _blocks(records: Iterable[Record]) -> Iterator[list[Record]]:
-    """Group records. What was read before an error is passed on before the error is."""
+    """Group records; those read before a ValueError are yielded before it is raised."""
     block: list[Record] = []
     try:
         for record in records:
@@ -185,33 +179,35 @@ def _blocks(records: Iterable[Record]) -> Iterator[list[Record]]:
 def make_part(
     folder: Path, number: int, block: list[Record], convert: Convert, fingerprint: str
 ) -> tuple[Path, dict]:
-    """Write the part of one block, unless it is there; returns its path and counts."""
+    """Write the part of one block, unless it exists; return its path and counts."""
     path = folder / f"{number:06d}.arrow"
-    content = zlib.crc32(b"\n".join(line for _, line in block))
+    content = zlib.crc32(b"\n".join(record.line for record in block))
     check = f"{zlib.crc32(fingerprint.encode())}-{content}-{len(block)}"
     about = _about(path)
     if about.get("check") == check:
         return path, about["counts"]
     rows, left_out = [], []
-    for line_number, line in block:
+    for record in block:
         try:
-            rows.append(checked_row(convert(line), line_number))
-        except Unusable as error:
-            left_out.append([line_number, error.name, error.reason, error.detail])
+            rows.append(checked_row(convert(record.line), record.number))
+        except UnusableClipError as error:
+            left_out.append([record.number, error.name, error.reason, error.detail])
     malformed = [entry for entry in left_out if entry[2] == MALFORMED]
     first = f"line {malformed[0][0]}, {malformed[0][3]}" if malformed else ""
     counts = {"records": len(block), "malformed": len(malformed), "first": first}
     about = {"check": check, "counts": counts, "left_out": left_out}
-    partial = path.with_suffix(".partial")
     schema = SCHEMA.with_metadata({"about": json.dumps(about)})
-    with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+    with (
+        atomic_path(path) as partial,
+        pa.OSFile(str(partial), "wb") as sink,
+        pa.ipc.new_file(sink, schema) as writer,
+    ):
         writer.write_batch(pa.RecordBatch.from_pylist(rows, schema=SCHEMA))
-    os.replace(partial, path)
     return path, counts
 
 
 def _about(path: Path) -> dict[str, Any]:
-    """Return what a part says of itself; nothing if it is not there."""
+    """Return the metadata of a part; empty if there is no such part."""
     if not path.is_file():
         return {}
     with pa.memory_map(str(path)) as source:
@@ -228,20 +224,20 @@ def _join(output: Path, parts: list[Path]) -> Outcome:
     """Join parts into the manifest, without second occurrences of ids; write the reports."""
     outcome = Outcome()
     repeated = _repeated(parts)
-    lists = output.with_name(f"{output.stem}_left_out.tsv")
-    partial = lists.with_name(lists.name + ".partial")
-    with open(partial, "w", encoding="utf-8") as file:
+    with (
+        atomic_path(output.with_name(f"{output.stem}_left_out.tsv")) as partial,
+        open(partial, "w", encoding="utf-8") as file,
+    ):
         file.write("record\tid\treason\tdetail\n")
         write_batches(output, _kept(parts, repeated, outcome, file))
-    os.replace(partial, lists)
-    write_report(output.with_name(f"{output.stem}_report.json"), outcome.as_dict())
+    write_report(output, outcome.as_dict())
     return outcome
 
 
 def _kept(
     parts: list[Path], repeated: set[int], outcome: Outcome, file: TextIO
 ) -> Iterator[pa.RecordBatch]:
-    """Yield the rows to keep; count and list the others."""
+    """Yield the rows to keep; count them, and count and list the others."""
     seen: set[str] = set()
     for part in parts:
         left_out = _about(part)["left_out"]
@@ -265,7 +261,7 @@ def _kept(
 
 
 def _repeated(parts: list[Path]) -> set[int]:
-    """Return hashes of ids that occur more than once, in 8 bytes per id."""
+    """Return the hashes of ids that occur more than once, using 8 bytes per id."""
     hashes = array("q")
     for part in parts:
         hashes.extend(map(hash, _batch(part).column("id").to_pylist()))
@@ -280,13 +276,17 @@ def _refuse_empty(parts: list[Path]) -> None:
     reasons = dict(Counter(entry[2] for entry in entries).most_common(3))
     example = f", for example {entries[0][1]}: {entries[0][3]}" if entries else ""
     raise ValueError(
-        f"No record gives a clip: {reasons or 'there is no record'}{example}. Mend the folders or"
-        " the path template and start again"
+        f"No record gives a clip: {reasons or 'there is no record'}{example}. Correct the folders"
+        " or the path template and start again"
     )
 
 
-def write_report(path: Path, report: dict[str, Any]) -> None:
-    """Write a JSON file, whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+def report_path(manifest: Path) -> Path:
+    """Return the path of a manifest's report."""
+    return manifest.with_name(f"{manifest.stem}_report.json")
+
+
+def write_report(manifest: Path, report: dict[str, Any]) -> None:
+    """Write a manifest's report atomically."""
+    text = json.dumps(report, indent=2, ensure_ascii=False)
+    atomic_write(report_path(manifest), text + "\n")

@@ -1,8 +1,8 @@
-"""Which audio there is below a folder, in files and in tar shards, found by name.
+"""Index of all audio below a folder, in plain files and in tar shards, by name.
 
-Names are kept as 64-bit hashes in sorted arrays that processes map into memory: 18 M clips take
-half a gigabyte once, not several in every process. That a clip which is not there is taken for
-another has a probability of 1e-12 per look-up at that size.
+Names are stored as 64-bit hashes in sorted arrays, which all processes map into memory: 18 M clips
+take half a gigabyte once, not several in every process. At that size the probability that a look-up
+of a missing clip finds another one is 1e-12.
 """
 
 from __future__ import annotations
@@ -22,28 +22,29 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from speechbrain_clsp.dataio.shards import AUDIO_SUFFIXES, scan_shard
+from speechbrain_clsp.utils.files import atomic_path, atomic_write
 
 UNREADABLE_SUFFIXES = {".m4a", ".aac", ".mp4", ".wma"}  # audio, but not for libsndfile
 _ARRAYS = {"keys": np.uint64, "files": np.int32, "offsets": np.int64, "sizes": np.int64}
 
 
 class Place(NamedTuple):
-    """Where a clip's audio is; offset and size are None for a file of its own."""
+    """Location of a clip's audio."""
 
-    audio: str
-    offset: int | None
-    nbytes: int | None
+    audio: str  # the file, or the shard that holds it
+    offset: int | None = None  # first byte in the shard
+    nbytes: int | None = None
 
 
 def key_of(name: str, depth: int) -> int:
-    """Return the hash of the last parts of a path without its suffix.
+    """Return the 64-bit hash of the last parts of a path without its suffix.
 
     Arguments
     ---------
     name : str
-        A path, or an id, in which parts are joined by ``/``, ``-`` or ``_``.
+        A path, or an id in which the parts of a path are joined by ``-`` or ``_``.
     depth : int
-        How many parts of a path name a clip.
+        Number of parts that identify a clip.
 
     Example
     -------
@@ -59,12 +60,12 @@ def key_of(name: str, depth: int) -> int:
 
 
 class AudioIndex:
-    """A written index.
+    """A written index, mapped into memory.
 
     Arguments
     ---------
     folder : path
-        Written by :func:`build_index`.
+        Folder written by :func:`build_index`.
 
     Example
     -------
@@ -99,12 +100,22 @@ class AudioIndex:
         return len(self.keys)
 
     def find(self, name: str) -> Place | None:
-        """Return where the audio of a name is, None if it is nowhere.
+        """Look up a clip.
+
+        Arguments
+        ---------
+        name : str
+            Path or id of the clip.
+
+        Returns
+        -------
+        Place or None
+            None if there is no such clip.
 
         Raises
         ------
         LookupError
-            If it is in more than one place.
+            If there are several.
         """
         key = np.uint64(key_of(name, self.depth))
         first = int(np.searchsorted(self.keys, key))
@@ -123,24 +134,24 @@ class AudioIndex:
 
 
 def build_index(root: str | os.PathLike, depth: int, folder: Path, n_jobs: int = 1) -> AudioIndex:
-    """Look through a folder: all audio files, and all tar files' members.
+    """Index all audio files, and all members of tar files, below a folder.
 
     Arguments
     ---------
     root : str or path
-        Where the audio is.
+        The folder.
     depth : int
         As for :func:`key_of`.
     folder : path
-        Where the index goes. What was found in a shard is kept there, and looked up again only
-        if the shard's size or time changed; so an interrupted scan goes on.
+        Where the index is written. Scans of shards are kept there and repeated only if a shard's
+        size or modification time changes, so an interrupted call is resumed.
     n_jobs : int
-        Processes.
+        Number of processes.
 
     Returns
     -------
     AudioIndex
-        Its ``problems`` tell what was damaged.
+        Its ``problems`` list damage found in shards.
     """
     shards, files, unreadable = _walk(Path(root))
     (folder / "shards").mkdir(parents=True, exist_ok=True)
@@ -166,7 +177,7 @@ def build_index(root: str | os.PathLike, depth: int, folder: Path, n_jobs: int =
 
 
 def run_all(work: Callable, items: Iterable, n_jobs: int) -> Iterator:
-    """Apply a function to all items, in order, in so many processes."""
+    """Apply a function to all items in ``n_jobs`` processes; yield results in order."""
     if n_jobs == 1:
         yield from map(work, items)
         return
@@ -176,7 +187,7 @@ def run_all(work: Callable, items: Iterable, n_jobs: int) -> Iterator:
 
 
 def _walk(root: Path) -> tuple[list[str], list[str], int]:
-    """Return the tar files and the audio files below a folder, and how many cannot be decoded."""
+    """Return the tar files, the audio files, and the number of undecodable audio files."""
     shards, files, unreadable = [], [], 0
     for parent, folders, names in os.walk(root, followlinks=True):
         folders.sort()
@@ -193,7 +204,7 @@ def _walk(root: Path) -> tuple[list[str], list[str], int]:
 
 
 def _scan_to_file(shard: str, depth: int, folder: Path) -> Path:
-    """Scan one shard into a file, unless that was done; returns the file."""
+    """Scan a shard into a file, unless that was done before; return the file."""
     status = os.stat(shard)
     state = json.dumps([os.path.abspath(shard), status.st_size, status.st_mtime_ns, depth])
     path = folder / f"{Path(shard).stem}-{blake2b(state.encode(), digest_size=8).hexdigest()}.arrow"
@@ -207,24 +218,24 @@ def _scan_to_file(shard: str, depth: int, folder: Path) -> Path:
             "sizes": pa.array([m.nbytes for m in members], pa.int64()),
         }
     ).replace_schema_metadata({"problems": json.dumps([f"{shard}: {line}" for line in problems])})
-    partial_path = path.with_suffix(f".{os.getpid()}.partial")
-    with pa.OSFile(str(partial_path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table)
-    os.replace(partial_path, path)
+    with atomic_path(path) as partial_path:
+        _write_table(partial_path, table)
     return path
 
 
+def _write_table(path: Path, table: pa.Table) -> None:
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+
+
 def _save(folder: Path, arrays: dict[str, np.ndarray], paths: list[str], about: dict) -> None:
-    """Write an index; ``index.json`` comes last and is what makes it one."""
+    """Write an index; ``index.json`` is written last, so that an index is complete if it exists."""
     (folder / "index.json").unlink(missing_ok=True)
     digest = blake2b(digest_size=16)
     for name, values in arrays.items():
         np.save(folder / f"{name}.npy", values)
         digest.update(values)
-    table = pa.table({"path": pa.array(paths, pa.string())})
-    with pa.OSFile(str(folder / "paths.arrow"), "wb") as sink:
-        with pa.ipc.new_file(sink, table.schema) as writer:
-            writer.write_table(table)
+    _write_table(folder / "paths.arrow", pa.table({"path": pa.array(paths, pa.string())}))
     digest.update("\n".join(paths).encode())
     about["fingerprint"] = digest.hexdigest()
-    (folder / "index.json").write_text(json.dumps(about), encoding="utf-8")
+    atomic_write(folder / "index.json", json.dumps(about))

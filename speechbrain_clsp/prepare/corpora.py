@@ -1,4 +1,4 @@
-"""Where the corpora behind FCaps and ParaSpeechCaps keep their audio."""
+"""Audio of the corpora behind FCaps and ParaSpeechCaps: folder layouts and look-up of clips."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from speechbrain_clsp.dataio.audio import TOLERANCE_SECONDS, seconds_of
+from speechbrain_clsp.dataio.shards import ClipReader
 from speechbrain_clsp.prepare.audio_index import AudioIndex, Place, build_index
-from speechbrain_clsp.prepare.cuts import Clip, Unusable
+from speechbrain_clsp.prepare.clip import ClipRecord, UnusableClipError
 
 
 class Corpus(NamedTuple):
-    """A corpus' folder below the root of all audio."""
+    """Layout of a corpus."""
 
-    folder: str
-    depth: int  # how many parts of a path name a clip: 00001.wav alone names thousands
+    folder: str  # below the root of all audio
+    depth: int  # parts of a path that identify a clip: 00001.wav alone names thousands
 
 
 CORPORA = {
@@ -26,16 +28,15 @@ CORPORA = {
     "voxceleb1": Corpus("voxceleb1", 3),  # dev/wav/id10001/1zcIwhmdeo4/00001.wav
     "voxceleb2": Corpus("voxceleb2", 3),  # dev/aac/id00012/21Uxsk56VDQ/00001.wav
 }
-FIELDS = ("id", "recording", "corpus", "stem", "path", "speaker")  # of a path template
+TEMPLATE_FIELDS = ("id", "recording", "corpus", "stem", "path", "speaker")
 VARIANT = "_voicefixer"  # a denoised copy beside the original
-TOLERANCE = 0.1  # seconds by which a clip may end after its file
 _NAMED = re.compile(r"(?:^|[-_/.])(emilia|ears|expresso|voxceleb[12]?)(?=[-_/.]|$)", re.I)
 # Expresso's conversations are cut by voice activity; the cuts are named after the recording.
 _SEGMENT = re.compile(r"(.+)_channel([12])_segment_([\d.]+)_([\d.]+)")
 
 
 def corpora_of(names: Iterable[str]) -> list[str]:
-    """Return the corpora that paths or ids mention.
+    """Return the corpora that paths or ids mention; "voxceleb" alone means both.
 
     Example
     -------
@@ -48,12 +49,12 @@ def corpora_of(names: Iterable[str]) -> list[str]:
     return list(dict.fromkeys([*exact, *both]))
 
 
-def readings(name: str) -> list[str]:
-    """Return what a clip's file may be called, given a path or id of it.
+def candidate_names(name: str) -> list[str]:
+    """Return the names that a clip's file may have, given a path or id of it.
 
     Example
     -------
-    >>> readings("train_base-expresso-ex03_laughing_00051")
+    >>> candidate_names("train_base-expresso-ex03_laughing_00051")
     ['train_base-expresso-ex03_laughing_00051', 'ex03_laughing_00051']
     """
     names = [name]
@@ -64,21 +65,22 @@ def readings(name: str) -> list[str]:
 
 
 class AudioFinder:
-    """Finds the audio of clips and completes their manifest rows.
+    """Locates the audio of records and completes their manifest rows.
 
     Arguments
     ---------
     root : str or path
-        Folder with the corpora, as laid out in ``CORPORA``.
+        Folder with the corpora, laid out as in ``CORPORA``.
     folders : dict of str, optional
         Other folders of single corpora, absolute or below ``root``.
     template : str, optional
-        Instead of looking the audio up: a path with ``{id}``, ``{recording}``, ``{corpus}``,
-        ``{stem}``, ``{path}`` (as the record gives it) or ``{speaker}`` in it.
-    default : sequence of str
-        Corpora of clips whose names mention none.
+        Path of every clip's file below ``root``, instead of a look-up. Fields: ``{id}``,
+        ``{recording}``, ``{corpus}``, ``{stem}``, ``{path}`` (as the record gives it) and
+        ``{speaker}``.
+    corpora : sequence of str
+        Corpora to search; a record whose names mention one of them is searched for only there.
     check_length : bool
-        Open every file, and leave out clips that are longer than theirs.
+        Open every file, and leave out clips that end after their file.
 
     Example
     -------
@@ -87,7 +89,7 @@ class AudioFinder:
     >>> soundfile.write(root / "a.wav", numpy.zeros(16000), 16000)
     >>> finder = AudioFinder(root, template="{stem}.wav", check_length=True)
     >>> row = {"id": "a", "audio": "x/a.flac", "duration": 1.0, "start": None}
-    >>> finder(Clip(row, ["x/a.flac", "a"]))["audio"] == str(root / "a.wav")
+    >>> finder(ClipRecord(row, ["x/a.flac", "a"]))["audio"] == str(root / "a.wav")
     True
     """
 
@@ -96,7 +98,7 @@ class AudioFinder:
         root: str | os.PathLike,
         folders: Mapping[str, str] | None = None,
         template: str | None = None,
-        default: Iterable[str] = tuple(CORPORA),
+        corpora: Iterable[str] = tuple(CORPORA),
         check_length: bool = False,
     ) -> None:
         unknown = set(folders or {}) - set(CORPORA)
@@ -106,62 +108,69 @@ class AudioFinder:
         self.folders = {n: self.root / (folders or {}).get(n, c.folder) for n, c in CORPORA.items()}
         if template is not None:
             try:
-                template.format(**dict.fromkeys(FIELDS, ""))
+                template.format(**dict.fromkeys(TEMPLATE_FIELDS, ""))
             except (KeyError, IndexError, ValueError) as error:
                 raise ValueError(
-                    f"template {template!r}: {error} is no field of {FIELDS}"
+                    f"template {template!r}: {error} is not one of the fields {TEMPLATE_FIELDS}"
                 ) from error
         self.template = template
-        self.default = list(default)
+        self.corpora = list(corpora)
         self.check_length = check_length
         self.indexes: dict[str, AudioIndex] = {}
 
-    def index(self, corpora: Iterable[str], folder: Path, n_jobs: int = 1) -> None:
-        """Look through corpora's folders, unless a template is used.
+    def index(self, folder: Path, n_jobs: int = 1) -> None:
+        """Index the folders of all corpora; with a template, do nothing.
 
         Arguments
         ---------
-        corpora : iterable of str
-            Which.
         folder : path
-            Where the indexes go.
+            Where the indexes are written.
         n_jobs : int
-            Processes.
+            Number of processes.
 
         Raises
         ------
         FileNotFoundError
-            If none of the folders is there.
+            If none of the corpora has a folder.
         """
         if self.template is not None:
             return
-        corpora = list(corpora)
-        there = [name for name in corpora if self.folders[name].is_dir()]
-        if not there:
-            looked = ", ".join(str(self.folders[name]) for name in corpora)
+        existing = [name for name in self.corpora if self.folders[name].is_dir()]
+        if not existing:
+            looked = ", ".join(str(self.folders[name]) for name in self.corpora)
             raise FileNotFoundError(
-                f"No audio: none of {looked} is there. Give the folder that holds the corpora, the"
-                " folder of each corpus, or a path template"
+                f"No audio: none of the folders {looked} exists. Give the folder that holds the"
+                " corpora, the folder of each corpus, or a path template"
             )
-        for name in there:
+        for name in existing:
             depth = CORPORA[name].depth
             self.indexes[name] = build_index(self.folders[name], depth, folder / name, n_jobs)
 
     @property
-    def fingerprint(self) -> str:
-        """What a row depends on besides its record."""
-        found = [f"{name}:{index.fingerprint}" for name, index in self.indexes.items()]
-        return " ".join([str(self.root), str(self.template), str(self.check_length), *found])
+    def settings(self) -> dict[str, Any]:
+        """The settings that a manifest's report states."""
+        return {
+            "root": str(self.root),
+            "template": self.template,
+            "folders": {name: str(path) for name, path in self.folders.items()},
+            "check_length": self.check_length,
+        }
 
-    def __call__(self, clip: Clip) -> dict[str, Any]:
-        """Return the clip's manifest row.
+    @property
+    def fingerprint(self) -> str:
+        """All that a row depends on besides its record."""
+        found = [f"{name}:{index.fingerprint}" for name, index in self.indexes.items()]
+        return f"{self.root} {self.template} {self.check_length} {self.corpora} {found}"
+
+    def __call__(self, clip: ClipRecord) -> dict[str, Any]:
+        """Return the record's manifest row.
 
         Raises
         ------
-        Unusable
-            If its audio is not there, is there twice, or is shorter than the clip.
+        UnusableClipError
+            If its audio does not exist, exists twice, or ends before the clip.
         """
-        corpora = corpora_of(clip.names) or self.default
+        corpora = corpora_of(clip.names) or self.corpora
         if self.template is not None:
             row, corpus = dict(clip.row), corpora[0]
             place = self._from_template(clip, corpus)
@@ -173,7 +182,7 @@ class AudioFinder:
             row["duration"] = _checked_length(row)
         return row
 
-    def _from_template(self, clip: Clip, corpus: str) -> Place:
+    def _from_template(self, clip: ClipRecord, corpus: str) -> Place:
         row = clip.row
         path = str(row.get("audio") or row["id"])
         fields = {"id": row["id"], "path": path, "corpus": corpus, "speaker": row.get("speaker")}
@@ -181,16 +190,16 @@ class AudioFinder:
         fields["recording"] = clip.names[-2] if len(clip.names) > 1 else row["id"]
         audio = self.root / self.template.format(**fields)
         if not audio.is_file():
-            raise Unusable("no audio", f"no file {audio}", row["id"])
-        return Place(str(audio), None, None)
+            raise UnusableClipError("no audio", f"no file {audio}", row["id"])
+        return Place(str(audio))
 
-    def _look_up(self, clip: Clip, corpora: list[str]) -> tuple[dict, str, Place]:
+    def _look_up(self, clip: ClipRecord, corpora: list[str]) -> tuple[dict, str, Place]:
         name_of_clip = clip.row["id"]
         searched = [name for name in corpora if name in self.indexes]
         if not searched:
             folders = " and ".join(str(self.folders[name]) for name in corpora)
-            raise Unusable(f"no folder of {'/'.join(corpora)}", folders, name_of_clip)
-        candidates = list(dict.fromkeys(r for name in clip.names for r in readings(name)))
+            raise UnusableClipError(f"no folder of {'/'.join(corpora)}", folders, name_of_clip)
+        candidates = list(dict.fromkeys(r for name in clip.names for r in candidate_names(name)))
         for corpus in searched:
             index = self.indexes[corpus]
             try:
@@ -201,15 +210,15 @@ class AudioFinder:
                     if (part := _part_of_recording(name, index, clip.row)) is not None:
                         return part[0], corpus, part[1]
             except LookupError as error:
-                raise Unusable("audio in two places", str(error), name_of_clip) from error
+                raise UnusableClipError("audio in two places", str(error), name_of_clip) from error
         m4a = sum(self.indexes[name].unreadable for name in searched)
         hint = f" ({m4a} files there are m4a or the like: convert them to wav)" if m4a else ""
         reason = f"no audio in {'/'.join(searched)}"
-        raise Unusable(reason, f"looked for {', '.join(candidates)}{hint}", name_of_clip)
+        raise UnusableClipError(reason, f"looked for {', '.join(candidates)}{hint}", name_of_clip)
 
 
 def _part_of_recording(name: str, index: AudioIndex, row: dict) -> tuple[dict, Place] | None:
-    """Find the recording of which a segment was cut; returns the row of that part of it."""
+    """Return row and location of a segment as a part of its recording, if that is indexed."""
     match = _SEGMENT.fullmatch(name.rpartition("/")[2].removesuffix(".wav"))
     place = index.find(match.group(1)) if match else None
     if place is None:
@@ -219,17 +228,14 @@ def _part_of_recording(name: str, index: AudioIndex, row: dict) -> tuple[dict, P
 
 
 def _checked_length(row: Mapping[str, Any]) -> float:
-    """Return a clip's length, or raise if its file cannot be opened or ends before it does."""
-    from speechbrain_clsp.dataio.audio import seconds_of
-    from speechbrain_clsp.dataio.shards import ClipReader
-
-    inside = row["offset"] is not None
-    length = seconds_of(ClipReader(1).read_bytes(row) if inside else row["audio"])
+    """Return a clip's duration [s]; raise if its file cannot be read or ends before the clip."""
+    is_member = row["offset"] is not None
+    length = seconds_of(ClipReader(1).read_bytes(row) if is_member else row["audio"])
     if length == 0:
-        raise Unusable("unreadable audio", row["audio"], row["id"])
+        raise UnusableClipError("unreadable audio", row["audio"], row["id"])
     start = row.get("start") or 0.0
     duration = length - start if row["duration"] is None else row["duration"]
-    if start + duration > length + TOLERANCE or duration <= 0:
+    if start + duration > length + TOLERANCE_SECONDS or duration <= 0:
         detail = f"ends at {start + duration:.2f} s, {row['audio']} at {length:.2f} s"
-        raise Unusable("longer than its file", detail, row["id"])
+        raise UnusableClipError("longer than its file", detail, row["id"])
     return duration

@@ -1,6 +1,6 @@
-"""Cuts, as lhotse writes them in JSON lines, from and to manifest rows.
+"""Conversion between lhotse cuts (JSON lines) and manifest rows.
 
-FCaps is published in this form. lhotse itself is not needed.
+FCaps is published as cuts. lhotse itself is not needed.
 """
 
 from __future__ import annotations
@@ -11,99 +11,27 @@ import json
 import os
 import re
 import shlex
-import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TextIO
 
-WHOLE_SECONDS = 0.01  # a cut that differs by less from its recording is all of it
-HARMLESS = {"Resample"}  # transforms that change no style; clips are resampled when read anyway
+import soundfile
+
+from speechbrain_clsp.dataio.audio import SAMPLE_RATE
+from speechbrain_clsp.dataio.shards import ClipReader
+from speechbrain_clsp.prepare.clip import MALFORMED, ClipRecord, UnusableClipError
+from speechbrain_clsp.utils.files import atomic_path
+
+WHOLE_SECONDS = 0.01  # a cut whose duration differs by less from its recording's is all of it
+HARMLESS = {"Resample"}  # transforms without effect on style; clips are resampled on reading
 LABELS = ("accent", "pitch", "speaking_rate")
 TAGS = ("intrinsic_tags", "situational_tags")
 _COMMAND = re.compile(r"tail -c \+(\d+) (.+) \| head -c (\d+)")  # a member of a shard
 
 
-class Unusable(ValueError):
-    """A record that gives no clip.
-
-    Arguments
-    ---------
-    reason : str
-        One of few, to count by.
-    detail : str
-        What is wrong with this one.
-    name : str, optional
-        Its id, if it has one.
-    """
-
-    def __init__(self, reason: str, detail: str = "", name: str | None = None) -> None:
-        super().__init__(f"{reason}: {detail}" if detail else reason)
-        self.reason, self.detail, self.name = reason, detail, name
-
-    def __reduce__(self) -> tuple:
-        return Unusable, (self.reason, self.detail, self.name)
-
-
-@dataclass
-class Clip:
-    """A record on its way to the manifest.
-
-    Arguments
-    ---------
-    row : dict
-        What is known of the manifest's row, ``audio`` as the record gives it.
-    names : list of str
-        By what the audio may be found, the surest first: paths and ids.
-    """
-
-    row: dict[str, Any]
-    names: list[str]
-
-
-def read_lines(path: str | os.PathLike) -> Iterator[tuple[int, bytes]]:
-    r"""Yield (number, line) of a file of lines, gzipped or not; one line is in memory.
-
-    Raises
-    ------
-    ValueError
-        At the end of what can be read, if the file is cut off or damaged.
-
-    Example
-    -------
-    >>> path = getfixture("tmp_path") / "a.jsonl.gz"
-    >>> _ = path.write_bytes(gzip.compress(b"{}\n\n[]\n"))
-    >>> list(read_lines(path))
-    [(1, b'{}'), (3, b'[]')]
-    """
-    with open(path, "rb") as raw:
-        zipped = raw.read(2) == b"\x1f\x8b"
-        raw.seek(0)
-        number = 0
-        try:
-            for number, line in enumerate(gzip.open(raw) if zipped else raw, start=1):
-                if line.strip():
-                    yield number, line.strip()
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise ValueError(
-                f"{path} is cut off or damaged after line {number} ({error}): download it again;"
-                " what was prepared up to there is kept"
-            ) from error
-
-
-def parse_line(line: bytes) -> dict[str, Any]:
-    """Return the JSON object of a line, or raise :class:`Unusable`."""
-    try:
-        record = json.loads(line)
-    except ValueError as error:
-        raise Unusable("malformed line", str(error)) from error
-    if not isinstance(record, dict):
-        raise Unusable("malformed line", "is no JSON object")
-    return record
-
-
-def clip_from_cut(cut: Mapping[str, Any], text_is_caption: bool = False) -> Clip:
-    """Read a cut.
+def clip_from_cut(cut: Mapping[str, Any], text_is_caption: bool = False) -> ClipRecord:
+    """Convert a cut to a record of the manifest.
 
     Arguments
     ---------
@@ -115,13 +43,14 @@ def clip_from_cut(cut: Mapping[str, Any], text_is_caption: bool = False) -> Clip
 
     Returns
     -------
-    Clip
-        ``start`` is set only if the cut is a part of its recording.
+    ClipRecord
+        ``row["start"]`` is None if the cut is the whole of its recording.
 
     Raises
     ------
-    Unusable
-        If it is no MonoCut, lacks id, length or captions, or its audio is changed by a transform.
+    UnusableClipError
+        If the cut is not a MonoCut, has no id, duration or caption, or has a transform that
+        changes its audio.
 
     Example
     -------
@@ -134,18 +63,18 @@ def clip_from_cut(cut: Mapping[str, Any], text_is_caption: bool = False) -> Clip
     """
     name = cut.get("id")
     if not isinstance(name, str) or not name:
-        raise Unusable("malformed line", "the cut has no id")
+        raise UnusableClipError(MALFORMED, "the cut has no id")
     try:
         return _clip(name, cut, text_is_caption)
-    except Unusable as error:
-        raise Unusable(error.reason, error.detail, name) from error
+    except UnusableClipError as error:
+        raise UnusableClipError(error.reason, error.detail, name) from error
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise Unusable("malformed line", f"{type(error).__name__}: {error}", name) from error
+        raise UnusableClipError(MALFORMED, f"{type(error).__name__}: {error}", name) from error
 
 
-def _clip(name: str, cut: Mapping[str, Any], text_is_caption: bool) -> Clip:
+def _clip(name: str, cut: Mapping[str, Any], text_is_caption: bool) -> ClipRecord:
     if cut.get("type", "MonoCut") != "MonoCut":
-        raise Unusable("not a MonoCut", f"is a {cut['type']}")
+        raise UnusableClipError("not a MonoCut", f"is a {cut['type']}")
     recording = cut.get("recording") or {}
     _refuse_changed_audio(cut, recording)
     supervisions = cut.get("supervisions") or [{}]
@@ -157,33 +86,35 @@ def _clip(name: str, cut: Mapping[str, Any], text_is_caption: bool) -> Clip:
     if not fine and not short and text_is_caption:
         fine = _texts(first.get("text"))
     if not fine and not short:
-        raise Unusable("no caption")
+        raise UnusableClipError("no caption")
     row = {"id": name, **_audio(cut, recording), "global_captions": short, "fine_captions": fine}
     row |= {key: _text(first.get(key)) for key in ("speaker", "gender")}
     row |= {key: _text(custom.get(key)) for key in LABELS}
     row |= {key: _texts(custom.get(key)) for key in TAGS}
     row["labels"] = {str(k): str(v) for k, v in (custom.get("labels") or {}).items()} or None
     names = [row["audio"], recording.get("id"), name]
-    return Clip(row, list(dict.fromkeys(n for n in names if isinstance(n, str) and n)))
+    return ClipRecord(row, list(dict.fromkeys(n for n in names if isinstance(n, str) and n)))
 
 
 def _refuse_changed_audio(cut: Mapping[str, Any], recording: Mapping[str, Any]) -> None:
     for transform in [*(recording.get("transforms") or []), *(cut.get("transforms") or [])]:
         kind = transform.get("name") if isinstance(transform, Mapping) else transform
         if kind not in HARMLESS:
-            raise Unusable("audio changed", f"by the transform {kind}, which is not applied here")
+            raise UnusableClipError(
+                "audio changed", f"by the transform {kind}, which is not applied here"
+            )
 
 
 def _audio(cut: Mapping[str, Any], recording: Mapping[str, Any]) -> dict[str, Any]:
-    """Return where a cut's audio is and which part of it the cut is."""
+    """Return the columns that locate a cut's audio and its part of it."""
     start, duration = float(cut.get("start") or 0.0), float(cut["duration"])
     if not (duration > 0 and start >= 0):
-        raise Unusable("malformed line", f"from {start} s, {duration} s long")
+        raise UnusableClipError(MALFORMED, f"from {start} s, {duration} s long")
     total, channels = recording.get("duration"), recording.get("channel_ids") or [0]
     known = total is not None and abs(float(total) - duration) < WHOLE_SECONDS
-    whole = start == 0 and (known or total is None)
+    is_whole = start == 0 and (known or total is None)
     source = (recording.get("sources") or [{}])[0]
-    audio = {"audio": source.get("source"), "start": None if whole else start}
+    audio = {"audio": source.get("source"), "start": None if is_whole else start}
     shard = _COMMAND.fullmatch(str(source.get("source")))
     if source.get("type") == "command" and shard:
         first, path, size = shard.groups()
@@ -205,7 +136,7 @@ def _text(value: Any) -> str | None:
 
 
 def _texts(values: Any) -> list[str]:
-    """Return what a field holds as a list of texts: it may be null, one text, or have gaps."""
+    """Return a field as a list of texts: it may be null, a single text, or contain nulls."""
     values = [values] if isinstance(values, str) else values or []
     return [str(v).strip() for v in values if v is not None and str(v).strip()]
 
@@ -213,43 +144,46 @@ def _texts(values: Any) -> list[str]:
 def write_cuts(
     path: str | os.PathLike, rows: Iterable[Mapping[str, Any]], read_headers: bool = True
 ) -> int:
-    """Write manifest rows as cuts, one JSON line each; the file appears whole or not at all.
+    """Write manifest rows as cuts, one JSON line each; the file is written atomically.
 
     Arguments
     ---------
     path : str or path
-        ``.jsonl``, or ``.jsonl.gz`` to compress.
+        ``.jsonl``, or ``.jsonl.gz`` to compress; equal cuts give equal bytes.
     rows : iterable of dict
         E.g. a :class:`~speechbrain_clsp.dataio.manifest.Manifest`.
     read_headers : bool
-        Take every file's length and rate from the file: lhotse refuses audio that is longer or
-        shorter than its cut says. Without, the rows are trusted and no audio is opened.
+        Take duration and sample rate from the audio files: lhotse refuses audio that is longer or
+        shorter than its cut says. If False, no audio is opened and the rows are trusted.
 
     Returns
     -------
     int
         Number of cuts.
+
+    Raises
+    ------
+    ValueError
+        If an audio file cannot be read, or has several channels of which the row names none.
     """
-    partial = f"{path}.partial"
     count = 0
-    with _open_to_write(path, partial) as file:
+    with atomic_path(path) as partial, _open_text(partial) as file:
         for row in rows:
             count += 1
-            file_info = {}
+            header = {}
             if read_headers:
-                rate, seconds, channels = _header(row)
-                row, file_info = {**row, "sample_rate": rate}, {"seconds": seconds}
-                file_info["n_channels"] = channels
-            file.write(json.dumps(cut_from_row(row, **file_info), ensure_ascii=False) + "\n")
-    os.replace(partial, path)
+                info = _header(row)
+                row = {**row, "sample_rate": info.samplerate}
+                header = {"seconds": info.frames / info.samplerate, "n_channels": info.channels}
+            file.write(json.dumps(cut_from_row(row, **header), ensure_ascii=False) + "\n")
     return count
 
 
 @contextmanager
-def _open_to_write(path: str | os.PathLike, partial: str) -> Iterator[TextIO]:
-    """Open for text, compressed if the final name says so; equal cuts give equal bytes."""
-    with open(partial, "wb") as raw:
-        if not str(path).endswith(".gz"):
+def _open_text(path: Path) -> Iterator[TextIO]:
+    """Open a file for text, compressed without name and time if it ends in .gz."""
+    with open(path, "wb") as raw:
+        if path.suffix != ".gz":
             with io.TextIOWrapper(raw, encoding="utf-8") as file:
                 yield file
             return
@@ -260,40 +194,36 @@ def _open_to_write(path: str | os.PathLike, partial: str) -> Iterator[TextIO]:
             yield file
 
 
-def _header(row: Mapping[str, Any]) -> tuple[int, float, int]:
-    """Return a file's rate [Hz], length [s] and number of channels."""
-    import soundfile
-
-    from speechbrain_clsp.dataio.shards import ClipReader
-
-    inside = row["offset"] is not None
-    source = io.BytesIO(ClipReader(1).read_bytes(row)) if inside else row["audio"]
+def _header(row: Mapping[str, Any]) -> Any:
+    """Return soundfile's information of a row's file."""
+    is_member = row["offset"] is not None
+    source = io.BytesIO(ClipReader(1).read_bytes(row)) if is_member else row["audio"]
     try:
         info = soundfile.info(source)
     except soundfile.SoundFileError as error:
         raise ValueError(f"{row['id']}: {row['audio']} cannot be read as audio") from error
     if info.channels > 1 and row["channel"] is None:
         raise ValueError(
-            f"{row['id']}: {row['audio']} has {info.channels} channels, whose mean no MonoCut can"
-            " be: give its row a channel"
+            f"{row['id']}: {row['audio']} has {info.channels} channels, and a MonoCut cannot be"
+            " their mean: set the row's channel"
         )
-    return info.samplerate, info.frames / info.samplerate, info.channels
+    return info
 
 
 def cut_from_row(
     row: Mapping[str, Any], seconds: float | None = None, n_channels: int | None = None
 ) -> dict[str, Any]:
-    """Return a manifest row as a cut that lhotse reads.
+    """Convert a manifest row to a cut that lhotse reads.
 
     Arguments
     ---------
     row : dict
         With all columns of the manifest. A member of a shard becomes a source of type ``command``
-        (``tail`` and ``head``), by which lhotse reads it from where it is.
+        (``tail`` and ``head``), by which lhotse reads it in place.
     seconds : float, optional
-        How long the whole file is; default: until the clip's end.
+        Duration of the whole file; default: until the clip's end.
     n_channels : int, optional
-        Of the file; default: one, or more if the row names a channel.
+        Channels of the file; default: one, or more if the row names a channel.
 
     Returns
     -------
@@ -309,7 +239,7 @@ def cut_from_row(
     >>> cut["recording"]["num_samples"], clip_from_cut(cut).row["global_captions"]
     (16000, ['G'])
     """
-    rate, start = row["sample_rate"] or 16000, row["start"] or 0.0
+    rate, start = row["sample_rate"] or SAMPLE_RATE, row["start"] or 0.0
     seconds = start + row["duration"] if seconds is None else seconds
     channel = row["channel"] or 0
     source = {"type": "file", "source": row["audio"]}

@@ -22,7 +22,8 @@ from speechbrain_clsp.dataio.audio import (
 )
 from speechbrain_clsp.dataio.manifest import write_manifest
 from speechbrain_clsp.dataio.shards import AUDIO_SUFFIXES
-from speechbrain_clsp.prepare.cuts import Unusable, clip_from_cut, parse_line, read_lines
+from speechbrain_clsp.prepare.clip import UnusableClipError, parse_line, read_lines
+from speechbrain_clsp.prepare.cuts import clip_from_cut
 
 AUDIO = ("wav", "audio", "path", "file_name")  # any of these names the column of files
 CAPTIONS = {"caption": None, "global_caption": "global_captions", "fine_caption": "fine_captions"}
@@ -157,7 +158,7 @@ def _entries_of_jsonl(path: Path) -> Iterator[Entry]:
         where = f"{path} row {number}"
         try:
             yield Entry(where, _values_of(parse_line(line), where), path.parent)
-        except Unusable as error:
+        except UnusableClipError as error:
             yield Entry(where, {}, path.parent, error=f"{where}: {error}")
         except ValueError as error:
             yield Entry(where, {}, path.parent, error=str(error))

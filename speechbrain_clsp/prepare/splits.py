@@ -1,20 +1,27 @@
-"""What the prepare scripts of FCaps and ParaSpeechCaps have in common."""
+"""Preparation of one manifest from published records and local audio.
+
+Shared by the prepare scripts of FCaps and ParaSpeechCaps, with their command lines.
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from speechbrain_clsp.prepare.assembly import Outcome, Record, assemble, write_report
-from speechbrain_clsp.prepare.corpora import AudioFinder
-from speechbrain_clsp.prepare.cuts import Clip
+from huggingface_hub import hf_hub_download
+
+from speechbrain_clsp.prepare.assembly import Outcome, assemble, report_path, write_report
+from speechbrain_clsp.prepare.clip import ClipRecord, Record
+from speechbrain_clsp.prepare.corpora import CORPORA, AudioFinder
+from speechbrain_clsp.utils.files import parse_key_values
 
 logger = logging.getLogger(__name__)
 
@@ -23,146 +30,129 @@ DRY_RUN_RECORDS = 10_000
 
 @dataclass
 class Split:
-    """A manifest to be made.
+    """A manifest to prepare.
 
     Arguments
     ---------
     name : str
         The manifest is ``<name>.arrow``.
-    records : callable
-        () -> iterable of (number, line), read as a stream.
-    to_clip : callable
-        Line -> :class:`~speechbrain_clsp.prepare.cuts.Clip`; picklable.
-    corpora : sequence of str
-        Where the audio may be.
     label : str
-        What the manifest's column ``split`` says.
+        Value of the manifest's column ``split``.
+    records : iterable of Record
+        Read once, as a stream.
+    to_clip : callable
+        Takes a line and returns its :class:`~speechbrain_clsp.prepare.clip.ClipRecord`; must be
+        picklable, and its ``repr`` must tell its settings.
     settings : dict
-        What the records depend on, to be compared with those of a manifest that is there.
+        What the records depend on; an existing manifest must have been made with equal ones.
     total : int, optional
         Number of records, if known.
     """
 
     name: str
-    records: Callable[[], Iterable[Record]]
-    to_clip: Callable[[bytes], Clip]
-    corpora: Sequence[str]
     label: str
+    records: Iterable[Record]
+    to_clip: Callable[[bytes], ClipRecord]
     settings: dict[str, Any] = field(default_factory=dict)
     total: int | None = None
 
 
 @dataclass
 class ToRow:
-    """Line -> manifest row, as :func:`~speechbrain_clsp.prepare.assembly.assemble` wants it."""
+    """Conversion of a line to a manifest row."""
 
-    to_clip: Callable[[bytes], Clip]
+    to_clip: Callable[[bytes], ClipRecord]
     finder: AudioFinder
     label: str
 
     def __call__(self, line: bytes) -> dict[str, Any]:
-        """Return the row, or raise ``Unusable``."""
+        """Return the row, or raise ``UnusableClipError``."""
         return {**self.finder(self.to_clip(line)), "split": self.label}
 
 
-def prepare_splits(
-    splits: Sequence[Split],
+def prepare_split(
+    split: Split,
     finder: AudioFinder,
     save_folder: str | os.PathLike,
     n_jobs: int | None = None,
-    dry_run: bool = False,
     max_malformed: int = 100,
-) -> dict[str, Outcome]:
-    """Make manifests that are not there yet.
+    dry_run: bool = False,
+) -> Outcome | None:
+    """Write a manifest, unless it exists.
 
     Arguments
     ---------
-    splits : sequence of Split
-        Which.
+    split : Split
+        The manifest.
     finder : AudioFinder
-        Not yet indexed.
+        Locates the audio; it is indexed here.
     save_folder : str or path
-        Gets ``<name>.arrow``, ``<name>_report.json``, ``<name>_left_out.tsv`` and, hidden, what
-        scans of tar files found.
+        Gets ``<name>.arrow``, ``<name>_report.json``, ``<name>_left_out.tsv`` and, in hidden
+        folders, the indexes of tar files.
     n_jobs : int, optional
-        Processes; default: one per core.
-    dry_run : bool
-        Write nothing: do the same with the first 10,000 records in a temporary folder.
+        Number of processes; default: one per core.
     max_malformed : int
-        Malformed lines per split, at most.
+        Largest number of malformed lines.
+    dry_run : bool
+        Write nothing to ``save_folder``: convert the first 10,000 records in a temporary folder.
 
     Returns
     -------
-    dict of Outcome
-        Of the splits that were made.
+    Outcome or None
+        Counts, which are also printed; None if the manifest existed.
 
     Raises
     ------
     ValueError
-        If a manifest is there that was made from something else.
+        If the manifest exists and was made with other settings.
     """
     if dry_run:
+        n_records = min(split.total or DRY_RUN_RECORDS, DRY_RUN_RECORDS)
+        first = replace(split, records=islice(split.records, n_records), total=n_records)
         with tempfile.TemporaryDirectory() as folder:
-            return _prepare(splits, finder, Path(folder), n_jobs, max_malformed, DRY_RUN_RECORDS)
-    return _prepare(splits, finder, Path(save_folder), n_jobs, max_malformed, None)
-
-
-def _prepare(
-    splits: Sequence[Split],
-    finder: AudioFinder,
-    folder: Path,
-    n_jobs: int | None,
-    max_malformed: int,
-    limit: int | None,
-) -> dict[str, Outcome]:
-    common = {"root": str(finder.root), "template": finder.template}
-    common["folders"] = {name: str(path) for name, path in finder.folders.items()}
-    common["check_length"] = finder.check_length
-    to_do = [s for s in splits if not _is_made(folder, s.name, {**common, **s.settings})]
+            return prepare_split(first, finder, folder, n_jobs, max_malformed)
+    manifest = Path(save_folder) / f"{split.name}.arrow"
+    settings = {**finder.settings, **split.settings}
+    if _is_made(manifest, settings):
+        return None
     n_jobs = n_jobs or os.cpu_count() or 1
-    if to_do:
-        finder.index(dict.fromkeys(c for s in to_do for c in s.corpora), folder / ".audio", n_jobs)
-    outcomes = {}
-    for split in to_do:
-        finder.default = list(split.corpora)
-        outcomes[split.name] = outcome = assemble(
-            folder / f"{split.name}.arrow",
-            islice(split.records(), limit),
-            ToRow(split.to_clip, finder, split.label),
-            # Not the source file's size: parts of a download that was cut off are good.
-            fingerprint=f"{finder.fingerprint} {split.corpora} {split.label} {split.to_clip!r}",
-            n_jobs=n_jobs,
-            total=min(split.total or limit, limit) if limit else split.total,
-            max_malformed=max_malformed,
-        )
-        damaged = [p for index in finder.indexes.values() for p in index.problems]
-        report = {**outcome.as_dict(), "damaged_in_shards": damaged}
-        report["settings"] = {**common, **split.settings}
-        write_report(folder / f"{split.name}_report.json", report)
-        tell(split.name, outcome, damaged)
-    return outcomes
+    finder.index(manifest.parent / ".audio", n_jobs)
+    outcome = assemble(
+        manifest,
+        split.records,
+        ToRow(split.to_clip, finder, split.label),
+        # Without the source file's size: parts made of a truncated download remain valid.
+        fingerprint=f"{finder.fingerprint} {split.label} {split.to_clip!r}",
+        n_jobs=n_jobs,
+        total=split.total,
+        max_malformed=max_malformed,
+    )
+    damaged = [problem for index in finder.indexes.values() for problem in index.problems]
+    report = {**outcome.as_dict(), "damaged_in_shards": damaged, "settings": settings}
+    write_report(manifest, report)
+    print_outcome(split.name, outcome, damaged)
+    return outcome
 
 
-def _is_made(folder: Path, name: str, settings: dict[str, Any]) -> bool:
-    """Tell whether a manifest is there, complete and made with these settings."""
-    manifest, report = folder / f"{name}.arrow", folder / f"{name}_report.json"
-    if not (manifest.is_file() and report.is_file()):
+def _is_made(manifest: Path, settings: dict[str, Any]) -> bool:
+    """Return whether a manifest is complete; raise if it was made with other settings."""
+    if not (manifest.is_file() and report_path(manifest).is_file()):
         return False
-    found = json.loads(report.read_text(encoding="utf-8")).get("settings")
-    if found is None:  # ended between the two
+    found = json.loads(report_path(manifest).read_text(encoding="utf-8")).get("settings")
+    if found is None:  # interrupted between manifest and report
         return False
     if found != settings:
         changed = {k: (found.get(k), v) for k, v in settings.items() if found.get(k) != v}
         raise ValueError(
             f"{manifest} was made with other settings (then, now): {changed}. Delete it to make it"
-            " anew, choose another save_folder, or set skip_prep to use it as it is"
+            " again, choose another save_folder, or set skip_prep to use it as it is"
         )
-    logger.info("%s is there", manifest)
+    logger.info("%s exists", manifest)
     return True
 
 
-def tell(name: str, outcome: Outcome, damaged: Sequence[str] = ()) -> None:
-    """Print what became of a split."""
+def print_outcome(name: str, outcome: Outcome, damaged: Sequence[str] = ()) -> None:
+    """Print the counts of a split."""
     captions = ", ".join(f"{number:,} {kind}" for kind, number in outcome.captions.items())
     print(f"{name}: {outcome.clips:,} clips, {outcome.seconds / 3600:,.1f} h, {captions} captions")
     for reason, number in outcome.left_out.most_common():
@@ -171,54 +161,76 @@ def tell(name: str, outcome: Outcome, damaged: Sequence[str] = ()) -> None:
         print(f"  damaged in tar files: {len(damaged):,}, e.g. {damaged[0]}")
 
 
-def folder_option(text: str) -> tuple[str, str]:
-    """Read ``corpus=path`` of a command line."""
-    name, sign, path = text.partition("=")
-    if not sign:
-        raise ValueError(f"{text!r} is not corpus=path")
-    return name, path
+def check_splits(splits: Iterable[str], known: Iterable[str]) -> None:
+    """Raise ValueError if a split is not known."""
+    unknown = set(splits) - set(known)
+    if unknown:
+        raise ValueError(f"splits: unknown {sorted(unknown)}; known: {list(known)}")
 
 
-def from_hub_or_folder(
-    source: str | os.PathLike,
-    names: Sequence[str],
-    revision: str | None = None,
-    folder: str = "data",
-) -> Iterator[Path]:
-    """Yield local files, after a download that a second start goes on with.
+def local_file(source: str | os.PathLike, name: str, revision: str | None = None) -> Path:
+    """Return a published file, downloaded to the Hub's cache if need be.
 
     Arguments
     ---------
     source : str or path
-        A folder that holds the files, or ``data/`` with them, or a data set's Hub repository.
-    names : sequence of str
-        File names.
+        A folder with the file, directly or in ``data/``; or a data set repository of the Hub that
+        has it in ``data/``.
+    name : str
+        File name.
     revision : str, optional
-        Of the repository.
-    folder : str
-        Where the repository keeps them.
+        Revision of the repository.
 
     Raises
     ------
     FileNotFoundError
-        If one is not there.
+        If there is no such file, or ``source`` is neither a folder nor a repository's name.
     """
-    source = str(source)
-    for name in names:
-        if os.path.isdir(source):
-            places = [Path(source) / name, Path(source) / folder / name]
-            there = [path for path in places if path.is_file()]
-            if not there:
-                raise FileNotFoundError(
-                    f"No {name} in {source}: download it there, or leave out its split"
-                )
-            yield there[0]
-        elif source.count("/") == 1 and not source.startswith((".", "/", "~")):
-            from huggingface_hub import hf_hub_download
+    folder = Path(source)
+    if folder.is_dir():
+        for path in (folder / name, folder / "data" / name):
+            if path.is_file():
+                return path
+        raise FileNotFoundError(f"No {name} in {source}: download it there, or leave out its split")
+    check_repository(str(source))
+    # Downloaded, not streamed: a stream that breaks off after an hour starts from the beginning.
+    return Path(
+        hf_hub_download(str(source), f"data/{name}", repo_type="dataset", revision=revision)
+    )
 
-            # Kept on disk, since a stream that breaks off after an hour starts from nothing.
-            yield Path(
-                hf_hub_download(source, f"{folder}/{name}", repo_type="dataset", revision=revision)
-            )
-        else:
-            raise FileNotFoundError(f"{source} is neither a folder nor a Hub repository")
+
+def check_repository(source: str) -> None:
+    """Raise FileNotFoundError if a source that is not a folder cannot be a Hub repository."""
+    if source.count("/") != 1 or source.startswith((".", "/", "~")):
+        raise FileNotFoundError(f"{source} is neither a folder nor a Hub repository")
+
+
+def corpus_parser(
+    description: str, example: str, repository: str, splits: Sequence[str], default: Sequence[str]
+) -> argparse.ArgumentParser:
+    """Return a parser with the options that the prepare scripts have in common."""
+    parser = argparse.ArgumentParser(description=description, epilog=f"example: python {example}")
+    parser.add_argument("data_folder", help=f"folder with {', '.join(CORPORA)}")
+    parser.add_argument("save_folder", help="where the manifests are written")
+    parser.add_argument("--source", default=repository, help="folder or Hub repository of captions")
+    parser.add_argument("--revision", help="of the repository")
+    parser.add_argument("--splits", nargs="+", default=list(default), choices=list(splits))
+    parser.add_argument("--folder", action="append", default=[], metavar="CORPUS=PATH")
+    parser.add_argument("--template", help="path of a clip's file, e.g. '{corpus}/{stem}.flac'")
+    parser.add_argument("--check_length", action=argparse.BooleanOptionalAction, default=None)
+    parser.add_argument("--n_jobs", type=int, help=f"processes; default: {os.cpu_count()}")
+    parser.add_argument("--max_malformed", type=int, default=100)
+    parser.add_argument(
+        "--dry_run", action="store_true", help="write nothing, report the first 10,000 records"
+    )
+    return parser
+
+
+def run_prepare(parser: argparse.ArgumentParser, prepare: Callable[..., None]) -> None:
+    """Call a prepare function with the arguments of the command line; errors exit with code 2."""
+    options = vars(parser.parse_args())
+    try:
+        options["folders"] = parse_key_values(options.pop("folder"), "--folder")
+        prepare(**options)
+    except (OSError, ValueError) as error:
+        parser.exit(2, f"{parser.prog}: error: {error}\n")

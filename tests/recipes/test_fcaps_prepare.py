@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -27,12 +28,12 @@ from tests.utils.corpora_trees import (
     write_cuts,
 )
 from tests.utils.hub_server import HubServer
+from tests.utils.small import tone, write
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "FCaps"
 sys.path.insert(0, str(RECIPE))
 from fcaps_prepare import prepare_fcaps  # noqa: E402
 
-SAMPLE = Path(__file__).parents[3] / "shared" / "reference" / "monocut_sample.jsonl"
 BASE = "fcaps-pscbase-train_base.jsonl.gz"
 
 
@@ -82,9 +83,8 @@ def base_cuts() -> list:
 
 
 def test_every_corpus_is_matched_and_every_miss_is_listed(tmp_path, audio, capsys):
-    """If this fails, clips of a corpus are lost, mixed up, or dropped without a word."""
     write_cuts(tmp_path / "data" / BASE, base_cuts())
-    prepare_fcaps(audio, tmp_path / "out", tmp_path, ["pscbase"], n_jobs=1)
+    prepare_fcaps(audio, tmp_path / "out", source=tmp_path, splits=["pscbase"], n_jobs=1)
     rows = rows_of(tmp_path / "out" / "pscbase.arrow")
     found = {name: str(Path(row["audio"]).relative_to(audio)) for name, row in rows.items()}
     names = list(PLAIN)
@@ -122,9 +122,8 @@ def test_every_corpus_is_matched_and_every_miss_is_listed(tmp_path, audio, capsy
 
 
 def test_a_segment_of_a_conversation_is_read_from_its_channel(tmp_path, audio):
-    """If this fails, the other speaker of an Expresso conversation is described."""
     write_cuts(tmp_path / BASE, base_cuts())
-    prepare_fcaps(audio, tmp_path / "out", tmp_path, ["pscbase"], n_jobs=1)
+    prepare_fcaps(audio, tmp_path / "out", source=tmp_path, splits=["pscbase"], n_jobs=1)
     manifest = Manifest(tmp_path / "out" / "pscbase.arrow")
     clip = CaptionedSpeechDataset(manifest, TwoCaptions())[3]
     whole = next(audio.rglob(f"{CONVERSATION}.wav"))
@@ -133,7 +132,6 @@ def test_a_segment_of_a_conversation_is_read_from_its_channel(tmp_path, audio):
 
 
 def test_emilia_is_found_in_its_shards(tmp_path, audio):
-    """If this fails, 47,000 hours cannot be trained on without unpacking them."""
     records = [
         cut(EMILIA[0], f"EN/EN_B00000/EN_B00000_S00000/mp3/{EMILIA[0]}.mp3"),
         cut(EMILIA[1], "x.mp3", short_captions=[], long_captions=[], text="A calm voice."),
@@ -142,7 +140,7 @@ def test_emilia_is_found_in_its_shards(tmp_path, audio):
     ]
     write_cuts(tmp_path / "fcaps-emilia.jsonl.gz", records)
     (audio / "Emilia/EN/EN-B000009.tar").write_bytes(b"no tar" * 100)
-    prepare_fcaps(audio, tmp_path / "out", tmp_path, ["emilia"], n_jobs=2)
+    prepare_fcaps(audio, tmp_path / "out", source=tmp_path, splits=["emilia"], n_jobs=2)
     rows = rows_of(tmp_path / "out" / "emilia.arrow")
     assert list(rows) == [EMILIA[0], EMILIA[1], f"emilia-{EMILIA[5]}"]
     assert rows[EMILIA[1]]["fine_captions"] == ["A calm voice."]
@@ -157,14 +155,14 @@ def test_emilia_is_found_in_its_shards(tmp_path, audio):
 
 
 def test_a_cut_off_file_keeps_what_came_before(tmp_path, audio, monkeypatch):
-    """If this fails, a broken download trains on half the data, or costs all the work done."""
     monkeypatch.setattr("speechbrain_clsp.prepare.assembly.BLOCK_RECORDS", 100)
     records = [cut(f"train_base-ears-{i}", "p001/emo_awe_freeform.wav") for i in range(4000)]
     path = write_cuts(tmp_path / BASE, records)
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
+    settings = {"source": tmp_path, "splits": ["pscbase"], "check_length": False, "n_jobs": 1}
     with pytest.raises(ValueError, match=rf"{BASE} is cut off .* after line \d+.*download"):
-        prepare_fcaps(audio, tmp_path / "out", tmp_path, ["pscbase"], check_length=False, n_jobs=1)
+        prepare_fcaps(audio, tmp_path / "out", **settings)
     assert not (tmp_path / "out" / "pscbase.arrow").exists()
     parts = sorted((tmp_path / "out" / ".pscbase_parts").glob("*.arrow"))
     times = {part: part.stat().st_mtime_ns for part in parts[:-1]}
@@ -181,65 +179,71 @@ def test_a_cut_off_file_keeps_what_came_before(tmp_path, audio, monkeypatch):
         return join(output, parts)
 
     monkeypatch.setattr(assembly, "_join", remember)
-    prepare_fcaps(audio, tmp_path / "out", tmp_path, ["pscbase"], check_length=False, n_jobs=1)
+    prepare_fcaps(audio, tmp_path / "out", **settings)
     assert len(Manifest(tmp_path / "out" / "pscbase.arrow")) == 4000
     assert times.items() <= kept.items()  # not made again
     assert not list((tmp_path / "out").glob("*.partial"))
 
 
 def test_a_second_run_does_nothing_and_other_settings_are_refused(tmp_path, audio):
-    """If this fails, every start prepares for hours, or a manifest lies about its settings."""
     write_cuts(tmp_path / "fcaps-test.jsonl.gz", base_cuts())
-    arguments = (audio, tmp_path / "out", tmp_path, ["test"])
-    prepare_fcaps(*arguments, skip_prep=True)
-    prepare_fcaps(*arguments, dry_run=True, n_jobs=1)
+    prepare = partial(prepare_fcaps, audio, tmp_path / "out", source=tmp_path, splits=["test"])
+    prepare(skip_prep=True)
+    prepare(dry_run=True, n_jobs=1)
     assert not (tmp_path / "out").exists()
-    prepare_fcaps(*arguments, n_jobs=1)
+    prepare(n_jobs=1)
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "out").iterdir()}
-    prepare_fcaps(*arguments, n_jobs=1)
+    prepare(n_jobs=1)
     assert before == {p: p.stat().st_mtime_ns for p in (tmp_path / "out").iterdir()}
     with pytest.raises(ValueError, match="test.arrow.*check_length.*Delete it"):
-        prepare_fcaps(*arguments, n_jobs=1, check_length=False)
+        prepare(n_jobs=1, check_length=False)
 
 
 def test_other_layouts_are_found_by_folder_and_template(tmp_path, audio):
-    """If this fails, users must rename their audio to use it."""
     write_cuts(tmp_path / "fcaps-test.jsonl.gz", base_cuts())
     (audio / "ears").rename(tmp_path / "elsewhere")
     ours = {"ears": str(tmp_path / "elsewhere")}
-    prepare_fcaps(audio, tmp_path / "a", tmp_path, ["test"], folders=ours, n_jobs=1)
+    prepare = partial(prepare_fcaps, audio, source=tmp_path, splits=["test"], n_jobs=1)
+    prepare(tmp_path / "a", folders=ours)
     assert len(Manifest(tmp_path / "a" / "test.arrow")) == 9
     template = "{corpus}/audio_48khz/read/{speaker}/{stem}.wav"
     path = audio / "expresso/audio_48khz/read/s1"
     path.mkdir()
     (audio / list(PLAIN)[2]).rename(path / f"{READ}.wav")
-    prepare_fcaps(audio, tmp_path / "b", tmp_path, ["test"], template=template, n_jobs=1)
+    prepare(tmp_path / "b", template=template)
     assert list(rows_of(tmp_path / "b" / "test.arrow")) == [f"train_base-expresso-{READ}"]
     with pytest.raises(ValueError, match="template.*color"):
-        prepare_fcaps(audio, tmp_path / "c", tmp_path, ["test"], template="{color}", n_jobs=1)
+        prepare(tmp_path / "c", template="{color}")
 
 
 def test_mistakes_are_told_with_the_way_out(tmp_path, audio):
-    """If this fails, a wrong folder ends in an empty manifest or a traceback."""
+    def prepare(split, audio=audio, source=tmp_path):
+        prepare_fcaps(audio, tmp_path / "out", source=source, splits=[split], n_jobs=1)
+
     with pytest.raises(FileNotFoundError, match="fcaps-dev.jsonl.gz"):
-        prepare_fcaps(audio, tmp_path / "out", tmp_path, ["dev"])
+        prepare("valid")
     with pytest.raises(FileNotFoundError, match="neither a folder nor"):
-        prepare_fcaps(audio, tmp_path / "out", tmp_path / "nowhere", ["dev"])
+        prepare("valid", source=tmp_path / "nowhere")
     with pytest.raises(ValueError, match="unknown.*train.*emilia"):
-        prepare_fcaps(audio, tmp_path / "out", tmp_path, ["train"])
+        prepare("train")
     write_cuts(tmp_path / "fcaps-dev.jsonl.gz", ["<html>"] * 200)
     with pytest.raises(FileNotFoundError, match="No audio: none of .*ears"):
-        prepare_fcaps(tmp_path / "nowhere", tmp_path / "out", tmp_path, ["dev"])
+        prepare("valid", audio=tmp_path / "nowhere")
     with pytest.raises(ValueError, match="100 lines are malformed, the first: line 1"):
-        prepare_fcaps(audio, tmp_path / "out", tmp_path, ["dev"], n_jobs=1)
+        prepare("valid")
     write_cuts(tmp_path / "fcaps-dev.jsonl.gz", [cut("dev-ears-x", "p009/x.wav")] * 3)
     with pytest.raises(ValueError, match="No record gives a clip.*no audio in ears.*p009/x.wav"):
-        prepare_fcaps(audio, tmp_path / "out", tmp_path, ["dev"], n_jobs=1)
+        prepare("valid")
     assert not list((tmp_path / "out").glob("*.arrow"))
 
 
+def test_the_published_dev_file_becomes_the_valid_manifest(tmp_path, audio):
+    write_cuts(tmp_path / "fcaps-dev.jsonl.gz", base_cuts())
+    prepare_fcaps(audio, tmp_path / "out", source=tmp_path, splits=["valid"], n_jobs=1)
+    assert set(Manifest(tmp_path / "out" / "valid.arrow").column("split")) == {"valid"}
+
+
 def test_a_killed_run_goes_on(tmp_path, audio):
-    """If this fails, a preempted job prepares 18 M clips from the beginning."""
     records = [cut(f"{EMILIA[0]}", "x.mp3") | {"id": f"c{i}"} for i in range(60_000)]
     for record in records:
         record["recording"]["id"] = EMILIA[0]
@@ -266,7 +270,6 @@ def test_a_killed_run_goes_on(tmp_path, audio):
 
 
 def test_captions_come_from_the_hub(tmp_path, audio):
-    """If this fails, users without the published files at hand cannot start."""
     server = HubServer()
     path = write_cuts(tmp_path / "x.gz", base_cuts())
     server.files["yfyeung/FCaps", f"data/{BASE}"] = path.read_bytes()
@@ -287,7 +290,6 @@ def test_captions_come_from_the_hub(tmp_path, audio):
 
 
 def test_help_ends_with_an_example():
-    """If this fails, users must guess how the script is called."""
     for script in ("fcaps_prepare.py", "paraspeechcaps_prepare.py"):
         done = subprocess.run(
             [sys.executable, RECIPE / script, "--help"], capture_output=True, text=True
@@ -295,20 +297,57 @@ def test_help_ends_with_an_example():
         assert done.returncode == 0 and f"example: python {script}" in done.stdout
 
 
-@pytest.mark.skipif(not SAMPLE.is_file(), reason="needs the shared recordings")
-def test_real_cuts_of_real_recordings(tmp_path):
-    """If this fails, lines as lhotse writes them, or real recordings, are not understood."""
-    write_cuts(tmp_path / "fcaps-test.jsonl.gz", SAMPLE.read_text().splitlines())
-    speech = SAMPLE.parents[1] / "speech"
+def test_cuts_as_lhotse_writes_them(tmp_path):
+    # All keys that lhotse 1.33 writes, of clips that are parts of one recording.
+    (tmp_path / "speech").mkdir()
+    write(tmp_path / "speech" / "long.flac", tone(5.0, 48000), 48000)
+    records = []
+    for number in range(3):
+        supervision = {
+            "id": f"s{number}",
+            "recording_id": "long",
+            "start": 0.0,
+            "duration": 1.25,
+            "channel": 0,
+            "text": "hello",
+            "language": "English",
+            "speaker": "ex01",
+            "gender": "female",
+            "custom": {
+                "short_captions": ["A calm voice."],
+                "long_captions": ["A calm, low voice."],
+                "pitch": "low-pitched",
+                "alignment_score": 0.9,
+            },
+        }
+        recording = {
+            "id": "long",
+            "sources": [{"type": "file", "channels": [0], "source": "expresso/long.flac"}],
+            "sampling_rate": 48000,
+            "num_samples": 240000,
+            "duration": 5.0,
+            "channel_ids": [0],
+        }
+        records.append(
+            {
+                "id": f"test-expresso-{number}",
+                "start": 1.25 * number,
+                "duration": 1.25,
+                "channel": 0,
+                "supervisions": [supervision],
+                "recording": recording,
+                "custom": {"dataloading_info": {"rank": 0}},
+                "type": "MonoCut",
+            }
+        )
+    write_cuts(tmp_path / "fcaps-test.jsonl.gz", records)
+    folders = {"expresso": str(tmp_path / "speech")}
     prepare_fcaps(
-        speech.parent,
-        tmp_path / "out",
-        tmp_path,
-        ["test"],
-        folders={"expresso": str(speech)},
-        n_jobs=1,
+        tmp_path, tmp_path / "out", source=tmp_path, splits=["test"], folders=folders, n_jobs=1
     )
     rows = Manifest(tmp_path / "out" / "test.arrow")
-    assert len(rows) == 3
+    assert len(rows) == 3 and [row["start"] for row in rows] == [0.0, 1.25, 2.5]
     clips = CaptionedSpeechDataset(rows, TwoCaptions())
-    assert [abs(len(clips[i]["wav"]) / 16000 - rows[i]["duration"]) < 0.01 for i in range(3)]
+    assert [abs(len(clips[i]["wav"]) / 16000 - rows[i]["duration"]) < 0.01 for i in range(3)] == [
+        True
+    ] * 3

@@ -61,7 +61,6 @@ def write_parquet(path: Path, records: list[dict]) -> None:
 
 
 def test_parquet_and_json_lines_give_clean_captions(tmp_path):
-    """If this fails, ParaSpeechCaps trains with raw captions, or on other clips' audio."""
     audio = make_corpora(tmp_path / "download")
     (tmp_path / "a").mkdir()
     write_parquet(tmp_path / "a" / "dev-00000-of-00002.parquet", RECORDS[:4])
@@ -71,27 +70,32 @@ def test_parquet_and_json_lines_give_clean_captions(tmp_path):
     (tmp_path / "b" / "dev.jsonl").write_text(lines)
     for name in "ab":
         out = tmp_path / f"out_{name}"
-        prepare_paraspeechcaps(audio, out, tmp_path / name, ["dev"], n_jobs=1)
-        rows = rows_of(out / "dev.arrow")
+        prepare_paraspeechcaps(audio, out, source=tmp_path / name, splits=["valid"], n_jobs=1)
+        rows = rows_of(out / "valid.arrow")
         found = [str(Path(row["audio"]).relative_to(audio)) for row in rows.values()]
         assert found == list(PLAIN)
         first, second, expresso, *_ = rows.values()
-        assert first["id"] == "dev-ears-p001-emo_awe_freeform" and first["split"] == "dev"
+        assert first["id"] == "dev-ears-p001-emo_awe_freeform" and first["split"] == "valid"
         assert first["global_captions"] == ["A man speaks slowly in a deep voice, Scottish accent."]
         assert first["speaker"] == "s1" and first["situational_tags"] == []
         assert second["duration"] == pytest.approx(1.0) and expresso["accent"] is None
-        assert left_out(out / "dev_left_out.tsv") == {
+        assert left_out(out / "valid_left_out.tsv") == {
             "dev-ears-p002-absent": "no audio in ears",
             "dev-ears-p001-emo_awe_freeform": "no caption",
             "dev-ears-p002-emo_awe_freeform": "no caption",
         }
 
 
+def prepare(audio: Path, folder: Path, splits: list[str], **settings) -> None:
+    """Prepare splits of the captions in a folder, in its folder ``out``."""
+    settings = {"source": folder, "splits": splits, "n_jobs": 1, **settings}
+    prepare_paraspeechcaps(audio, folder / "out", **settings)
+
+
 def test_the_test_set_has_one_clip_per_style(tmp_path):
-    """If this fails, retrieval is measured among clips that have the same description."""
     audio = make_corpora(tmp_path / "download")
     write_parquet(tmp_path / "holdout-00000-of-00001.parquet", RECORDS)
-    prepare_paraspeechcaps(audio, tmp_path / "out", tmp_path, ["test", "holdout"], n_jobs=1)
+    prepare(audio, tmp_path, ["test", "holdout"])
     names = [name.removeprefix("holdout-") for name in rows_of(tmp_path / "out" / "test.arrow")]
     # The third has no audio; the fifth and seventh have the first's and the second's style.
     assert names == [
@@ -104,21 +108,19 @@ def test_the_test_set_has_one_clip_per_style(tmp_path):
 
 
 def test_scaled_clips_are_found_in_emilia(tmp_path):
-    """If this fails, the automatically annotated half of ParaSpeechCaps cannot be used."""
     audio = make_corpora(tmp_path / "download")
     path = f"EN/EN_B00000/EN_B00000_S00000/mp3/{EMILIA[2]}.mp3"
     write_parquet(tmp_path / "train_scaled-00000-of-00001.parquet", [record("emilia", path)])
-    prepare_paraspeechcaps(audio, tmp_path / "out", tmp_path, ["train_scaled"], n_jobs=1)
+    prepare(audio, tmp_path, ["train_scaled"])
     (row,) = rows_of(tmp_path / "out" / "train_scaled.arrow").values()
     assert row["audio"].endswith("EN-B000000.tar") and row["source"] == "emilia"
 
 
 def test_damaged_and_missing_files_are_named(tmp_path):
-    """If this fails, a broken download ends in a traceback of a library."""
     audio = make_corpora(tmp_path / "download")
     (tmp_path / "dev-00000-of-00001.parquet").write_bytes(b"PAR1" + b"\0" * 100)
     with pytest.raises(ValueError, match="dev-00000.*download it again"):
-        prepare_paraspeechcaps(audio, tmp_path / "out", tmp_path, ["dev"], n_jobs=1)
+        prepare(audio, tmp_path, ["valid"])
     with pytest.raises(FileNotFoundError, match="No train_base"):
-        prepare_paraspeechcaps(audio, tmp_path / "out", tmp_path, ["train_base"], n_jobs=1)
-    prepare_paraspeechcaps(audio, tmp_path / "out", tmp_path, ["dev"], skip_prep=True)
+        prepare(audio, tmp_path, ["train_base"])
+    prepare(audio, tmp_path, ["valid"], skip_prep=True)

@@ -1,6 +1,5 @@
 """Cuts from and to rows; against lhotse itself where it is installed."""
 
-import gzip
 import json
 
 import pytest
@@ -9,14 +8,8 @@ from hypothesis import strategies as st
 
 from speechbrain_clsp.dataio.manifest import SCHEMA, Manifest, write_manifest
 from speechbrain_clsp.dataio.shards import ClipReader, scan_shard
-from speechbrain_clsp.prepare.cuts import (
-    Unusable,
-    clip_from_cut,
-    cut_from_row,
-    parse_line,
-    read_lines,
-    write_cuts,
-)
+from speechbrain_clsp.prepare.clip import UnusableClipError, parse_line, read_lines
+from speechbrain_clsp.prepare.cuts import clip_from_cut, cut_from_row, write_cuts
 from tests.unittests.dataio.test_shards import encoded, make_tar
 from tests.utils.corpora_trees import cut
 from tests.utils.small import tone, write
@@ -37,7 +30,6 @@ NAMES = st.text("aé '\"$;/.-_", min_size=1, max_size=9)
     accent=st.none() | st.sampled_from(["scottish", "brooklyn/new york"]),
 )
 def test_rows_survive_as_cuts(audio, inside, start, duration, channel, captions, tags, accent):
-    """If this fails, labels, parts or positions get lost on the way to lhotse and back."""
     row = dict.fromkeys(SCHEMA.names) | {"id": "x", "audio": audio, "duration": duration}
     row |= {"start": start, "channel": channel, "fine_captions": captions, "accent": accent}
     row |= {"global_captions": [], "intrinsic_tags": tags, "situational_tags": []}
@@ -64,39 +56,22 @@ def test_rows_survive_as_cuts(audio, inside, start, duration, channel, captions,
     ],
 )
 def test_unusable_cuts_say_why(record, reason):
-    """If this fails, one odd line among 18 million stops the preparation."""
-    with pytest.raises(Unusable) as caught:
+    with pytest.raises(UnusableClipError) as caught:
         clip_from_cut(record)
     assert caught.value.reason == reason
     assert caught.value.name == record.get("id")
 
 
 def test_a_transcript_is_no_caption_unless_it_is_said_to_be():
-    """If this fails, models learn what is said instead of how."""
     record = cut("a", "a.wav", short_captions=[], long_captions=[])
     assert clip_from_cut(record, text_is_caption=True).row["fine_captions"] == ["the transcript"]
-    with pytest.raises(Unusable, match="no caption"):
+    with pytest.raises(UnusableClipError, match="no caption"):
         clip_from_cut(record)
     record = cut("a", "a.wav")
     assert "the transcript" not in clip_from_cut(record, text_is_caption=True).row["fine_captions"]
 
 
-def test_lines_are_read_to_the_point_of_damage(tmp_path):
-    """If this fails, a cut off download reads as a whole one."""
-    data = gzip.compress(b"".join(b'{"n": %d}\n' % i for i in range(50_000)))
-    for name, content in {"cut": data[:-3000], "flipped": data[:20000] + b"\0" * 50}.items():
-        path = tmp_path / f"{name}.jsonl.gz"
-        path.write_bytes(content)
-        lines = []
-        with pytest.raises(ValueError, match=rf"{name}.jsonl.gz is cut off.*after line \d+"):
-            for _, line in read_lines(path):
-                lines.append(parse_line(line)["n"])
-        assert len(lines) > 1000
-        assert name == "flipped" or lines == list(range(len(lines)))
-
-
 def test_lhotse_reads_our_cuts_and_we_its(tmp_path):
-    """If this fails, lhotse's users get other audio or captions than ours."""
     lhotse = pytest.importorskip("lhotse")
     write(tmp_path / "a b.wav", tone(2.0, 24000), 24000)
     make_tar(tmp_path / "s.tar", {"x.flac": encoded(tone(1.0, 16000), 16000, "FLAC")})

@@ -13,7 +13,8 @@ from speechbrain_clsp.annotation.records import Records
 from speechbrain_clsp.annotation.stages.release import CUTS, MANIFEST, SortedRecords, write_release
 from speechbrain_clsp.cli.main import main
 from speechbrain_clsp.dataio.manifest import Manifest, write_manifest
-from speechbrain_clsp.prepare.cuts import clip_from_cut, parse_line, read_lines
+from speechbrain_clsp.prepare.clip import parse_line, read_lines
+from speechbrain_clsp.prepare.cuts import clip_from_cut
 
 CLIPS = 7
 
