@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-from collections import Counter
-from pathlib import Path
 
 COMMANDS = ("prepare", "check-leakage", "export-cuts")
 LEAKAGE_KINDS = ("id", "speaker", "audio", "caption")
@@ -43,8 +40,8 @@ def add_data_commands(commands, example) -> None:
         commands,
         run_check_leakage,
         "check-leakage",
-        "find test clips whose id, speaker, sound or caption is in the training data; exit code 1"
-        " if there are any",
+        "find test clips whose id, speaker, sound or caption occurs in the training data; exit"
+        " code 1 if there are any",
         "clsp check-leakage train.arrow test.arrow --report leaks.json",
     )
     leakage.add_argument("train")
@@ -52,7 +49,7 @@ def add_data_commands(commands, example) -> None:
     leakage.add_argument(
         "--kinds", nargs="+", choices=LEAKAGE_KINDS, default=LEAKAGE_KINDS, help="default: all"
     )
-    leakage.add_argument("--report", help="a .json file for all that is found")
+    leakage.add_argument("--report", help="a .json file that lists all leaks")
     export = example(
         commands,
         run_export_cuts,
@@ -80,20 +77,21 @@ def run_prepare(options: argparse.Namespace) -> None:
 
 
 def run_check_leakage(options: argparse.Namespace) -> int:
-    """Print leaks; returns 1 if there are any."""
+    """Print the leaks; return 1 if there are any."""
     from speechbrain_clsp.dataio.manifest import Manifest
     from speechbrain_clsp.prepare.leakage import check_leakage
+    from speechbrain_clsp.utils.files import atomic_write
 
-    leaks = check_leakage(Manifest(options.train), Manifest(options.test), options.kinds)
-    counts = Counter(leak.kind for leak in leaks)
-    for kind in options.kinds:
-        print(f"{kind}: {counts[kind] or 'no'} leaks")
-        for leak in [leak for leak in leaks if leak.kind == kind][:SHOWN]:
+    test = Manifest(options.test)
+    report = check_leakage(test, Manifest(options.train), options.kinds)
+    for kind, count in report.counts.items():
+        print(f"{kind}: {count or 'no'} leaks among {len(test)} test clips")
+        for leak in report.of_kind(kind)[:SHOWN]:
             print(f"  {leak.test} (test) and {leak.train} (train): {leak.detail}")
     if options.report:
-        found = {"counts": dict(counts), "leaks": [vars(leak) for leak in leaks]}
-        _write_whole(Path(options.report), json.dumps(found, indent=1, ensure_ascii=False).encode())
-    return FOUND if leaks else 0
+        found = {"counts": report.counts, "leaks": [vars(leak) for leak in report.leaks]}
+        atomic_write(options.report, json.dumps(found, indent=1, ensure_ascii=False))
+    return FOUND if report else 0
 
 
 def run_export_cuts(options: argparse.Namespace) -> None:
@@ -101,14 +99,7 @@ def run_export_cuts(options: argparse.Namespace) -> None:
     from speechbrain_clsp.dataio.manifest import Manifest
     from speechbrain_clsp.prepare.cuts import write_cuts
 
-    output = Path(options.output)
-    if not output.name.endswith((".jsonl", ".jsonl.gz")):
-        raise ValueError(f"{output}: the name must end in .jsonl or .jsonl.gz")
-    count = write_cuts(output, Manifest(options.manifest), not options.no_headers)
-    print(f"{count} cuts written to {output}")
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(content)
-    os.replace(partial, path)
+    if not options.output.endswith((".jsonl", ".jsonl.gz")):
+        raise ValueError(f"{options.output}: the name must end in .jsonl or .jsonl.gz")
+    count = write_cuts(options.output, Manifest(options.manifest), not options.no_headers)
+    print(f"{count} cuts written to {options.output}")

@@ -1,138 +1,269 @@
-"""Whether the training data contains what is tested on."""
+"""Detection of test clips that occur in the training data: ids, speakers, sounds and captions."""
 
 from __future__ import annotations
 
+import os
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from scipy.sparse import csr_array
 from tqdm import tqdm
 
+from speechbrain_clsp.dataio.audio import AudioError
 from speechbrain_clsp.dataio.manifest import Manifest
+from speechbrain_clsp.dataio.shards import ClipReader
 
-NEAR = 0.7  # share of word triples in common from which captions count as nearly the same
-FRAME = 80  # samples, 5 ms: shorter than a period of most voices, so that pitch shows too
-SAME_SOUND = 0.05  # relative distance of envelopes up to which sounds are the same
-SAME_LENGTH = 0.002  # seconds; only clips so close in length are compared by sound
-CAPTIONS = ("global_captions", "fine_captions")
+NEAR_CAPTION = 0.7  # Jaccard index of two captions' word triples from which they are near
+FRAME_SAMPLES = 80  # 5 ms: shorter than a period of most voices, so that pitch shows too
+SAME_SOUND = 0.05  # relative distance of envelopes up to which two sounds are the same
+SAME_SECONDS = 0.002  # durations that differ by less belong to clips that are compared by sound
+HEAD_SECONDS = 1.0  # decoded first; most pairs differ there already
+MAX_PAIRS = 10_000_000  # of captions that are compared at once; bounds the memory
+CAPTION_COLUMNS = ("global_captions", "fine_captions")
+SAME_CLIP = ("id", "audio")  # kinds that are leaks; speakers and captions may be shared on purpose
 _WORD = re.compile(r"\w+")
 
 
 @dataclass
 class Leak:
-    """Something of a test clip that training has too."""
+    """A property of a test clip that a training clip has too."""
 
-    kind: str  # id, speaker, audio, caption
+    kind: str  # id, speaker, audio or caption
     test: str  # id of the test clip
-    train: str  # id of a training clip
+    train: str  # id of the training clip
     detail: str = ""
 
 
-def check_leakage(
-    train: Manifest, test: Manifest, kinds: Sequence[str] = ("id", "speaker", "audio", "caption")
-) -> list[Leak]:
-    """Look for leaks.
+@dataclass
+class LeakReport:
+    """Result of :func:`check_leakage`.
 
     Arguments
     ---------
-    train, test : Manifest
-        The training manifest is read as a stream; what is kept in memory grows with the test set.
+    counts : dict of str to int
+        By kind, the number of test clips with at least one leak.
+    leaks : list of Leak
+        Pairs of test and training clips, up to ``max_leaks`` of each kind.
+    """
+
+    counts: dict[str, int] = field(default_factory=dict)
+    leaks: list[Leak] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return any(self.counts.values())
+
+    def of_kind(self, kind: str) -> list[Leak]:
+        """Return the leaks of one kind."""
+        return [leak for leak in self.leaks if leak.kind == kind]
+
+    def warnings(self) -> list[str]:
+        """Return a sentence per kind with leaks.
+
+        Example
+        -------
+        >>> LeakReport({"id": 0, "audio": 1}, [Leak("audio", "a", "b")]).warnings()
+        ['LEAK: 1 test clips have the audio of a training clip, such as a (b)']
+        """
+        found = []
+        for kind, count in self.counts.items():
+            if count:
+                first = self.of_kind(kind)[0]
+                label = "LEAK" if kind in SAME_CLIP else "SHARED, is it intended?"
+                found.append(
+                    f"{label}: {count} test clips have the {kind} of a training clip, such as"
+                    f" {first.test} ({first.train})"
+                )
+        return found
+
+
+def check_leakage(
+    test: Manifest,
+    train: Manifest,
+    kinds: Sequence[str] = ("id", "speaker", "audio", "caption"),
+    max_leaks: int = 100_000,
+) -> LeakReport:
+    """Compare a test set with training data.
+
+    Arguments
+    ---------
+    test, train : Manifest
+        The training manifest is streamed; memory grows with the test set only.
     kinds : sequence of str
-        What to look at: ``id``; ``speaker``; ``audio``: the same sound, also in another format
-        (clips of other length are not decoded); ``caption``: the same words, or 70 % of the
-        triples of successive words.
+        What to compare:
+
+        - ``id``, ``speaker``: equal values.
+        - ``audio``: the same sound, also in another format. Clips are compared if their durations
+          agree to 2 ms or their files have equal sizes; a training clip is decoded only then.
+        - ``caption``: equal, or with 70 % of their triples of successive words in common.
+    max_leaks : int
+        Largest number of leaks of each kind that is listed; counts are not limited.
 
     Returns
     -------
-    list of Leak
-        For ids and speakers at most one per test clip; for sound and captions every pair.
+    LeakReport
+        For ids and speakers at most one leak per test clip is listed, for sounds and captions
+        every pair.
+
+    Raises
+    ------
+    ValueError
+        If a kind is not known.
 
     Example
     -------
     >>> from speechbrain_clsp.dataio.manifest import write_manifest
     >>> folder = getfixture("tmp_path")
     >>> row = {"id": "a", "audio": "a.wav", "duration": 1.0, "speaker": "s"}
-    >>> _ = write_manifest(folder / "a.arrow", [row])
-    >>> _ = write_manifest(folder / "b.arrow", [row | {"id": "b"}])
-    >>> check_leakage(Manifest(folder / "a.arrow"), Manifest(folder / "b.arrow"), ["speaker"])
-    [Leak(kind='speaker', test='b', train='a', detail='s')]
+    >>> _ = write_manifest(folder / "test.arrow", [row])
+    >>> _ = write_manifest(folder / "train.arrow", [row | {"id": "b"}])
+    >>> test, train = Manifest(folder / "test.arrow"), Manifest(folder / "train.arrow")
+    >>> check_leakage(test, train, ["speaker"])
+    LeakReport(counts={'speaker': 1}, leaks=[Leak(kind='speaker', test='a', train='b', detail='s')])
     """
     unknown = set(kinds) - set(CHECKS)
     if unknown:
         raise ValueError(f"kinds: unknown {sorted(unknown)}; known: {list(CHECKS)}")
-    return [leak for kind in kinds for leak in CHECKS[kind](train, test)]
+    report = LeakReport()
+    for kind in kinds:
+        clips: set[str] = set()
+        n_listed = 0
+        for leak in CHECKS[kind](test, train):
+            clips.add(leak.test)
+            if n_listed < max_leaks:
+                report.leaks.append(leak)
+                n_listed += 1
+        report.counts[kind] = len(clips)
+    return report
 
 
-def _same_values(kind: str) -> Callable[[Manifest, Manifest], Iterator[Leak]]:
-    """Make the check of a column of texts."""
-
-    def check(train: Manifest, test: Manifest) -> Iterator[Leak]:
-        tested = {}
-        for name, value in zip(test.values("id"), test.values(kind)):
-            if value is not None:
-                tested.setdefault(value, []).append(name)
-        wanted, first = pa.array(list(tested), pa.string()), {}
-        for batch in train.batches():
-            shared = batch.filter(pc.is_in(batch.column(kind), wanted))
-            for name, value in zip(*(shared.column(c).to_pylist() for c in ("id", kind))):
-                first.setdefault(value, name)
-        for value, name in first.items():
-            yield from (Leak(kind, clip, name, value) for clip in tested[value])
-
-    return check
-
-
-def _same_audio(train: Manifest, test: Manifest) -> Iterator[Leak]:
-    """Find clips with the same sound; only those of about the same length are decoded."""
-    order = np.argsort(test.array("duration"), kind="stable")
-    lengths = test.array("duration")[order]
-    tested: dict[int, np.ndarray | None] = {}
-    near = []
-    position = 0
+def _same_values(test: Manifest, train: Manifest, column: str) -> Iterator[Leak]:
+    """Find equal values of a column of texts."""
+    tested = defaultdict(list)
+    for name, value in zip(test.values("id"), test.values(column)):
+        if value is not None:
+            tested[value].append(name)
+    wanted, first = pa.array(list(tested), pa.string()), {}
     for batch in train.batches():
-        durations = np.asarray(batch.column("duration"))
-        low = np.searchsorted(lengths, durations - SAME_LENGTH)
-        high = np.searchsorted(lengths, durations + SAME_LENGTH, side="right")
-        for i in np.flatnonzero(high > low).tolist():
-            near.append((position + i, order[low[i] : high[i]].tolist()))
-        position += batch.num_rows
-    for index, candidates in tqdm(near, "sounds", unit="clip", disable=None):
-        found = envelope(train, index)
-        for other in candidates:
-            if other not in tested:
-                tested[other] = envelope(test, other)
-            if _alike(found, tested[other]):
+        shared = batch.filter(pc.is_in(batch.column(column), wanted))
+        for name, value in zip(*(shared.column(c).to_pylist() for c in ("id", column))):
+            first.setdefault(value, name)
+    for value, name in first.items():
+        yield from (Leak(column, clip, name, value) for clip in tested[value])
+
+
+def _same_audio(test: Manifest, train: Manifest) -> Iterator[Leak]:
+    """Find clips with the same sound among those of equal duration or file size."""
+    reader = ClipReader()
+    by_size = _rows_by_size(test)
+    order = np.argsort(test.array("duration"), kind="stable")
+    durations = test.array("duration")[order]
+    tested: dict[int, np.ndarray | None] = {}
+    index = -1
+    with tqdm(total=len(train), desc="sounds", unit="clip", disable=None) as progress:
+        for batch in train.batches():
+            found = np.asarray(batch.column("duration"))
+            low = np.searchsorted(durations, found - SAME_SECONDS)
+            high = np.searchsorted(durations, found + SAME_SECONDS, side="right")
+            sizes = _file_sizes(train, batch)
+            for i in range(batch.num_rows):
+                index += 1
+                candidates = {*order[low[i] : high[i]].tolist(), *by_size.get(sizes[i], ())}
+                if not candidates:
+                    continue
+                for other in candidates - tested.keys():
+                    tested[other] = envelope(reader, test[other])
                 row = train[index]
-                yield Leak("audio", test[other]["id"], row["id"], row["audio"])
+                for other in _alike(reader, row, {n: tested[n] for n in sorted(candidates)}):
+                    yield Leak("audio", test[other]["id"], row["id"], row["audio"])
+            progress.update(batch.num_rows)
 
 
-def envelope(manifest: Manifest, index: int) -> np.ndarray | None:
-    """Return the loudness of a clip's frames of 5 ms, [frames]; None if it cannot be read.
+def _rows_by_size(manifest: Manifest) -> dict[int, list[int]]:
+    """Return the indices of rows by the size of their file, or of their bytes in a shard."""
+    found = defaultdict(list)
+    sizes = (size for batch in manifest.batches() for size in _file_sizes(manifest, batch))
+    for index, size in enumerate(sizes):
+        if size is not None:
+            found[size].append(index)
+    return found
 
-    A hash of the samples would miss copies: encoders round them, even lossless ones on the way from
-    floating point.
+
+def _file_sizes(manifest: Manifest, batch: pa.RecordBatch) -> list[int | None]:
+    """Return the bytes of each row's audio, None where there is no such file."""
+    sizes = batch.column("nbytes").to_pylist()
+    for i, audio in enumerate(batch.column("audio").to_pylist()):
+        if sizes[i] is None:
+            try:
+                sizes[i] = os.path.getsize(manifest.absolute(audio))
+            except OSError:
+                pass
+    return sizes
+
+
+def envelope(
+    reader: ClipReader, row: dict[str, Any], seconds: float | None = None
+) -> np.ndarray | None:
+    """Return the loudness of a clip in frames of 5 ms.
+
+    A hash of the samples would miss copies: encoders round them, even lossless ones if the source
+    has floating-point samples.
+
+    Arguments
+    ---------
+    reader : ClipReader
+        Reads the clip.
+    row : dict
+        Row of a manifest.
+    seconds : float, optional
+        How much of the clip to read, from its start; default: all.
+
+    Returns
+    -------
+    numpy.ndarray or None
+        [frames] root mean square; None if the clip cannot be read.
     """
-    from speechbrain_clsp.dataio.audio import AudioError
-    from speechbrain_clsp.dataio.shards import ClipReader
-
+    if seconds is not None:
+        row = {**row, "start": row["start"] or 0.0, "duration": min(seconds, row["duration"])}
     try:
-        wav = ClipReader(1)(manifest[index]).numpy()
+        wav = reader(row).numpy()
     except (OSError, AudioError):
         return None
-    frames = wav[: len(wav) // FRAME * FRAME].reshape(-1, FRAME)
+    frames = wav[: len(wav) // FRAME_SAMPLES * FRAME_SAMPLES].reshape(-1, FRAME_SAMPLES)
     return np.sqrt((frames**2).mean(axis=1))
 
 
-def _alike(one: np.ndarray | None, other: np.ndarray | None) -> bool:
-    if one is None or other is None:
-        return False
+def _alike(
+    reader: ClipReader, row: dict[str, Any], others: dict[int, np.ndarray | None]
+) -> Iterator[int]:
+    """Yield the keys of the envelopes that a training clip's sound agrees with."""
+    head = envelope(reader, row, HEAD_SECONDS)
+    if head is None:
+        return
+    head = head[:-2]  # the resampler rounds off the end of a part
+    # The distance of whole envelopes is at least that of their heads.
+    near = {
+        key: other
+        for key, other in others.items()
+        if other is not None and _distance(head, other) <= SAME_SOUND * np.linalg.norm(other)
+    }
+    whole = envelope(reader, row) if near else None
+    for key, other in near.items():
+        if whole is not None:
+            size = min(len(whole), len(other))
+            if _distance(whole, other) <= SAME_SOUND * np.linalg.norm(other[:size]):
+                yield key
+
+
+def _distance(one: np.ndarray, other: np.ndarray) -> float:
     size = min(len(one), len(other))
-    distance = np.linalg.norm(one[:size] - other[:size])
-    return bool(distance <= SAME_SOUND * np.linalg.norm(other[:size]))
+    return float(np.linalg.norm(one[:size] - other[:size]))
 
 
 def triples(text: str) -> frozenset[tuple[str, ...]]:
@@ -148,35 +279,57 @@ def triples(text: str) -> frozenset[tuple[str, ...]]:
     return frozenset(found | {tuple(words[-2:])} if words else found)
 
 
-def _captions_of(manifest: Manifest) -> Iterator[tuple[str, str]]:
-    """Yield (id, caption) of all clips."""
-    for batch in manifest.batches():
-        columns = (batch.column(name).to_pylist() for name in ("id", *CAPTIONS))
-        for name, short, fine in zip(*columns):
-            for text in {*short, *fine}:
-                yield name, text
+def _captions(batch: pa.RecordBatch) -> Iterator[tuple[str, str]]:
+    """Yield (id, caption) for all captions of a batch of rows."""
+    columns = (batch.column(name).to_pylist() for name in ("id", *CAPTION_COLUMNS))
+    for name, *captions in zip(*columns):
+        for text in {text for texts in captions for text in texts or ()}:
+            yield name, text
 
 
-def _near_captions(train: Manifest, test: Manifest) -> Iterator[Leak]:
+def _near_captions(test: Manifest, train: Manifest) -> Iterator[Leak]:
     """Find pairs of captions with most of their triples in common."""
-    tested = [(name, triples(text)) for name, text in _captions_of(test)]
-    places = defaultdict(list)  # triple -> captions of the test set with it
-    for number, (_, grams) in enumerate(tested):
+    tested = [(name, triples(text)) for batch in test.batches() for name, text in _captions(batch)]
+    columns: dict[tuple[str, ...], int] = {}
+    for _, grams in tested:
         for gram in grams:
-            places[gram].append(number)
-    clips = tqdm(_captions_of(train), "captions", unit="caption", disable=None)
-    for name, text in clips:
-        grams = triples(text)
-        common = Counter(number for gram in grams if gram in places for number in places[gram])
-        for number, shared in common.items():
-            share = shared / (len(grams) + len(tested[number][1]) - shared)
-            if share >= NEAR:
-                yield Leak("caption", tested[number][0], name, f"{share:.0%} of {text[:80]!r}")
+            columns.setdefault(gram, len(columns))
+    occurrences = _incidence([[columns[gram] for gram in grams] for _, grams in tested], columns)
+    sizes = np.array([len(grams) for _, grams in tested])
+    with tqdm(total=len(train), desc="captions", unit="clip", disable=None) as progress:
+        for batch in train.batches():
+            names, texts, known, n_grams = [], [], [], []
+            for name, text in _captions(batch):
+                grams = triples(text)
+                found = [columns[gram] for gram in grams if gram in columns]
+                if found and len(found) >= NEAR_CAPTION * len(grams):  # or it cannot be near
+                    names.append(name)
+                    texts.append(text)
+                    known.append(found)
+                    n_grams.append(len(grams))
+            step = max(1, MAX_PAIRS // max(1, len(tested)))
+            for start in range(0, len(known), step):
+                common = _incidence(known[start : start + step], columns) @ occurrences.T
+                common = common.tocoo()
+                rows = start + common.row
+                union = np.array(n_grams)[rows] + sizes[common.col] - common.data
+                for n in np.flatnonzero(common.data >= NEAR_CAPTION * union).tolist():
+                    detail = f"{common.data[n] / union[n]:.0%} of {texts[rows[n]][:80]!r}"
+                    yield Leak("caption", tested[common.col[n]][0], names[rows[n]], detail)
+            progress.update(batch.num_rows)
 
 
-CHECKS = {
-    "id": _same_values("id"),
-    "speaker": _same_values("speaker"),
+def _incidence(rows: list[list[int]], columns: dict) -> csr_array:
+    """Return a sparse matrix [rows, columns] of int32 with a one for every listed column."""
+    ends = np.cumsum([0, *map(len, rows)])
+    indices = np.array([column for row in rows for column in row], dtype=np.int32)
+    ones = np.ones(len(indices), dtype=np.int32)
+    return csr_array((ones, indices, ends), shape=(len(rows), len(columns)))
+
+
+CHECKS: dict[str, Callable[[Manifest, Manifest], Iterator[Leak]]] = {
+    "id": partial(_same_values, column="id"),
+    "speaker": partial(_same_values, column="speaker"),
     "audio": _same_audio,
     "caption": _near_captions,
 }

@@ -1,20 +1,15 @@
-"""Own recordings to a manifest, and the leakage check, as a user runs them."""
+"""Own recordings to a manifest, as a user runs it."""
 
 import json
-import subprocess
-import sys
+import re
 
 import pytest
-import soundfile
 
 from speechbrain_clsp.captions.policies import TwoCaptions, evaluation_captions
 from speechbrain_clsp.cli.main import main
 from speechbrain_clsp.dataio.dataset import CaptionedSpeechDataset
-from speechbrain_clsp.dataio.manifest import Manifest, write_manifest
-from speechbrain_clsp.dataio.shards import scan_shard
+from speechbrain_clsp.dataio.manifest import Manifest
 from speechbrain_clsp.prepare import own_data
-from speechbrain_clsp.prepare.leakage import check_leakage, triples
-from tests.unittests.dataio.test_shards import encoded, make_tar
 from tests.utils.small import tone, write
 
 
@@ -35,7 +30,6 @@ def prepare(folder, source, *flags) -> list[dict]:
 
 
 def test_a_table_becomes_a_manifest(folder, capsys):
-    """If this fails, users cannot train on their own recordings."""
     (folder / "data.csv").write_text(
         "\ufeffwav,caption,speaker,intrinsic_tags,labels.mood\n"
         'a.wav,"A man, calm.",s1,deep; raspy,calm\n'
@@ -57,7 +51,6 @@ def test_a_table_becomes_a_manifest(folder, capsys):
 
 
 def test_json_lines_folders_and_cuts_do_too(folder):
-    """If this fails, one of the documented forms of input does not work."""
     lines = [
         {"audio": "a.wav", "caption": ["G"], "fine_caption": ["F1", "F2"], "start": 0.25},
         {"audio": "a.wav", "fine_captions": ["F3"], "start": 0.5, "duration": 0.25, "id": "x"},
@@ -105,7 +98,6 @@ BAD = [
 
 @pytest.mark.parametrize("bad, pattern", BAD, ids=[pattern for _, pattern in BAD])
 def test_bad_rows_are_told_by_row_and_column(folder, capfd, bad, pattern):
-    """If this fails, users search a thousand rows for the bad one, or train on it."""
     (folder / "text.wav").write_text("no audio" * 100)
     good = {"wav": "sub/a.flac", "caption": "B.", "id": "one"}
     lines = [json.dumps(good), bad if isinstance(bad, str) else json.dumps(bad)]
@@ -114,8 +106,6 @@ def test_bad_rows_are_told_by_row_and_column(folder, capfd, bad, pattern):
     assert main(arguments) == 2
     printed = capfd.readouterr()
     assert not (folder / "o.arrow").exists() and printed.out == ""
-    import re
-
     assert re.search(pattern, printed.err), printed.err
     assert "--skip-bad" in printed.err
     assert main([*arguments, "--skip-bad"]) == 0
@@ -141,7 +131,6 @@ def test_the_last_tenth_of_a_second_of_a_file_is_a_clip(folder):
 
 
 def test_sources_that_cannot_be_read_are_refused(folder, capfd):
-    """If this fails, a wrong file gives an empty manifest or a traceback."""
     (folder / "a.csv").write_text("wav,text\na.wav,b\n")
     (folder / "b.csv").write_text("wav,caption\na.wav,b,c\n")
     (folder / "c.csv").write_text('wav,caption\na.wav,"open\n')
@@ -168,83 +157,3 @@ def test_sources_that_cannot_be_read_are_refused(folder, capfd):
         assert pattern in error and name in error and error.count("\n") == 1
     assert main(["prepare", str(folder / "a.csv"), "--output", "x.txt"]) == 2
     assert "must end in .arrow" in capfd.readouterr().err
-
-
-def clip(folder, name: str, frequency: float = 200.0, seconds: float = 1.0, **changes) -> dict:
-    """Return a row, and write its sound."""
-    changes = {"kind": "wav", "caption": f"Speech of the one called {name}, calm.", **changes}
-    path = write(folder / f"{name}.{changes.pop('kind')}", tone(seconds, 16000, frequency))
-    row = {"id": name, "audio": path.name, "duration": seconds, "speaker": f"speaker {name}"}
-    return {**row, "fine_captions": [changes.pop("caption")], **changes}
-
-
-CAPTION = "A woman in her forties speaks at a measured pace, with a bright voice and a smile in it."
-
-
-def test_each_planted_leak_is_found(tmp_path, capsys):
-    """If this fails, a model is tested on what it was trained on, and nobody knows."""
-    train = [
-        clip(tmp_path, "a", 110),
-        clip(tmp_path, "b", 120),
-        clip(tmp_path, "c", 130, caption=CAPTION),
-        clip(tmp_path, "d", 140),
-    ]
-    near = CAPTION.replace("bright", "clear").upper()
-    test = [
-        clip(tmp_path, "e", 210, speaker="speaker a"),
-        clip(tmp_path, "f", 120, kind="flac"),  # b in another format
-        clip(tmp_path, "g", 230, caption=near),
-        clip(tmp_path, "h", 140.5),  # as long as d, nearly its pitch
-        {**clip(tmp_path, "i", 250), "id": "d"},
-    ]
-    write_manifest(tmp_path / "train.arrow", train)
-    write_manifest(tmp_path / "test.arrow", test)
-    paths = [str(tmp_path / "train.arrow"), str(tmp_path / "test.arrow")]
-    assert main(["check-leakage", *paths, "--report", str(tmp_path / "r.json")]) == 1
-    found = json.loads((tmp_path / "r.json").read_text())["leaks"]
-    assert {(leak["kind"], leak["test"], leak["train"]) for leak in found} == {
-        ("id", "d", "d"),
-        ("speaker", "e", "a"),
-        ("audio", "f", "b"),
-        ("caption", "g", "c"),
-    }
-    assert "speaker: 1 leaks" in capsys.readouterr().out
-    write_manifest(tmp_path / "clean.arrow", [test[3]])
-    assert main(["check-leakage", paths[0], str(tmp_path / "clean.arrow")]) == 0
-    assert main(["check-leakage", *paths, "--kinds", "id"]) == 1
-    with pytest.raises(ValueError, match="unknown.*color"):
-        check_leakage(Manifest(paths[0]), Manifest(paths[1]), ["color"])
-
-
-def test_sound_is_compared_across_shards_and_parts(tmp_path):
-    """If this fails, a test clip hides in a tar file, or inside a longer recording."""
-    sound = tone(1.0, 16000, 170)
-    make_tar(tmp_path / "s.tar", {"x.flac": encoded(sound, 16000, "FLAC")})
-    (member,) = scan_shard(tmp_path / "s.tar").members
-    inside = {"audio": "s.tar", "offset": member.offset, "nbytes": member.nbytes, "duration": 1.0}
-    write_manifest(tmp_path / "train.arrow", [{"id": "x", **inside}])
-    samples = [*tone(0.5, 16000, 90), *sound, *tone(0.5, 16000, 90)]
-    soundfile.write(tmp_path / "long.wav", samples, 16000)
-    part = {"id": "y", "audio": "long.wav", "start": 0.5, "duration": 1.0}
-    write_manifest(tmp_path / "test.arrow", [part, {**part, "id": "z", "audio": "absent.wav"}])
-    manifests = Manifest(tmp_path / "train.arrow"), Manifest(tmp_path / "test.arrow")
-    assert [(leak.test, leak.train) for leak in check_leakage(*manifests, ["audio"])] == [
-        ("y", "x")
-    ]
-
-
-def test_short_captions_are_compared_too():
-    """If this fails, captions of one or two words never leak, or always do."""
-    assert triples("Calm.") == {("calm",)} and triples("") == frozenset()
-    assert triples("a b") != triples("a c")
-
-
-def test_data_commands_need_no_torch_to_explain_themselves():
-    """If this fails, --help takes seconds."""
-    code = "import sys, speechbrain_clsp.cli.data; print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.stdout.strip() == "False"
-    for name in ("prepare", "check-leakage", "export-cuts"):
-        command = [sys.executable, "-m", "speechbrain_clsp.cli.main", name, "--help"]
-        done = subprocess.run(command, capture_output=True, text=True)
-        assert f"example: clsp {name} " in done.stdout
