@@ -1,56 +1,59 @@
 #!/usr/bin/env python3
-"""Prepare MiniFCaps: synthetic speech with exactly known style, and captions of it.
+"""Prepare MiniFCaps: synthetic speech whose style is known exactly, with captions of it.
 
 Speech comes from libespeak-ng (extra ``mini``), captions from the settings it was made with.
-Files: ``<data_folder>/{train,dev,test}.arrow`` and ``<data_folder>/wavs/``.
+Files: ``<data_folder>/wavs/`` and ``<save_folder>/{train,valid,test}.arrow``.
 """
 
 import argparse
 import json
+import logging
 import multiprocessing
 import os
 from functools import partial
 from pathlib import Path
 
 import soundfile
-from speechbrain.utils.logger import get_logger
 from tqdm import tqdm
 
+from speechbrain_clsp.dataio.audio import SAMPLE_RATE
 from speechbrain_clsp.dataio.manifest import write_manifest
-from speechbrain_clsp.mini_fcaps.corpus import Clip, manifest_row, plan_clips, render
-from speechbrain_clsp.mini_fcaps.synthesis import SAMPLE_RATE
+from speechbrain_clsp.mini_fcaps.corpus import PlannedClip, manifest_row, plan_clips, render
+from speechbrain_clsp.utils.files import atomic_path, atomic_write
 
-logger = get_logger(__name__)
+logger = logging.getLogger(__name__)
 
-SPLITS = ("train", "dev", "test")
-VERSION = 6  # of what a seed gives
+VERSION = 7  # changes whenever a seed gives other files
 
 
 def prepare_mini_fcaps(
     data_folder: str,
+    save_folder: str | None = None,
+    skip_prep: bool = False,
     n_train: int = 4000,
-    n_dev: int = 300,
+    n_valid: int = 300,
     n_test: int = 300,
     seed: int = 1986,
     n_jobs: int | None = None,
-    skip_prep: bool = False,
 ) -> None:
-    """Make the clips and write the manifests.
+    """Synthesize the clips and write the manifests.
 
-    A second call does nothing; after an interruption it makes what is missing.
+    A second call does nothing; an interrupted call is resumed.
 
     Arguments
     ---------
     data_folder : str
-        Where everything goes.
-    n_train, n_dev, n_test : int
+        Where the speech is written.
+    save_folder : str, optional
+        Where the manifests are written; default: ``data_folder``, which can then be moved.
+    skip_prep : bool
+        If True, do nothing.
+    n_train, n_valid, n_test : int
         Clips per split.
     seed : int
         The same seed and sizes give the same bytes.
     n_jobs : int, optional
-        Processes; default: one per core.
-    skip_prep : bool
-        If True, do nothing.
+        Number of processes; default: one per core.
 
     Raises
     ------
@@ -60,52 +63,48 @@ def prepare_mini_fcaps(
     Example
     -------
     >>> folder = getfixture("tmp_path")
-    >>> prepare_mini_fcaps(folder, n_train=2, n_dev=1, n_test=1, n_jobs=1)
+    >>> prepare_mini_fcaps(folder, n_train=2, n_valid=1, n_test=1, n_jobs=1)
     >>> sorted(path.name for path in folder.glob("*.arrow"))
-    ['dev.arrow', 'test.arrow', 'train.arrow']
+    ['test.arrow', 'train.arrow', 'valid.arrow']
     """
     if skip_prep:
         return
-    folder = Path(data_folder)
-    sizes = {"train": n_train, "dev": n_dev, "test": n_test}
-    settings = {"version": VERSION, "seed": seed, **sizes}
-    check_settings(folder / "settings.json", settings)
-    if all((folder / f"{split}.arrow").is_file() for split in SPLITS):
-        logger.info("MiniFCaps is ready in %s", folder)
+    folder, save_folder = Path(data_folder), Path(save_folder or data_folder)
+    sizes = {"train": n_train, "valid": n_valid, "test": n_test}
+    check_settings(folder / "settings.json", {"version": VERSION, "seed": seed, **sizes})
+    manifests = {split: save_folder / f"{split}.arrow" for split in sizes}
+    if all(path.is_file() for path in manifests.values()):
+        logger.info("MiniFCaps exists in %s", save_folder)
         return
     clips = plan_clips(sizes, seed)
-    for split in SPLITS:
-        (folder / "wavs" / split).mkdir(parents=True, exist_ok=True)
     durations = make_clips(clips, folder, n_jobs or os.cpu_count() or 1)
-    for split in SPLITS:
-        rows = (
-            manifest_row(clip, duration, seed)
-            for clip, duration in zip(clips, durations)
-            if clip.split == split
+    root = "" if save_folder == folder else folder.absolute()
+    rows = [manifest_row(clip, duration, seed) for clip, duration in zip(clips, durations)]
+    for split, path in manifests.items():
+        in_split = (
+            {**row, "audio": os.path.join(root, row["audio"])}
+            for row in rows
+            if row["split"] == split
         )
-        count = write_manifest(folder / f"{split}.arrow", rows)
-        logger.info("%s: %d clips", split, count)
+        logger.info("%s: %d clips", split, write_manifest(path, in_split))
     logger.info("MiniFCaps: %.2f hours of speech in %s", sum(durations) / 3600, folder)
 
 
 def check_settings(path: Path, settings: dict) -> None:
-    """Record what the folder is made with, or refuse to mix two kinds in it."""
-    if path.is_file():
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if found != settings:
-            raise ValueError(
-                f"{path.parent} was made with {found}, not {settings}: choose another data_folder,"
-                " delete this one, or set skip_prep to use it as it is"
-            )
+    """Record the settings that a folder is made with; raise if there are others."""
+    if not path.is_file():
+        atomic_write(path, json.dumps(settings))
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial_path = path.with_suffix(".partial")
-    partial_path.write_text(json.dumps(settings), encoding="utf-8")
-    os.replace(partial_path, path)
+    found = json.loads(path.read_text(encoding="utf-8"))
+    if found != settings:
+        raise ValueError(
+            f"{path.parent} was made with {found}, not {settings}: choose another data_folder,"
+            " delete this one, or set skip_prep to use it as it is"
+        )
 
 
-def make_clips(clips: list[Clip], folder: Path, n_jobs: int) -> list[float]:
-    """Render every clip that is not there yet; returns all durations in seconds."""
+def make_clips(clips: list[PlannedClip], folder: Path, n_jobs: int) -> list[float]:
+    """Render every clip that does not exist; return all durations [s]."""
     work = partial(make_clip, folder=folder)
     progress = partial(tqdm, total=len(clips), desc="MiniFCaps", unit="clip")
     if n_jobs == 1:
@@ -115,15 +114,14 @@ def make_clips(clips: list[Clip], folder: Path, n_jobs: int) -> list[float]:
         return list(progress(pool.imap(work, clips, chunksize=16)))
 
 
-def make_clip(clip: Clip, folder: Path) -> float:
-    """Render one clip, unless its file is there; returns its duration in seconds."""
+def make_clip(clip: PlannedClip, folder: Path) -> float:
+    """Render one clip, unless its file exists; return its duration [s]."""
     path = folder / "wavs" / clip.split / f"{clip.id}.wav"
-    if path.is_file():  # whole, since it appears by a rename
+    if path.is_file():  # complete, since it is written atomically
         return soundfile.info(path).duration
     wav = render(clip)
-    partial_path = path.with_suffix(".partial")
-    soundfile.write(partial_path, wav, SAMPLE_RATE, subtype="PCM_16", format="WAV")
-    os.replace(partial_path, path)
+    with atomic_path(path) as partial_path:
+        soundfile.write(partial_path, wav, SAMPLE_RATE, subtype="PCM_16")
     return len(wav) / SAMPLE_RATE
 
 
@@ -132,9 +130,10 @@ if __name__ == "__main__":
         description="Make MiniFCaps, synthetic speech with captions of its style.",
         epilog="example: python mini_fcaps_prepare.py data/mini_fcaps --n_train 4000",
     )
-    parser.add_argument("data_folder")
+    parser.add_argument("data_folder", help="where the speech is written")
+    parser.add_argument("save_folder", nargs="?", help="of the manifests; default: data_folder")
     parser.add_argument("--n_train", type=int, default=4000)
-    parser.add_argument("--n_dev", type=int, default=300)
+    parser.add_argument("--n_valid", type=int, default=300)
     parser.add_argument("--n_test", type=int, default=300)
     parser.add_argument("--seed", type=int, default=1986)
     parser.add_argument("--n_jobs", type=int, help="processes; default: one per core")

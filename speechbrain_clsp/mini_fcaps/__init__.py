@@ -1,1 +1,28 @@
-"""MiniFCaps: synthetic speech whose style is known exactly, with captions that are true."""
+"""MiniFCaps: synthetic speech whose style is known exactly, with captions that are true.
+
+Planning, synthesis by libespeak-ng and wording of clips, and acoustic measurements to check them.
+"""
+
+from speechbrain_clsp.mini_fcaps.acoustics import AcousticMeasurement, measure_acoustics
+from speechbrain_clsp.mini_fcaps.corpus import PlannedClip, manifest_row, plan_clips, render
+from speechbrain_clsp.mini_fcaps.style import Style, draw_style
+from speechbrain_clsp.mini_fcaps.synthesis import Synthesizer
+from speechbrain_clsp.mini_fcaps.voices import VOICES, Voice
+from speechbrain_clsp.mini_fcaps.wording import fine_caption, global_caption, swap_tables
+
+__all__ = [
+    "VOICES",
+    "AcousticMeasurement",
+    "PlannedClip",
+    "Style",
+    "Synthesizer",
+    "Voice",
+    "draw_style",
+    "fine_caption",
+    "global_caption",
+    "manifest_row",
+    "measure_acoustics",
+    "plan_clips",
+    "render",
+    "swap_tables",
+]

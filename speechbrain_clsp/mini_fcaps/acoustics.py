@@ -1,6 +1,7 @@
-"""How a clip is spoken, measured in the audio alone: level, pitch, rate.
+"""Acoustic measurement of style: level, pitch, speaking rate, spectral tilt.
 
-Ears for tests and demonstrations: they know neither the text nor how the clip was made.
+Only the audio is used, neither the text nor the settings of the synthesis, so that tests and
+experiments can check labels and captions against it.
 """
 
 from __future__ import annotations
@@ -11,18 +12,19 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.signal import butter, find_peaks, sosfiltfilt, welch
 
-RATE = 16000  # Hz
+from speechbrain_clsp.dataio.audio import SAMPLE_RATE
+
 FRAME, HOP, SPECTRUM = 1024, 160, 4096  # samples
 LOWEST_PITCH, HIGHEST_PITCH = 55, 450  # Hz
-# Where levels of MiniFCaps meet: decibels, nuclei of syllables per second, and Hz for each gender.
+# Boundaries between MiniFCaps' levels: dB, syllable nuclei per second, and Hz for each gender.
 LOUDNESS_BOUNDS = (-38.5, -29.5)
 RATE_BOUNDS = (6.3, 8.6)
 PITCH_BOUNDS = {"male": (97.0, 130.0), "female": (173.0, 232.0)}
 TILT_BANDS = ((50, 1000), (1000, 5000))  # Hz
 SILENCE = 1e-4  # amplitude
-WHISPERED_SHARE = 0.15  # of frames in which a pitch is found, at most
+MAX_VOICED_IN_WHISPER = 0.15  # fraction of frames with a pitch
 
-WORDS = {  # what captions may say of each level
+WORDS = {  # wordings of each level in captions, low to high
     "rate": (
         r"slow\w*|unhurried\w*",
         r"measured|medium speed|middling tempo|moderate (?:pace|speed)",
@@ -43,17 +45,17 @@ GENDERS = {"male": r"\b(?:man|male)\b", "female": r"\b(?:woman|female)\b"}
 
 
 @dataclass(frozen=True)
-class Hearing:
-    """What is heard in a clip.
+class AcousticMeasurement:
+    """Level, pitch and rate of a clip.
 
     Arguments
     ---------
     decibels : float
-        Root mean square of what is not silent, re full scale.
+        Root mean square of the samples that are not silent, in dB re full scale.
     hertz : float
         Median F0; NaN in a whisper.
     nuclei_per_second : float
-        About syllables per second.
+        Syllable nuclei per second.
     """
 
     decibels: float
@@ -61,19 +63,24 @@ class Hearing:
     nuclei_per_second: float
 
     def level(self, attribute: str, gender: str | None = None) -> int | None:
-        """Return 0, 1 or 2 for low, medium or high; None if it cannot be told.
+        """Return the level of an attribute.
 
         Arguments
         ---------
         attribute : str
             ``loudness``, ``rate`` or ``pitch``.
         gender : str, optional
-            What a pitch is low or high for; needed for ``pitch``.
+            ``male`` or ``female``, whose boundaries of pitch apply; needed for ``pitch``.
+
+        Returns
+        -------
+        int or None
+            0, 1 or 2 for low, medium or high; None if gender or pitch are unknown.
 
         Example
         -------
-        >>> hearing = Hearing(-25.0, 110.0, 5.0)
-        >>> [hearing.level(a, "male") for a in ("loudness", "rate", "pitch")]
+        >>> measured = AcousticMeasurement(-25.0, 110.0, 5.0)
+        >>> [measured.level(a, "male") for a in ("loudness", "rate", "pitch")]
         [2, 0, 1]
         """
         if attribute == "pitch":
@@ -85,8 +92,8 @@ class Hearing:
         return int(np.searchsorted(bounds, value))
 
 
-def listen(wav: np.ndarray) -> Hearing:
-    """Measure a clip.
+def measure_acoustics(wav: np.ndarray) -> AcousticMeasurement:
+    """Measure level, pitch and rate of a clip.
 
     Arguments
     ---------
@@ -95,29 +102,29 @@ def listen(wav: np.ndarray) -> Hearing:
 
     Returns
     -------
-    Hearing
-        What is heard.
+    AcousticMeasurement
+        For silence: minus infinity dB, no pitch, a rate of 0.
 
     Example
     -------
-    >>> time = np.arange(RATE) / RATE
-    >>> round(listen(0.1 * np.sign(np.sin(2 * np.pi * 150 * time))).hertz)
+    >>> time = np.arange(SAMPLE_RATE) / SAMPLE_RATE
+    >>> round(measure_acoustics(0.1 * np.sign(np.sin(2 * np.pi * 150 * time))).hertz)
     150
     """
     if not (np.abs(wav) > SILENCE).any():
-        return Hearing(-np.inf, np.nan, 0.0)
-    return Hearing(decibels(wav), median_pitch(wav), nuclei_rate(wav))
+        return AcousticMeasurement(-np.inf, np.nan, 0.0)
+    return AcousticMeasurement(decibels(wav), median_pitch(wav), nuclei_rate(wav))
 
 
 def decibels(wav: np.ndarray) -> float:
-    """Return the root mean square of what is not silent, in dB re full scale."""
+    """Return the root mean square of the samples that are not silent, in dB re full scale."""
     return float(10 * np.log10(np.mean(wav[np.abs(wav) > SILENCE] ** 2)))
 
 
 def median_pitch(wav: np.ndarray) -> float:
-    """Return the median F0 in Hz; NaN if there is hardly any, as in a whisper."""
+    """Return the median F0 in Hz; NaN if at most 15 % of the frames have one, as in a whisper."""
     pitches = fundamental(wav)
-    voiced = len(pitches) > WHISPERED_SHARE * len(wav) / HOP
+    voiced = len(pitches) > MAX_VOICED_IN_WHISPER * len(wav) / HOP
     return float(np.median(pitches)) if voiced else np.nan
 
 
@@ -130,17 +137,17 @@ def pitch_spread(wav: np.ndarray) -> float:
 
 
 def spectral_tilt(wav: np.ndarray) -> float:
-    """Return the power of 1 to 5 kHz over that of 50 Hz to 1 kHz in dB ("alpha ratio").
+    """Return the alpha ratio: the power of 1 to 5 kHz over that of 50 Hz to 1 kHz, in dB.
 
-    About -9 to -2 for the clear voices of MiniFCaps, above 8 for its whispers.
+    It is about -9 to -2 for the modal voices of MiniFCaps and above 8 for its whispers.
 
     Example
     -------
-    >>> noise = np.random.default_rng(0).standard_normal(RATE)
+    >>> noise = np.random.default_rng(0).standard_normal(SAMPLE_RATE)
     >>> round(spectral_tilt(noise))  # ten times log10(4000 Hz / 950 Hz)
     6
     """
-    hertz, power = welch(wav, RATE, nperseg=512)
+    hertz, power = welch(wav, SAMPLE_RATE, nperseg=512)
     low, high = (power[(hertz > a) & (hertz <= b)].sum() for a, b in TILT_BANDS)
     return float(10 * np.log10(high / low))
 
@@ -154,8 +161,8 @@ def fundamental(wav: np.ndarray) -> np.ndarray:
 def pitch_track(wav: np.ndarray, hop: int = HOP) -> np.ndarray:
     """Estimate F0 frame by frame by autocorrelation (Boersma, 1993).
 
-    The autocorrelation of a windowed frame is divided by that of the window, so that its peaks do
-    not fall with the lag.
+    The autocorrelation of a windowed frame is divided by that of the window, so that the height of
+    its peaks does not decrease with the lag.
 
     Arguments
     ---------
@@ -171,7 +178,7 @@ def pitch_track(wav: np.ndarray, hop: int = HOP) -> np.ndarray:
     """
     window = np.hanning(FRAME)
     own = np.fft.irfft(np.abs(np.fft.rfft(window, SPECTRUM)) ** 2)
-    shortest, longest = RATE // HIGHEST_PITCH, RATE // LOWEST_PITCH
+    shortest, longest = SAMPLE_RATE // HIGHEST_PITCH, SAMPLE_RATE // LOWEST_PITCH
     level = np.sqrt(np.mean(wav**2))
     starts = range(0, len(wav) - FRAME, hop)
     track = np.full(len(starts), np.nan)
@@ -186,32 +193,32 @@ def pitch_track(wav: np.ndarray, hop: int = HOP) -> np.ndarray:
             heights = lags[shortest:][peaks]
             # The first of the equally high peaks: the others are multiples of the period.
             peak = shortest + peaks[np.argmax(heights > 0.88 * heights.max())]
-            track[n] = RATE / (peak + _vertex(*lags[peak - 1 : peak + 2]))
+            track[n] = SAMPLE_RATE / (peak + _vertex(*lags[peak - 1 : peak + 2]))
     return track
 
 
 def _vertex(before: float, top: float, after: float) -> float:
-    """Return where the parabola through a peak has its top, relative to the middle sample."""
+    """Return the offset of the vertex of the parabola through three samples from the middle one."""
     return 0.5 * (before - after) / (before - 2 * top + after)
 
 
 def nuclei_rate(wav: np.ndarray) -> float:
-    """Count peaks of the envelope between 250 and 3500 Hz, per second that is not silent.
+    """Return the syllable nuclei per second that is not silent.
 
-    About as in de Jong and Wempe (2009), whose peaks are those of syllables.
+    Nuclei are peaks of the envelope between 250 and 3500 Hz, similar to de Jong and Wempe (2009).
     """
-    band = butter(4, [250, 3500], "bandpass", fs=RATE, output="sos")
-    smooth = butter(2, 14, fs=RATE, output="sos")
+    band = butter(4, [250, 3500], "bandpass", fs=SAMPLE_RATE, output="sos")
+    smooth = butter(2, 14, fs=SAMPLE_RATE, output="sos")
     envelope = sosfiltfilt(smooth, np.abs(sosfiltfilt(band, wav)))[:: HOP // 2]
     decibels = 20 * np.log10(np.maximum(envelope, 1e-7))
     decibels -= decibels.max()
     peaks, _ = find_peaks(decibels, prominence=2.0, height=-30)
-    seconds = (decibels > -30).sum() * (HOP // 2) / RATE
+    seconds = (decibels > -30).sum() * (HOP // 2) / SAMPLE_RATE
     return len(peaks) / seconds
 
 
 def claims(caption: str) -> dict[str, int]:
-    """Return the levels that a caption states, by attribute; what it says to change is left out.
+    """Return the levels that a caption states, by attribute, except those that it says change.
 
     Example
     -------
@@ -231,7 +238,7 @@ def claims(caption: str) -> dict[str, int]:
 
 
 def claimed_gender(caption: str) -> str | None:
-    """Return ``male`` or ``female`` if a caption says so.
+    """Return the gender that a caption states, ``male`` or ``female``, if any.
 
     Example
     -------

@@ -1,7 +1,7 @@
-"""MiniFCaps clip by clip: what is planned, rendered and written down.
+"""MiniFCaps clip by clip: planning, rendering and the manifest row.
 
-A clip's sound and captions are functions of its plan alone, so clips can be made in any order,
-in any process, and made again after an interruption.
+A clip's sound and captions are functions of its plan alone, so clips can be made in any order and
+in any process, and again after an interruption.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from speechbrain_clsp.dataio.audio import SAMPLE_RATE
 from speechbrain_clsp.mini_fcaps.sentences import draw_sentence
 from speechbrain_clsp.mini_fcaps.style import (
     ACCENTS,
@@ -23,18 +24,18 @@ from speechbrain_clsp.mini_fcaps.style import (
     Style,
     draw_style,
 )
-from speechbrain_clsp.mini_fcaps.synthesis import SAMPLE_RATE, Synthesizer
+from speechbrain_clsp.mini_fcaps.synthesis import Synthesizer
 from speechbrain_clsp.mini_fcaps.voices import VOICES, Voice
 from speechbrain_clsp.mini_fcaps.wording import fine_caption, global_caption
 
-# Shares of the kinds of voice. Whisper and croak have fewer signatures, so fewer are held out.
+# Probabilities of the kinds of voice. Whisper and croak have fewer signatures: fewer are held out.
 TRAIN_KINDS = {"male": 0.38, "female": 0.38, "whisper": 0.14, "croak": 0.10}
 HELD_OUT_KINDS = {"male": 0.455, "female": 0.455, "whisper": 0.045, "croak": 0.045}
-MAX_HELD_OUT = 1000  # dev and test clips; more would leave training few signatures
+MAX_HELD_OUT = 1000  # valid and test clips; more would leave few signatures for training
 
 GAP_SECONDS = 0.06  # between parts that follow each other
 PAUSE_SECONDS = (0.45, 0.65)
-# Where a boundary lies, as a share of the speaking time; sentences with others are redrawn.
+# Place of a boundary, as a fraction of the speaking time; sentences with others are redrawn.
 PLACES = {"early": (0.0, 0.36), "middle": (0.44, 0.56), "late": (0.64, 1.0)}
 SPEAKING_SECONDS = (1.3, 2.8)
 MIN_SECONDS_BESIDE_CHANGE = 0.5
@@ -75,23 +76,23 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Clip:
-    """A planned clip.
+class PlannedClip:
+    """All that determines a clip.
 
     Arguments
     ---------
     id : str
-        Its name, and that of its file.
+        Name of the clip and of its file.
     split : str
-        ``train``, ``dev`` or ``test``.
+        ``train``, ``valid`` or ``test``.
     style : Style
         How it is spoken.
     voice : str
         espeak voice and variant.
     parts : tuple of Part
-        What is rendered.
+        What is rendered, in order.
     place, pause_place : str or None
-        Where the change and the pause are.
+        Places of the change and of the pause, keys of :data:`PLACES`.
     """
 
     id: str
@@ -103,42 +104,44 @@ class Clip:
     pause_place: str | None
 
 
-def plan_clips(sizes: dict[str, int], seed: int) -> list[Clip]:
+def plan_clips(sizes: dict[str, int], seed: int) -> list[PlannedClip]:
     """Plan all clips.
 
-    Test and dev hold one clip per signature; neither their signatures nor their sentences occur in
-    another split.
+    Test and valid hold one clip per signature; neither their signatures nor their sentences occur
+    in another split.
 
     Arguments
     ---------
     sizes : dict
-        Number of clips per split: ``test``, ``dev`` and ``train``.
+        Number of clips per split: ``test``, ``valid`` and ``train``.
     seed : int
-        Everything drawn is a function of it.
+        Seed of all draws.
 
     Returns
     -------
-    list of Clip
+    list of PlannedClip
         The clips, split by split.
 
     Raises
     ------
     ValueError
-        If dev and test are so large that training would lack signatures.
+        If valid and test are so large that training would lack signatures.
 
     Example
     -------
-    >>> clips = plan_clips({"test": 3, "dev": 2, "train": 5}, seed=0)
+    >>> clips = plan_clips({"test": 3, "valid": 2, "train": 5}, seed=0)
     >>> [clip.id for clip in clips[:4]]
-    ['test_00000', 'test_00001', 'test_00002', 'dev_00000']
+    ['test_00000', 'test_00001', 'test_00002', 'valid_00000']
     """
-    if sizes["test"] + sizes["dev"] > MAX_HELD_OUT:
-        raise ValueError(f"n_dev + n_test may be {MAX_HELD_OUT} at most: each clip has a signature")
+    if sizes["test"] + sizes["valid"] > MAX_HELD_OUT:
+        raise ValueError(
+            f"n_valid + n_test may be {MAX_HELD_OUT} at most: each clip has a signature of its own"
+        )
     generator = random.Random(seed)
     held_out: set[tuple] = set()
     sentences: set[tuple] = set()
     clips = []
-    for split in ("test", "dev", "train"):
+    for split in ("test", "valid", "train"):
         kinds = TRAIN_KINDS if split == "train" else HELD_OUT_KINDS
         for number in range(sizes[split]):
             kind = generator.choices(list(kinds), list(kinds.values()))[0]
@@ -151,7 +154,7 @@ def plan_clips(sizes: dict[str, int], seed: int) -> list[Clip]:
     return clips
 
 
-def _plan_clip(name: str, split: str, style: Style, generator, sentences: set) -> Clip:
+def _plan_clip(name: str, split: str, style: Style, generator, sentences: set) -> PlannedClip:
     """Draw sentences until the boundaries of change and pause lie where they should."""
     place = generator.choice(list(PLACES)) if style.change else None
     while True:
@@ -163,7 +166,7 @@ def _plan_clip(name: str, split: str, style: Style, generator, sentences: set) -
         if (
             sentence not in sentences
             and SPEAKING_SECONDS[0] < sum(seconds) < SPEAKING_SECONDS[1]
-            and _is_change_heard(seconds, boundary)
+            and _is_change_audible(seconds, boundary)
             and _lies_in(seconds, boundary, place)
             and _lies_in(seconds, pause, pause_place)
         ):
@@ -172,7 +175,7 @@ def _plan_clip(name: str, split: str, style: Style, generator, sentences: set) -
     voice = generator.choice(VOICES[style.kind])
     parts = _parts(style, voice, sentence, boundary, pause, generator)
     voice_name = f"{ACCENTS[style.accent]}+{voice.variant}"
-    return Clip(name, split, style, voice_name, parts, place, pause_place)
+    return PlannedClip(name, split, style, voice_name, parts, place, pause_place)
 
 
 def _seconds(style: Style, sentence: tuple[str, ...], boundary: int | None) -> list[float]:
@@ -185,7 +188,7 @@ def _seconds(style: Style, sentence: tuple[str, ...], boundary: int | None) -> l
     return seconds
 
 
-def _is_change_heard(seconds: list[float], boundary: int | None) -> bool:
+def _is_change_audible(seconds: list[float], boundary: int | None) -> bool:
     if boundary is None:
         return True
     return min(sum(seconds[:boundary]), sum(seconds[boundary:])) > MIN_SECONDS_BESIDE_CHANGE
@@ -231,12 +234,12 @@ def _settings(
     }
 
 
-def render(clip: Clip) -> np.ndarray:
+def render(clip: PlannedClip) -> np.ndarray:
     """Synthesize a clip.
 
     Arguments
     ---------
-    clip : Clip
+    clip : PlannedClip
         The plan.
 
     Returns
@@ -253,25 +256,26 @@ def render(clip: Clip) -> np.ndarray:
     return np.concatenate(pieces)
 
 
-def manifest_row(clip: Clip, duration: float, seed: int) -> dict[str, Any]:
-    """Write down a clip, with its captions.
+def manifest_row(clip: PlannedClip, duration: float, seed: int) -> dict[str, Any]:
+    """Return a clip's row of the manifest, with its labels and captions.
 
     Arguments
     ---------
-    clip : Clip
+    clip : PlannedClip
         The plan.
     duration : float
         Seconds of the rendered file.
     seed : int
-        Together with the clip's id it fixes the wording of its captions.
+        Together with the clip's id it determines the wording of its captions.
 
     Returns
     -------
     dict
-        A row of the manifest.
+        The row; ``audio`` is relative to the data set's folder.
     """
     style = clip.style
-    generator = random.Random(f"{seed} captions {clip.id}")
+    # "dev" is what the valid split was called when the seeds were fixed.
+    generator = random.Random(f"{seed} captions {clip.id.replace('valid_', 'dev_')}")
     return {
         "id": clip.id,
         "audio": f"wavs/{clip.split}/{clip.id}.wav",
@@ -297,8 +301,8 @@ def manifest_row(clip: Clip, duration: float, seed: int) -> dict[str, Any]:
 
 
 def _tags(style: Style, words: dict[str, str]) -> list[str]:
-    heard = (style.kind, style.expressiveness, style.loudness)
-    return [tag for level, tag in words.items() if level in heard]
+    levels = (style.kind, style.expressiveness, style.loudness)
+    return [tag for level, tag in words.items() if level in levels]
 
 
 def _labels(style: Style) -> dict[str, str]:

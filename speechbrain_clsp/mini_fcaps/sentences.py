@@ -1,6 +1,6 @@
-"""Neutral sentences for MiniFCaps, rich in the sounds in which English accents differ.
+"""Neutral sentences for MiniFCaps, rich in sounds in which English accents differ.
 
-Their content words are kept apart from the words of the captions.
+Their content words do not occur in captions.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ def draw_sentence(generator: random.Random) -> tuple[str, str, str]:
     Arguments
     ---------
     generator : random.Random
-        Where chance comes from.
+        Source of randomness.
 
     Returns
     -------
     tuple of str
-        What is done, where, and when, in one of three orders; 8.5 million combinations.
+        Action, place and time, in one of three orders; there are 8.5 million combinations.
 
     Example
     -------

@@ -1,4 +1,4 @@
-"""What a clip of MiniFCaps sounds like: every attribute that can be heard, and nothing else."""
+"""Style of a MiniFCaps clip: all attributes that are audible in it, and no others."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LOUDNESSES = ("quiet", "moderate", "loud")
 EXPRESSIVENESSES = ("monotone", "natural", "lively")
 LEVELS = {"rate": RATES, "pitch": PITCHES, "loudness": LOUDNESSES}
 
-# Bands that settings are drawn from; neighbors lie far enough apart to be heard.
+# Ranges that settings are drawn from; neighbors are far enough apart to be told by ear.
 WORDS_PER_MINUTE = {"slow": (134, 146), "measured": (200, 218), "fast": (300, 330)}
 PITCH_HERTZ = {  # median F0
     "male": {"low": (76.0, 86.0), "medium": (104.0, 116.0), "high": (145.0, 162.0)},
@@ -35,7 +35,7 @@ PAUSE_PROBABILITY = 0.3
 
 @dataclass(frozen=True)
 class Change:
-    """One attribute that goes from one level to another at one point of the utterance.
+    """Change of one attribute from one level to another at one point of the utterance.
 
     Arguments
     ---------
@@ -51,16 +51,16 @@ class Change:
 
     @property
     def rises(self) -> bool:
-        """Whether it goes faster, higher or louder."""
+        """Whether the speech gets faster, higher or louder."""
         levels = LEVELS[self.dimension]
         return levels.index(self.after) > levels.index(self.before)
 
 
 @dataclass(frozen=True)
 class Style:
-    """How a clip is spoken. An attribute that changes or cannot be heard is None.
+    """How a clip is spoken; an attribute that changes or is not audible is None.
 
-    A whisper has neither pitch nor expressiveness nor gender; a croak hides all three.
+    Whispers and croaks have no audible pitch, expressiveness or gender.
 
     Arguments
     ---------
@@ -71,7 +71,7 @@ class Style:
     rate, pitch, loudness, expressiveness : str or None
         Levels.
     change : Change or None
-        What changes inside the utterance.
+        The change inside the utterance, if there is one.
     pause : bool
         Whether there is a clear pause.
 
@@ -93,7 +93,7 @@ class Style:
 
     @property
     def signature(self) -> tuple:
-        """All that a global caption states: equal signatures have interchangeable captions."""
+        """All that a global caption states; clips of equal signatures could swap captions."""
         change = (self.change.dimension, self.change.rises) if self.change else None
         levels = (self.rate, self.pitch, self.loudness, self.expressiveness)
         return (self.kind, self.accent, *levels, change)
@@ -113,12 +113,12 @@ def draw_style(kind: str, generator: random.Random) -> Style:
     kind : str
         ``male``, ``female``, ``whisper`` or ``croak``.
     generator : random.Random
-        Where chance comes from.
+        Source of randomness.
 
     Returns
     -------
     Style
-        With every attribute that its kind of voice lets one hear.
+        With every attribute that is audible in its kind of voice.
     """
     pitched = kind in PITCH_HERTZ
     change = None

@@ -1,8 +1,8 @@
-"""Speech from libespeak-ng, which the espeakng-loader wheel carries.
+"""Speech synthesis by libespeak-ng, which the espeakng-loader wheel contains.
 
-The library keeps phases and noise from one utterance to the next, in variables that no call
-resets, and seeds its noise from the clock. So it is loaded anew for every clip, which takes 8 ms,
-and seeded: the same clip then has the same bytes, whenever and after whatever it is spoken.
+The library keeps phases and noise from one utterance to the next in variables that no call resets,
+and seeds its noise from the clock. Therefore it is loaded anew for every clip, which takes 8 ms,
+and seeded: a clip has the same bytes in any process and order.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import ctypes
 import numpy as np
 from scipy.signal import resample_poly
 
-SAMPLE_RATE = 16000  # Hz, of what is returned
+from speechbrain_clsp.dataio.audio import SAMPLE_RATE
+
 _SYNCHRONOUS = 2  # AUDIO_OUTPUT_SYNCHRONOUS
 _UTF8 = 1  # espeakCHARS_UTF8
 _RATE, _PITCH, _RANGE = 1, 3, 4  # espeak_PARAMETER
@@ -120,14 +121,14 @@ class Synthesizer:
         Raises
         ------
         ValueError
-            If there is no such voice, or nothing was said.
+            If there is no such voice, or the speech is silent.
         """
         return self.speak_phones(text, voice, rate, pitch, pitch_range)[0]
 
     def speak_phones(
         self, text: str, voice: str, rate: int = 170, pitch: int = 50, pitch_range: int = 50
     ) -> tuple[np.ndarray, list[tuple[str, float]]]:
-        """Synthesize, and tell what sounds when.
+        """Synthesize with the times of phonemes.
 
         Arguments
         ---------
@@ -159,7 +160,7 @@ class Synthesizer:
         wav = np.concatenate([np.zeros(0, np.int16), *self._samples]).astype(np.float32) / 32768
         loud = np.flatnonzero(np.abs(wav) > _SILENCE)
         if len(loud) == 0:
-            raise ValueError(f"Nothing was said for {text!r}")
+            raise ValueError(f"The speech for {text!r} is silent")
         wav = wav[loud[0] : loud[-1] + 1]
         phones: list[tuple[str, float]] = []
         for symbol, sample in self._phones:

@@ -1,8 +1,8 @@
-"""The voices of MiniFCaps, and the settings that give each a wanted pitch.
+"""Voices of MiniFCaps, and the espeak settings that give each a wanted pitch.
 
-espeak's pitch and range settings mean different pitches for different voices. The constants here
+The same pitch and range settings give different pitches for different voices. The constants here
 were fitted to the median and the spread of the fundamental frequency, measured over four accents;
-they place the median within a few percent.
+the median is reached within a few percent.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Voice:
         return min(max(round(50 + steps), 0), MAX_SETTING), pitch_range
 
 
-# Variants whose gender is heard in the timbre at any pitch (not m1, m4, m5, m8, f1), whose pitch is
+# Variants whose timbre tells the gender at any pitch (not m1, m4, m5, m8, f1), whose pitch is
 # unambiguous (not f3, which adds an octave below) and whose range is wide enough (not m2).
 VOICES = {
     "male": (
@@ -76,7 +76,7 @@ VOICES = {
         Voice("f4", base=160.0, lift=0.384, spread=10.7),
         Voice("f5", base=181.4, lift=0.460, spread=12.0),
     ),
-    # Noise in place of a tone: the pitch of the constants is not heard.
+    # Noise excitation: the pitch of these constants is not audible.
     "whisper": (
         Voice("whisper", base=100.0, lift=0.3, spread=7.0),
         Voice("whisperf", base=100.0, lift=0.3, spread=7.0),

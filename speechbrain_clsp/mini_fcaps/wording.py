@@ -1,4 +1,4 @@
-"""From a style to captions that state it, in varied words and order.
+"""Captions that state a style, in varied words and order.
 
 A global caption states everything that holds for the clip as a whole; a fine caption also says
 what happens when. Wordings of one level are paraphrases, so that every caption is true.
@@ -65,7 +65,7 @@ PAUSES = (
 
 
 def swap_tables() -> Tables:
-    """Return the wordings of every value of every attribute, for captions made false on purpose.
+    """Return the wordings of all values for attribute swaps (hard negatives).
 
     Example
     -------
@@ -87,14 +87,14 @@ def swap_tables() -> Tables:
 
 
 def global_caption(style: Style, generator: random.Random) -> str:
-    """Write one sentence that states the clip's signature.
+    """Write one sentence that states a style's signature.
 
     Arguments
     ---------
     style : Style
-        What is heard.
+        Style of the clip.
     generator : random.Random
-        Chooses words and order.
+        Draws words and order.
 
     Returns
     -------
@@ -131,13 +131,13 @@ def fine_caption(style: Style, place: str | None, pause_place: str | None, gener
     Arguments
     ---------
     style : Style
-        What is heard.
+        Style of the clip.
     place : str or None
-        Where the change happens: ``early``, ``middle``, ``late``.
+        Place of the change: ``early``, ``middle`` or ``late``.
     pause_place : str or None
-        Where the pause is.
+        Place of the pause.
     generator : random.Random
-        Chooses words and order.
+        Draws words and order.
 
     Returns
     -------

@@ -60,7 +60,7 @@ def listening_server(*options: str):
 def folder(tmp_path_factory):
     """Return a folder with ``clips.arrow``: MiniFCaps clips in which nothing changes."""
     folder = tmp_path_factory.mktemp("proof")
-    prepare_mini_fcaps(folder, n_train=160, n_dev=20, n_test=20, n_jobs=1)
+    prepare_mini_fcaps(folder, n_train=160, n_valid=20, n_test=20, n_jobs=1)
     manifest = Manifest(folder / "train.arrow")
     rows = [row for row in manifest if row["speaking_rate"] and row["pitch"]]
     rows = [row for row in rows if dict(row["labels"]).get("loudness")]

@@ -34,7 +34,7 @@ def folder(tmp_path_factory):
     sys.path.insert(0, str(ROOT / "recipes/FCaps"))
     from mini_fcaps_prepare import prepare_mini_fcaps
 
-    prepare_mini_fcaps(folder / "data", n_train=24, n_dev=6, n_test=6)
+    prepare_mini_fcaps(folder / "data", n_train=24, n_valid=6, n_test=6)
     write_official(folder / "spear")
     write_tokenizer(folder / "roberta")
     config = RobertaConfig(
@@ -58,8 +58,8 @@ def run(stage: str, folder: Path, *more: str) -> Path:
         f"--model={MODEL}",
         f"--tokenizer_source={folder / 'roberta'}",
         *(
-            f"--{split}_manifest={folder / 'data' / split}.arrow"
-            for split in ("train", "dev", "test")
+            f"--{key}_manifest={folder / 'data' / split}.arrow"
+            for key, split in (("train", "train"), ("dev", "valid"), ("test", "test"))
         ),
         "--shortest=0",
         "--dataloader_opts={num_workers: 0}",

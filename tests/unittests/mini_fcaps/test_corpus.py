@@ -1,0 +1,143 @@
+"""MiniFCaps' labels against measurements of the audio; its splits against each other."""
+
+import hashlib
+import itertools
+import json
+
+import numpy as np
+import pytest
+import soundfile
+
+from speechbrain_clsp.dataio.audio import SAMPLE_RATE
+from speechbrain_clsp.dataio.manifest import Manifest
+from speechbrain_clsp.evaluation.zero_shot import read_tasks
+from speechbrain_clsp.mini_fcaps.acoustics import fundamental
+from speechbrain_clsp.mini_fcaps.corpus import PLACES, manifest_row, plan_clips
+from tests.utils.mini_fcaps import (
+    SIZES,
+    fraction,
+    halves_of,
+    level_dbfs,
+    measured,
+    speaking_rate,
+    voiced_fraction,
+    waveform,
+    within,
+)
+
+
+@pytest.mark.parametrize(
+    "attribute, least",
+    [("loudness", 1.0), ("pitch", 0.98), ("rate", 0.97), ("expressiveness", 0.9)],
+)
+def test_labels_are_true_and_false_ones_are_noticed(folder, clips, attribute, least):
+    true, planted = [], []
+    for clip in clips:
+        label = getattr(clip.style, attribute)
+        if label is not None:
+            value, bands = measured(folder, clip, attribute)
+            true.append(within(value, bands[label]))
+            planted += [within(value, band) for other, band in bands.items() if other != label]
+    assert fraction(true) >= least
+    assert fraction(planted) <= 1 - least
+
+
+def test_nothing_is_clipped_and_durations_are_exact(folder):
+    for row in itertools.chain(*(Manifest(folder / f"{split}.arrow") for split in SIZES)):
+        wav, rate = soundfile.read(row["audio"])
+        assert np.abs(wav).max() < 0.99, row["id"]
+        assert (
+            rate == row["sample_rate"] == SAMPLE_RATE and row["duration"] == len(wav) / SAMPLE_RATE
+        )
+        assert 1.1 <= row["duration"] <= 5.0, row["id"]
+
+
+def test_gender_is_heard_in_the_timbre(folder, clips):
+    voices = {"male": {}, "female": {}}
+    for clip in clips:
+        if clip.style.kind in voices:
+            frames = np.lib.stride_tricks.sliding_window_view(waveform(folder, clip), 512)[::256]
+            power = np.abs(np.fft.rfft(frames * np.hanning(512))) ** 2
+            spectrum = np.log(power.mean(0).reshape(-1)[:256].reshape(32, 8).mean(1) + 1e-12)
+            voices[clip.style.kind].setdefault(clip.voice.split("+")[1], []).append(
+                spectrum - spectrum.mean()
+            )
+    flags = []
+    for kind, group in voices.items():
+        for held_out, spectra in group.items():  # a voice is told by the other voices
+            centers = {
+                k: np.mean([np.mean(s, 0) for v, s in g.items() if v != held_out], 0)
+                for k, g in voices.items()
+            }
+            for spectrum in spectra:
+                distance = {k: np.linalg.norm(spectrum - center) for k, center in centers.items()}
+                flags.append(min(distance, key=distance.get) == kind)
+    assert fraction(flags) >= 0.9
+
+
+def test_whispers_have_no_voice_and_croaks_a_rough_one(folder, clips):
+    shares = {kind: [] for kind in ("male", "female", "whisper", "croak")}
+    for clip in clips:
+        shares[clip.style.kind].append(voiced_fraction(waveform(folder, clip)))
+    clear = np.percentile(shares["male"] + shares["female"], 3)
+    assert max(shares["whisper"]) < clear
+    assert np.median(shares["croak"]) < clear
+
+
+def test_changes_are_where_captions_put_them(folder, clips):
+    """If this fails, "half-way through" is said of something else, or goes the wrong way."""
+    places, directions = [], []
+    for clip in clips:
+        if clip.style.change is None:
+            continue
+        before, after, *texts = halves_of(waveform(folder, clip), clip)
+        low, high = PLACES[clip.place]
+        places.append(low - 0.07 <= len(before) / (len(before) + len(after)) <= high + 0.07)
+        measure = {
+            "loudness": lambda wav, text: level_dbfs(wav),
+            "pitch": lambda wav, text: np.median(fundamental(wav)),
+            "rate": lambda wav, text, voice=clip.voice: speaking_rate(wav, text, voice),
+        }[clip.style.change.dimension]
+        rises = measure(after, texts[1]) > measure(before, texts[0])
+        directions.append(bool(rises) == clip.style.change.rises)
+    assert fraction(places) >= 0.97
+    assert fraction(directions) == 1.0
+    assert fraction([clip.style.change is not None for clip in clips]) >= 0.25
+
+
+def test_pauses_are_heard(folder, clips):
+    flags = []
+    for clip in clips:
+        wav = waveform(folder, clip)
+        level = np.sqrt(np.mean(wav[: len(wav) // 160 * 160].reshape(-1, 160) ** 2, axis=1))
+        runs = [len(list(run)) for quiet, run in itertools.groupby(level < 1e-4) if quiet]
+        flags.append((max(runs, default=0) >= 40) == clip.style.pause)
+    assert fraction(flags) >= 0.99
+
+
+def test_test_clips_share_no_signature_and_no_sentence(clips):
+    by_split = {split: [c for c in clips if c.split == split] for split in SIZES}
+    signatures = {s: [c.style.signature for c in group] for s, group in by_split.items()}
+    for split in ("test", "valid"):
+        assert len(set(signatures[split])) == SIZES[split]
+    sentences = {s: {" ".join(p.text for p in c.parts) for c in g} for s, g in by_split.items()}
+    for a, b in (("test", "train"), ("valid", "train"), ("test", "valid")):
+        assert not set(signatures[a]) & set(signatures[b])
+        assert not sentences[a] & sentences[b]
+
+
+def test_every_label_has_a_prompt(folder):
+    rows = list(Manifest(folder / "test.arrow"))
+    for task in read_tasks("mini"):
+        labels = {task.label_of(row) for row in rows} - {-1}
+        assert labels == set(range(len(task.prompts))), task.name
+
+
+def test_a_seed_gives_the_same_plans_and_captions_as_ever():
+    found = []
+    for clip in plan_clips({"test": 40, "valid": 30, "train": 200}, seed=1986):
+        row = manifest_row(clip, 1.0, 1986)
+        parts = [(p.text, p.rate, p.pitch, p.pitch_range, p.level, p.silence) for p in clip.parts]
+        found.append([row["global_captions"], row["fine_captions"], parts, clip.voice])
+    digest = hashlib.sha256(json.dumps(found).encode()).hexdigest()
+    assert digest == "55aee95e3af9d2f8e039a4df1a107cb8da789c39f5a4d7a7c0876dc5e880aefc"
