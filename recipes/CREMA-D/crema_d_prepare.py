@@ -5,15 +5,16 @@ Layout of the official repository, below ``data_folder``: ``AudioWAV/1001_DFA_AN
 ``VideoDemographics.csv`` (ActorID, Age, Sex, Race, Ethnicity). A name holds actor, sentence,
 emotion and intensity (LO, MD, HI, or XX for none stated).
 
-> python crema_d_prepare.py /path/to/CREMA-D data/crema_d.arrow
+> python crema_d_prepare.py /path/to/CREMA-D data/crema_d
 """
 
 import argparse
-import csv
 import re
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from speechbrain_clsp.prepare.labelled import find_audio, write_corpus
 
@@ -33,16 +34,16 @@ DEMOGRAPHICS = "VideoDemographics.csv"
 HOW_TO_GET = "clone the official CREMA-D repository with Git LFS, and give its folder"
 
 
-def prepare_crema_d(data_folder: str, manifest: str, skip_prep: bool = False) -> None:
-    """Write the manifest.
+def prepare_crema_d(data_folder: str, save_folder: str, skip_prep: bool = False) -> None:
+    """Write ``test.arrow``, the manifest of all clips.
 
     Arguments
     ---------
     data_folder : str
         The repository's folder.
-    manifest : str
-        The .arrow file to write. Clips have ``gender``, ``labels.emotion``, ``labels.age`` (years)
-        and, where it is stated, ``labels.intensity``.
+    save_folder : str
+        Where the manifest is written. Clips have ``gender``, ``labels.emotion``, ``labels.age``
+        (years) and, where it is stated, ``labels.intensity``.
     skip_prep : bool
         If True, do nothing.
 
@@ -57,7 +58,7 @@ def prepare_crema_d(data_folder: str, manifest: str, skip_prep: bool = False) ->
         return
     actors = read_actors(Path(data_folder) / DEMOGRAPHICS)
     files = find_audio(data_folder, "AudioWAV/*.wav", HOW_TO_GET)
-    write_corpus(manifest, files, partial(columns_of, actors=actors), "crema_d")
+    write_corpus(save_folder, files, partial(columns_of, actors=actors), "crema_d")
 
 
 def read_actors(path: Path) -> dict[str, dict[str, str]]:
@@ -78,7 +79,7 @@ def read_actors(path: Path) -> dict[str, dict[str, str]]:
     FileNotFoundError
         If there is no such file.
     ValueError
-        If columns are missing or a line is no actor's.
+        If columns are missing, or an age or sex is not valid.
 
     Example
     -------
@@ -89,27 +90,27 @@ def read_actors(path: Path) -> dict[str, dict[str, str]]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"No {path}: {HOW_TO_GET}")
-    actors = {}
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        for number, line in enumerate(csv.DictReader(file), start=2):
-            line = {str(key).strip(): (value or "").strip() for key, value in line.items()}
-            absent = {"ActorID", "Age", "Sex"} - line.keys()
-            if absent:
-                raise ValueError(f"{path} lacks the columns {sorted(absent)}")
-            gender = line["Sex"].lower()
-            if not line["Age"].isdigit() or gender not in ("male", "female"):
-                raise ValueError(f"{path}, line {number}: Age or Sex cannot be read: {line}")
-            actors[line["ActorID"]] = {"age": line["Age"], "gender": gender}
-    return actors
+    table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    table = table.rename(columns=str.strip)
+    absent = {"ActorID", "Age", "Sex"} - set(table.columns)
+    if absent:
+        raise ValueError(f"{path} lacks the columns {sorted(absent)}")
+    table = table[["ActorID", "Age", "Sex"]].apply(lambda column: column.str.strip())
+    table["Sex"] = table["Sex"].str.lower()
+    bad = table[~(table["Age"].str.isdigit() & table["Sex"].isin(["male", "female"]))]
+    if not bad.empty:
+        line = bad.index[0] + 2
+        raise ValueError(f"{path}, line {line}: Age or Sex is not valid: {bad.iloc[0].to_dict()}")
+    return {actor: {"age": age, "gender": sex} for actor, age, sex in table.itertuples(index=False)}
 
 
 def columns_of(path: Path, actors: dict[str, dict[str, str]]) -> dict[str, Any] | None:
-    """Return what a file's name and the demographics say, None if it is known to be silent.
+    """Return the labels of a file, None if it is known to be silent.
 
     Raises
     ------
     ValueError
-        If the name is no CREMA-D name, or the actor is not known.
+        If the name is not a CREMA-D name, or the actor is not known.
 
     Example
     -------
@@ -121,7 +122,7 @@ def columns_of(path: Path, actors: dict[str, dict[str, str]]) -> dict[str, Any] 
         return None
     match = NAME.fullmatch(path.stem)
     if not match:
-        raise ValueError(f"{path}: no CREMA-D name such as 1001_DFA_ANG_XX.wav")
+        raise ValueError(f"{path}: not a CREMA-D name such as 1001_DFA_ANG_XX.wav")
     actor, _, emotion, intensity = match.groups()
     if actor not in actors:
         raise ValueError(f"{path}: actor {actor} is not in {DEMOGRAPHICS}")
@@ -138,8 +139,8 @@ def columns_of(path: Path, actors: dict[str, dict[str, str]]) -> dict[str, Any] 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         description="Write a manifest of CREMA-D.",
-        epilog="example: python crema_d_prepare.py /path/to/CREMA-D data/crema_d.arrow",
+        epilog="example: python crema_d_prepare.py /path/to/CREMA-D data/crema_d",
     )
-    parser.add_argument("data_folder")
-    parser.add_argument("manifest")
+    parser.add_argument("data_folder", help="where the corpus is")
+    parser.add_argument("save_folder", help="where test.arrow is written")
     prepare_crema_d(**vars(parser.parse_args()))

@@ -6,7 +6,7 @@ Layout of ``IEMOCAP_full_release``, which is ``data_folder`` or lies in it:
 ``Session1/dialog/EmoEvaluation/Ses01F_impro01.txt``, whose lines are
 ``[6.2901 - 8.2357]<tab>Ses01F_impro01_F000<tab>neu<tab>[2.5000, 2.5000, 2.5000]``.
 
-> python iemocap_prepare.py /path/to/IEMOCAP_full_release data/iemocap.arrow
+> python iemocap_prepare.py /path/to/IEMOCAP_full_release data/iemocap
 """
 
 import argparse
@@ -24,19 +24,19 @@ NAME = re.compile(r"Ses0([1-5])[FM]_\w+_([FM])(?:XX)?\d+")
 HOW_TO_GET = "ask the corpus's authors for it, and give the folder with Session1 to Session5"
 
 
-def prepare_iemocap(data_folder: str, manifest: str, skip_prep: bool = False) -> None:
-    """Write the manifest of all five sessions.
+def prepare_iemocap(data_folder: str, save_folder: str, skip_prep: bool = False) -> None:
+    """Write ``test.arrow``, the manifest of all five sessions.
 
     All emotions are kept, as the codes of the corpus (ang, hap, exc, neu, sad, fru, ..., xxx where
-    raters did not agree). Which are classes is said in the prompt file.
+    raters did not agree). The prompt file defines which of them are classes.
 
     Arguments
     ---------
     data_folder : str
-        The release.
-    manifest : str
-        The .arrow file to write. Clips have ``gender`` and ``labels``: ``emotion``, ``session``,
-        ``style`` (impro or script), and the mean ratings ``valence``, ``activation``,
+        The release, or a folder that contains it.
+    save_folder : str
+        Where the manifest is written. Clips have ``gender`` and ``labels``: ``emotion``,
+        ``session``, ``style`` (impro or script), and the mean ratings ``valence``, ``activation``,
         ``dominance`` (1-5).
     skip_prep : bool
         If True, do nothing.
@@ -50,13 +50,14 @@ def prepare_iemocap(data_folder: str, manifest: str, skip_prep: bool = False) ->
     """
     if skip_prep:
         return
-    root = next(iter(sorted(Path(data_folder).glob("**/Session1"))), Path(data_folder) / "x").parent
+    first_sessions = sorted(Path(data_folder).glob("**/Session1"))
+    root = first_sessions[0].parent if first_sessions else Path(data_folder)
     files = find_audio(root, "Session[1-5]/sentences/wav/*/*.wav", HOW_TO_GET)
     sessions = sorted({path.parents[3] for path in files})
     emotions: dict[str, dict[str, str]] = {}
     for session in sessions:
         emotions |= read_emotions(session / "dialog" / "EmoEvaluation")
-    write_corpus(manifest, files, partial(columns_of, emotions=emotions), "iemocap")
+    write_corpus(save_folder, files, partial(columns_of, emotions=emotions), "iemocap")
 
 
 def read_emotions(folder: Path) -> dict[str, dict[str, str]]:
@@ -65,7 +66,7 @@ def read_emotions(folder: Path) -> dict[str, dict[str, str]]:
     Arguments
     ---------
     folder : path
-        A session's ``EmoEvaluation``; of the folders in it, single raters' votes, nothing is read.
+        A session's ``EmoEvaluation``; the folders in it, with votes of single raters, are not read.
 
     Returns
     -------
@@ -77,7 +78,7 @@ def read_emotions(folder: Path) -> dict[str, dict[str, str]]:
     FileNotFoundError
         If there are no labels.
     ValueError
-        If a turn is labelled twice, in two ways.
+        If a turn has two different labels.
 
     Example
     -------
@@ -93,7 +94,7 @@ def read_emotions(folder: Path) -> dict[str, dict[str, str]]:
         for turn, emotion, *ratings in LINE.findall(path.read_text(encoding="utf-8")):
             labels = {"emotion": emotion, **dict(zip(names, ratings))}
             if emotions.setdefault(turn, labels) != labels:
-                raise ValueError(f"{path}: {turn} is {labels}, before it was {emotions[turn]}")
+                raise ValueError(f"{path}: {turn} is {labels} here, {emotions[turn]} before")
     if not emotions:
         raise FileNotFoundError(f"No labels in {folder}: {HOW_TO_GET}")
     return emotions
@@ -102,12 +103,13 @@ def read_emotions(folder: Path) -> dict[str, dict[str, str]]:
 def columns_of(path: Path, emotions: dict[str, dict[str, str]]) -> dict[str, Any]:
     """Return a turn's labels.
 
-    The last letter group tells who speaks; the first F or M of a name tells who wore the markers.
+    The speaker's gender is the letter before the turn's number; the first F or M of a name is that
+    of the actor who wore the motion-capture markers.
 
     Raises
     ------
     ValueError
-        If the name is no IEMOCAP name, or the turn has no label.
+        If the name is not an IEMOCAP name, or the turn has no label.
 
     Example
     -------
@@ -117,7 +119,7 @@ def columns_of(path: Path, emotions: dict[str, dict[str, str]]) -> dict[str, Any
     """
     match = NAME.fullmatch(path.stem)
     if not match:
-        raise ValueError(f"{path}: no IEMOCAP name such as Ses01F_impro01_F000.wav")
+        raise ValueError(f"{path}: not an IEMOCAP name such as Ses01F_impro01_F000.wav")
     if path.stem not in emotions:
         raise ValueError(f"{path}: has no label in EmoEvaluation")
     session, letter = match.groups()
@@ -132,8 +134,8 @@ def columns_of(path: Path, emotions: dict[str, dict[str, str]]) -> dict[str, Any
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         description="Write a manifest of IEMOCAP.",
-        epilog="example: python iemocap_prepare.py /path/to/IEMOCAP data/iemocap.arrow",
+        epilog="example: python iemocap_prepare.py /path/to/IEMOCAP data/iemocap",
     )
-    parser.add_argument("data_folder")
-    parser.add_argument("manifest")
+    parser.add_argument("data_folder", help="where the corpus is")
+    parser.add_argument("save_folder", help="where test.arrow is written")
     prepare_iemocap(**vars(parser.parse_args()))

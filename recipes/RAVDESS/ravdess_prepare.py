@@ -5,7 +5,7 @@ Layout of the official archive ``Audio_Speech_Actors_01-24.zip`` (Zenodo record 
 anywhere below ``data_folder``: ``Actor_01/03-01-05-01-02-01-01.wav``. A name's numbers are modality
 (03 is audio), channel (01 speech, 02 song), emotion, intensity, statement, repetition and actor.
 
-> python ravdess_prepare.py /path/to/RAVDESS data/ravdess.arrow
+> python ravdess_prepare.py /path/to/RAVDESS data/ravdess
 """
 
 import argparse
@@ -22,15 +22,15 @@ NAME = re.compile(r"(\d\d)-(\d\d)-(0[1-8])-(0[12])-(0[12])-(0[12])-(\d\d)")
 HOW_TO_GET = "unpack Audio_Speech_Actors_01-24.zip of Zenodo record 1188976 there"
 
 
-def prepare_ravdess(data_folder: str, manifest: str, skip_prep: bool = False) -> None:
-    """Write the manifest of spoken clips; songs and videos are left out.
+def prepare_ravdess(data_folder: str, save_folder: str, skip_prep: bool = False) -> None:
+    """Write ``test.arrow``, the manifest of spoken clips; songs and videos are left out.
 
     Arguments
     ---------
     data_folder : str
         Where the archive was unpacked.
-    manifest : str
-        The .arrow file to write. Clips have ``gender``, ``labels.emotion`` and
+    save_folder : str
+        Where the manifest is written. Clips have ``gender``, ``labels.emotion`` and
         ``labels.intensity``.
     skip_prep : bool
         If True, do nothing.
@@ -45,16 +45,16 @@ def prepare_ravdess(data_folder: str, manifest: str, skip_prep: bool = False) ->
     if skip_prep:
         return
     files = find_audio(data_folder, "**/Actor_*/*.wav", HOW_TO_GET)
-    write_corpus(manifest, files, columns_of, "ravdess")
+    write_corpus(save_folder, files, columns_of, "ravdess")
 
 
 def columns_of(path: Path) -> dict[str, Any] | None:
-    """Return what a file's name says, None if it is no speech.
+    """Return the labels in a file's name, None if it is not speech.
 
     Raises
     ------
     ValueError
-        If the name is no RAVDESS name, or in another actor's folder.
+        If the name is not a RAVDESS name, or the file lies in another actor's folder.
 
     Example
     -------
@@ -63,7 +63,7 @@ def columns_of(path: Path) -> dict[str, Any] | None:
     """
     match = NAME.fullmatch(path.stem)
     if not match:
-        raise ValueError(f"{path}: no RAVDESS name such as 03-01-05-01-02-01-01.wav")
+        raise ValueError(f"{path}: not a RAVDESS name such as 03-01-05-01-02-01-01.wav")
     modality, channel, emotion, intensity, _, _, actor = match.groups()
     if path.parent.name != f"Actor_{actor}":
         raise ValueError(f"{path}: actor {actor} in the folder of another")
@@ -82,8 +82,8 @@ def columns_of(path: Path) -> dict[str, Any] | None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         description="Write a manifest of RAVDESS.",
-        epilog="example: python ravdess_prepare.py /path/to/RAVDESS data/ravdess.arrow",
+        epilog="example: python ravdess_prepare.py /path/to/RAVDESS data/ravdess",
     )
-    parser.add_argument("data_folder")
-    parser.add_argument("manifest")
+    parser.add_argument("data_folder", help="where the corpus is")
+    parser.add_argument("save_folder", help="where test.arrow is written")
     prepare_ravdess(**vars(parser.parse_args()))

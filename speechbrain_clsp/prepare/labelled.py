@@ -1,45 +1,45 @@
-"""What the prepare scripts of labelled corpora share: from files and labels to a manifest."""
+"""Manifests of corpora with class labels, from their audio files; for zero-shot evaluation."""
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import soundfile
-from speechbrain.utils.logger import get_logger
 
 from speechbrain_clsp.dataio.audio import MINIMUM_SECONDS, AudioError
 from speechbrain_clsp.dataio.manifest import write_manifest
 
-logger = get_logger(__name__)
+logger = logging.getLogger(__name__)
 MAX_BAD_CLIPS = 10
-_LFS = b"version https://git-lfs"
+_LFS_POINTER = b"version https://git-lfs"
 
 
-def find_audio(folder: str | os.PathLike, pattern: str, where_from: str) -> list[Path]:
+def find_audio(folder: str | os.PathLike, pattern: str, how_to_get: str) -> list[Path]:
     """List a corpus's audio files, sorted by name.
 
     Arguments
     ---------
     folder : str or path
-        Where the corpus was unpacked.
+        The corpus's folder.
     pattern : str
-        Glob below it, such as ``**/Actor_*/*.wav``.
-    where_from : str
+        Glob pattern below it, such as ``**/Actor_*/*.wav``.
+    how_to_get : str
         How to get the corpus, for the message.
 
     Returns
     -------
     list of path
-        Without the ``._*`` files that archives made on a Mac leave; of several files with the same
-        name (a corpus unpacked twice) the first.
+        Without hidden files, such as the ``._*`` of archives made on a Mac; of several files with
+        the same name (a corpus unpacked twice) the first.
 
     Raises
     ------
     FileNotFoundError
-        If there is none.
+        If there is no such file.
 
     Example
     -------
@@ -54,12 +54,12 @@ def find_audio(folder: str | os.PathLike, pattern: str, where_from: str) -> list
         if not path.name.startswith("."):
             found.setdefault(path.name, path)
     if not found:
-        raise FileNotFoundError(f"No {pattern} under {folder}: {where_from}")
+        raise FileNotFoundError(f"No {pattern} under {folder}: {how_to_get}")
     return sorted(found.values(), key=lambda path: path.name)
 
 
 def audio_columns(path: Path) -> dict[str, Any]:
-    """Return the manifest's columns that the file itself gives.
+    """Return the columns of the manifest that are read from the audio file.
 
     Arguments
     ---------
@@ -74,7 +74,7 @@ def audio_columns(path: Path) -> dict[str, Any]:
     Raises
     ------
     AudioError
-        If it is no audio, too short, or a Git LFS pointer.
+        If it is not audio, too short, or a Git LFS pointer.
 
     Example
     -------
@@ -84,7 +84,7 @@ def audio_columns(path: Path) -> dict[str, Any]:
     0.5
     """
     with open(path, "rb") as file:
-        if file.read(len(_LFS)) == _LFS:
+        if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
             raise AudioError(f"{path}: is a Git LFS pointer, not audio; run `git lfs pull` there")
     try:
         info = soundfile.info(path)
@@ -100,29 +100,30 @@ def audio_columns(path: Path) -> dict[str, Any]:
 
 
 def write_corpus(
-    path: str | os.PathLike,
+    save_folder: str | os.PathLike,
     files: Iterable[Path],
     columns_of: Callable[[Path], Mapping[str, Any] | None],
     source: str,
     split: str = "test",
-) -> int:
-    """Write a manifest of the files that have labels and can be read.
+) -> Path:
+    """Write ``<save_folder>/<split>.arrow`` with the files that have labels and are readable.
 
     Arguments
     ---------
-    path : str or path
-        Where the manifest goes.
+    save_folder : str or path
+        Where the manifest is written.
     files : iterable of path
         Audio files; their stems are the ids.
     columns_of : callable
-        From a file to its labels, None to leave it out; ValueError if its labels are wrong.
+        Takes a file and returns its labels, or None to leave it out; raises ValueError if its
+        labels are missing or wrong.
     source, split : str
-        Columns of all rows.
+        Values of these columns in all rows.
 
     Returns
     -------
-    int
-        Number of clips.
+    path
+        The manifest.
 
     Raises
     ------
@@ -140,9 +141,10 @@ def write_corpus(
             bad.append(str(error))
     listed = "\n".join(f"- {reason}" for reason in bad[: 2 * MAX_BAD_CLIPS])
     if not rows or len(bad) > MAX_BAD_CLIPS:
-        raise ValueError(f"{source}: {len(rows)} clips can be used, {len(bad)} are bad:\n{listed}")
+        raise ValueError(f"{source}: {len(rows)} clips are usable, {len(bad)} are bad:\n{listed}")
     if bad:
         logger.warning("%s: %d clips left out:\n%s", source, len(bad), listed)
-    count = write_manifest(path, rows)
-    logger.info("%s: %d clips in %s", source, count, path)
-    return count
+    manifest = Path(save_folder) / f"{split}.arrow"
+    count = write_manifest(manifest, rows)
+    logger.info("%s: %d clips in %s", source, count, manifest)
+    return manifest

@@ -27,12 +27,13 @@ def clip(path: Path, rate: int = 16000) -> Path:
     return write(path, tone(0.2, rate), rate)
 
 
-def rows_of(path: Path) -> dict[str, dict]:
+def rows_of(folder: Path) -> dict[str, dict]:
     """Return a manifest's rows by id; every task of its prompt file finds a class or none."""
-    rows = {row["id"]: row for row in Manifest(path)}
+    rows = {row["id"]: row for row in Manifest(folder / "test.arrow")}
     for row in rows.values():
-        assert Path(row["audio"]).is_file() and row["source"] == path.stem
-        for task in read_tasks(path.stem):
+        assert Path(row["audio"]).is_file() and row["split"] == "test"
+        assert row["source"] == folder.name
+        for task in read_tasks(folder.name):
             task.label_of(row)
     return rows
 
@@ -44,7 +45,6 @@ def class_of(row: dict, task: str) -> str:
 
 
 def test_ravdess(tmp_path):
-    """If this fails, actors get another's gender, or songs and copies are counted as speech."""
     root = tmp_path / "RAVDESS" / "Audio_Speech_Actors_01-24"
     clip(root / "Actor_01" / "03-01-01-01-01-01-01.wav", 48000)
     clip(root / "Actor_02" / "03-01-06-02-02-01-02.wav", 48000)
@@ -58,9 +58,9 @@ def test_ravdess(tmp_path):
     copy = root / "audio_speech_actors_01-24"  # the archive on some mirrors holds all twice
     clip(copy / "Actor_01" / "03-01-01-01-01-01-01.wav")
     script("RAVDESS/ravdess_prepare.py").prepare_ravdess(
-        str(tmp_path / "RAVDESS"), str(tmp_path / "ravdess.arrow")
+        str(tmp_path / "RAVDESS"), str(tmp_path / "ravdess")
     )
-    rows = rows_of(tmp_path / "ravdess.arrow")
+    rows = rows_of(tmp_path / "ravdess")
     assert {
         i: (r["gender"], class_of(r, "emotion"), r["labels"]["intensity"]) for i, r in rows.items()
     } == {
@@ -87,12 +87,11 @@ def crema_d(root: Path) -> Path:
 
 
 def test_crema_d(tmp_path):
-    """If this fails, ages or emotions are those of other clips."""
     root = crema_d(tmp_path / "CREMA-D")
     clip(root / "AudioWAV" / "1099_DFA_ANG_XX.wav")  # in no table
     module = script("CREMA-D/crema_d_prepare.py")
-    module.prepare_crema_d(str(root), str(tmp_path / "crema_d.arrow"))
-    rows = rows_of(tmp_path / "crema_d.arrow")
+    module.prepare_crema_d(str(root), str(tmp_path / "crema_d"))
+    rows = rows_of(tmp_path / "crema_d")
     assert {
         i: (r["gender"], class_of(r, "emotion"), class_of(r, "age")) for i, r in rows.items()
     } == {
@@ -106,20 +105,23 @@ def test_crema_d(tmp_path):
 
 
 def test_crema_d_tells_what_is_missing(tmp_path):
-    """If this fails, a clone without Git LFS ends in thousands of decoder errors."""
     prepare = script("CREMA-D/crema_d_prepare.py").prepare_crema_d
     with pytest.raises(FileNotFoundError, match="VideoDemographics.csv"):
-        prepare(str(tmp_path), str(tmp_path / "x.arrow"))
+        prepare(str(tmp_path), str(tmp_path / "x"))
     root = crema_d(tmp_path / "CREMA-D")
     pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
     for number in range(MAX_BAD_CLIPS + 1):
         (root / "AudioWAV" / f"1001_T{chr(65 + number)}A_ANG_XX.wav").write_text(pointer)
     with pytest.raises(ValueError, match="git lfs pull"):
-        prepare(str(root), str(tmp_path / "x.arrow"))
-    assert not (tmp_path / "x.arrow").exists()
+        prepare(str(root), str(tmp_path / "x"))
+    assert not (tmp_path / "x").exists()
     (root / "VideoDemographics.csv").write_text("ActorID,Age,Sex\n1001,old,Male\n")
     with pytest.raises(ValueError, match="line 2"):
-        prepare(str(root), str(tmp_path / "x.arrow"))
+        prepare(str(root), str(tmp_path / "x"))
+    (root / "VideoDemographics.csv").write_text("ActorID,Age\n1001,51\n")
+    with pytest.raises(ValueError, match="lacks the columns .*Sex"):
+        prepare(str(root), str(tmp_path / "x"))
+    prepare(str(root), str(tmp_path / "x"), skip_prep=True)
 
 
 EVALUATION = """% [START_TIME - END_TIME] TURN_NAME EMOTION [V, A, D]
@@ -139,7 +141,6 @@ C-E2:\tExcited;\t()
 
 
 def test_iemocap(tmp_path):
-    """If this fails, the gender is that of who wore the markers, or one rater's vote is a label."""
     root = tmp_path / "IEMOCAP_full_release"
     for session, dialog in ((1, "Ses01F_impro01"), (5, "Ses05M_script01_1b")):
         folder = root / f"Session{session}"
@@ -154,8 +155,8 @@ def test_iemocap(tmp_path):
     clip(wavs / "Ses01F_impro01_F099.wav")  # without a label
     (wavs / "._Ses01F_impro01_F000.wav").write_bytes(b"\x00\x05")
     prepare = script("IEMOCAP/iemocap_prepare.py").prepare_iemocap
-    prepare(str(tmp_path), str(tmp_path / "iemocap.arrow"))  # the folder above will do as well
-    rows = rows_of(tmp_path / "iemocap.arrow")
+    prepare(str(tmp_path), str(tmp_path / "iemocap"))  # the folder above will do as well
+    rows = rows_of(tmp_path / "iemocap")
     assert len(rows) == 8
     first = rows["Ses01F_impro01_M001"]
     assert (first["gender"], first["speaker"]) == ("male", "iemocap_1M")
@@ -170,6 +171,6 @@ def test_iemocap(tmp_path):
     assert [task.label_of(row) >= 0 for row in rows.values()].count(True) == 4  # no xxx, no fru
     (root / "Session5" / "dialog" / "EmoEvaluation" / "Ses05M_script01_1b.txt").unlink()
     with pytest.raises(FileNotFoundError, match="Session5"):
-        prepare(str(root), str(tmp_path / "x.arrow"))
+        prepare(str(root), str(tmp_path / "x"))
     with pytest.raises(FileNotFoundError, match="Session1 to Session5"):
-        prepare(str(tmp_path / "nothing"), str(tmp_path / "x.arrow"))
+        prepare(str(tmp_path / "nothing"), str(tmp_path / "x"))
