@@ -30,8 +30,8 @@ def add_data_commands(commands, example) -> None:
     )
     prepare.add_argument(
         "source",
-        help=".csv or .jsonl with the columns wav and caption at least, lhotse cuts (.jsonl), or a"
-        " folder of audio files with captions in .txt files beside them",
+        help="a .csv, .tsv, .jsonl or .parquet file with at least the columns wav and caption,"
+        " lhotse cuts (.jsonl), or a folder of audio files with captions in .txt files beside them",
     )
     prepare.add_argument("--output", required=True, help="the .arrow file to write")
     prepare.add_argument("--skip-bad", action="store_true", help="leave bad rows out")

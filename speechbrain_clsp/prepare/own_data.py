@@ -1,17 +1,19 @@
-"""Anyone's recordings and captions to a manifest: a table, JSON lines, cuts or a folder."""
+"""Validation of a user's recordings and captions: table, JSON lines, cuts or folder to manifest."""
 
 from __future__ import annotations
 
 import csv
+import gzip
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import pyarrow
+import pyarrow.parquet
 from tqdm import tqdm
 
 from speechbrain_clsp.dataio.audio import (
@@ -25,29 +27,45 @@ from speechbrain_clsp.dataio.shards import AUDIO_SUFFIXES
 from speechbrain_clsp.prepare.clip import UnusableClipError, parse_line, read_lines
 from speechbrain_clsp.prepare.cuts import clip_from_cut
 
-AUDIO = ("wav", "audio", "path", "file_name")  # any of these names the column of files
-CAPTIONS = {"caption": None, "global_caption": "global_captions", "fine_caption": "fine_captions"}
-NUMBERS = ("start", "duration")
-TEXTS = ("id", "speaker", "gender", "accent", "pitch", "speaking_rate", "split", "source")
-TAGS = ("intrinsic_tags", "situational_tags")
+AUDIO_COLUMNS = ("wav", "audio", "path", "file_name")  # alternative names of one column
+CAPTION_COLUMNS = ("caption", "global_caption", "fine_caption", "global_captions", "fine_captions")
+NUMBER_COLUMNS = ("start", "duration")
+TEXT_COLUMNS = ("id", "speaker", "gender", "accent", "pitch", "speaking_rate", "split", "source")
+TAG_COLUMNS = ("intrinsic_tags", "situational_tags")
 CHANNEL = "channel"
-KNOWN = (*AUDIO, *CAPTIONS, "global_captions", "fine_captions", *NUMBERS, *TEXTS, *TAGS, CHANNEL)
+_GROUPS = (AUDIO_COLUMNS, CAPTION_COLUMNS, NUMBER_COLUMNS, TEXT_COLUMNS, TAG_COLUMNS, (CHANNEL,))
+KNOWN_COLUMNS = tuple(name for group in _GROUPS for name in group)
+SEPARATORS = {".csv": ",", ".tsv": "\t"}
 SHOWN_ERRORS = 20
 
 
 @dataclass
 class Entry:
-    """A row of the user's, and where it stands."""
+    """A row of the user's data.
+
+    Arguments
+    ---------
+    where : str
+        File and row, for messages.
+    values : dict
+        Its values by column.
+    folder : path
+        Folder that relative paths start from.
+    error : str
+        Why the row cannot be read, if so.
+    captions : dict
+        Captions by column of the manifest, filled in when rows of one clip are merged.
+    """
 
     where: str
     values: dict[str, Any]
-    folder: Path  # that relative paths start from
+    folder: Path
+    error: str = ""
     captions: dict[str, list[str]] = field(default_factory=dict)
-    error: str = ""  # why it could not be read
 
 
-class Invalid(ValueError):
-    """What is wrong with a column of a row."""
+class InvalidColumnError(ValueError):
+    """A value of a row that cannot be used."""
 
     def __init__(self, where: str, column: str, message: str) -> None:
         super().__init__(f"{where}, column {column!r}: {message}")
@@ -64,25 +82,26 @@ def prepare_own(
     Arguments
     ---------
     source : str or path
-        A ``.csv`` or ``.jsonl`` (also ``.gz``) file with the columns ``wav`` and ``caption`` at
-        least; JSON lines of lhotse cuts; or a folder of audio files with captions, one per line,
-        in ``<name>.txt`` beside each, or with ``metadata.csv`` or ``metadata.jsonl``.
+        A ``.csv``, ``.tsv`` or ``.jsonl`` file (also ``.gz``) or a ``.parquet`` file with at least
+        the columns ``wav`` and ``caption``; JSON lines of lhotse cuts; or a folder of audio files
+        with captions, one per line, in ``<name>.txt`` beside each, or with ``metadata.csv`` or
+        ``metadata.jsonl``.
     output : str or path
         The manifest.
     skip_bad : bool
-        Leave bad rows out instead of refusing all.
+        Leave bad rows out instead of raising.
     n_jobs : int
         Threads that open audio files.
 
     Returns
     -------
     (int, list of str)
-        Number of clips, and what was wrong with those left out.
+        Number of clips, and a message for every row that was left out.
 
     Raises
     ------
     ValueError
-        Naming row and column of everything that is wrong, up to 20; nothing is written then.
+        If rows are bad; the message names row and column of up to 20, and nothing is written.
 
     Example
     -------
@@ -113,44 +132,72 @@ def prepare_own(
 
 def read_entries(source: Path) -> Iterator[Entry]:
     """Yield the rows of a file or folder."""
-    name = source.name.removesuffix(".gz")
+    suffix = Path(source.name.removesuffix(".gz")).suffix
     if source.is_dir():
         yield from _entries_of_folder(source)
     elif not source.exists():
         raise FileNotFoundError(f"No file or folder {source}")
-    elif name.endswith(".csv"):
-        yield from _entries_of_csv(source)
-    elif name.endswith((".jsonl", ".json")):
+    elif suffix in SEPARATORS:
+        yield from _entries_of_table(source, SEPARATORS[suffix])
+    elif suffix in (".jsonl", ".json"):
         yield from _entries_of_jsonl(source)
+    elif suffix == ".parquet":
+        yield from _entries_of_parquet(source)
     else:
-        raise ValueError(f"{source}: must be a .csv or .jsonl file or a folder")
+        raise ValueError(f"{source}: must be a .csv, .tsv, .jsonl or .parquet file or a folder")
 
 
-def _entries_of_csv(path: Path) -> Iterator[Entry]:
-    with open(path, encoding="utf-8-sig", newline="") as file:
+def _entries_of_table(path: Path, separator: str) -> Iterator[Entry]:
+    # Not by pandas, which can go on after a row with too many fields only if it also drops rows
+    # with an open quotation mark without notice, and renames the second of two equal columns.
+    opener = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file, delimiter=separator, strict=True)
         try:
-            reader = csv.DictReader(file, strict=True)
-            _check_header(path, reader.fieldnames or [])
-            for number, values in enumerate(reader, start=2):
-                where = f"{path} row {number}"
-                if None in values or None in values.values():
-                    error = f"{where}: has not as many fields as the header, {len(values)}"
-                    yield Entry(where, {}, path.parent, error=error)
+            names = [name.strip() for name in next(reader, [])]
+            _check_columns(path, names)
+            number = 1
+            for values in reader:
+                if not values:  # an empty line
                     continue
-                yield Entry(where, {k.strip(): v for k, v in values.items()}, path.parent)
-        except (csv.Error, UnicodeDecodeError) as error:
+                number += 1
+                where = f"{path} row {number}"
+                if len(values) == len(names):
+                    yield Entry(where, dict(zip(names, values)), path.parent)
+                    continue
+                error = f"{where}: has {len(values)} fields, the header has {len(names)}"
+                yield Entry(where, {}, path.parent, error)
+        except (csv.Error, UnicodeDecodeError, EOFError, gzip.BadGzipFile) as error:
             raise ValueError(f"{path} near line {reader.line_num + 1}: {error}") from error
 
 
-def _check_header(path: Path, names: Iterable[str]) -> None:
-    names = [name.strip() for name in names]
-    unknown = [name for name in names if name not in KNOWN and not name.startswith("labels.")]
+def _check_columns(where: str | Path, names: Iterable[str]) -> None:
+    """Raise if columns are unknown, missing or repeated."""
+    names = list(names)
+    unknown = [n for n in names if n not in KNOWN_COLUMNS and not n.startswith("labels.")]
     if unknown:
-        raise ValueError(f"{path}: unknown columns {unknown}; known: {', '.join(KNOWN)}, labels.*")
-    if not set(names) & set(AUDIO):
-        raise ValueError(f"{path}: has no column 'wav'; it has {names}")
-    if not any("caption" in name for name in names):
-        raise ValueError(f"{path}: has no column 'caption'; it has {names}")
+        known = ", ".join(KNOWN_COLUMNS)
+        raise ValueError(f"{where}: unknown columns {unknown}; known: {known}, labels.*")
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        raise ValueError(f"{where}: has the columns {repeated} more than once")
+    if not set(names) & set(AUDIO_COLUMNS):
+        raise ValueError(f"{where}: has no column 'wav'; it has {names}")
+    if not set(names) & set(CAPTION_COLUMNS):
+        raise ValueError(f"{where}: has no column 'caption'; it has {names}")
+
+
+def _entries_of_parquet(path: Path) -> Iterator[Entry]:
+    try:
+        file = pyarrow.parquet.ParquetFile(path)
+    except pyarrow.ArrowInvalid as error:
+        raise ValueError(f"{path} is not a parquet file, or damaged: {error}") from error
+    _check_columns(path, file.schema_arrow.names)
+    number = 0
+    for batch in file.iter_batches(batch_size=1024):
+        for values in batch.to_pylist():
+            number += 1
+            yield Entry(f"{path} row {number}", values, path.parent)
 
 
 def _entries_of_jsonl(path: Path) -> Iterator[Entry]:
@@ -169,7 +216,7 @@ def _values_of(record: dict, where: str) -> dict[str, Any]:
     if "recording" in record or "supervisions" in record or "tracks" in record:
         row = clip_from_cut(record).row
         return {**row, "wav": row.pop("audio"), "cut": True}
-    _check_header(Path(where), record)
+    _check_columns(where, record)
     return record
 
 
@@ -192,7 +239,7 @@ def _entries_of_folder(folder: Path) -> Iterator[Entry]:
 
 
 def merged(entries: Iterable[Entry], errors: list[str]) -> list[Entry]:
-    """Join rows of one clip, one per caption; rows that cannot be read go to ``errors``."""
+    """Merge the rows of each clip, one per caption; errors of unreadable rows go to ``errors``."""
     found: dict[tuple, Entry] = {}
     for entry in entries:
         if entry.error:
@@ -223,7 +270,7 @@ def _captions(entry: Entry) -> dict[str, list[str]]:
         found[kind] = list(dict.fromkeys(texts or plain))
     if not any(found.values()):
         column = next((name for name in values if "caption" in name), "caption")
-        raise Invalid(entry.where, column, "is empty: a clip needs a caption")
+        raise InvalidColumnError(entry.where, column, "is empty: a clip needs a caption")
     return found
 
 
@@ -233,14 +280,16 @@ def _texts(entry: Entry, column: str) -> list[str]:
         return []
     values = [value] if isinstance(value, str) else value
     if not isinstance(values, list) or not all(isinstance(v, str) for v in values):
-        raise Invalid(entry.where, column, f"is {value!r}, not a text or a list of texts")
+        raise InvalidColumnError(
+            entry.where, column, f"is {value!r}, not a text or a list of texts"
+        )
     return [v.strip() for v in values if v.strip()]
 
 
 def _audio_of(entry: Entry) -> str:
-    column = next((name for name in AUDIO if entry.values.get(name)), None)
+    column = next((name for name in AUDIO_COLUMNS if entry.values.get(name)), None)
     if column is None:
-        raise Invalid(entry.where, "wav", "is empty: name an audio file")
+        raise InvalidColumnError(entry.where, "wav", "is empty: name an audio file")
     return os.path.join(entry.folder, os.path.expanduser(str(entry.values[column])))
 
 
@@ -254,23 +303,23 @@ def _attempt(entry: Entry, output: Path) -> dict[str, Any] | str:
 def _row(entry: Entry, output: Path) -> dict[str, Any]:
     """Return a checked row of the manifest."""
     values, path = entry.values, os.path.abspath(_audio_of(entry))
-    start, duration = (_number(entry, name) for name in NUMBERS)
-    inside = values.get("offset") is not None
+    start, duration = (_number(entry, name) for name in NUMBER_COLUMNS)
+    is_member = values.get("offset") is not None  # of a shard, in a cut
     if not os.path.isfile(path):
-        raise Invalid(entry.where, "wav", f"no file {path}")
-    row = {name: str(values[name]).strip() for name in TEXTS if values.get(name) not in (None, "")}
-    if not inside:
+        raise InvalidColumnError(entry.where, "wav", f"no file {path}")
+    row = {name: str(values[name]).strip() for name in TEXT_COLUMNS if _is_given(values, name)}
+    if not is_member:
         length = seconds_of(path)
         if length == 0:
-            raise Invalid(entry.where, "wav", f"{path} cannot be read as audio")
+            raise InvalidColumnError(entry.where, "wav", f"{path} cannot be read as audio")
         duration = _checked_part(entry, start, duration, length)
     row |= {"audio": _shortest_path(path, output), "duration": duration, **entry.captions}
-    if start is not None or values.get("duration") not in (None, ""):
+    if start is not None or _is_given(values, "duration"):
         row["start"] = None if values.get("cut") and start is None else start or 0.0
     row.setdefault("id", _name_of(path, start))
-    for name in TAGS:
+    for name in TAG_COLUMNS:
         row[name] = _tags(entry, name)
-    if values.get(CHANNEL) not in (None, ""):
+    if _is_given(values, CHANNEL):
         row[CHANNEL] = int(_number(entry, CHANNEL))
     row |= {k: values[k] for k in ("offset", "nbytes", "sample_rate") if values.get(k) is not None}
     labels = {k.partition(".")[2]: v for k, v in values.items() if k.startswith("labels.") and v}
@@ -278,20 +327,28 @@ def _row(entry: Entry, output: Path) -> dict[str, Any]:
     return row | ({"labels": labels} if labels else {})
 
 
+def _is_given(values: dict[str, Any], column: str) -> bool:
+    return values.get(column) not in (None, "")
+
+
 def _checked_part(
     entry: Entry, start: float | None, duration: float | None, length: float
 ) -> float:
-    """Return the part's length in seconds, or raise if the file is shorter."""
+    """Return the part's duration [s]; raise if it is too short or ends after the file."""
     start = start or 0.0
     if start >= length:
-        raise Invalid(entry.where, "start", f"is {start} s, the file lasts {length:.2f} s")
+        raise InvalidColumnError(
+            entry.where, "start", f"is {start} s, the file lasts {length:.2f} s"
+        )
     duration = length - start if duration is None else duration
     if start + duration > length + TOLERANCE_SECONDS:
         end = start + duration
-        raise Invalid(entry.where, "duration", f"ends at {end:.2f} s, the file at {length:.2f} s")
+        raise InvalidColumnError(
+            entry.where, "duration", f"ends at {end:.2f} s, the file at {length:.2f} s"
+        )
     if round(duration * SAMPLE_RATE) < MINIMUM_SECONDS * SAMPLE_RATE:
-        reason = f"is {duration:.3f} s, at least {MINIMUM_SECONDS} s are needed"
-        raise Invalid(entry.where, "duration", reason)
+        message = f"is {duration:.3f} s, at least {MINIMUM_SECONDS} s are needed"
+        raise InvalidColumnError(entry.where, "duration", message)
     return duration
 
 
@@ -304,7 +361,7 @@ def _number(entry: Entry, column: str) -> float | None:
     except (TypeError, ValueError):
         number = -1.0
     if not 0 <= number < float("inf"):
-        raise Invalid(entry.where, column, f"is {value!r}, not a number from 0 on")
+        raise InvalidColumnError(entry.where, column, f"is {value!r}, not a number of at least 0")
     return number
 
 
@@ -321,13 +378,13 @@ def _name_of(path: str, start: float | None) -> str:
 
 
 def _shortest_path(path: str, output: Path) -> str:
-    """Return a path relative to the manifest if it lies below it: the folder can then be moved."""
+    """Return a path below the manifest's folder relative to it, so that the folder can be moved."""
     base = os.path.join(os.path.abspath(output.parent), "")
     return path.removeprefix(base)
 
 
 def _without_repeated_ids(rows: list[dict], errors: list[str]) -> list[dict]:
-    """Tell of ids of two clips; names of files in several folders get the folder's name."""
+    """Drop clips with the id of an earlier one; ids from equal file names get the folder's name."""
     counts = Counter(row["id"] for row in rows)
     seen: dict[str, dict] = {}
     for row in rows:
@@ -344,6 +401,6 @@ def _without_repeated_ids(rows: list[dict], errors: list[str]) -> list[dict]:
 
 
 def _summary(errors: list[str]) -> str:
-    shown = "; ".join(islice(errors, SHOWN_ERRORS))
+    shown = "; ".join(errors[:SHOWN_ERRORS])
     more = f"; and {len(errors) - SHOWN_ERRORS} more" if len(errors) > SHOWN_ERRORS else ""
-    return f"{len(errors)} bad rows: {shown}{more}. Mend them, or leave them out by --skip-bad"
+    return f"{len(errors)} bad rows: {shown}{more}. Correct them, or leave them out by --skip-bad"
