@@ -1,1 +1,48 @@
-"""From corpora as they are published, or recordings of one's own, to manifests."""
+"""From corpora, or a user's own recordings, to manifests; done once per data set.
+
+Parses published captions, locates local audio, checks both, lists what was left out, and detects
+test clips in training data. The scripts in ``recipes/`` and ``clsp prepare`` are built from it.
+"""
+
+from speechbrain_clsp.prepare.assembly import Outcome, assemble
+from speechbrain_clsp.prepare.audio_index import AudioIndex, Place, build_index
+from speechbrain_clsp.prepare.clip import (
+    ClipRecord,
+    Record,
+    UnusableClipError,
+    parse_line,
+    read_lines,
+)
+from speechbrain_clsp.prepare.corpora import CORPORA, AudioFinder
+from speechbrain_clsp.prepare.cuts import clip_from_cut, cut_from_row, write_cuts
+from speechbrain_clsp.prepare.labelled import audio_columns, find_audio, write_corpus
+from speechbrain_clsp.prepare.leakage import Leak, LeakReport, check_leakage
+from speechbrain_clsp.prepare.own_data import prepare_own
+from speechbrain_clsp.prepare.splits import Split, prepare_split
+
+__all__ = [
+    "CORPORA",
+    "AudioFinder",
+    "AudioIndex",
+    "ClipRecord",
+    "Leak",
+    "LeakReport",
+    "Outcome",
+    "Place",
+    "Record",
+    "Split",
+    "UnusableClipError",
+    "assemble",
+    "audio_columns",
+    "build_index",
+    "check_leakage",
+    "clip_from_cut",
+    "cut_from_row",
+    "find_audio",
+    "parse_line",
+    "prepare_own",
+    "prepare_split",
+    "read_lines",
+    "write_corpus",
+    "write_cuts",
+]
