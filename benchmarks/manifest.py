@@ -38,8 +38,8 @@ LHOTSE = ("lhotse eager", "lhotse lazy")
 
 def make_rows(number: int) -> Iterator[dict]:
     """Yield rows as those of Emilia in FCaps: a clip in a shard and one fine caption."""
-    chance = random.Random(0)
-    pick = chance.choice
+    generator = random.Random(0)
+    pick = generator.choice
     for i in range(number):
         caption = (
             f"A {pick(('male', 'female'))} speaker in the {pick(AGES)}"
@@ -54,7 +54,7 @@ def make_rows(number: int) -> Iterator[dict]:
             "audio": f"Emilia/EN/EN-B{i // 13000:06d}.tar",
             "offset": i % 13000 * 80000,
             "nbytes": 78000,
-            "duration": round(chance.uniform(3, 30), 3),
+            "duration": round(generator.uniform(3, 30), 3),
             "sample_rate": 24000,
             "speaker": f"EN_B{i // 100000:05d}_S{i // 100 % 1000:05d}",
             "fine_captions": [caption],
@@ -130,8 +130,8 @@ def measure(form: str, path: Path, reads: int) -> dict:
         for _ in range(reads):
             read()
     else:
-        chance = random.Random(1)
-        indices = [chance.randrange(size) for _ in range(reads)]
+        generator = random.Random(1)
+        indices = [generator.randrange(size) for _ in range(reads)]
         for index in indices:  # once for the disk, then measured from the page cache
             read(index)
         start, cpu = time.perf_counter(), time.process_time()
@@ -162,7 +162,7 @@ def in_a_process(options: argparse.Namespace, task: str, form: str, path: Path) 
 
 
 def run_task(options: argparse.Namespace) -> None:
-    """Do one task in this process and print its figures as JSON."""
+    """Do one task in this process and print its results as JSON."""
     form, path = options.forms[0], Path(options.folder)
     if options.task == "measure":
         print(json.dumps(measure(form, path, options.reads)))
