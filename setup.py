@@ -29,7 +29,7 @@ setup(
         "speechbrain_clsp.annotation": ["templates/*.json", "templates/*.txt"],
         "speechbrain_clsp.captions": ["swaps/*.json"],
         "speechbrain_clsp.evaluation": ["prompts/*.json", "published/*.json"],
-        "speechbrain_clsp.ratings": ["*.html"],
+        "speechbrain_clsp.ratings": ["*.html", "*.json"],
     },
     packages=find_packages(include=["speechbrain_clsp", "speechbrain_clsp.*"]),
     install_requires=[

@@ -14,13 +14,14 @@ from itertools import combinations
 from typing import Any
 
 from speechbrain_clsp.annotation.client import ChatClient, Refused, audio_part
-from speechbrain_clsp.annotation.prompts import fill, template_text
+from speechbrain_clsp.annotation.prompts import fill
 from speechbrain_clsp.annotation.records import record_key
 from speechbrain_clsp.annotation.run import Job, Request
 from speechbrain_clsp.annotation.servers import Servers
 from speechbrain_clsp.annotation.stages.caption import ThreadLocalReader, clip_ticket
+from speechbrain_clsp.ratings import SCORES, dimensions
 
-SCORES, CHOICES = (1, 2, 3, 4, 5), ("first", "second", "tie")
+CHOICES = ("first", "second", "tie")
 SAMPLING = {"temperature": 1.0, "max_tokens": 4096}
 
 
@@ -49,17 +50,6 @@ class JudgeSettings(Servers):
     answers: int = 3
     score_template: str = "judge_score.txt"
     pair_template: str = "judge_pair.txt"
-
-
-def dimensions() -> dict[str, str]:
-    """Return what is judged, by name, with the question.
-
-    Example
-    -------
-    >>> list(dimensions())
-    ['correctness', 'coverage', 'naturalness']
-    """
-    return json.loads(template_text("judge_dimensions.json"))
 
 
 def judge_jobs(
@@ -119,7 +109,7 @@ def judge_prompt(kind: str, texts: Sequence[str], settings: JudgeSettings) -> st
 
 def answer_format(kind: str) -> dict[str, Any]:
     """Return the JSON schema of an answer: a reason first, then a value per dimension."""
-    allowed = {"type": "integer", "enum": list(SCORES)}
+    allowed = {"type": "integer", "enum": list(SCORES.values)}
     if kind == "pair":
         allowed = {"type": "string", "enum": list(CHOICES)}
     properties = {"reason": {"type": "string"}, **dict.fromkeys(dimensions(), allowed)}
@@ -145,7 +135,7 @@ def read_answer(kind: str, text: str) -> dict[str, Any]:
     >>> read_answer("pair", '{"correctness": "tie", "coverage": "first", "naturalness": "tie"}')
     {'correctness': 'tie', 'coverage': 'first', 'naturalness': 'tie'}
     """
-    allowed: Sequence[Any] = SCORES if kind == "score" else CHOICES
+    allowed: Sequence[Any] = SCORES.values if kind == "score" else CHOICES
     try:
         answer = json.loads(text[text.index("{") : text.rindex("}") + 1])
         values = {name: answer[name] for name in dimensions()}

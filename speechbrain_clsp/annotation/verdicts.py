@@ -3,21 +3,87 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 
-from speechbrain_clsp.annotation.judge import dimensions
 from speechbrain_clsp.evaluation.similarity import correlate, krippendorff_alpha
-from speechbrain_clsp.evaluation.statistics import bootstrap_mean
+from speechbrain_clsp.evaluation.statistics import Estimate, bootstrap_mean
+from speechbrain_clsp.ratings import SCORES, Rating, dimensions
 
-BETTER, TIE, WORSE = 1.0, 0.0, -1.0
+PEOPLE = "people"  # the judge of ratings by people
+OUTCOMES = {"better": 1.0, "tie": 0.0, "worse": -1.0}
 
 
-def judge_figures(records: Iterable[Mapping[str, Any]], seed: int = 0) -> dict[str, Any]:
-    """Compute one judge's tables.
+@dataclass
+class JudgeMetrics:
+    """One judge's results; intervals are bootstrapped over clips, whose rounds are averaged first.
+
+    Arguments
+    ---------
+    clips : int
+        How many were judged.
+    scores : dict
+        By source and dimension, the mean score.
+    pairs : dict
+        By pair of sources and dimension, the fractions ``better``, ``tie`` and ``worse`` of the
+        first named.
+    agreement : dict
+        By dimension, Krippendorff's alpha over rounds of ``scores`` and of ``pairs``; None where
+        there is none.
+    position_bias : dict
+        By dimension, how much more often the first place wins than the second: 0 if it makes no
+        difference.
+    """
+
+    clips: int = 0
+    scores: dict[str, dict[str, Estimate]] = field(default_factory=dict)
+    pairs: dict[str, dict[str, dict[str, Estimate]]] = field(default_factory=dict)
+    agreement: dict[str, dict[str, float | None]] = field(default_factory=dict)
+    position_bias: dict[str, Estimate] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How two judges' mean scores of the same captions correlate.
+
+    Arguments
+    ---------
+    pearson, spearman : float
+        Correlations.
+    captions : int
+        How many both scored.
+    """
+
+    pearson: float
+    spearman: float
+    captions: int
+
+
+def people_records(ratings: Iterable[Rating]) -> Iterator[dict[str, Any]]:
+    """Yield people's ratings of all dimensions as scores of one judge, a rater per round.
+
+    Example
+    -------
+    >>> ratings = [Rating("a", "A man.", "x", "Ann", name, 4.0) for name in dimensions()]
+    >>> next(people_records(ratings))["coverage"]
+    4.0
+    """
+    found: dict[tuple[str, ...], dict[str, float]] = defaultdict(dict)
+    for rating in ratings:
+        item = (rating.clip, rating.category, rating.rater, rating.caption)
+        found[item][rating.dimension] = rating.value
+    for (clip, source, rater, _), values in found.items():
+        if values.keys() >= dimensions().keys():
+            head = {"id": clip, "kind": "score", "judge": PEOPLE, "round": rater}
+            yield {**head, "source": source, **values}
+
+
+def judge_metrics(records: Iterable[Mapping[str, Any]], seed: int = 0) -> JudgeMetrics:
+    """Compute one judge's results.
 
     Arguments
     ---------
@@ -28,35 +94,30 @@ def judge_figures(records: Iterable[Mapping[str, Any]], seed: int = 0) -> dict[s
 
     Returns
     -------
-    dict
-        ``scores``: by source and dimension, ``value``, ``low``, ``high`` (bootstrap over clips of
-        the mean over rounds) and ``n``; ``pairs``: by pair of sources and dimension, shares
-        ``better``, ``tie``, ``worse`` of the first named, each with an interval; ``agreement``: by
-        dimension, Krippendorff's alpha over rounds, of scores and of pairs; ``position_bias``: by
-        dimension, how much more often the first place wins than the second, 0 if it makes no
-        difference.
+    JudgeMetrics
+        Its results.
 
     Example
     -------
     >>> record = {"kind": "score", "id": "a", "source": "x", "round": 0, "coverage": 4}
-    >>> figures = judge_figures([record | {"correctness": 5, "naturalness": 3}])
-    >>> figures["scores"]["x"]["coverage"]["value"]
+    >>> metrics = judge_metrics([record | {"correctness": 5, "naturalness": 3}])
+    >>> metrics.scores["x"]["coverage"].value
     4.0
     """
     records = list(records)
     scores = [record for record in records if record["kind"] == "score"]
     pairs = [record for record in records if record["kind"] == "pair"]
-    figures: dict[str, Any] = {"scores": {}, "pairs": {}, "agreement": {}, "position_bias": {}}
+    metrics = JudgeMetrics(clips=len({record["id"] for record in records}))
     for source in sorted({record["source"] for record in scores}):
         ours = [record for record in scores if record["source"] == source]
-        figures["scores"][source] = {
+        metrics.scores[source] = {
             name: mean_over_clips([(r["id"], float(r[name])) for r in ours], seed)
             for name in dimensions()
         }
     for pair in sorted({tuple(sorted(record["sources"])) for record in pairs}):
         ours = [record for record in pairs if set(record["sources"]) == set(pair)]
-        figures["pairs"][" vs ".join(pair)] = {
-            name: _shares([(r["id"], outcome(r, name, pair[0])) for r in ours], seed)
+        metrics.pairs[" vs ".join(pair)] = {
+            name: _fractions([(r["id"], outcome(r, name, pair[0])) for r in ours], seed)
             for name in dimensions()
         }
     for name in dimensions():
@@ -65,11 +126,11 @@ def judge_figures(records: Iterable[Mapping[str, Any]], seed: int = 0) -> dict[s
             (r["id"], tuple(sorted(r["sources"])), r["round"]): outcome(r, name, min(r["sources"]))
             for r in pairs
         }
-        figures["agreement"][name] = {"scores": _alpha(of_scores), "pairs": _alpha(of_pairs)}
+        metrics.agreement[name] = {"scores": _alpha(of_scores), "pairs": _alpha(of_pairs)}
         if pairs:
             first = [(r["id"], outcome(r, name, r["sources"][0])) for r in pairs]
-            figures["position_bias"][name] = mean_over_clips(first, seed)
-    return figures
+            metrics.position_bias[name] = mean_over_clips(first, seed)
+    return metrics
 
 
 def outcome(record: Mapping[str, Any], name: str, source: str) -> float:
@@ -81,22 +142,21 @@ def outcome(record: Mapping[str, Any], name: str, source: str) -> float:
     -1.0
     """
     if record[name] == "tie":
-        return TIE
+        return OUTCOMES["tie"]
     winner = record["sources"][0 if record[name] == "first" else 1]
-    return BETTER if winner == source else WORSE
+    return OUTCOMES["better" if winner == source else "worse"]
 
 
-def mean_over_clips(values: Sequence[tuple[str, float]], seed: int) -> dict[str, float]:
+def mean_over_clips(values: Sequence[tuple[str, float]], seed: int) -> Estimate:
     """Return a mean with its bootstrap interval; values of a clip are averaged first."""
     by_clip = defaultdict(list)
     for clip, value in values:
         by_clip[clip].append(value)
     means = np.array([np.mean(some) for _, some in sorted(by_clip.items())])
-    low, high = bootstrap_mean(means, seed)
-    return {"value": float(means.mean()), "low": low, "high": high, "n": len(means)}
+    return Estimate(float(means.mean()), *bootstrap_mean(means, seed))
 
 
-def judge_agreement(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+def judge_agreement(records: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Agreement]]:
     """Compare judges, such as a model and people, by the scores that both gave.
 
     Arguments
@@ -107,8 +167,8 @@ def judge_agreement(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     Returns
     -------
     dict
-        By pair of judges and dimension: ``pearson``, ``spearman`` of mean scores of a clip's
-        caption, and their number ``n``; nothing for pairs with fewer than three in common.
+        By pair of judges (``one vs other``) and dimension; pairs with fewer than three captions in
+        common are left out.
     """
     means: dict[str, dict[str, dict]] = {}
     for record in records:
@@ -116,67 +176,64 @@ def judge_agreement(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
             for name in dimensions():
                 found = means.setdefault(name, {}).setdefault(record["judge"], defaultdict(list))
                 found[record["id"], record["source"]].append(float(record[name]))
-    figures: dict[str, Any] = {}
+    agreement: dict[str, dict[str, Agreement]] = {}
     for name, judges in means.items():
         for one, other in combinations(sorted(judges), 2):
             common = sorted(set(judges[one]) & set(judges[other]))
             if len(common) < 3:
                 continue
             x, y = (np.array([np.mean(judges[j][key]) for key in common]) for j in (one, other))
-            figures.setdefault(f"{one} vs {other}", {})[name] = {
-                "pearson": correlate("pearson", x, y),
-                "spearman": correlate("spearman", x, y),
-                "n": len(common),
-            }
-    return figures
+            agreement.setdefault(f"{one} vs {other}", {})[name] = Agreement(
+                correlate("pearson", x, y), correlate("spearman", x, y), len(common)
+            )
+    return agreement
 
 
-def verdict_tables(figures: Mapping[str, Any]) -> dict[str, list[list[str]]]:
-    """Lay a judge's figures out as tables, header first, in the shape of the paper's."""
+def verdict_tables(metrics: JudgeMetrics) -> dict[str, list[list[str]]]:
+    """Lay a judge's results out as tables, header first, in the shape of the paper's."""
     names = list(dimensions())
     tables = {}
-    if figures["scores"]:
+    if metrics.scores:
         rows = [
-            [source, *(_cell(found[name], "{:.2f}") for name in names)]
-            for source, found in figures["scores"].items()
+            [source, *(found[name].format() for name in names)]
+            for source, found in metrics.scores.items()
         ]
-        tables["Scores from 1 to 5"] = [["source", *names], *rows]
-    if figures["pairs"]:
+        tables[f"Scores from {SCORES.low:g} to {SCORES.high:g}"] = [["source", *names], *rows]
+    if metrics.pairs:
         rows = []
-        for pair, found in figures["pairs"].items():
-            for kind in ("better", "tie", "worse"):
-                cells = [_cell(found[name][kind], "{:.0f}", 100) for name in names]
+        for pair, found in metrics.pairs.items():
+            for kind in OUTCOMES:
+                cells = [found[name][kind].format(percent=True, digits=0) for name in names]
                 rows.append([f"{pair}: {kind}", *cells])
         tables["First against second, in %"] = [["", *names], *rows]
     rows = []
     for kind in ("scores", "pairs"):
-        alphas = [figures["agreement"][name][kind] for name in names]
+        alphas = [metrics.agreement[name][kind] for name in names]
         if any(alpha is not None for alpha in alphas):
             cells = ["-" if alpha is None else f"{alpha:.2f}" for alpha in alphas]
             rows.append([f"alpha over rounds, {kind}", *cells])
-    if figures["position_bias"]:
-        cells = [_cell(figures["position_bias"][name], "{:+.1f}", 100) for name in names]
+    if metrics.position_bias:
+        cells = [metrics.position_bias[name].format(percent=True) for name in names]
         rows.append(["first place wins more often by, %", *cells])
     if rows:
         tables["Agreement of rounds and position bias"] = [["", *names], *rows]
     return tables
 
 
-def agreement_table(figures: Mapping[str, Any]) -> list[list[str]]:
+def agreement_table(agreement: Mapping[str, Mapping[str, Agreement]]) -> list[list[str]]:
     """Lay the comparison of judges out as a table, header first."""
     rows = [["judges", "dimension", "captions", "Pearson", "Spearman"]]
-    for judges, found in figures.items():
-        for name, values in found.items():
-            cells = [f"{values[key]:.2f}" for key in ("pearson", "spearman")]
-            rows.append([judges, name, str(values["n"]), *cells])
+    for judges, found in agreement.items():
+        for name, one in found.items():
+            cells = [str(one.captions), f"{one.pearson:.2f}", f"{one.spearman:.2f}"]
+            rows.append([judges, name, *cells])
     return rows
 
 
-def _shares(outcomes: Sequence[tuple[str, float]], seed: int) -> dict[str, dict[str, float]]:
-    kinds = {"better": BETTER, "tie": TIE, "worse": WORSE}
+def _fractions(outcomes: Sequence[tuple[str, float]], seed: int) -> dict[str, Estimate]:
     return {
         kind: mean_over_clips([(clip, float(got == value)) for clip, got in outcomes], seed)
-        for kind, value in kinds.items()
+        for kind, value in OUTCOMES.items()
     }
 
 
@@ -189,8 +246,3 @@ def _alpha(values: Mapping[tuple, float]) -> float | None:
         table[items[key[:-1]], rounds[key[-1]]] = value
     alpha = krippendorff_alpha(table) if len(rounds) > 1 else np.nan
     return None if np.isnan(alpha) else alpha
-
-
-def _cell(figure: Mapping[str, float], form: str, factor: float = 1) -> str:
-    value, low, high = (form.format(figure[key] * factor) for key in ("value", "low", "high"))
-    return f"{value} ({low} - {high})"

@@ -10,12 +10,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-RECORDS = "judge.jsonl"
-ACTIONS = ("ask", "sheet", "read", "report")
+RECORDS, RATINGS = "judge.jsonl", "ratings.sqlite"
+OURS = "--manifest clips.arrow --captions ours=a.arrow cascaded=b.csv --output judged"
 
 
 def add_judge(commands, add_command: Callable) -> None:
-    """Add the command.
+    """Add the command and its sub-commands.
 
     Arguments
     ---------
@@ -27,110 +27,150 @@ def add_judge(commands, add_command: Callable) -> None:
     """
     command = add_command(
         commands,
-        run_judge,
+        run_report,
         "judge",
-        "compare captions of several sources: ask a model that hears (ask), let people score"
-        " (sheet, then read), show tables (report)",
-        "clsp judge ask --config recipes/FCaps/annotation/judge.yaml --manifest clips.arrow"
-        " --captions ours=a.arrow cascaded=b.csv --output judged",
+        "compare captions of several sources, by an LLM judge or by people",
+        f"clsp judge ask --config recipes/FCaps/annotation/judge.yaml {OURS}",
     )
-    command.add_argument("action", choices=ACTIONS)
-    command.add_argument("--output", required=True, help="folder for records, sheet and tables")
-    command.add_argument("--manifest", help="ask, sheet: the clips")
-    command.add_argument(
-        "--captions",
+    actions = command.add_subparsers(required=True, metavar="{ask,sheet,read,report}")
+    ask = add_command(
+        actions,
+        run_ask,
+        "ask",
+        "ask an audio LLM which captions describe the clips better, then show the tables",
+        f"clsp judge ask --config recipes/FCaps/annotation/judge.yaml {OURS}",
+    )
+    ask.add_argument("--config", help="a .yaml file with the section judge")
+    ask.add_argument(
+        "--set", nargs="+", default=[], metavar="NAME=VALUE", help="instead of the file's"
+    )
+    ask.add_argument(
+        "--kinds",
         nargs="+",
-        default=[],
-        metavar="NAME=FILE",
-        help="ask, sheet: each source's manifest (.arrow), or .csv or .jsonl with id and caption",
+        choices=("score", "pair"),
+        default=("score", "pair"),
+        help="scores of single captions, choices between two; default: both",
     )
-    command.add_argument("--clips", type=int, help="ask, sheet: so many, drawn by --seed")
-    command.add_argument("--seed", type=int, default=0)
-    command.add_argument("--config", help="ask: a .yaml file with the section judge")
-    command.add_argument(
-        "--set", nargs="+", default=[], metavar="NAME=VALUE", help="ask: instead of the file's"
+    sheet = add_command(
+        actions,
+        run_sheet,
+        "sheet",
+        "write a sheet on which people score the captions",
+        f"clsp judge sheet --clips 50 {OURS}",
     )
-    command.add_argument("--kinds", nargs="+", choices=("score", "pair"), default=("score", "pair"))
-    command.add_argument("--sheet", help="read: the filled .csv; its .key.csv must lie beside it")
-    command.add_argument("--rater", help="read: who filled it in")
-
-
-def run_judge(options: argparse.Namespace) -> None:
-    """Do what is asked, then show the tables if there are records."""
-    output = Path(options.output)
-    output.mkdir(parents=True, exist_ok=True)
-    {"ask": _ask, "sheet": _sheet, "read": _read, "report": _report}[options.action](
-        options, output
+    for parser in (ask, sheet):
+        parser.add_argument("--manifest", required=True, help="the clips")
+        parser.add_argument(
+            "--captions",
+            required=True,
+            nargs="+",
+            metavar="NAME=FILE",
+            help="each source's manifest (.arrow), or .csv or .jsonl with id and caption",
+        )
+        parser.add_argument("--clips", type=int, help="so many, drawn by --seed; default: all")
+    read = add_command(
+        actions,
+        run_read,
+        "read",
+        "read a sheet that somebody filled in, then show the tables; a corrected sheet is read"
+        " again by the same command",
+        "clsp judge read --sheet filled_by_ann.csv --rater ann --output judged",
     )
+    read.add_argument("--sheet", required=True, help="the filled .csv file")
+    read.add_argument("--rater", required=True, help="who filled it in")
+    report = add_command(
+        actions,
+        run_report,
+        "report",
+        "show the tables of what is known so far",
+        "clsp judge report --output judged",
+    )
+    for parser in (ask, sheet, read, report):
+        parser.add_argument("--output", required=True, help="folder of records, sheet and tables")
+        parser.add_argument("--seed", type=int, default=0, help="of draws; default: 0")
 
 
-def _ask(options: argparse.Namespace, output: Path) -> None:
+def run_ask(options: argparse.Namespace) -> None:
+    """Ask the model, then show the tables."""
     from speechbrain_clsp.annotation.config import read_judge_settings
     from speechbrain_clsp.annotation.judge import judge_jobs
     from speechbrain_clsp.annotation.run import run_jobs
 
     settings = read_judge_settings(options.config, [*options.set, f"seed={options.seed}"])
-    rows, captions = chosen(options)
+    rows, captions = choose_clips(options)
     jobs = list(judge_jobs(rows, captions, settings, options.kinds))
-    price = tuple(settings.price) if settings.price else None
-    limits = {"total": len(jobs), "price": price, "failure_limit": settings.failure_limit}
-    run_jobs(jobs, settings.client(), output / RECORDS, **limits)
-    _report(options, output)
+    limits = {"total": len(jobs), "price": settings.price, "failure_limit": settings.failure_limit}
+    run_jobs(jobs, settings.client(), Path(options.output) / RECORDS, **limits)
+    run_report(options)
 
 
-def _sheet(options: argparse.Namespace, output: Path) -> None:
-    from speechbrain_clsp.ratings.sheet import write_sheet
+def run_sheet(options: argparse.Namespace) -> None:
+    """Write a sheet and its key."""
+    from speechbrain_clsp.ratings import write_sheet
 
-    rows, captions = chosen(options)
-    key = write_sheet(output / "sheet.csv", rows, captions, options.seed)
-    print(f"Give copies of {output / 'sheet.csv'} to raters, without {key}, and read them with")
-    print(f"  clsp judge read --output {output} --sheet THEIRS.csv --rater NAME")
-
-
-def _read(options: argparse.Namespace, output: Path) -> None:
-    from speechbrain_clsp.annotation.records import Records
-    from speechbrain_clsp.ratings.sheet import read_sheet
-
-    if not options.sheet or not options.rater:
-        raise ValueError("clsp judge read needs --sheet and --rater")
-    scores = list(read_sheet(options.sheet, output / "sheet.key.csv", options.rater))
-    with Records(output / RECORDS) as records:
-        count = sum(records.append(score) for score in scores)
-    print(f"{count} items of {options.rater} read")
-    _report(options, output)
+    rows, captions = choose_clips(options)
+    sheet = Path(options.output) / "sheet.csv"
+    key = write_sheet(sheet, rows, captions, options.seed)
+    print(f"Give copies of {sheet} to raters, without {key}, and read them with")
+    print(f"  clsp judge read --output {options.output} --sheet THEIRS.csv --rater NAME")
 
 
-def _report(options: argparse.Namespace, output: Path) -> None:
+def run_read(options: argparse.Namespace) -> None:
+    """Read a filled sheet into the store of ratings, then show the tables."""
+    from speechbrain_clsp.ratings import SCORES, RatingStore, read_sheet
+
+    output = Path(options.output)
+    ratings = read_sheet(options.sheet, output / "sheet.key.csv", options.rater)
+    with RatingStore(output / RATINGS) as store:
+        changed = store.add(ratings, SCORES, replace=True)
+    print(f"{changed} of {len(ratings)} scores of {options.rater} are new or changed")
+    run_report(options)
+
+
+def run_report(options: argparse.Namespace) -> None:
     """Write ``judge.json`` and ``judge.md`` and show the tables."""
     from speechbrain_clsp.annotation.records import read_records
     from speechbrain_clsp.annotation.verdicts import (
         agreement_table,
         judge_agreement,
-        judge_figures,
+        judge_metrics,
+        people_records,
         verdict_tables,
     )
+    from speechbrain_clsp.evaluation.statistics import Estimate
     from speechbrain_clsp.evaluation.tables import pipes
+    from speechbrain_clsp.ratings import RatingStore
+    from speechbrain_clsp.utils.files import atomic_write
 
-    if not (output / RECORDS).is_file():
-        raise ValueError(f"{output} has no {RECORDS}: run clsp judge ask, or read, first")
-    records = list(read_records(output / RECORDS))
-    figures: dict[str, Any] = {}
+    output = Path(options.output)
+    records = list(read_records(output / RECORDS)) if (output / RECORDS).is_file() else []
+    if (output / RATINGS).is_file():
+        with RatingStore(output / RATINGS) as store:
+            records += people_records(store.ratings())
+    if not records:
+        raise ValueError(f"{output} has no answers: run clsp judge ask, or read, first")
+    metrics: dict[str, Any] = {}
     parts = ["# Judges\n", f"{len(records)} answers; in brackets, 95 % bootstrap intervals.\n"]
     for judge in sorted({record["judge"] for record in records}):
-        ours = [record for record in records if record["judge"] == judge]
-        figures[judge] = judge_figures(ours, options.seed)
-        for title, rows in verdict_tables(figures[judge]).items():
+        metrics[judge] = judge_metrics([r for r in records if r["judge"] == judge], options.seed)
+        for title, rows in verdict_tables(metrics[judge]).items():
             parts.append(f"## {judge}: {title}\n\n{pipes(rows)}")
     agreement = judge_agreement(records)
     if agreement:
         parts.append(f"## Judges compared\n\n{pipes(agreement_table(agreement))}")
-    text = json.dumps({"judges": figures, "agreement": agreement}, indent=1)
-    (output / "judge.json").write_text(text + "\n", encoding="utf-8")
-    (output / "judge.md").write_text("\n".join(parts), encoding="utf-8")
+
+    def plain(value: Any) -> dict[str, Any]:
+        return value.to_dict() if isinstance(value, Estimate) else vars(value)
+
+    text = json.dumps({"judges": metrics, "agreement": agreement}, indent=1, default=plain)
+    atomic_write(output / "judge.json", text + "\n")
+    atomic_write(output / "judge.md", "\n".join(parts))
     print("\n".join(parts))
 
 
-def chosen(options: argparse.Namespace) -> tuple[list[dict[str, Any]], dict[str, dict[str, str]]]:
+def choose_clips(
+    options: argparse.Namespace,
+) -> tuple[list[dict[str, Any]], dict[str, dict[str, str]]]:
     """Return the clips that all sources describe, and each source's captions by id.
 
     Raises
@@ -139,15 +179,10 @@ def chosen(options: argparse.Namespace) -> tuple[list[dict[str, Any]], dict[str,
         If names are missing or double, or no clip is common to all.
     """
     from speechbrain_clsp.dataio.manifest import Manifest
+    from speechbrain_clsp.utils.files import parse_key_values
 
-    if not options.manifest or not options.captions:
-        raise ValueError(f"clsp judge {options.action} needs --manifest and --captions")
-    captions: dict[str, dict[str, str]] = {}
-    for word in options.captions:
-        name, equals, path = word.partition("=")
-        if not equals or name in captions:
-            raise ValueError(f"--captions {word}: must be NAME=FILE, each name once")
-        captions[name] = read_captions(path)
+    files = parse_key_values(options.captions, "--captions")
+    captions = {name: read_captions(path) for name, path in files.items()}
     common = set.intersection(*(set(found) for found in captions.values()))
     rows = [row for row in Manifest(options.manifest) if row["id"] in common]
     if not rows:

@@ -29,25 +29,30 @@ def add_rate(commands, add_command: Callable) -> None:
     )
     command.add_argument("items", help="a .csv file with the columns clip, caption, category")
     command.add_argument("--audio-root", help="folder of the clips; default: that of the items")
-    command.add_argument("--output", required=True, help="the .csv file to append ratings to")
+    command.add_argument(
+        "--output",
+        required=True,
+        help="the .sqlite file that keeps ratings; or a .csv file, written from the .sqlite file"
+        " beside it after each rating",
+    )
     command.add_argument("--port", type=int, default=PORT, help=f"default: {PORT}")
     command.add_argument("--seed", type=int, default=0, help="of the raters' orders")
 
 
 def run_rate(options: argparse.Namespace) -> None:
     """Serve the page until interrupted."""
-    from speechbrain_clsp.ratings.page import RatingStore, rating_server
+    from speechbrain_clsp.ratings import RatingTask, rating_server
 
     root = options.audio_root or Path(options.items).parent
-    store = RatingStore(options.items, root, options.output, options.seed)
-    with rating_server(store, options.port) as server:
+    task = RatingTask(options.items, root, options.output, options.seed)
+    with rating_server(task, options.port) as server:
         url = f"http://127.0.0.1:{server.server_address[1]}/"
-        print(f"{len(store.items)} items at {url}; ratings go to {options.output}", flush=True)
+        print(f"{len(task.items)} items at {url}; ratings go to {options.output}", flush=True)
         print("Interrupt to stop; the same command goes on.", flush=True)
         try:
             server.serve_forever()
         except KeyboardInterrupt:
             pass
-    count = sum(map(len, store.rated.values()))
-    print(f"{count} ratings by {len(store.rated)} raters. Next:")
+    count = sum(map(len, task.rated.values()))
+    print(f"{count} ratings by {len(task.rated)} raters. Next:")
     print(f"  clsp evaluate --suite similarity --data {options.output} --audio-root {root} ...")

@@ -7,113 +7,21 @@ the model.
 
 from __future__ import annotations
 
-import csv
 import math
-import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy.stats import kendalltau, pearsonr, rankdata, spearmanr
 
 from speechbrain_clsp.evaluation.statistics import percentiles
+from speechbrain_clsp.ratings.table import Ratings
 
-COLUMNS = ("clip", "caption", "category", "rater", "rating")
 CORRELATIONS = {"pearson": pearsonr, "spearman": spearmanr, "kendall": kendalltau}
 RESAMPLES = 1000
 MINIMUM_ITEMS = 3
 ALL = "all"
-
-
-@dataclass
-class Ratings:
-    """What people said of pairs of clip and caption.
-
-    Arguments
-    ---------
-    items : list of (str, str)
-        N pairs: clip, caption.
-    categories : list of str
-        N names, such as intrinsic, situational or fusion.
-    raters : list of str
-        R names.
-    scores : numpy.ndarray
-        [N, R] float64, NaN where a rater did not rate.
-    """
-
-    items: list[tuple[str, str]]
-    categories: list[str]
-    raters: list[str]
-    scores: np.ndarray
-
-
-def read_ratings(path: str | os.PathLike) -> Ratings:
-    r"""Read a CSV file with the columns clip, caption, category, rater and rating.
-
-    Arguments
-    ---------
-    path : str or path
-        One line per rating. Any scale, but the same for all.
-
-    Returns
-    -------
-    Ratings
-        In the file's order.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If a column is missing, a rating is no number, a rater rated a pair twice, or a pair has
-        two categories; the message names the line.
-
-    Example
-    -------
-    >>> path = getfixture("tmp_path") / "ratings.csv"
-    >>> lines = ["clip,caption,category,rater,rating", "a.wav,He shouts.,intrinsic,r1,4.5"]
-    >>> _ = path.write_text("\n".join(lines))
-    >>> read_ratings(path).scores
-    array([[4.5]])
-    """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"No ratings at {path}")
-    categories: dict[tuple[str, str], str] = {}
-    found: dict[tuple[tuple[str, str], str], float] = {}
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        absent = [name for name in COLUMNS if name not in (reader.fieldnames or [])]
-        if absent:
-            raise ValueError(f"{path} lacks the columns {absent}; it needs {list(COLUMNS)}")
-        for line in reader:
-            where = f"{path}, line {reader.line_num}"
-            item, rater = (line["clip"], line["caption"]), line["rater"]
-            if categories.setdefault(item, line["category"]) != line["category"]:
-                raise ValueError(f"{where}: {item} has two categories")
-            if (item, rater) in found:
-                raise ValueError(f"{where}: rater {rater!r} rated {item} before")
-            found[item, rater] = _number(line["rating"], where)
-    if not found:
-        raise ValueError(f"{path} holds no rating")
-    items, raters = list(categories), sorted({rater for _, rater in found})
-    scores = np.full((len(items), len(raters)), np.nan)
-    rows, columns = ({name: i for i, name in enumerate(names)} for names in (items, raters))
-    for (item, rater), rating in found.items():
-        scores[rows[item], columns[rater]] = rating
-    return Ratings(items, list(categories.values()), raters, scores)
-
-
-def _number(text: str | None, where: str) -> float:
-    try:
-        value = float(text or "")
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise ValueError(f"{where}: the rating {text!r} is no number; leave out what is not rated")
-    return value
 
 
 def krippendorff_alpha(scores: np.ndarray) -> float:

@@ -30,10 +30,11 @@ from speechbrain_clsp.evaluation.retrieval.pairing import (
     query_values,
     rank_both_ways,
 )
-from speechbrain_clsp.evaluation.similarity import describe, read_ratings, similarity_figures
+from speechbrain_clsp.evaluation.similarity import describe, similarity_figures
 from speechbrain_clsp.evaluation.suite import Evaluation, zero_shot_figures
 from speechbrain_clsp.evaluation.tables import markdown_tables, write_results
 from speechbrain_clsp.evaluation.zero_shot import read_tasks
+from speechbrain_clsp.ratings.table import read_ratings
 from speechbrain_clsp.utils.files import sha256_of_file
 
 BANK_CLIPS = 1000  # training queries for querybank normalization

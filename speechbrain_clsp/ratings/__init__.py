@@ -1,1 +1,27 @@
-"""People's ratings of captions: a page, sheets, and their store."""
+"""People's ratings of captions: a page and a sheet on which they rate, and one store for both.
+
+A rating says what one rater gave one caption of one clip in one dimension, on a stated scale.
+Statistics over ratings are in :mod:`speechbrain_clsp.evaluation`.
+"""
+
+from speechbrain_clsp.ratings.page import RatingTask, rating_server
+from speechbrain_clsp.ratings.scales import SCORES, SLIDER, Scale, dimensions
+from speechbrain_clsp.ratings.sheet import read_sheet, write_sheet
+from speechbrain_clsp.ratings.store import Rating, RatingStore
+from speechbrain_clsp.ratings.table import Ratings, read_ratings, write_table
+
+__all__ = [
+    "SCORES",
+    "SLIDER",
+    "Rating",
+    "RatingStore",
+    "RatingTask",
+    "Ratings",
+    "Scale",
+    "dimensions",
+    "rating_server",
+    "read_ratings",
+    "read_sheet",
+    "write_sheet",
+    "write_table",
+]

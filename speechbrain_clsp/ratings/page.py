@@ -1,44 +1,50 @@
 """A local web page on which people rate how well captions fit clips, from 0 to 5.
 
-Every rater gets the pairs in an order of their own, goes on where they stopped, and loses nothing:
-a rating is on the disk before the page shows the next pair.
+Every rater gets the pairs in an order of their own and goes on where they stopped. A rating is on
+the disk before the page shows the next pair.
 """
 
 from __future__ import annotations
 
-import csv
-import fcntl
-import io
 import json
-import math
 import mimetypes
 import os
 import random
 import re
+import shutil
+import sys
 import threading
+from collections.abc import Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import count
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from speechbrain_clsp.evaluation.similarity import COLUMNS
+from speechbrain_clsp.ratings.scales import SLIDER, STYLE
+from speechbrain_clsp.ratings.store import STORE_SUFFIX, Rating, RatingStore
+from speechbrain_clsp.ratings.table import (
+    COLUMNS,
+    ITEM_COLUMNS,
+    rating_of_line,
+    read_lines,
+    write_table,
+)
 
-ITEM_COLUMNS = ("clip", "caption", "category")
-HIGHEST = 5.0
 LONGEST_NAME, LONGEST_BODY = 64, 4096
 PAGE = Path(__file__).with_suffix(".html")
 
 
-class Refusal(ValueError):
-    """A request that is wrong, with the status to answer."""
+class RequestError(ValueError):
+    """A request of the page's that is wrong, with the HTTP status to answer."""
 
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(reason)
         self.status = status
 
 
-class RatingStore:
-    """Pairs of clip and caption, and what raters said of them.
+class RatingTask:
+    """Pairs of clip and caption that people rate, and what they said so far.
 
     Arguments
     ---------
@@ -47,18 +53,18 @@ class RatingStore:
     audio_root : str or path
         Folder that ``clip`` is relative to.
     output : str or path
-        CSV file of ratings, made or gone on with; the suite ``similarity`` reads it.
+        The store of ratings (``.sqlite``), made or gone on with; or a table (``.csv``), which is
+        written anew after each rating from the store beside it. A table that exists is read first.
     seed : int
         Of the orders.
 
     Raises
     ------
     ValueError
-        If a column is missing or a line cannot be used; names it.
+        If a column is missing or a line cannot be used (names it), or the output holds something
+        else than ratings of these items. Then no file is changed.
     FileNotFoundError
         If clips are not there; names the first ones.
-    BlockingIOError
-        If another process has the output open.
     """
 
     def __init__(
@@ -72,44 +78,73 @@ class RatingStore:
         absent = [item["clip"] for item in self.items if not (self.root / item["clip"]).is_file()]
         if absent:
             raise FileNotFoundError(f"{len(absent)} clips are not in {self.root}: {absent[:3]}")
-        self._numbers = {(i["clip"], i["caption"]): n for n, i in enumerate(self.items)}
+        self._numbers = {tuple(item.values()): n for n, item in enumerate(self.items)}
+        output = Path(output)
+        if output.suffix not in (".csv", STORE_SUFFIX):
+            raise ValueError(f"{output}: the name must end in {STORE_SUFFIX} or .csv")
+        self.table = output if output.suffix == ".csv" else None
+        table = self._read_table(output) if self.table and output.is_file() else []
+        self.store = RatingStore(output.with_suffix(STORE_SUFFIX))
         self._lock = threading.Lock()
-        self._file = open(output, "a+", encoding="utf-8", newline="")
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._file.close()
-            raise BlockingIOError(f"{output}: another process collects into it") from error
-        self.rated = self._resume(output)
-
-    def _resume(self, output: str | os.PathLike) -> dict[str, set[int]]:
-        """Cut off a line that a kill tore, then read who rated what."""
-        content = Path(output).read_bytes()
-        whole = content.rfind(b"\n") + 1
-        os.truncate(output, whole)
-        if not whole:
-            self._write(COLUMNS)
-        rated: dict[str, set[int]] = {}
-        lines = csv.DictReader(io.StringIO(content[:whole].decode("utf-8-sig")))
-        for line in lines:
-            number = self._numbers.get((line.get("clip"), line.get("caption")))
-            if number is None or not line.get("rater"):
+        self.rated: dict[str, dict[int, str]] = {}
+        stored = [(str(self.store.path), rating) for rating in self.store.ratings()]
+        for where, rating in [*stored, *table]:
+            number, value = self._number(rating, where), f"{rating.value:g}"
+            if (before := self.rated.setdefault(rating.rater, {}).get(number, value)) != value:
                 raise ValueError(
-                    f"{output}, line {lines.line_num}: not a rating of these items; name another"
-                    " --output"
+                    f"{where}: this rating was {before} before; correct the line, or move"
+                    f" {self.store.path} away if the table is right"
                 )
-            rated.setdefault(line["rater"], set()).add(number)
-        return rated
+            self.rated[rating.rater][number] = value
+        self._save([rating for _, rating in table])
+
+    def _number(self, rating: Rating, where: str) -> int:
+        number = self._numbers.get((rating.clip, rating.caption, rating.category))
+        if number is None or rating.dimension != STYLE or not rating.rater:
+            raise ValueError(f"{where}: not a rating of these items; name another --output")
+        return number
+
+    def _read_table(self, path: Path) -> list[tuple[str, Rating]]:
+        """Return what a table holds, each rating with its place.
+
+        A last line that a kill cut off is left out; the table is copied to another name first.
+        """
+        if not path.stat().st_size:
+            return []
+        found, lines = [], list(read_lines(path, COLUMNS, only=True))
+        for number, (where, line) in enumerate(lines, start=1):
+            if number == len(lines) and not line["rating"] and path.read_bytes()[-1:] != b"\n":
+                names = (path.with_name(f"{path.name}.cut-off-{n}") for n in count(1))
+                aside = next(name for name in names if not name.exists())
+                shutil.copyfile(path, aside)
+                told = f"{where} is cut off and left out; {aside} is a copy of the file as it was"
+                print(told, file=sys.stderr)
+                break
+            rating = rating_of_line(line, where)
+            self._number(rating, where)
+            try:
+                SLIDER.check(rating.value)
+            except ValueError as error:
+                raise ValueError(f"{where}: {error}") from error
+            found.append((where, rating))
+        return found
+
+    def _save(self, ratings: Sequence[Rating]) -> int:
+        with self._lock:
+            added = self.store.add(ratings, SLIDER)
+            if self.table:
+                write_table(self.table, self.store.ratings(STYLE))
+        return added
 
     def next_item(self, rater: str) -> dict[str, Any]:
         """Return the pair that a rater gets next, or that there is none left.
 
         Raises
         ------
-        Refusal
+        RequestError
             If the name cannot be used.
         """
-        done = self.rated.get(_checked_name(rater), set())
+        done = self.rated.get(_checked_name(rater), {})
         count = {"done": len(done), "total": len(self.items)}
         order = list(range(len(self.items)))
         random.Random(f"{self.seed} {rater}").shuffle(order)
@@ -124,40 +159,34 @@ class RatingStore:
 
         Raises
         ------
-        Refusal
+        RequestError
             If the name, the item or the rating cannot be used, or the item was rated before.
         """
         rater = _checked_name(rater)
         if isinstance(number, bool) or not isinstance(number, int):
-            raise Refusal(400, f"item {number!r} is no number")
+            raise RequestError(400, f"item {number!r} is no number")
         if not 0 <= number < len(self.items):
-            raise Refusal(404, f"there is no item {number}")
-        if isinstance(rating, bool) or not isinstance(rating, int | float):
-            raise Refusal(400, f"rating {rating!r} is no number")
-        if not (math.isfinite(rating) and 0 <= rating <= HIGHEST):
-            raise Refusal(400, f"rating {rating} is not from 0 to {HIGHEST:g}")
-        item = self.items[number]
-        with self._lock:
-            if number in self.rated.get(rater, set()):
-                raise Refusal(409, f"{rater} rated item {number} before")
-            self._write([item[name] for name in ITEM_COLUMNS] + [rater, f"{rating:g}"])
-            self.rated.setdefault(rater, set()).add(number)
+            raise RequestError(404, f"there is no item {number}")
+        try:
+            value = SLIDER.check(rating)
+        except ValueError as error:
+            raise RequestError(400, f"rating {error}") from error
+        item = Rating(*self.items[number].values(), rater, STYLE, value)
+        added = self._save([item])
+        self.rated.setdefault(rater, {})[number] = f"{value:g}"
+        if not added:
+            raise RequestError(409, f"{rater} rated item {number} before")
 
     def audio(self, number: int) -> Path:
         """Return an item's file."""
         return self.root / self.items[number]["clip"]
 
-    def _write(self, cells: Any) -> None:
-        csv.writer(self._file, lineterminator="\n").writerow(cells)
-        self._file.flush()
-        os.fsync(self._file.fileno())
-
 
 class RatingHandler(BaseHTTPRequestHandler):
-    """Answers the page's requests; ``store`` is set by :func:`rating_server`."""
+    """Answers the page's requests; ``task`` is set by :func:`rating_server`."""
 
     protocol_version = "HTTP/1.1"
-    store: RatingStore
+    task: RatingTask
 
     def log_message(self, *_: Any) -> None:
         """Stay silent."""
@@ -177,41 +206,41 @@ class RatingHandler(BaseHTTPRequestHandler):
                 "127.0.0.1",
                 "localhost",
             ):
-                raise Refusal(403, "only for this machine")
+                raise RequestError(403, "only for this machine")
             work()
-        except Refusal as refusal:
+        except RequestError as refusal:
             self.close_connection = True  # a body may be left unread
             self._send_json(refusal.status, {"error": str(refusal)})
 
     def _get(self) -> None:
         url = urlsplit(self.path)
         if url.path == "/":
-            self._send(200, PAGE.read_bytes(), {"Content-Type": "text/html; charset=utf-8"})
+            self._send(200, page(), {"Content-Type": "text/html; charset=utf-8"})
         elif url.path == "/next":
             (rater,) = parse_qs(url.query).get("rater", [""])[:1]
-            self._send_json(200, self.store.next_item(rater))
+            self._send_json(200, self.task.next_item(rater))
         elif match := re.fullmatch(r"/audio/(\d{1,9})", url.path):
-            if int(match[1]) >= len(self.store.items):
-                raise Refusal(404, f"there is no item {match[1]}")
-            self._send_file(self.store.audio(int(match[1])))
+            if int(match[1]) >= len(self.task.items):
+                raise RequestError(404, f"there is no item {match[1]}")
+            self._send_file(self.task.audio(int(match[1])))
         else:
-            raise Refusal(404, "there is no such page")
+            raise RequestError(404, "there is no such page")
 
     def _post(self) -> None:
         length = self.headers.get("Content-Length", "")
         if urlsplit(self.path).path != "/rating":
-            raise Refusal(404, "there is no such page")
+            raise RequestError(404, "there is no such page")
         if self.headers.get_content_type() != "application/json":
-            raise Refusal(415, "must be application/json")
+            raise RequestError(415, "must be application/json")
         if not length.isdigit() or int(length) > LONGEST_BODY:
-            raise Refusal(413, f"must have at most {LONGEST_BODY} bytes")
+            raise RequestError(413, f"must have at most {LONGEST_BODY} bytes")
         try:
             told = json.loads(self.rfile.read(int(length)))
             rater, number, rating = (told[name] for name in ("rater", "item", "rating"))
         except (ValueError, KeyError, TypeError) as error:
-            raise Refusal(400, "must be an object with rater, item and rating") from error
-        self.store.rate(rater, number, rating)
-        self._send_json(200, self.store.next_item(rater))
+            raise RequestError(400, "must be an object with rater, item and rating") from error
+        self.task.rate(rater, number, rating)
+        self._send_json(200, self.task.next_item(rater))
 
     def _send_file(self, path: Path) -> None:
         """Send a file, or the part that is asked for: browsers seek by it."""
@@ -246,43 +275,46 @@ class RatingHandler(BaseHTTPRequestHandler):
             self.close_connection = True  # the rater left the page
 
 
-def rating_server(store: RatingStore, port: int = 0) -> ThreadingHTTPServer:
+def rating_server(task: RatingStore, port: int = 0) -> ThreadingHTTPServer:
     """Return a server on this machine's loopback address; call ``serve_forever``.
 
     Arguments
     ---------
-    store : RatingStore
+    task : RatingTask
         The pairs.
     port : int
         0: any that is free.
     """
-    handler = type("Handler", (RatingHandler,), {"store": store})
+    handler = type("Handler", (RatingHandler,), {"task": task})
     return ThreadingHTTPServer(("127.0.0.1", port), handler)
 
 
 def _checked_name(rater: Any) -> str:
     if not isinstance(rater, str) or not rater.strip() or rater != rater.strip():
-        raise Refusal(400, "a rater needs a name")
+        raise RequestError(400, "a rater needs a name")
     if len(rater) > LONGEST_NAME or not rater.isprintable():
-        raise Refusal(400, f"a name has at most {LONGEST_NAME} printable characters")
+        raise RequestError(400, f"a name has at most {LONGEST_NAME} printable characters")
     return rater
+
+
+def page() -> bytes:
+    """Return the page, with the scale filled in."""
+    middle = (SLIDER.low + SLIDER.high) / 2
+    text = PAGE.read_text(encoding="utf-8")
+    for name, value in {"low": SLIDER.low, "middle": middle, "high": SLIDER.high}.items():
+        text = text.replace(f"{{{{{name}}}}}", f"{value:g}")
+    return text.encode()
 
 
 def _read_items(path: str | os.PathLike) -> list[dict[str, str]]:
     items: dict[tuple[str, str], dict[str, str]] = {}
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        absent = [name for name in ITEM_COLUMNS if name not in (reader.fieldnames or [])]
-        if absent:
-            raise ValueError(f"{path} lacks the columns {absent}; it needs {list(ITEM_COLUMNS)}")
-        for line in reader:
-            item = {name: (line[name] or "").strip() for name in ITEM_COLUMNS}
-            place = f"{path}, line {reader.line_num}"
-            if not all(item.values()) or not all(text.isprintable() for text in item.values()):
-                raise ValueError(f"{place}: clip, caption and category must be one line of text")
-            if (item["clip"], item["caption"]) in items:
-                raise ValueError(f"{place}: this clip and caption were there before")
-            items[item["clip"], item["caption"]] = item
+    for where, line in read_lines(path, ITEM_COLUMNS):
+        item = {name: (line[name] or "").strip() for name in ITEM_COLUMNS}
+        if not all(item.values()) or not all(text.isprintable() for text in item.values()):
+            raise ValueError(f"{where}: clip, caption and category must be one line of text")
+        if (item["clip"], item["caption"]) in items:
+            raise ValueError(f"{where}: this clip and caption were there before")
+        items[item["clip"], item["caption"]] = item
     if not items:
         raise ValueError(f"{path} holds no item")
     return list(items.values())

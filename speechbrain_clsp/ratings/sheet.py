@@ -1,15 +1,19 @@
-"""Sheets by which people judge the same captions as a model, blind and in random order."""
+"""Sheets on which people score captions of several sources, blind and in random order."""
 
 from __future__ import annotations
 
 import csv
+import io
 import os
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from speechbrain_clsp.annotation.judge import SCORES, dimensions
+from speechbrain_clsp.ratings.scales import SCORES, dimensions
+from speechbrain_clsp.ratings.store import Rating
+from speechbrain_clsp.ratings.table import read_lines
+from speechbrain_clsp.utils.files import atomic_write
 
 KEY_COLUMNS = ("item", "id", "source")
 
@@ -36,7 +40,7 @@ def write_sheet(
     Returns
     -------
     Path
-        The key, ``x.key.csv`` for ``x.csv``: item, id, source.
+        The key, ``x.key.csv`` for ``x.csv``: item, id, source, caption.
 
     Raises
     ------
@@ -45,26 +49,26 @@ def write_sheet(
     """
     path = Path(path)
     key_path = path.with_suffix(".key.csv")
+    for there in (path, key_path):
+        if there.exists():
+            raise FileExistsError(f"{there} exists and may be in use: move it away first")
     items = [(row, source) for row in rows for source in captions]
     random.Random(seed).shuffle(items)
-    with (
-        open(path, "x", encoding="utf-8", newline="") as sheet,
-        open(key_path, "x", encoding="utf-8", newline="") as key,
-    ):
-        to_fill, told = csv.writer(sheet), csv.writer(key)
-        to_fill.writerow(["item", "audio", "caption", *dimensions()])
-        told.writerow(KEY_COLUMNS)
-        for item, (row, source) in enumerate(items, start=1):
-            caption = captions[source][row["id"]]
-            to_fill.writerow([item, row["audio"], caption, *[""] * len(dimensions())])
-            told.writerow([item, row["id"], source])
+    to_fill = [["item", "audio", "caption", *dimensions()]]
+    key = [[*KEY_COLUMNS, "caption"]]
+    for item, (row, source) in enumerate(items, start=1):
+        caption = captions[source][row["id"]]
+        to_fill.append([item, row["audio"], caption, *[""] * len(dimensions())])
+        key.append([item, row["id"], source, caption])
+    for file, lines in ((key_path, key), (path, to_fill)):
+        text = io.StringIO(newline="")
+        csv.writer(text).writerows(lines)
+        atomic_write(file, text.getvalue())
     return key_path
 
 
-def read_sheet(
-    path: str | os.PathLike, key: str | os.PathLike, rater: str
-) -> Iterator[dict[str, Any]]:
-    """Yield a filled sheet as records of scores; items that are left empty are left out.
+def read_sheet(path: str | os.PathLike, key: str | os.PathLike, rater: str) -> list[Rating]:
+    """Return the ratings of a filled sheet; items that are left empty are left out.
 
     Arguments
     ---------
@@ -75,35 +79,39 @@ def read_sheet(
 
     Returns
     -------
-    iterator of dict
-        As those of :func:`~speechbrain_clsp.annotation.judge.judge_jobs`, with ``judge`` the word
-        ``people`` and ``round`` the rater.
+    list of Rating
+        One per item and dimension; ``clip`` is the clip's id and ``category`` the source.
 
     Raises
     ------
     ValueError
         If a line cannot be understood; names it.
     """
-    with open(key, encoding="utf-8", newline="") as file:
-        told = {line["item"]: line for line in csv.DictReader(file)}
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        for number, line in enumerate(csv.DictReader(file), start=2):
-            place = f"{path}, line {number}"
-            if line.get("item") not in told:
-                raise ValueError(f"{place}: item {line.get('item')!r} is not in {key}")
-            scores = {name: _score(line.get(name), f"{place}, {name}") for name in dimensions()}
-            if any(score is None for score in scores.values()):
-                if any(score is not None for score in scores.values()):
-                    raise ValueError(f"{place}: fill in all of {', '.join(dimensions())}, or none")
-                continue
-            about = told[line["item"]]
-            record = {"key": f"{rater} {line['item']} {key}", "id": about["id"], "kind": "score"}
-            yield {**record, "judge": "people", "round": rater, "source": about["source"], **scores}
+    told = {line["item"]: line for _, line in read_lines(key, KEY_COLUMNS)}
+    ratings: list[Rating] = []
+    seen: set[str] = set()
+    for place, line in read_lines(path, ("item", *dimensions())):
+        item = line["item"] or ""
+        if item not in told:
+            raise ValueError(f"{place}: item {item!r} is not in {key}")
+        if item in seen:
+            raise ValueError(f"{place}: item {item} was there before")
+        seen.add(item)
+        scores = {name: _score(line[name], f"{place}, {name}") for name in dimensions()}
+        given = {name: score for name, score in scores.items() if score is not None}
+        if given and len(given) < len(scores):
+            raise ValueError(f"{place}: fill in all of {', '.join(scores)}, or none")
+        about = told[item]
+        where = (about["id"] or "", about.get("caption") or "", about["source"] or "")
+        ratings += [Rating(*where, rater, name, score) for name, score in given.items()]
+    return ratings
 
 
-def _score(text: str | None, place: str) -> int | None:
-    if text is None or not text.strip():
+def _score(text: str | None, place: str) -> float | None:
+    text = (text or "").strip()
+    if not text:
         return None
-    if text.strip() not in map(str, SCORES):
-        raise ValueError(f"{place}: {text!r} is not a whole number from 1 to 5")
-    return int(text)
+    if text not in map(str, SCORES.values):
+        ends = f"{SCORES.low:g} to {SCORES.high:g}"
+        raise ValueError(f"{place}: {text!r} is not a whole number from {ends}")
+    return float(text)

@@ -5,16 +5,14 @@ import pytest
 from scipy.stats import pearsonr
 
 from speechbrain_clsp.evaluation.similarity import (
-    Ratings,
     _correlations,
     _with_interval,
     correlate,
-    describe,
     krippendorff_alpha,
     rater_spread,
-    read_ratings,
     similarity_figures,
 )
+from speechbrain_clsp.ratings import Ratings
 
 NAN = np.nan
 # Krippendorff (2011), "Computing Krippendorff's Alpha-Reliability", section C: four observers,
@@ -118,27 +116,3 @@ def test_a_constant_model_gets_no_correlation():
     assert np.isnan(similarity_figures(ratings(scores), np.ones(60))["all"]["pearson"]["value"])
     with pytest.raises(ValueError, match="finite"):
         similarity_figures(ratings(scores), np.full(60, NAN))
-
-
-def test_ratings_are_read_and_checked(tmp_path):
-    """If this fails, a slip in the file gives wrong figures instead of a message."""
-    path = tmp_path / "ratings.csv"
-    header = "rater,clip,caption,category,rating\n"
-    good = 'r1,a.wav,"He shouts, loudly.",intrinsic,4\nr2,b.wav,Low.,fusion,1.5\n'
-    path.write_text(header + good, encoding="utf-8-sig")
-    found = read_ratings(path)
-    assert found.items == [("a.wav", "He shouts, loudly."), ("b.wav", "Low.")]
-    np.testing.assert_array_equal(found.scores, [[4, NAN], [NAN, 1.5]])
-    assert describe(found)["ratings"] == 2
-    for line, reason in (
-        ("r1,b.wav,Low.,fusion,high", "line 4.*'high' is no number"),
-        ("r1,b.wav,Low.,fusion,", "line 4"),
-        ("r2,b.wav,Low.,fusion,2", "'r2' rated"),
-        ("r3,b.wav,Low.,intrinsic,2", "two categories"),
-    ):
-        path.write_text(header + good + line)
-        with pytest.raises(ValueError, match=reason):
-            read_ratings(path)
-    path.write_text("clip,rating\na,1\n")
-    with pytest.raises(ValueError, match="caption"):
-        read_ratings(path)

@@ -1,4 +1,4 @@
-"""The page that collects ratings: its whole life over HTTP, and in a browser where there is one."""
+"""The page that collects ratings: over HTTP, and in a browser where there is one."""
 
 import json
 import signal
@@ -14,8 +14,7 @@ import pytest
 import soundfile
 
 from speechbrain_clsp.cli.main import main
-from speechbrain_clsp.evaluation.similarity import read_ratings
-from speechbrain_clsp.ratings.page import RatingStore
+from speechbrain_clsp.ratings import RatingTask, read_ratings
 from tests.utils.browser import CHROMIUM, Browser
 
 ITEMS = 6
@@ -63,7 +62,6 @@ def ask(url: str, body=None, **headers) -> tuple[int, dict]:
 
 
 def test_a_rater_goes_on_after_a_kill_and_the_suite_reads_it(folder):
-    """If this fails, ratings are lost, asked for twice, or of no use afterwards."""
     raters = ("Ann", "Bob, the \u00fcber\u2019rater")
     shown = {rater: [] for rater in raters}
     for part in range(3):
@@ -80,7 +78,10 @@ def test_a_rater_goes_on_after_a_kill_and_the_suite_reads_it(folder):
             process.wait()
         with open(folder / "ratings.csv", "a", encoding="utf-8") as file:
             file.write(f'clip 0.wav,"A torn li{part}')
+        aside = folder / f"ratings.csv.cut-off-{part + 1}"
+        assert not aside.exists()
     with rating_page(folder) as (url, _):
+        assert aside.read_text().endswith("A torn li2")
         assert ask(f"{url}next?rater=Ann") == (200, {"finished": True, "done": 6, "total": 6})
     assert all(sorted(order) == list(range(ITEMS)) for order in shown.values())
     assert len({tuple(order) for order in shown.values()}) == 2  # everybody has an own order
@@ -92,7 +93,6 @@ def test_a_rater_goes_on_after_a_kill_and_the_suite_reads_it(folder):
 
 
 def test_wrong_requests_write_nothing(folder):
-    """If this fails, a broken page spoils ratings, or a curious visitor reads other files."""
     good = {"rater": "Ann", "item": 2, "rating": 4.5}
     with rating_page(folder) as (url, _):
         for change, status in (
@@ -123,7 +123,6 @@ def test_wrong_requests_write_nothing(folder):
 
 
 def test_clips_are_sent_whole_and_in_parts(folder):
-    """If this fails, browsers cannot play or seek."""
     content = (folder / "clip 1.flac").read_bytes()
     with rating_page(folder) as (url, _):
 
@@ -148,7 +147,6 @@ def test_clips_are_sent_whole_and_in_parts(folder):
 
 
 def test_items_that_cannot_be_rated_are_told_at_the_start(folder, capsys):
-    """If this fails, raters find out what is missing, one by one."""
     items = folder / "items.csv"
 
     def error() -> str:
@@ -165,16 +163,53 @@ def test_items_that_cannot_be_rated_are_told_at_the_start(folder, capsys):
     items.write_text("clip,caption\n")
     assert "lacks the columns ['category']" in error()
     items.write_text(text)
-    store = RatingStore(items, folder, folder / "r.csv")
-    assert "another process collects" in error()
-    del store
     (folder / "r.csv").write_text("clip,caption,category,rater,rating\nx.wav,A,b,Ann,3\n")
     assert "line 2: not a rating of these items" in error()
 
 
+HEADER = "clip,caption,category,rater,rating\n"
+LINE = 'clip 0.wav,"A man, number 0: <b>caf\u00e9</b>",intrinsic,Ann,4'
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("notes.txt", "my only copy", "must end in .sqlite or .csv"),
+        ("notes.csv", "my only copy", "notes.csv, line 1: lacks the columns"),
+        ("notes.csv", "\x00\x01", "notes.csv"),
+        ("items.csv", None, "items.csv, line 1: lacks the columns ['rater', 'rating']"),
+        ("r.csv", "note," + HEADER, "r.csv, line 1: has further columns: ['note']"),
+        ("r.csv", f"{HEADER}{LINE},why\n", "r.csv, line 2: has more cells"),
+        ("r.csv", f"{HEADER}{LINE}.7.1\n", "r.csv, line 2: the rating '4.7.1' is no number"),
+        ("r.csv", f"{HEADER}{LINE}2\n", "r.csv, line 2: 42.0 is not a number from 0 to 5"),
+        ("r.csv", f"{HEADER}{LINE}\n{LINE}\n{LINE}.5", "line 4: this rating was 4 before"),
+    ],
+)
+def test_files_that_are_not_ours_are_left_as_they_are(folder, capsys, name, content, message):
+    path = folder / name
+    if content is not None:
+        path.write_text(content, encoding="utf-8")
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    assert main(["rate", str(folder / "items.csv"), "--output", str(path), "--port", "0"]) == 2
+    assert message in capsys.readouterr().err
+    after = {file.name: file.read_bytes() for file in folder.iterdir()}
+    assert {name: after[name] for name in before} == before
+
+
+def test_a_table_of_before_goes_on_and_may_lack_its_last_newline(folder):
+    path = folder / "ratings.csv"
+    path.write_text(HEADER + LINE, encoding="utf-8-sig")
+    with rating_page(folder) as (url, _):
+        assert ask(f"{url}next?rater=Ann")[1]["done"] == 1
+    assert path.read_text(encoding="utf-8") == f"{HEADER}{LINE}\n"
+    path.write_text(f"{HEADER}{LINE}.5\n", encoding="utf-8")  # corrected by hand
+    with pytest.raises(ValueError, match="line 2: this rating was 4 before.*ratings.sqlite"):
+        RatingTask(folder / "items.csv", folder, path)
+    assert path.read_text(encoding="utf-8") == f"{HEADER}{LINE}.5\n"
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
 def test_the_page_works_in_a_browser(folder):
-    """If this fails, people cannot use the page: it needs playing, a touched slider, then saves."""
     with rating_page(folder) as (url, _), Browser(folder) as browser:
         browser.send("Page.navigate", url=url)
         browser.wait("document.readyState == 'complete' && !!document.getElementById('rater')")
@@ -186,7 +221,7 @@ def test_the_page_works_in_a_browser(folder):
             browser.run("at('slider').focus()")
             browser.key("ArrowRight")
             assert browser.run("at('value').textContent") == "2.6"
-            assert browser.run("at('next').disabled")  # not heard yet
+            assert browser.run("at('next').disabled")  # not played yet
             browser.run("at('audio').play()")
             browser.wait("!at('next').disabled")
             if done == 1:  # a reload goes on with the same item

@@ -1,0 +1,166 @@
+"""Ratings as a CSV table, one line each, and as an array for statistics."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from speechbrain_clsp.ratings.scales import STYLE
+from speechbrain_clsp.ratings.store import STORE_SUFFIX, Rating, RatingStore
+from speechbrain_clsp.utils.files import atomic_write
+
+ITEM_COLUMNS = ("clip", "caption", "category")
+COLUMNS = (*ITEM_COLUMNS, "rater", "rating")
+
+
+@dataclass
+class Ratings:
+    """What people said of pairs of clip and caption.
+
+    Arguments
+    ---------
+    items : list of (str, str)
+        N pairs: clip, caption.
+    categories : list of str
+        N names, such as intrinsic, situational or fusion.
+    raters : list of str
+        R names.
+    scores : numpy.ndarray
+        [N, R] float64, NaN where a rater did not rate.
+    """
+
+    items: list[tuple[str, str]]
+    categories: list[str]
+    raters: list[str]
+    scores: np.ndarray
+
+
+def read_lines(
+    path: str | os.PathLike, columns: Sequence[str], only: bool = False
+) -> Iterator[tuple[str, dict[str, str | None]]]:
+    """Yield the lines of a CSV file, each with its place for messages: ``file, line 2``.
+
+    Raises
+    ------
+    ValueError
+        If the file is not CSV in UTF-8, lacks one of the columns, or has further ones and may have
+        ``only`` these.
+    """
+    reader = None
+    try:
+        text = Path(path).read_bytes().decode("utf-8-sig")
+        reader = csv.DictReader(io.StringIO(text, newline=""))
+        absent = [name for name in columns if name not in (reader.fieldnames or [])]
+        if absent:
+            raise ValueError(
+                f"{path}, line 1: lacks the columns {absent}; it needs {list(columns)}"
+            )
+        further = set(reader.fieldnames) - set(columns)
+        if only and further:
+            raise ValueError(f"{path}, line 1: has further columns: {sorted(further)}")
+        for line in reader:
+            where = f"{path}, line {reader.line_num}"
+            if only and None in line:
+                raise ValueError(f"{where}: has more cells than the header")
+            yield where, line
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not a table: it is not UTF-8 text ({error})") from error
+    except csv.Error as error:
+        raise ValueError(f"{path}, line {reader.line_num if reader else 1}: {error}") from error
+
+
+def rating_of_line(line: dict[str, str | None], where: str) -> Rating:
+    """Return the rating on a line of a table.
+
+    Raises
+    ------
+    ValueError
+        If the rating is not a finite number, or a cell is missing.
+    """
+    clip, caption, category, rater = (line[name] for name in (*ITEM_COLUMNS, "rater"))
+    if rater is None or category is None:
+        raise ValueError(f"{where}: the line ends before {'rater' if category else 'category'}")
+    try:
+        value = float(line["rating"] or "")
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise ValueError(
+            f"{where}: the rating {line['rating']!r} is no number; leave out what is not rated"
+        )
+    return Rating(clip or "", caption or "", category, rater, STYLE, value)
+
+
+def write_table(path: str | os.PathLike, ratings: Iterable[Rating]) -> None:
+    """Write ratings as a table, atomically."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for rating in ratings:
+        cells = (rating.clip, rating.caption, rating.category, rating.rater)
+        writer.writerow([*cells, f"{rating.value:g}"])
+    atomic_write(path, text.getvalue())
+
+
+def read_ratings(path: str | os.PathLike) -> Ratings:
+    r"""Read ratings of style similarity.
+
+    Arguments
+    ---------
+    path : str or path
+        A CSV file with the columns clip, caption, category, rater and rating, one line per rating,
+        on any scale that is the same for all; or a store that ``clsp rate`` wrote (``.sqlite``).
+
+    Returns
+    -------
+    Ratings
+        In the file's order.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If a column is missing, a rating is no number, a rater rated a pair twice, or a pair has
+        two categories; the message names the line.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "ratings.csv"
+    >>> lines = ["clip,caption,category,rater,rating", "a.wav,He shouts.,intrinsic,r1,4.5"]
+    >>> _ = path.write_text("\n".join(lines))
+    >>> read_ratings(path).scores
+    array([[4.5]])
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"No ratings at {path}")
+    if Path(path).suffix == STORE_SUFFIX:
+        with RatingStore(path) as store:
+            placed = [(str(path), rating) for rating in store.ratings(STYLE)]
+    else:
+        lines = read_lines(path, COLUMNS)
+        placed = [(where, rating_of_line(line, where)) for where, line in lines]
+    if not placed:
+        raise ValueError(f"{path} holds no rating")
+    categories: dict[tuple[str, str], str] = {}
+    found: dict[tuple[tuple[str, str], str], float] = {}
+    for where, rating in placed:
+        item, rater = (rating.clip, rating.caption), rating.rater
+        if categories.setdefault(item, rating.category) != rating.category:
+            raise ValueError(f"{where}: {item} has two categories")
+        if (item, rater) in found:
+            raise ValueError(f"{where}: rater {rater!r} rated {item} before")
+        found[item, rater] = rating.value
+    items, raters = list(categories), sorted({rater for _, rater in found})
+    scores = np.full((len(items), len(raters)), np.nan)
+    rows, columns = ({name: i for i, name in enumerate(names)} for names in (items, raters))
+    for (item, rater), value in found.items():
+        scores[rows[item], columns[rater]] = value
+    return Ratings(items, list(categories.values()), raters, scores)
