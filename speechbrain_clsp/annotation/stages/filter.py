@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 from typing import Any
 
-# Words by which a caption tells what is not there, and phrases by which it tells of several people.
+# Words by which a caption says what is absent, and phrases by which it speaks of several people.
 ABSENCE = (
     "no",
     "not",
@@ -46,9 +47,6 @@ class FilterSettings:
     transcript_words: int = 4
 
 
-GLOBAL_CAPTIONS = FilterSettings(shortest=32, several=(), absence=())
-
-
 def words_of(text: str) -> list[str]:
     """Return a text's words, in lower case and without punctuation.
 
@@ -81,14 +79,8 @@ def longest_quotation(text: str, transcript: str) -> str:
     'come to the window'
     """
     ours, theirs = words_of(text), words_of(transcript)
-    best, end = 0, 0
-    lengths = [0] * (len(theirs) + 1)
-    for position, word in enumerate(ours):
-        for other in range(len(theirs), 0, -1):  # backwards: lengths of the last word are needed
-            lengths[other] = lengths[other - 1] + 1 if word == theirs[other - 1] else 0
-            if lengths[other] > best:
-                best, end = lengths[other], position + 1
-    return " ".join(ours[end - best : end])
+    match = SequenceMatcher(None, ours, theirs, autojunk=False).find_longest_match()
+    return " ".join(ours[match.a : match.a + match.size])
 
 
 def caption_faults(
@@ -149,7 +141,7 @@ def filter_captions(
     -------
     tuple
         Captions, and for each dropped one a dict with ``caption``, ``rule`` and ``reason``. If one
-        tells of several speakers, the clip probably has several, and all are dropped.
+        speaks of several speakers, the clip probably has several, and all are dropped.
 
     Example
     -------

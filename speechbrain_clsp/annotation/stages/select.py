@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise
@@ -44,12 +45,9 @@ def word_vectors(captions: Sequence[str]) -> np.ndarray:
     [1.0, 1.0, 0.2]
     """
     split = [words_of(caption) for caption in captions]
-    parts = [list(chain(words, pairwise(words))) for words in split]
-    index = {part: n for n, part in enumerate(dict.fromkeys(chain(*parts)))}
-    vectors = np.zeros((len(captions), max(1, len(index))))
-    for row, some in enumerate(parts):
-        for part in some:
-            vectors[row, index[part]] += 1.0
+    counts = [Counter(chain(words, pairwise(words))) for words in split]
+    parts = dict.fromkeys(chain(*counts))
+    vectors = np.array([[count[part] for part in parts] for count in counts], dtype=float)
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
 
@@ -116,7 +114,8 @@ def select(
     >>> kept
     ['A man.', 'Fast speech']
     """
-    dropped, left = [], list(range(len(captions)))
+    dropped = []
+    left = list(range(len(captions)))
     if settings.gate is not None:
         if fit is None:
             raise ValueError("select: a gate needs a clsp to measure with")

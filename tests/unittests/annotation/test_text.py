@@ -22,7 +22,6 @@ GOOD = "A woman with a warm voice speaks slowly at first and then hurries throug
 
 
 def test_published_limits_hold_to_the_character():
-    """If this fails, filtered corpora differ from the published one at their edges."""
     settings = FilterSettings()
     for length, passes in ((127, False), (128, True), (768, True), (769, False)):
         faults = caption_faults(("word " * 200)[:length], settings)
@@ -31,7 +30,6 @@ def test_published_limits_hold_to_the_character():
 
 @pytest.mark.parametrize("phrase", ABSENCE)
 def test_every_published_word_of_absence_drops(phrase):
-    """If this fails, captions tell models what cannot be heard."""
     settings = FilterSettings()
     assert dict(caption_faults(f"{GOOD} {phrase.upper()}, harshness", settings))["absence"]
     inside = {"no": "nose knows noble", "not": "noted knot", "nor": "normal north"}
@@ -39,7 +37,6 @@ def test_every_published_word_of_absence_drops(phrase):
 
 
 def test_a_second_speaker_drops_the_clip_and_repetitions_drop_themselves():
-    """If this fails, clips with two people are trained on, or one caption counts five times."""
     captions = [GOOD, GOOD, GOOD + "The first speaker laughs."]
     kept, dropped = filter_captions(captions, FilterSettings())
     assert not kept
@@ -62,7 +59,6 @@ def brute_quotation(text: str, transcript: str) -> int:
 
 
 def test_quotations_are_the_longest_ones():
-    """If this fails, leaked transcripts pass, or innocent words drop captions."""
     draw = np.random.default_rng(0)
     for _ in range(200):
         text, said = (" ".join(draw.choice(list("abc"), draw.integers(1, 12))) for _ in range(2))
@@ -72,7 +68,6 @@ def test_quotations_are_the_longest_ones():
 
 
 def test_captions_that_differ_most_are_kept():
-    """If this fails, five candidates of a clip are five times the same sentence."""
     kinds = np.eye(3)[[0, 0, 0, 1, 1, 2]] + 0.01 * np.random.default_rng(0).standard_normal((6, 3))
     vectors = kinds / np.linalg.norm(kinds, axis=1, keepdims=True)
     assert {0: 0, 1: 0, 2: 0, 3: 1, 4: 1, 5: 2}[most_different(vectors, 1)[0]] == 0
@@ -86,7 +81,6 @@ def test_captions_that_differ_most_are_kept():
 
 
 def test_gate_and_least_drop_with_reasons():
-    """If this fails, captions that do not fit the audio are released."""
     captions = ["one", "two", "three"]
     settings = SelectSettings(most=3, least=2, gate=0.3)
     kept, dropped = select(captions, settings, fit=[0.9, 0.1, 0.5])
@@ -99,7 +93,6 @@ def test_gate_and_least_drop_with_reasons():
 
 
 def test_prompts_speak_of_labels_only_where_there_are_some(tmp_path):
-    """If this fails, the captioner is told to agree with labels that do not exist."""
     row = {
         "accent": "Scottish",
         "speaking_rate": "fast speed",
