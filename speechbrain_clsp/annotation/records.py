@@ -6,9 +6,11 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from speechbrain_clsp.dataio.manifest import Manifest
 
 
 def record_key(*parts: Any) -> str:
@@ -34,7 +36,7 @@ def record_key(*parts: Any) -> str:
 
 
 def read_records(path: str | os.PathLike) -> Iterator[dict[str, Any]]:
-    """Yield the whole records of a file, each key once; a torn last line is left out.
+    """Yield the complete records of a file, each key once; a torn last line is left out.
 
     Raises
     ------
@@ -42,21 +44,31 @@ def read_records(path: str | os.PathLike) -> Iterator[dict[str, Any]]:
         If a line that ends properly is not a record: the file is damaged, not just cut off.
     """
     seen: set[str] = set()
+    for record, _, _ in read_places(path):
+        if record["key"] not in seen:
+            seen.add(record["key"])
+            yield record
+
+
+def read_places(path: str | os.PathLike) -> Iterator[tuple[dict[str, Any], int, int]]:
+    """Yield the record of every complete line, with the offsets of the line's start and end."""
+    start = 0
     with open(path, "rb") as file:
         for number, line in enumerate(file, start=1):
             if not line.endswith(b"\n"):
                 return  # a kill in the middle of a write
             try:
                 record = json.loads(line)
-                key = record["key"]
+                _ = record["key"]
             except (ValueError, TypeError, KeyError) as error:
                 raise ValueError(f"{path}, line {number}: not a record; remove the line") from error
-            if key not in seen:
-                seen.add(key)
-                yield record
+            yield record, start, start + len(line)
+            start += len(line)
 
 
-def row_of(record: Mapping[str, Any], manifest: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+def row_of(
+    record: Mapping[str, Any], manifest: Manifest | Sequence[Mapping[str, Any]]
+) -> Mapping[str, Any]:
     """Return the row of the manifest that a record is about.
 
     Raises
@@ -77,27 +89,6 @@ def row_of(record: Mapping[str, Any], manifest: Sequence[Mapping[str, Any]]) -> 
             " the manifest that they were made from"
         )
     return row
-
-
-def merge_records(paths: Iterable[str | os.PathLike], output: str | os.PathLike) -> int:
-    """Write the records of shards into one new file, each key once; return how many.
-
-    Raises
-    ------
-    FileExistsError
-        If the output is there already.
-    """
-    if Path(output).exists():
-        raise FileExistsError(f"{output} exists: name a new file")
-    partial = Path(f"{output}.partial")
-    partial.unlink(missing_ok=True)
-    with Records(partial, sync_every=1000) as merged:
-        for path in paths:
-            for record in read_records(path):
-                merged.append(record)
-        count = len(merged.keys)
-    os.replace(partial, output)
-    return count
 
 
 class Records:
@@ -136,13 +127,19 @@ class Records:
             raise BlockingIOError(
                 f"{path}: another process is writing to it; wait for it"
             ) from error
+        self.keys: set[str] = set()
+        self.tickets: set[str | None] = set()
+        complete = 0
         try:
-            self.keys = {record["key"] for record in read_records(self.path)}
+            for record, _, end in read_places(self.path):
+                complete = end
+                self.keys.add(record["key"])
+                self.tickets.add(record.get("ticket"))
         except ValueError:
             self._file.close()
             raise
+        self._file.truncate(complete)
         self._unsynced = 0
-        _cut_torn_line(self.path)
 
     def append(self, record: Mapping[str, Any]) -> bool:
         """Add a record; return False, and write nothing, if its key is there already."""
@@ -173,11 +170,3 @@ class Records:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _cut_torn_line(path: Path) -> None:
-    whole = 0
-    with open(path, "rb+") as file:
-        for line in file:
-            whole += len(line) if line.endswith(b"\n") else 0
-        file.truncate(whole)
