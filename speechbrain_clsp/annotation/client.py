@@ -1,36 +1,68 @@
 """Requests to language models behind the chat-completions protocol, repeated until they succeed.
 
-One client drives a local vLLM server, several of them in turn, or a hosted interface. What is
-worth another attempt (rate limits, server errors, timeouts, broken connections, malformed answers)
-gets a bounded number of them, with exponential back-off, jitter and the server's ``Retry-After``.
-How many requests are in flight follows what the servers bear.
+One client asks a local vLLM server, several of them in turn, or a hosted interface.
 """
 
 from __future__ import annotations
 
 import asyncio
 import base64
-import random
-import time
+import itertools
+import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
 from typing import Any
 
-from speechbrain_clsp.annotation.limit import ConcurrencyLimit
+from speechbrain_clsp.annotation.retries import (
+    ConcurrencyLimit,
+    RequestRejectedError,
+    RetryableError,
+    ServerUnavailableError,
+    classify,
+    import_openai,
+    retry_delay,
+    status_text,
+)
 
 STANDARD = ("temperature", "top_p", "max_tokens", "max_completion_tokens", "n", "seed", "stop")
-FATAL = (401, 403, 404)  # the same for every request: key, permission, address or model
-HOPELESS = (400, 413, 415, 422)  # the same for every attempt at this request
-LONGEST_PAUSE = 60.0  # seconds between two attempts; a server may ask for more
 
 
-class Refused(Exception):
-    """One request can never succeed; its text says why."""
+@dataclass(frozen=True)
+class ServerSettings:
+    """The servers of one model, all alike, and how they are asked.
 
+    Arguments
+    ---------
+    base_url : str or list of str
+        Of the protocol, such as ``http://localhost:8000/v1``.
+    model : str
+        Name under which they know the model.
+    api_key_variable : str
+        Environment variable that holds the key: keys do not belong in files.
+    timeout : float
+        Seconds that an answer may take.
+    attempts : int
+        How often a request is tried.
+    pause : float
+        See :func:`~speechbrain_clsp.annotation.retries.retry_delay`.
+    concurrency : int
+        Most requests in flight at a time.
+    price : tuple of float, optional
+        Of a million prompt and completion tokens.
+    failure_limit : int
+        Requests that may be put aside before a run stops.
+    """
 
-class Unavailable(ConnectionError):
-    """The servers do not answer, or refuse everybody; its text says what to look at."""
+    base_url: str | list[str] = "http://localhost:8000/v1"
+    model: str = ""
+    api_key_variable: str = "OPENAI_API_KEY"
+    timeout: float = 300.0
+    attempts: int = 6
+    pause: float = 1.0
+    concurrency: int = 64
+    price: tuple[float, float] | None = None
+    failure_limit: int = 100
 
 
 @dataclass(frozen=True)
@@ -63,7 +95,7 @@ class Usage:
     requests: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
-    retries: dict[str, int] = field(default_factory=dict)
+    retries: Counter[str] = field(default_factory=Counter)
 
 
 def audio_part(wav: bytes) -> dict[str, Any]:
@@ -83,20 +115,8 @@ class ChatClient:
 
     Arguments
     ---------
-    base_url : str or sequence of str
-        Such as ``http://localhost:8000/v1``.
-    model : str
-        Name under which the servers know the model.
-    api_key : str, optional
-        Local servers need none.
-    timeout : float
-        Seconds that an answer may take.
-    attempts : int
-        How often a request is tried.
-    concurrency : int
-        Most requests in flight at a time.
-    pause : float
-        Seconds before the second attempt, at most; doubled with each further one.
+    settings : ServerSettings
+        Which servers, and how they are asked.
 
     Raises
     ------
@@ -104,50 +124,42 @@ class ChatClient:
         If the ``openai`` package is missing.
     """
 
-    def __init__(
-        self,
-        base_url: str | Sequence[str],
-        model: str,
-        api_key: str | None = None,
-        timeout: float = 300.0,
-        attempts: int = 6,
-        concurrency: int = 64,
-        pause: float = 1.0,
-    ) -> None:
-        openai = _openai()
-        urls = [base_url] if isinstance(base_url, str) else list(base_url)
-        options = {"api_key": api_key or "none", "timeout": timeout, "max_retries": 0}
-        self.urls, self.model, self.attempts, self.pause = urls, model, attempts, pause
-        self.timeout = timeout
-        self.limit = ConcurrencyLimit(concurrency)
+    def __init__(self, settings: ServerSettings) -> None:
+        openai = import_openai()
+        urls = [settings.base_url] if isinstance(settings.base_url, str) else settings.base_url
+        key = os.environ.get(settings.api_key_variable) or "none"  # local servers need none
+        self.settings = settings
+        self.limit = ConcurrencyLimit(settings.concurrency)
         self.usage = Usage()
-        self._servers = [openai.AsyncOpenAI(base_url=url, **options) for url in urls]
+        options = {"api_key": key, "timeout": settings.timeout, "max_retries": 0}
+        self._servers = [(url, openai.AsyncOpenAI(base_url=url, **options)) for url in urls]
+        self._turns = itertools.cycle(self._servers)
         self._answered = 0
-        self._turn = 0
 
     async def check(self) -> None:
         """Ask every server whether it is there and has the model.
 
         Raises
         ------
-        Unavailable
+        ServerUnavailableError
             If not; before anything else was spent.
         """
-        openai = _openai()
-        for url, server in zip(self.urls, self._servers):
+        openai = import_openai()
+        wanted = self.settings.model
+        for url, server in self._servers:
             try:
                 names = [model.id async for model in server.models.list()]
             except openai.NotFoundError:
                 continue  # a server need not list its models
             except openai.APIStatusError as error:
-                raise Unavailable(f"{url} answers {_status(error)}") from error
+                raise ServerUnavailableError(f"{url} answers {status_text(error)}") from error
             except (openai.APIError, ValueError) as error:
-                raise Unavailable(
+                raise ServerUnavailableError(
                     f"No server answers at {url}: start it, or correct the address: {error}"
                 ) from error
-            if names and self.model not in names:
-                raise Unavailable(
-                    f"{url} does not serve {self.model!r}, but {', '.join(names[:5])}"
+            if names and wanted not in names:
+                raise ServerUnavailableError(
+                    f"{url} does not serve {wanted!r}, but {', '.join(names[:5])}"
                 )
 
     async def complete(
@@ -156,7 +168,7 @@ class ChatClient:
         sampling: Mapping[str, Any],
         **options: Any,
     ) -> Completion:
-        """Ask once, as often as it takes.
+        """Ask, again where that helps, until there is an answer.
 
         Arguments
         ---------
@@ -175,47 +187,47 @@ class ChatClient:
 
         Raises
         ------
-        Refused
+        RequestRejectedError
             If this request cannot succeed.
-        Unavailable
+        ServerUnavailableError
             If no request can.
         """
         known = {name: value for name, value in sampling.items() if name in STANDARD}
         further = {name: value for name, value in sampling.items() if name not in STANDARD}
-        request = {"model": self.model, "messages": list(messages), **known, **options}
+        request = {"model": self.settings.model, "messages": list(messages), **known, **options}
         if further:
             request["extra_body"] = further
-        before, kind, reason = self._answered, "", ""
-        for attempt in range(self.attempts):
+        attempts, before = self.settings.attempts, self._answered
+        for attempt in range(attempts):
             try:
                 return await self._ask(request)
-            except _Again as error:
-                kind, reason = error.kind, error.reason
-                self.usage.retries[kind] = self.usage.retries.get(kind, 0) + 1
-                if attempt + 1 < self.attempts:
-                    await asyncio.sleep(self._delay(attempt, error.after))
-        # If others got answers meanwhile, it is this request that the servers cannot bear.
-        if self._answered > before or kind == "malformed":
-            raise Refused(f"{self.attempts} attempts failed, the last by {reason}")
-        raise Unavailable(f"{', '.join(self.urls)}: {self.attempts} attempts failed: {reason}")
+            except RetryableError as error:
+                last = error
+                self.usage.retries[error.kind] += 1
+                if attempt + 1 < attempts:
+                    await asyncio.sleep(retry_delay(attempt, self.settings.pause, error.after))
+        # If others got answers meanwhile, the cause is this request, not the servers.
+        if self._answered > before or last.kind == "malformed":
+            raise RequestRejectedError(f"{attempts} attempts failed, the last by {last}")
+        urls = ", ".join(url for url, _ in self._servers)
+        raise ServerUnavailableError(f"{urls}: {attempts} attempts failed: {last}")
 
     async def close(self) -> None:
         """Close the connections."""
-        for server in self._servers:
+        for _, server in self._servers:
             await server.close()
 
     async def _ask(self, request: Mapping[str, Any]) -> Completion:
         """Ask one server, one time."""
-        self._turn += 1
-        server = self._servers[self._turn % len(self._servers)]
+        _, server = next(self._turns)
         started = await self.limit.acquire()
         self.usage.requests += 1
         try:
             # The library's timeout is that between two pieces of an answer, this one that of all.
             asked = server.chat.completions.create(**request)
-            answer = _read(await asyncio.wait_for(asked, self.timeout))
+            answer = _read(await asyncio.wait_for(asked, self.settings.timeout))
         except Exception as error:
-            again = _classify(error)
+            again = classify(error)
             if again.overload:
                 self.limit.overloaded(started)
             raise again from error
@@ -227,47 +239,14 @@ class ChatClient:
         self.usage.completion_tokens += answer.completion_tokens
         return answer
 
-    def _delay(self, attempt: int, after: float) -> float:
-        """Return seconds to wait: what the server asks for, and a draw to spread those who wait."""
-        return after + random.uniform(0.1, 1.0) * min(LONGEST_PAUSE, self.pause * 2**attempt)
-
-
-class _Again(Exception):
-    """An attempt failed in a way that another one may not."""
-
-    def __init__(self, kind: str, reason: str, after: float = 0.0, overload: bool = False) -> None:
-        super().__init__(reason)
-        self.kind, self.reason, self.after, self.overload = kind, reason, after, overload
-
-
-def _classify(error: Exception) -> _Again:
-    """Say what is to be done about an error: another attempt, or raise that there is no use."""
-    openai = _openai()
-    if isinstance(error, openai.APITimeoutError | asyncio.TimeoutError):
-        return _Again("timeout", "no answer in time", overload=True)
-    if isinstance(error, openai.APIConnectionError):
-        return _Again("connection", f"a broken connection ({error.__cause__ or error})")
-    if isinstance(error, openai.APIStatusError):
-        code, text = error.status_code, _status(error)
-        if code in FATAL:
-            raise Unavailable(
-                f"The server answers {text}: correct key, address or model"
-            ) from error
-        if code in HOPELESS:
-            raise Refused(text) from error
-        return _Again(str(code), text, retry_after(error.response.headers), code in (429, 503))
-    if isinstance(error, openai.OpenAIError | ValueError | TypeError | KeyError | AttributeError):
-        return _Again("malformed", f"a malformed answer ({type(error).__name__}: {error})"[:300])
-    raise error
-
 
 def _read(response: Any) -> Completion:
-    """Check and unpack an answer; raises ValueError if it is none."""
+    """Check and unpack an answer; raises ValueError if it has no content."""
     choices = response.choices
     if not choices:
         raise ValueError("no choices")
     if any(choice.finish_reason == "content_filter" for choice in choices):
-        raise Refused("the server's content filter")
+        raise RequestRejectedError("the server's content filter")
     message = choices[0].message.model_dump(exclude_none=True)
     texts = tuple(choice.message.content or "" for choice in choices)
     if not any(text.strip() for text in texts) and not message.get("tool_calls"):
@@ -280,39 +259,3 @@ def _read(response: Any) -> Completion:
         usage.prompt_tokens if usage else 0,
         usage.completion_tokens if usage else 0,
     )
-
-
-def retry_after(headers: Mapping[str, str]) -> float:
-    """Return the seconds that a server asks to wait for, 0 if it does not.
-
-    RFC 9110 has seconds or a date; milliseconds in a header of their own are common, too.
-
-    Example
-    -------
-    >>> retry_after({"retry-after": "7"}), retry_after({"retry-after-ms": "250"}), retry_after({})
-    (7.0, 0.25, 0.0)
-    """
-    try:
-        if "retry-after-ms" in headers:
-            return max(0.0, float(headers["retry-after-ms"]) / 1000)
-        return max(0.0, float(headers.get("retry-after", 0)))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, parsedate_to_datetime(headers["retry-after"]).timestamp() - time.time())
-    except (ValueError, TypeError, KeyError):
-        return 0.0
-
-
-def _status(error: Any) -> str:
-    return f"{error.status_code}: {' '.join(str(error.message).split())}"[:300]
-
-
-def _openai() -> Any:
-    try:
-        import openai
-    except ImportError as error:
-        raise ValueError(
-            "Annotation needs the package openai: pip install 'speechbrain-clsp[annotate]'"
-        ) from error
-    return openai

@@ -15,6 +15,7 @@ from speechbrain_clsp.annotation.stages.caption import CaptionSettings
 from speechbrain_clsp.annotation.stages.filter import FilterSettings
 from speechbrain_clsp.annotation.stages.select import SelectSettings
 from speechbrain_clsp.annotation.stages.verify import VerifySettings
+from speechbrain_clsp.utils.files import parse_key_values
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,8 @@ class AnnotationSettings:
     caption, verify, filter, select
         Of the stages, in the order in which they run.
     transcripts : str, optional
-        File of what is said in the clips: ``.csv`` with the columns ``id`` and ``text``, or
-        ``.jsonl`` with these keys.
+        File of what is said in the clips; see :func:`~speechbrain_clsp.annotation.texts.read_texts`
+        (column ``text``).
     """
 
     caption: CaptionSettings = field(default_factory=CaptionSettings)
@@ -73,8 +74,7 @@ def read_judge_settings(
     3
     """
     content = _read(path) if path is not None else {}
-    for override in overrides:
-        _apply(content, f"judge.{override}")
+    _apply(content, [f"judge.{override}" for override in overrides])
     return _section(path or "--set", "judge", content.get("judge"), JudgeSettings)
 
 
@@ -96,7 +96,7 @@ def read_settings(path: str | os.PathLike, overrides: Sequence[str] = ()) -> Ann
     Raises
     ------
     ValueError
-        If a name is unknown, or the file is no mapping of mappings.
+        If a name is unknown, or the file is not a mapping of mappings.
 
     Example
     -------
@@ -106,8 +106,7 @@ def read_settings(path: str | os.PathLike, overrides: Sequence[str] = ()) -> Ann
     3
     """
     content = _read(path)
-    for override in overrides:
-        _apply(content, override)
+    _apply(content, overrides)
     transcripts = content.pop("transcripts", None)
     for name in content:
         if name not in SECTIONS:
@@ -126,15 +125,15 @@ def _read(path: str | os.PathLike) -> dict[str, Any]:
     return content
 
 
-def _apply(content: dict[str, Any], override: str) -> None:
-    name, equals, value = override.partition("=")
-    section, _, key = name.partition(".")
-    if not equals or not (key or section == "transcripts"):
-        raise ValueError(f"--set {override}: must be section.name=value")
-    target = content.setdefault(section, {}) if key else content
-    if not isinstance(target, dict):
-        raise ValueError(f"--set {override}: {section} is not a section")
-    target[key or section] = yaml.safe_load(value)
+def _apply(content: dict[str, Any], overrides: Sequence[str]) -> None:
+    for name, value in parse_key_values(overrides, "--set").items():
+        section, _, key = name.partition(".")
+        if not key and section != "transcripts":
+            raise ValueError(f"--set {name}: must be section.name=value")
+        target = content.setdefault(section, {}) if key else content
+        if not isinstance(target, dict):
+            raise ValueError(f"--set {name}: {section} is not a section")
+        target[key or section] = yaml.safe_load(value)
 
 
 def _section(path: Any, name: str, content: Mapping[str, Any] | None, kind: type) -> Any:

@@ -15,6 +15,9 @@ from typing import Any
 
 from speechbrain_clsp.annotation.records import read_records
 from speechbrain_clsp.annotation.stages.filter import words_of
+from speechbrain_clsp.evaluation.report import write_page
+from speechbrain_clsp.evaluation.tables import pipes
+from speechbrain_clsp.utils.files import atomic_write
 from speechbrain_clsp.utils.html import bar_chart, table
 
 CHARACTERS_PER_BIN, SECONDS_PER_BIN, WORDS_SHOWN = 32, 2, 30
@@ -28,16 +31,19 @@ class Datasheet:
     -------
     >>> sheet = Datasheet()
     >>> sheet.add({"duration": 3600.0, "fine_captions": ["A man.", "A calm man."]})
-    >>> sheet.figures()["captions"], sheet.figures()["hours"], sheet.figures()["vocabulary"]
-    (2, 1.0, 3)
+    >>> [sheet.statistics()[name] for name in ("captions", "hours", "vocabulary")]
+    [2, 1.0, 3]
     """
 
     def __init__(self) -> None:
         self.clips = self.captions = 0
         self.seconds = 0.0
-        self.words, self.characters, self.durations = Counter(), Counter(), Counter()
-        self.per_clip, self.openings = Counter(), Counter()
-        self.labels = {label: Counter() for label in LABELS}
+        self.words: Counter[str] = Counter()
+        self.openings: Counter[str] = Counter()
+        self.characters: Counter[int] = Counter()  # these three by bin
+        self.durations: Counter[int] = Counter()
+        self.per_clip: Counter[int] = Counter()
+        self.labels: dict[str, Counter[str]] = {label: Counter() for label in LABELS}
         self.stages: dict[str, dict[str, Any]] = {}
         self.models: set[str] = set()
 
@@ -67,8 +73,8 @@ class Datasheet:
             counts["dropped"].update(drop["rule"] for drop in record["dropped"])
             self.models.update([record["model"]] if "model" in record else [])
 
-    def figures(self) -> dict[str, Any]:
-        """Return all figures, as JSON can hold them."""
+    def statistics(self) -> dict[str, Any]:
+        """Return all counts, as JSON can hold them."""
         total = sum(self.words.values())
         return {
             "clips": self.clips,
@@ -90,40 +96,40 @@ class Datasheet:
         }
 
     def write(self, folder: Path) -> dict[str, Any]:
-        """Write ``datasheet.json``, ``.md`` and ``.html``; returns the figures."""
-        from speechbrain_clsp.evaluation.report import write_page
-        from speechbrain_clsp.evaluation.tables import pipes
-
-        figures = self.figures()
-        text = json.dumps(figures, indent=1, ensure_ascii=False)
-        _write(folder / "datasheet.json", text + "\n")
-        tables = self._tables(figures)
+        """Write ``datasheet.json``, ``.md`` and ``.html``; returns the statistics."""
+        statistics = self.statistics()
+        text = json.dumps(statistics, indent=1, ensure_ascii=False)
+        atomic_write(folder / "datasheet.json", text + "\n")
+        tables = self._tables(statistics)
         parts = [f"## {title}\n\n{pipes(rows)}" for title, rows in tables.items()]
-        _write(folder / "datasheet.md", "\n".join(["# Datasheet\n", *parts]))
+        atomic_write(folder / "datasheet.md", "\n".join(["# Datasheet\n", *parts]))
         sections = [f"<h2>{title}</h2>{table(rows[0], rows[1:])}" for title, rows in tables.items()]
         charts = '<div class="charts">' + "".join(self._charts()) + "</div>"
         write_page(
             folder / "datasheet.html", "Datasheet", ["<h1>Datasheet</h1>", charts, *sections]
         )
-        return figures
+        return statistics
 
-    def _tables(self, figures: Mapping[str, Any]) -> dict[str, list[list[str]]]:
+    def _tables(self, statistics: Mapping[str, Any]) -> dict[str, list[list[str]]]:
         """Return tables, each with its header first."""
         counts = [["", "value"]]
         for name in ("clips", "captions", "words", "vocabulary", "words_used_once"):
-            counts.append([name.replace("_", " "), f"{figures[name]:,}"])
-        counts.append(["hours", f"{figures['hours']:.2f}"])
-        counts.append(["words per caption", f"{figures['words_per_caption']:.1f}"])
-        counts.append(["captioners", ", ".join(figures["captioners"]) or "-"])
+            counts.append([name.replace("_", " "), f"{statistics[name]:,}"])
+        counts.append(["hours", f"{statistics['hours']:.2f}"])
+        counts.append(["words per caption", f"{statistics['words_per_caption']:.1f}"])
+        counts.append(["captioners", ", ".join(statistics["captioners"]) or "-"])
         stages = [["stage", "clips", "captions kept", "dropped, by rule"]]
-        for stage, found in figures["stages"].items():
+        for stage, found in statistics["stages"].items():
             dropped = ", ".join(f"{rule} {count}" for rule, count in found["dropped"].items())
             stages.append([stage, str(found["clips"]), str(found["kept"]), dropped or "-"])
         labels = [["label", "values"]]
-        for name, found in figures["labels"].items():
+        for name, found in statistics["labels"].items():
             values = ", ".join(f"{value} {count}" for value, count in found.items())
             labels.append([name.replace("_", " "), values or "-"])
-        words = [["word", "times"], *([w, str(n)] for w, n in figures["commonest_words"].items())]
+        words = [
+            ["word", "times"],
+            *([w, str(n)] for w, n in statistics["commonest_words"].items()),
+        ]
         return {"Counts": counts, "Stages": stages, "Labels": labels, "Commonest words": words}
 
     def _charts(self) -> list[str]:
@@ -138,9 +144,3 @@ def _histogram(title: str, counts: Mapping[int, int], width: int) -> str:
     """Draw counts per bin; a bar stands over where its bin begins."""
     bins = range(min(counts), max(counts) + 1)
     return bar_chart(title, {str(n * width): float(counts.get(n, 0)) for n in bins})
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)

@@ -1,7 +1,7 @@
-"""A model that hears judges captions of several sources: scores, and which of two is better.
+"""An audio LLM judges captions of several sources: scores, and which of two is better.
 
-It is blind (prompts name no source), the order of a pair is drawn anew for each clip and round, and
-every question is asked in several rounds, so that agreement and position bias can be told.
+Prompts do not name sources, the order of a pair is drawn anew for each clip and round, and every
+question is asked in several rounds, so that agreement and position bias can be measured.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
-from speechbrain_clsp.annotation.client import ChatClient, Refused, audio_part
+from speechbrain_clsp.annotation.client import ChatClient, ServerSettings, audio_part
 from speechbrain_clsp.annotation.prompts import fill
 from speechbrain_clsp.annotation.records import record_key
+from speechbrain_clsp.annotation.retries import RequestRejectedError
 from speechbrain_clsp.annotation.run import Job, Request
-from speechbrain_clsp.annotation.servers import Servers
 from speechbrain_clsp.annotation.stages.caption import ThreadLocalReader, clip_ticket
 from speechbrain_clsp.ratings import SCORES, dimensions
 
@@ -26,7 +26,7 @@ SAMPLING = {"temperature": 1.0, "max_tokens": 4096}
 
 
 @dataclass(frozen=True)
-class JudgeSettings(Servers):
+class JudgeSettings(ServerSettings):
     """How captions are judged, beside which servers judge them.
 
     Arguments
@@ -128,7 +128,7 @@ def read_answer(kind: str, text: str) -> dict[str, Any]:
     Raises
     ------
     ValueError
-        If one is missing or none of those allowed.
+        If one is missing or not allowed.
 
     Example
     -------
@@ -140,10 +140,10 @@ def read_answer(kind: str, text: str) -> dict[str, Any]:
         answer = json.loads(text[text.index("{") : text.rindex("}") + 1])
         values = {name: answer[name] for name in dimensions()}
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"no answer: {text[:100]!r}") from error
+        raise ValueError(f"not an answer: {text[:100]!r}") from error
     for name, value in values.items():
         if isinstance(value, bool) or value not in allowed:
-            raise ValueError(f"{name} {value!r} is none of {allowed}")
+            raise ValueError(f"{name} {value!r} is not one of {allowed}")
     return values
 
 
@@ -176,7 +176,9 @@ def _job(
                     return {**fields, **read_answer(kind, answer.texts[0])}
                 except ValueError as error:
                     reason = str(error)
-            raise Refused(f"{settings.answers} answers were malformed: the last has {reason}")
+            raise RequestRejectedError(
+                f"{settings.answers} answers were malformed: the last has {reason}"
+            )
 
         return Request(record_key(row["id"], wav, *asked), ask)
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, fields
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,21 +13,25 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from speechbrain_clsp.annotation.client import ServerSettings
 from speechbrain_clsp.annotation.config import AnnotationSettings
 from speechbrain_clsp.annotation.prompts import template_text
 from speechbrain_clsp.annotation.records import Records, read_records, record_key, row_of
-from speechbrain_clsp.annotation.run import RunReport, run_jobs
+from speechbrain_clsp.annotation.run import Job, run_jobs
+from speechbrain_clsp.annotation.stages import STAGES
 from speechbrain_clsp.annotation.stages.caption import caption_jobs, in_shard
-from speechbrain_clsp.annotation.stages.filter import filter_captions
-from speechbrain_clsp.annotation.stages.select import select, word_vectors
+from speechbrain_clsp.annotation.stages.filter import FilterSettings, filter_captions
+from speechbrain_clsp.annotation.stages.select import SelectSettings, select, word_vectors
 from speechbrain_clsp.annotation.stages.verify import verify_jobs
+from speechbrain_clsp.annotation.texts import read_texts
 from speechbrain_clsp.dataio.manifest import Manifest
+from speechbrain_clsp.dataio.shards import ClipReader
+from speechbrain_clsp.inference.clsp import CLSP
+from speechbrain_clsp.utils.files import atomic_write
 
-STAGES = ("caption", "verify", "filter", "select")
-EMBEDDED = 64  # clips whose speech or captions a CLSP embeds at a time
-# What may change between two runs that share records: it does not change answers.
-INCIDENTAL = ("base_url", "api_key_variable", "timeout", "attempts", "pause", "concurrency")
-INCIDENTAL += ("price", "failure_limit")
+BATCH = 64  # clips whose speech or captions a CLSP embeds at a time
+# What may differ between runs that share records, since it does not change answers.
+INCIDENTAL = {field.name for field in fields(ServerSettings)} - {"model"}
 
 
 class Annotation:
@@ -54,9 +57,12 @@ class Annotation:
         settings: AnnotationSettings,
         shard: tuple[int, int] = (0, 1),
     ) -> None:
-        self.folder, self.manifest, self.settings = Path(folder), manifest, settings
+        self.folder = Path(folder)
+        self.manifest = manifest
+        self.settings = settings
         self.shard = shard
-        self.transcripts = read_transcripts(settings.transcripts) if settings.transcripts else {}
+        said = settings.transcripts
+        self.transcripts = read_texts(said, "text", allow_empty=True) if said else {}
 
     def path(self, stage: str) -> Path:
         """Return the file of a stage's records."""
@@ -78,15 +84,15 @@ class Annotation:
             If the stage before has not run, or the folder's records were made with settings that
             give other answers.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._remember(stage)
-        work = {
-            "caption": self._caption,
-            "verify": self._verify,
-            "filter": self._filter,
-            "select": self._select,
+        stages: dict[str, tuple[Any, Callable[[], dict[str, Any]]]] = {
+            "caption": (self.settings.caption, self._caption),
+            "verify": (self.settings.verify, self._verify),
+            "filter": (self.settings.filter, self._filter),
+            "select": (self.settings.select, self._select),
         }
-        return work[stage]()
+        settings, work = stages[stage]
+        self._remember(stage, settings)
+        return work()
 
     def records(self, stage: str) -> Iterator[dict[str, Any]]:
         """Yield the records of the stage before ``stage``."""
@@ -96,21 +102,21 @@ class Annotation:
         return read_records(self.path(before))
 
     def _caption(self) -> dict[str, Any]:
-        jobs = caption_jobs(self.manifest, self.settings.caption, self.shard)
+        settings = self.settings.caption
         mine = sum(in_shard(name, self.shard) for name in self.manifest.values("id"))
-        return self._ask("caption", jobs, mine)
+        return self._ask(
+            "caption", caption_jobs(self.manifest, settings, self.shard), settings, mine
+        )
 
     def _verify(self) -> dict[str, Any]:
-        records = self.records("verify")
-        jobs = verify_jobs(records, self.manifest, self.settings.verify, self.transcripts)
-        return self._ask("verify", jobs, sum(1 for _ in self.records("verify")))
+        settings = self.settings.verify
+        jobs = verify_jobs(self.records("verify"), self.manifest, settings, self.transcripts)
+        return self._ask("verify", jobs, settings, sum(1 for _ in self.records("verify")))
 
-    def _ask(self, stage: str, jobs: Iterator, total: int) -> dict[str, Any]:
-        servers = getattr(self.settings, stage)
-        price = tuple(servers.price) if servers.price else None
-        options = {"total": total, "price": price, "failure_limit": servers.failure_limit}
-        report: RunReport = run_jobs(jobs, servers.client(), self.path(stage), **options)
-        return asdict(report)
+    def _ask(
+        self, stage: str, jobs: Iterator[Job], settings: ServerSettings, total: int
+    ) -> dict[str, Any]:
+        return asdict(run_jobs(jobs, settings, self.path(stage), total))
 
     def _filter(self) -> dict[str, Any]:
         def work(batch: list[dict[str, Any]]) -> Iterator[tuple[list, list]]:
@@ -118,11 +124,11 @@ class Annotation:
                 transcript = self.transcripts.get(record["id"])
                 yield filter_captions(record["captions"], self.settings.filter, transcript)
 
-        return self._locally("filter", work)
+        return self._locally("filter", self.settings.filter, work)
 
     def _select(self) -> dict[str, Any]:
         settings = self.settings.select
-        fit_of = _clsp_measure(settings.clsp, settings.gate is not None) if settings.clsp else None
+        fit_of = clsp_measure(settings.clsp, settings.gate is not None) if settings.clsp else None
 
         def work(batch: list[dict[str, Any]]) -> Iterator[tuple[list, list]]:
             rows = [row_of(record, self.manifest) for record in batch]
@@ -130,100 +136,91 @@ class Annotation:
             for record, (embed, fit) in zip(batch, measured):
                 yield select(record["captions"], settings, embed, fit)
 
-        return self._locally("select", work)
+        return self._locally("select", settings, work)
 
-    def _locally(self, stage: str, work: Callable) -> dict[str, Any]:
+    def _locally(
+        self, stage: str, settings: FilterSettings | SelectSettings, work: Callable
+    ) -> dict[str, Any]:
         """Work through records without a server; what is there already is not done again."""
         kept = dropped = 0
+        answers = answers_of(settings)
         with Records(self.path(stage), sync_every=1000) as records:
             keyed = (
-                (record_key(record["key"], self._answers(stage)), record)
+                (record_key(record["key"], answers), record)
                 for record in tqdm(self.records(stage), desc=stage, unit="clip")
             )
             undone = ((key, record) for key, record in keyed if key not in records.keys)
-            while batch := list(islice(undone, EMBEDDED)):
-                outcomes = work([record for _, record in batch])
-                for (key, record), (captions, drops) in zip(batch, outcomes):
+            while batch := list(islice(undone, BATCH)):
+                results = work([record for _, record in batch])
+                for (key, record), (captions, drops) in zip(batch, results):
                     head = {"key": key, "id": record["id"], "row": record["row"]}
                     records.append({**head, "captions": captions, "dropped": drops})
                     kept, dropped = kept + len(captions), dropped + len(drops)
             return {"clips": len(records.keys), "kept now": kept, "dropped now": dropped}
 
-    def _answers(self, stage: str) -> dict[str, Any]:
-        """Return what a stage's answers depend on."""
-        settings = asdict(getattr(self.settings, stage))
-        answers = {name: value for name, value in settings.items() if name not in INCIDENTAL}
-        for name in ("template", "labels_template"):
-            if name in answers:
-                answers[name] = template_text(answers[name])
-        return json.loads(json.dumps(answers))
-
-    def _remember(self, stage: str) -> None:
+    def _remember(self, stage: str, settings: Any) -> None:
         """Write down the stage's settings; refuse those that do not fit the records there are."""
-        path, answers = self.path(stage).with_suffix(".settings.json"), self._answers(stage)
-        if path.is_file():
-            before = json.loads(path.read_text(encoding="utf-8"))
-            changed = [name for name in answers if before.get(name) != answers[name]]
-            if changed:
-                raise ValueError(
-                    f"{self.path(stage)} was made with other settings of {', '.join(changed)}: use"
-                    f" another --output, or delete the files {stage}.* and those of later stages"
-                )
+        path, answers = self.path(stage).with_suffix(".settings.json"), answers_of(settings)
+        if not path.is_file():
+            atomic_write(path, json.dumps(answers, indent=2))
             return
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(answers, indent=2), encoding="utf-8")
-        os.replace(partial, path)
+        before = json.loads(path.read_text(encoding="utf-8"))
+        changed = [name for name in answers if before.get(name) != answers[name]]
+        if changed:
+            raise ValueError(
+                f"{self.path(stage)} was made with other settings of {', '.join(changed)}: use"
+                f" another --output, or delete the files {stage}.* and those of later stages"
+            )
 
 
-def read_transcripts(path: str | os.PathLike) -> dict[str, str]:
-    """Read what is said in clips.
-
-    Arguments
-    ---------
-    path : str or path
-        ``.csv`` with the columns ``id`` and ``text``, or ``.jsonl`` with these keys.
-
-    Raises
-    ------
-    ValueError
-        If a line lacks them; names the line.
+def answers_of(settings: Any) -> dict[str, Any]:
+    """Return those settings of a stage that its answers depend on, as JSON holds them.
 
     Example
     -------
-    >>> path = getfixture("tmp_path") / "said.csv"
-    >>> _ = path.write_text("id,text" + chr(10) + "a,Come in." + chr(10))
-    >>> read_transcripts(path)
-    {'a': 'Come in.'}
+    >>> answers_of(SelectSettings(most=2))
+    {'most': 2, 'least': 1, 'clsp': None, 'gate': None}
     """
-    found = {}
-    with open(path, encoding="utf-8", newline="") as file:
-        lines = csv.DictReader(file) if str(path).endswith(".csv") else map(json.loads, file)
-        for number, line in enumerate(lines, start=1):
-            if not isinstance(line, Mapping) or not line.get("id") or line.get("text") is None:
-                raise ValueError(f"{path}, entry {number}: needs id and text")
-            found[line["id"]] = line["text"]
-    return found
+    answers = {name: value for name, value in asdict(settings).items() if name not in INCIDENTAL}
+    for name in ("template", "labels_template"):
+        if name in answers:
+            answers[name] = template_text(answers[name])
+    return json.loads(json.dumps(answers))
 
 
-def _clsp_measure(source: str, heard: bool) -> Callable:
-    """Return a function that embeds captions, and speech if it is ``heard``, of many clips."""
-    from speechbrain_clsp.dataio.shards import ClipReader
-    from speechbrain_clsp.evaluation.models.adapters import ClspAdapter
-    from speechbrain_clsp.inference.files import pad
+def clsp_measure(
+    source: str, with_speech: bool
+) -> Callable[[Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]]], list[tuple]]:
+    """Return a function that measures captions, and how they fit speech, by a CLSP.
 
-    clsp, read = ClspAdapter(source).clsp, ClipReader()
+    Arguments
+    ---------
+    source : str
+        Folder or Hub repository.
+    with_speech : bool
+        Whether the speech is embedded as well.
 
-    def measure(batch: list[dict], rows: list[Mapping[str, Any]]) -> list[tuple]:
-        texts = list(dict.fromkeys(text for record in batch for text in record["captions"]))
+    Returns
+    -------
+    callable
+        (records, rows of the manifest) to a pair per record: a function from captions to
+        embeddings [N, D], and the cosine of each caption with the speech, or None.
+    """
+    clsp, read = CLSP.from_pretrained(source), ClipReader()
+
+    def measure(records: Sequence[Mapping], rows: Sequence[Mapping]) -> list[tuple]:
+        texts = list(dict.fromkeys(text for record in records for text in record["captions"]))
         vectors = dict(zip(texts, clsp.encode_text(texts).cpu().numpy())) if texts else {}
-        speech = [clsp.encode_batch(*pad([read(row)]))[0].cpu().numpy() for row in rows if heard]
 
-        def embed(captions: list[str]) -> np.ndarray:
+        def embed(captions: Sequence[str]) -> np.ndarray:
             return np.stack([vectors[caption] for caption in captions])
 
-        return [
-            (embed, [float(vectors[text] @ wav) for text in record["captions"]] if heard else None)
-            for record, wav in zip(batch, speech or [None] * len(batch))
-        ]
+        if not with_speech:
+            return [(embed, None)] * len(records)
+        measured = []
+        for record, row in zip(records, rows):
+            speech = clsp.encode_batch(read(row).unsqueeze(0))[0].cpu().numpy()
+            measured.append((embed, [float(vectors[text] @ speech) for text in record["captions"]]))
+        return measured
 
     return measure

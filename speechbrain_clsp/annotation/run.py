@@ -13,15 +13,17 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from speechbrain_clsp.annotation.client import ChatClient, Refused, Unavailable
-from speechbrain_clsp.annotation.records import Records, read_records
+from speechbrain_clsp.annotation.client import ChatClient, ServerSettings
+from speechbrain_clsp.annotation.records import Records
+from speechbrain_clsp.annotation.retries import RequestRejectedError, ServerUnavailableError
+from speechbrain_clsp.utils.files import atomic_write
 
 WINDOW = 2  # jobs prepared, as a multiple of those in flight: servers never wait for audio
 SYNC_EVERY = 16  # records between two flushes to the disk
@@ -45,7 +47,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Job:
-    """A request to be.
+    """A request that is not prepared yet.
 
     Arguments
     ---------
@@ -106,11 +108,9 @@ def report_path(records: str | os.PathLike) -> Path:
 
 def run_jobs(
     jobs: Iterable[Job],
-    client: ChatClient,
+    settings: ServerSettings,
     records: str | os.PathLike,
     total: int | None = None,
-    price: tuple[float, float] | None = None,
-    failure_limit: int = 100,
 ) -> RunReport:
     """Ask every job once; those that have a record, or are in quarantine, are not asked again.
 
@@ -120,16 +120,12 @@ def run_jobs(
     ---------
     jobs : iterable of Job
         Read as they are needed: there may be millions.
-    client : ChatClient
-        Whom to ask.
+    settings : ServerSettings
+        Which servers are asked, and how many requests may be put aside before the run stops.
     records : str or path
         File of records, see :class:`~speechbrain_clsp.annotation.records.Records`.
     total : int, optional
         Number of jobs, for the progress bar.
-    price : tuple of float, optional
-        Of a million prompt and completion tokens.
-    failure_limit : int
-        Quarantine may grow by so many before the run stops.
 
     Returns
     -------
@@ -138,26 +134,29 @@ def run_jobs(
 
     Raises
     ------
-    Unavailable
+    ServerUnavailableError
         If servers do not answer; run again to go on.
     ValueError
         If more than ``failure_limit`` jobs had to be put aside.
     """
     records = Path(records)
-    run = _Run(client, price, failure_limit)
+    run = _Run(settings)
     with Records(records, SYNC_EVERY) as kept, Records(quarantine_path(records)) as aside:
         try:
             asyncio.run(run.go(jobs, kept, aside, total))
         finally:
-            text = json.dumps(asdict(run.summary()), indent=2)
-            report_path(records).write_text(text, encoding="utf-8")
+            atomic_write(report_path(records), json.dumps(asdict(run.summary()), indent=2))
     return run.report
 
 
 class _Run:
-    def __init__(self, client: ChatClient, price: tuple | None, failure_limit: int) -> None:
-        self.client, self.price, self.failure_limit = client, price, failure_limit
-        self.report, self.reasons, self.started = RunReport(), Counter(), time.monotonic()
+    def __init__(self, settings: ServerSettings) -> None:
+        self.client = ChatClient(settings)
+        self.price = settings.price
+        self.failure_limit = settings.failure_limit
+        self.report = RunReport()
+        self.reasons: Counter[str] = Counter()
+        self.started = time.monotonic()
 
     def summary(self) -> RunReport:
         """Bring the report up to date."""
@@ -176,8 +175,7 @@ class _Run:
         self, jobs: Iterable[Job], kept: Records, aside: Records, total: int | None
     ) -> None:
         """Keep a window of jobs going until none is left, or something stops the run."""
-        # People's ratings are records without a ticket.
-        done = {record.get("ticket") for record in read_records(kept.path)} | aside.keys
+        done = kept.tickets | aside.keys
         stop = asyncio.Event()
         asyncio.get_running_loop().add_signal_handler(signal.SIGINT, _interrupt(stop))
         window, tasks = WINDOW * self.client.limit.maximum, set()
@@ -201,7 +199,7 @@ class _Run:
                 await asyncio.gather(*tasks, return_exceptions=True)
                 await self.client.close()
 
-    def _undone(self, jobs: Iterable[Job], done: set[str], bar: tqdm) -> Iterator[Job]:
+    def _undone(self, jobs: Iterable[Job], done: set[str | None], bar: tqdm) -> Iterator[Job]:
         for job in jobs:
             if job.ticket not in done:
                 yield job
@@ -209,21 +207,23 @@ class _Run:
             self.report.skipped += 1
             bar.update()
 
-    async def _one(self, job: Job, kept: Records, aside: Records, pool, bar: tqdm) -> None:
+    async def _one(
+        self, job: Job, kept: Records, aside: Records, pool: Executor, bar: tqdm
+    ) -> None:
         """Prepare and ask one job, and write what came of it."""
         loop = asyncio.get_running_loop()
         try:
             request = await loop.run_in_executor(pool, job.prepare)
             fields = await request.ask(self.client)
-        except Unavailable:
+        except ServerUnavailableError:
             raise
-        except (Refused, OSError, ValueError) as error:
+        except (RequestRejectedError, OSError, ValueError) as error:
             self._put_aside(job, " ".join(str(error).split()), aside)
         else:
             head = {"key": request.key, "id": job.id, "ticket": job.ticket}
             self.report.done += kept.append({**head, **fields})
         bar.update()
-        bar.set_postfix_str(self._figures(), refresh=False)
+        bar.set_postfix_str(self._progress(), refresh=False)
 
     def _put_aside(self, job: Job, reason: str, aside: Records) -> None:
         aside.append({"key": job.ticket, "id": job.id, "reason": reason})
@@ -235,14 +235,14 @@ class _Run:
                 " again, or raise failure_limit"
             )
 
-    def _figures(self) -> str:
+    def _progress(self) -> str:
         report = self.summary()
         tokens = (report.prompt_tokens + report.completion_tokens) / 1e6
-        figures = [f"{tokens:.2f} M tokens", f"{self.client.limit.size} at a time"]
+        parts = [f"{tokens:.2f} M tokens", f"{self.client.limit.size} at a time"]
         if report.cost is not None:
-            figures.append(f"cost {report.cost:.2f}")
+            parts.append(f"cost {report.cost:.2f}")
         counts = {"retries": sum(report.retries.values()), "aside": sum(self.reasons.values())}
-        return ", ".join(figures + [f"{name} {n}" for name, n in counts.items() if n])
+        return ", ".join(parts + [f"{name} {n}" for name, n in counts.items() if n])
 
 
 async def _finish(tasks: set, when: str) -> set:

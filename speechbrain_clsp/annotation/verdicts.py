@@ -47,7 +47,7 @@ class JudgeMetrics:
 
 
 @dataclass(frozen=True)
-class Agreement:
+class JudgeAgreement:
     """How two judges' mean scores of the same captions correlate.
 
     Arguments
@@ -156,7 +156,7 @@ def mean_over_clips(values: Sequence[tuple[str, float]], seed: int) -> Estimate:
     return Estimate(float(means.mean()), *bootstrap_mean(means, seed))
 
 
-def judge_agreement(records: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Agreement]]:
+def judge_agreement(records: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, JudgeAgreement]]:
     """Compare judges, such as a model and people, by the scores that both gave.
 
     Arguments
@@ -176,14 +176,14 @@ def judge_agreement(records: Iterable[Mapping[str, Any]]) -> dict[str, dict[str,
             for name in dimensions():
                 found = means.setdefault(name, {}).setdefault(record["judge"], defaultdict(list))
                 found[record["id"], record["source"]].append(float(record[name]))
-    agreement: dict[str, dict[str, Agreement]] = {}
+    agreement: dict[str, dict[str, JudgeAgreement]] = {}
     for name, judges in means.items():
         for one, other in combinations(sorted(judges), 2):
             common = sorted(set(judges[one]) & set(judges[other]))
             if len(common) < 3:
                 continue
             x, y = (np.array([np.mean(judges[j][key]) for key in common]) for j in (one, other))
-            agreement.setdefault(f"{one} vs {other}", {})[name] = Agreement(
+            agreement.setdefault(f"{one} vs {other}", {})[name] = JudgeAgreement(
                 correlate("pearson", x, y), correlate("spearman", x, y), len(common)
             )
     return agreement
@@ -220,7 +220,7 @@ def verdict_tables(metrics: JudgeMetrics) -> dict[str, list[list[str]]]:
     return tables
 
 
-def agreement_table(agreement: Mapping[str, Mapping[str, Agreement]]) -> list[list[str]]:
+def agreement_table(agreement: Mapping[str, Mapping[str, JudgeAgreement]]) -> list[list[str]]:
     """Lay the comparison of judges out as a table, header first."""
     rows = [["judges", "dimension", "captions", "Pearson", "Spearman"]]
     for judges, found in agreement.items():

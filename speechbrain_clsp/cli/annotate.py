@@ -8,7 +8,7 @@ from collections.abc import Callable
 RELEASE = "release"
 
 
-def add_annotate(commands, add_command: Callable) -> None:
+def add_annotate(commands: argparse._SubParsersAction, add_command: Callable) -> None:
     """Add the command.
 
     Arguments
@@ -23,7 +23,7 @@ def add_annotate(commands, add_command: Callable) -> None:
         commands,
         run_annotate,
         "annotate",
-        "captions of a corpus: caption, verify, filter, select, release; run again to go on",
+        "write captions of a corpus in stages (experimental); run again to go on",
         "clsp annotate recipes/FCaps/annotation/emilia.yaml --manifest clips.arrow"
         " --output annotated --shard 0/8",
     )
@@ -49,9 +49,10 @@ def add_annotate(commands, add_command: Callable) -> None:
 
 
 def run_annotate(options: argparse.Namespace) -> None:
-    """Run stages and tell what each did."""
+    """Run stages and print what each did."""
     from speechbrain_clsp.annotation.config import read_settings
-    from speechbrain_clsp.annotation.pipeline import STAGES, Annotation
+    from speechbrain_clsp.annotation.pipeline import Annotation
+    from speechbrain_clsp.annotation.stages import STAGES
     from speechbrain_clsp.annotation.stages.release import summary, write_release
     from speechbrain_clsp.dataio.manifest import Manifest
 
@@ -75,7 +76,7 @@ def read_shard(text: str) -> tuple[int, int]:
     Raises
     ------
     ValueError
-        If it is none.
+        If it is not of that form.
 
     Example
     -------

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ RECORDS, RATINGS = "judge.jsonl", "ratings.sqlite"
 OURS = "--manifest clips.arrow --captions ours=a.arrow cascaded=b.csv --output judged"
 
 
-def add_judge(commands, add_command: Callable) -> None:
+def add_judge(commands: argparse._SubParsersAction, add_command: Callable) -> None:
     """Add the command and its sub-commands.
 
     Arguments
@@ -29,7 +28,7 @@ def add_judge(commands, add_command: Callable) -> None:
         commands,
         run_report,
         "judge",
-        "compare captions of several sources, by an LLM judge or by people",
+        "compare captions of several sources, by an audio LLM or by people (experimental)",
         f"clsp judge ask --config recipes/FCaps/annotation/judge.yaml {OURS}",
     )
     actions = command.add_subparsers(required=True, metavar="{ask,sheet,read,report}")
@@ -99,8 +98,7 @@ def run_ask(options: argparse.Namespace) -> None:
     settings = read_judge_settings(options.config, [*options.set, f"seed={options.seed}"])
     rows, captions = choose_clips(options)
     jobs = list(judge_jobs(rows, captions, settings, options.kinds))
-    limits = {"total": len(jobs), "price": settings.price, "failure_limit": settings.failure_limit}
-    run_jobs(jobs, settings.client(), Path(options.output) / RECORDS, **limits)
+    run_jobs(jobs, settings, Path(options.output) / RECORDS, len(jobs))
     run_report(options)
 
 
@@ -207,17 +205,11 @@ def read_captions(path: str) -> dict[str, str]:
     >>> read_captions(str(path))
     {'a': 'A man.'}
     """
-    if path.endswith(".arrow"):
-        from speechbrain_clsp.dataio.manifest import Manifest
+    from speechbrain_clsp.annotation.texts import read_texts
+    from speechbrain_clsp.dataio.manifest import Manifest
 
+    if path.endswith(".arrow"):
         manifest = Manifest(path)
         pairs = zip(manifest.values("id"), manifest.values("fine_captions"))
         return {name: captions[0] for name, captions in pairs if captions}
-    found = {}
-    with open(path, encoding="utf-8", newline="") as file:
-        lines = csv.DictReader(file) if path.endswith(".csv") else map(json.loads, file)
-        for number, line in enumerate(lines, start=1):
-            if not isinstance(line, Mapping) or not line.get("id") or not line.get("caption"):
-                raise ValueError(f"{path}, entry {number}: needs id and caption")
-            found[line["id"]] = line["caption"]
-    return found
+    return read_texts(path, "caption")

@@ -9,7 +9,7 @@ from pathlib import Path
 PORT = 8765
 
 
-def add_rate(commands, add_command: Callable) -> None:
+def add_rate(commands: argparse._SubParsersAction, add_command: Callable) -> None:
     """Add the command.
 
     Arguments
@@ -48,11 +48,10 @@ def run_rate(options: argparse.Namespace) -> None:
     with rating_server(task, options.port) as server:
         url = f"http://127.0.0.1:{server.server_address[1]}/"
         print(f"{len(task.items)} items at {url}; ratings go to {options.output}", flush=True)
-        print("Interrupt to stop; the same command goes on.", flush=True)
+        print(f"{task.summary()} so far. Interrupt to stop; the same command goes on.", flush=True)
         try:
             server.serve_forever()
         except KeyboardInterrupt:
             pass
-    count = sum(map(len, task.rated.values()))
-    print(f"{count} ratings by {len(task.rated)} raters. Next:")
+    print(f"{task.summary()}. Next:")
     print(f"  clsp evaluate --suite similarity --data {options.output} --audio-root {root} ...")

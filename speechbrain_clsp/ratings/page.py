@@ -89,13 +89,14 @@ class RatingTask:
         self.rated: dict[str, dict[int, str]] = {}
         stored = [(str(self.store.path), rating) for rating in self.store.ratings()]
         for where, rating in [*stored, *table]:
-            number, value = self._number(rating, where), f"{rating.value:g}"
-            if (before := self.rated.setdefault(rating.rater, {}).get(number, value)) != value:
+            done = self.rated.setdefault(rating.rater, {})
+            value = f"{rating.value:g}"  # as a table has it
+            before = done.setdefault(self._number(rating, where), value)
+            if before != value:
                 raise ValueError(
                     f"{where}: this rating was {before} before; correct the line, or move"
                     f" {self.store.path} away if the table is right"
                 )
-            self.rated[rating.rater][number] = value
         self._save([rating for _, rating in table])
 
     def _number(self, rating: Rating, where: str) -> int:
@@ -117,8 +118,8 @@ class RatingTask:
                 names = (path.with_name(f"{path.name}.cut-off-{n}") for n in count(1))
                 aside = next(name for name in names if not name.exists())
                 shutil.copyfile(path, aside)
-                told = f"{where} is cut off and left out; {aside} is a copy of the file as it was"
-                print(told, file=sys.stderr)
+                note = f"{where} is cut off and left out; {aside} is a copy of the file as it was"
+                print(note, file=sys.stderr)
                 break
             rating = rating_of_line(line, where)
             self._number(rating, where)
@@ -164,18 +165,23 @@ class RatingTask:
         """
         rater = _checked_name(rater)
         if isinstance(number, bool) or not isinstance(number, int):
-            raise RequestError(400, f"item {number!r} is no number")
+            raise RequestError(400, f"item {number!r} is not a number")
         if not 0 <= number < len(self.items):
             raise RequestError(404, f"there is no item {number}")
         try:
             value = SLIDER.check(rating)
         except ValueError as error:
             raise RequestError(400, f"rating {error}") from error
-        item = Rating(*self.items[number].values(), rater, STYLE, value)
-        added = self._save([item])
+        item = self.items[number]
+        where = (item["clip"], item["caption"], item["category"])
+        added = self._save([Rating(*where, rater, STYLE, value)])
         self.rated.setdefault(rater, {})[number] = f"{value:g}"
         if not added:
             raise RequestError(409, f"{rater} rated item {number} before")
+
+    def summary(self) -> str:
+        """Return how many ratings there are, and of how many raters, in words."""
+        return f"{sum(map(len, self.rated.values()))} ratings by {len(self.rated)} raters"
 
     def audio(self, number: int) -> Path:
         """Return an item's file."""
@@ -208,9 +214,9 @@ class RatingHandler(BaseHTTPRequestHandler):
             ):
                 raise RequestError(403, "only for this machine")
             work()
-        except RequestError as refusal:
+        except RequestError as error:
             self.close_connection = True  # a body may be left unread
-            self._send_json(refusal.status, {"error": str(refusal)})
+            self._send_json(error.status, {"error": str(error)})
 
     def _get(self) -> None:
         url = urlsplit(self.path)
@@ -235,8 +241,8 @@ class RatingHandler(BaseHTTPRequestHandler):
         if not length.isdigit() or int(length) > LONGEST_BODY:
             raise RequestError(413, f"must have at most {LONGEST_BODY} bytes")
         try:
-            told = json.loads(self.rfile.read(int(length)))
-            rater, number, rating = (told[name] for name in ("rater", "item", "rating"))
+            body = json.loads(self.rfile.read(int(length)))
+            rater, number, rating = (body[name] for name in ("rater", "item", "rating"))
         except (ValueError, KeyError, TypeError) as error:
             raise RequestError(400, "must be an object with rater, item and rating") from error
         self.task.rate(rater, number, rating)
@@ -275,7 +281,7 @@ class RatingHandler(BaseHTTPRequestHandler):
             self.close_connection = True  # the rater left the page
 
 
-def rating_server(task: RatingStore, port: int = 0) -> ThreadingHTTPServer:
+def rating_server(task: RatingTask, port: int = 0) -> ThreadingHTTPServer:
     """Return a server on this machine's loopback address; call ``serve_forever``.
 
     Arguments

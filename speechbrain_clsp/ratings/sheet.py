@@ -24,7 +24,7 @@ def write_sheet(
     captions: Mapping[str, Mapping[str, str]],
     seed: int = 0,
 ) -> Path:
-    """Write a sheet to fill in, and the key that tells sources, which raters must not see.
+    """Write a sheet to fill in, and its key, which names the sources and which raters must not see.
 
     Arguments
     ---------
@@ -54,13 +54,13 @@ def write_sheet(
             raise FileExistsError(f"{there} exists and may be in use: move it away first")
     items = [(row, source) for row in rows for source in captions]
     random.Random(seed).shuffle(items)
-    to_fill = [["item", "audio", "caption", *dimensions()]]
-    key = [[*KEY_COLUMNS, "caption"]]
+    to_fill: list[list[Any]] = [["item", "audio", "caption", *dimensions()]]
+    key_lines: list[list[Any]] = [[*KEY_COLUMNS, "caption"]]
     for item, (row, source) in enumerate(items, start=1):
         caption = captions[source][row["id"]]
         to_fill.append([item, row["audio"], caption, *[""] * len(dimensions())])
-        key.append([item, row["id"], source, caption])
-    for file, lines in ((key_path, key), (path, to_fill)):
+        key_lines.append([item, row["id"], source, caption])
+    for file, lines in ((key_path, key_lines), (path, to_fill)):
         text = io.StringIO(newline="")
         csv.writer(text).writerows(lines)
         atomic_write(file, text.getvalue())
@@ -87,12 +87,12 @@ def read_sheet(path: str | os.PathLike, key: str | os.PathLike, rater: str) -> l
     ValueError
         If a line cannot be understood; names it.
     """
-    told = {line["item"]: line for _, line in read_lines(key, KEY_COLUMNS)}
+    items = {line["item"]: line for _, line in read_lines(key, KEY_COLUMNS)}
     ratings: list[Rating] = []
     seen: set[str] = set()
     for place, line in read_lines(path, ("item", *dimensions())):
         item = line["item"] or ""
-        if item not in told:
+        if item not in items:
             raise ValueError(f"{place}: item {item!r} is not in {key}")
         if item in seen:
             raise ValueError(f"{place}: item {item} was there before")
@@ -101,7 +101,7 @@ def read_sheet(path: str | os.PathLike, key: str | os.PathLike, rater: str) -> l
         given = {name: score for name, score in scores.items() if score is not None}
         if given and len(given) < len(scores):
             raise ValueError(f"{place}: fill in all of {', '.join(scores)}, or none")
-        about = told[item]
+        about = items[item]
         where = (about["id"] or "", about.get("caption") or "", about["source"] or "")
         ratings += [Rating(*where, rater, name, score) for name, score in given.items()]
     return ratings

@@ -57,12 +57,13 @@ def read_lines(
     try:
         text = Path(path).read_bytes().decode("utf-8-sig")
         reader = csv.DictReader(io.StringIO(text, newline=""))
-        absent = [name for name in columns if name not in (reader.fieldnames or [])]
+        header = reader.fieldnames or []
+        absent = [name for name in columns if name not in header]
         if absent:
             raise ValueError(
                 f"{path}, line 1: lacks the columns {absent}; it needs {list(columns)}"
             )
-        further = set(reader.fieldnames) - set(columns)
+        further = set(header) - set(columns)
         if only and further:
             raise ValueError(f"{path}, line 1: has further columns: {sorted(further)}")
         for line in reader:
@@ -93,7 +94,7 @@ def rating_of_line(line: dict[str, str | None], where: str) -> Rating:
         value = math.nan
     if not math.isfinite(value):
         raise ValueError(
-            f"{where}: the rating {line['rating']!r} is no number; leave out what is not rated"
+            f"{where}: the rating {line['rating']!r} is not a number; leave out lines without one"
         )
     return Rating(clip or "", caption or "", category, rater, STYLE, value)
 
@@ -128,7 +129,7 @@ def read_ratings(path: str | os.PathLike) -> Ratings:
     FileNotFoundError
         If there is no such file.
     ValueError
-        If a column is missing, a rating is no number, a rater rated a pair twice, or a pair has
+        If a column is missing, a rating is not a number, a rater rated a pair twice, or a pair has
         two categories; the message names the line.
 
     Example

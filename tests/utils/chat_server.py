@@ -1,7 +1,7 @@
 """A real HTTP server that speaks the chat-completions protocol, badly if asked to.
 
-Its faults are drawn per request. Every answer that was sent whole is written to a log, a JSON line
-each, so that a test can count what was asked how often even after clients were killed.
+Its faults are drawn per request. Every complete answer is written to a log, a JSON line each,
+so that a test can count what was asked how often even after clients were killed.
 """
 
 import argparse
@@ -73,7 +73,7 @@ class Handler(BaseHTTPRequestHandler):
             return self.send(401, {"error": {"message": "wrong key"}})
         text = json.dumps(request["messages"])
         if "POISON" in text:
-            return self.send(400, {"error": {"message": "cannot hear that"}})
+            return self.send(400, {"error": {"message": "cannot process that"}})
         if "CRASH" in text:
             return self.send(500, {"error": {"message": "this one always fails"}})
         with self.state.lock:

@@ -1,4 +1,4 @@
-"""The first stage: a model that hears writes candidate captions of every clip."""
+"""The first stage: an audio LLM writes candidate captions of every clip."""
 
 from __future__ import annotations
 
@@ -12,11 +12,15 @@ from typing import Any
 
 import soundfile
 
-from speechbrain_clsp.annotation.client import ChatClient, Completion, audio_part
+from speechbrain_clsp.annotation.client import (
+    ChatClient,
+    Completion,
+    ServerSettings,
+    audio_part,
+)
 from speechbrain_clsp.annotation.prompts import caption_prompt
 from speechbrain_clsp.annotation.records import record_key
 from speechbrain_clsp.annotation.run import Job, Request
-from speechbrain_clsp.annotation.servers import Servers
 from speechbrain_clsp.dataio.audio import SAMPLE_RATE
 from speechbrain_clsp.dataio.manifest import Manifest
 from speechbrain_clsp.dataio.shards import ClipReader
@@ -26,13 +30,13 @@ SAMPLING = {"temperature": 0.6, "top_p": 0.95, "top_k": 20, "max_tokens": 512}
 
 
 @dataclass(frozen=True)
-class CaptionSettings(Servers):
+class CaptionSettings(ServerSettings):
     """How captions are asked for, beside which servers are.
 
     Arguments
     ---------
     candidates : int
-        Captions per clip; the published corpora have 5 (Emilia) and 20 (PSCBase).
+        Captions asked for per clip; published: 5 (Emilia) and 20 (PSCBase).
     sampling : dict
         See :meth:`~speechbrain_clsp.annotation.client.ChatClient.complete`.
     template, labels_template : str
@@ -49,7 +53,7 @@ class CaptionSettings(Servers):
 
 
 def in_shard(name: str, shard: tuple[int, int]) -> bool:
-    """Tell whether a clip belongs to shard ``number`` of ``count``, by its id alone.
+    """Return whether a clip belongs to shard ``number`` of ``count``, by its id alone.
 
     Example
     -------
@@ -101,7 +105,7 @@ def clip_ticket(row: Mapping[str, Any], *asked: Any) -> str:
         status = os.stat(row["audio"])
         place += [status.st_size, status.st_mtime_ns]
     except OSError:
-        pass  # reading it will tell
+        pass  # reading it raises
     return record_key(place, *asked)
 
 

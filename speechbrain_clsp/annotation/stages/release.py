@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from speechbrain_clsp.annotation.datasheet import Datasheet
-from speechbrain_clsp.annotation.pipeline import STAGES
-from speechbrain_clsp.annotation.records import row_of
+from speechbrain_clsp.annotation.records import read_places, row_of
+from speechbrain_clsp.annotation.stages import STAGES
 from speechbrain_clsp.dataio.manifest import Manifest, write_manifest
 from speechbrain_clsp.prepare.cuts import write_cuts
 
@@ -43,11 +43,11 @@ def shard_files(folder: str | os.PathLike, stage: str) -> list[Path]:
                 f"{folder} has {stage}.jsonl and shards of it: remove one or the other"
             )
         return [folder / f"{stage}.jsonl"]
-    counts = {name.split(".")[1].split("-of-")[1] for name in names}
+    counts = sorted({name.split(".")[1].split("-of-")[1] for name in names})
     if len(counts) != 1:
-        found = f"shards of {' and '.join(sorted(counts))}" if counts else "no records"
+        found = f"shards of {' and '.join(counts)}" if counts else "no records"
         raise ValueError(f"{stage}: {found} in {folder}; run clsp annotate --stage {stage}")
-    wanted = [f"{stage}.{number}-of-{counts.copy().pop()}.jsonl" for number in range(int(*counts))]
+    wanted = [f"{stage}.{number}-of-{counts[0]}.jsonl" for number in range(int(counts[0]))]
     missing = [name for name in wanted if name not in names]
     if missing:
         raise ValueError(f"{stage}: missing {', '.join(missing[:5])}; run these shards first")
@@ -72,7 +72,11 @@ class SortedRecords:
 
     def __init__(self, paths: Sequence[str | os.PathLike]) -> None:
         self.paths = [Path(path) for path in paths]
-        places = [place for number, _ in enumerate(self.paths) for place in self._places(number)]
+        places = [
+            (record["row"], number, start)
+            for number, path in enumerate(self.paths)
+            for record, start, _ in read_places(path)
+        ]
         self._places_of_rows = np.array(sorted(places), dtype=np.int64).reshape(-1, 3)
         rows = self._places_of_rows[:, 0]
         twice = rows[1:][rows[1:] == rows[:-1]]
@@ -81,15 +85,6 @@ class SortedRecords:
                 f"Row {twice[0]} of the manifest has two records in {self.paths[0]}: an earlier"
                 " stage was run anew; delete the files of the stages after it and run them again"
             )
-
-    def _places(self, number: int) -> Iterator[tuple[int, int, int]]:
-        offset = 0
-        with open(self.paths[number], "rb") as file:
-            for line in file:
-                if not line.endswith(b"\n"):
-                    break  # torn by a kill
-                yield json.loads(line)["row"], number, offset
-                offset += len(line)
 
     def __len__(self) -> int:
         return len(self._places_of_rows)
@@ -134,7 +129,7 @@ def write_release(
     Returns
     -------
     dict
-        The datasheet's figures.
+        The datasheet's statistics.
 
     Raises
     ------
@@ -157,9 +152,9 @@ def write_release(
     return sheet.write(folder)
 
 
-def summary(figures: Mapping[str, Any]) -> str:
+def summary(statistics: Mapping[str, Any]) -> str:
     """Return a line about a release."""
     return (
-        f"{figures['captions']} captions of {figures['clips']} clips,"
-        f" {figures['hours']:.2f} hours, {figures['vocabulary']} words"
+        f"{statistics['captions']} captions of {statistics['clips']} clips,"
+        f" {statistics['hours']:.2f} hours, {statistics['vocabulary']} words"
     )

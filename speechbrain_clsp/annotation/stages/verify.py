@@ -1,7 +1,7 @@
-"""The second stage: a model that reasons checks every caption against rules, with tools to look up.
+"""The second stage: a text LLM checks every caption against rules, with tools to look things up.
 
-It cannot hear. For each caption it may call tools (suspicious words, the transcript, what people
-said of the clip), then gives a verdict per rule; a caption that breaks any is dropped.
+It does not get the audio. For each caption it may call tools (suspicious words, the transcript,
+people's labels of the clip), then gives a verdict per rule; a caption that breaks any is dropped.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import asyncio
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
-from speechbrain_clsp.annotation.client import ChatClient, Completion, Refused
+from speechbrain_clsp.annotation.client import ChatClient, Completion, ServerSettings
 from speechbrain_clsp.annotation.prompts import fill, label_lines, template_text, verify_rules
 from speechbrain_clsp.annotation.records import record_key, row_of
+from speechbrain_clsp.annotation.retries import RequestRejectedError
 from speechbrain_clsp.annotation.run import Job, Request
-from speechbrain_clsp.annotation.servers import Servers
 from speechbrain_clsp.annotation.stages.filter import (
     SEVERAL,
     FilterSettings,
@@ -30,7 +30,7 @@ SAMPLING = {"temperature": 0.6, "top_p": 0.95, "top_k": 20, "max_tokens": 4096}
 
 
 @dataclass(frozen=True)
-class VerifySettings(Servers):
+class VerifySettings(ServerSettings):
     """How captions are checked, beside which servers check them.
 
     Arguments
@@ -98,7 +98,7 @@ class ClipFacts:
     ('- accent: Scottish', "shared with the transcript: 'come in'")
     """
 
-    ABOUT = {
+    ABOUT: ClassVar[dict[str, str]] = {
         "suspicious_words": "Lists words of the description that often break a rule.",
         "transcript_overlap": "Tells the longest run of words shared with what is said.",
         "labels": "Tells the labels that people who listened gave to the recording.",
@@ -106,7 +106,8 @@ class ClipFacts:
     }
 
     def __init__(self, row: Mapping[str, Any], transcript: str | None = None) -> None:
-        self.lines, self.transcript = label_lines(row), transcript
+        self.label_lines = label_lines(row)
+        self.transcript = transcript
 
     def tools(self) -> list[dict[str, Any]]:
         """Return the tools as the protocol describes them; none takes arguments."""
@@ -120,26 +121,21 @@ class ClipFacts:
         ]
 
     def call(self, name: str, caption: str) -> str:
-        """Answer a call about a caption; a name that is no tool gets the list of those that are."""
-        if name not in self.ABOUT:
-            return f"There is no tool {name!r}, only {', '.join(self.ABOUT)}"
-        return getattr(self, f"_{name}")(caption)
-
-    def _suspicious_words(self, caption: str) -> str:
-        faults = caption_faults(caption, FilterSettings(several=()))
-        return "; ".join(f"{rule}: {reason}" for rule, reason in faults) or "nothing"
-
-    def _transcript_overlap(self, caption: str) -> str:
-        if not self.transcript:
-            return "there is no transcript"
-        shared = longest_quotation(caption, self.transcript)
-        return f"shared with the transcript: {shared!r}" if shared else "no word is shared"
-
-    def _labels(self, caption: str) -> str:
-        return "\n".join(self.lines) or "people gave no labels"
-
-    def _several_speakers(self, caption: str) -> str:
-        return ", ".join(found_phrases(caption, SEVERAL)) or "nothing"
+        """Answer a call about a caption; for a name that is not a tool, list the tools."""
+        match name:
+            case "suspicious_words":
+                faults = caption_faults(caption, FilterSettings(several=()))
+                return "; ".join(f"{rule}: {reason}" for rule, reason in faults) or "nothing"
+            case "transcript_overlap":
+                if not self.transcript:
+                    return "there is no transcript"
+                shared = longest_quotation(caption, self.transcript)
+                return f"shared with the transcript: {shared!r}" if shared else "no word is shared"
+            case "labels":
+                return "\n".join(self.label_lines) or "people gave no labels"
+            case "several_speakers":
+                return ", ".join(found_phrases(caption, SEVERAL)) or "nothing"
+        return f"There is no tool {name!r}, only {', '.join(self.ABOUT)}"
 
 
 def verdict_format(rules: Iterable[str]) -> dict[str, Any]:
@@ -199,13 +195,13 @@ async def verify_caption(
     Arguments
     ---------
     client : ChatClient
-        Whom to ask.
+        The client.
     caption : str
         What is checked.
     facts : ClipFacts
-        What tools know.
+        What is known about the clip.
     settings : VerifySettings
-        How.
+        The settings.
 
     Returns
     -------
@@ -214,7 +210,7 @@ async def verify_caption(
 
     Raises
     ------
-    Refused
+    RequestRejectedError
         If no verdict is well-formed.
     """
     rules = verify_rules()
@@ -237,7 +233,7 @@ async def verify_caption(
             return read_verdict(answer.texts[0], rules)
         except ValueError as error:
             reason = str(error)
-    raise Refused(f"{settings.verdicts} verdicts were malformed: the last is {reason}")
+    raise RequestRejectedError(f"{settings.verdicts} verdicts were malformed: the last is {reason}")
 
 
 def _said(answer: Completion) -> dict[str, Any]:
@@ -254,7 +250,7 @@ def _result(call: Mapping[str, Any], facts: ClipFacts, caption: str) -> dict[str
 
 def _job(record: Mapping[str, Any], facts: ClipFacts, settings: VerifySettings) -> Job:
     name, captions = record["id"], record["captions"]
-    asked = (captions, facts.lines, facts.transcript, settings.model, dict(settings.sampling))
+    asked = (captions, facts.label_lines, facts.transcript, settings.model, dict(settings.sampling))
     key = record_key(name, *asked, fill(settings.template, rules=json.dumps(verify_rules())))
 
     async def ask(client: ChatClient) -> dict[str, Any]:

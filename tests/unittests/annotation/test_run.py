@@ -49,7 +49,6 @@ def arguments(folder, url: str, *further: str) -> list[str]:
 
 
 def test_killed_runs_lose_nothing_and_do_nothing_twice(tmp_path):
-    """If this fails, a kill costs finished captions, or pays for them again."""
     write_clips(tmp_path, CLIPS)
     records, draw, kills = tmp_path / "out/caption.jsonl", random.Random(1), 0
     with chat_server(tmp_path, faults=0.1, slow=0.3, delay=0.005) as (url, log):
@@ -81,7 +80,6 @@ def test_killed_runs_lose_nothing_and_do_nothing_twice(tmp_path):
 
 
 def test_poison_is_put_aside_and_a_limit_stops(tmp_path, capsys):
-    """If this fails, one bad clip stops a night's run, or a thousand bad ones do not."""
     write_clips(tmp_path, 40)
     (tmp_path / "3.wav").write_bytes(b"RIFF no audio")
     os.remove(tmp_path / "5.wav")
@@ -104,7 +102,6 @@ def test_poison_is_put_aside_and_a_limit_stops(tmp_path, capsys):
 
 
 def test_shards_cover_all_and_other_settings_are_refused(tmp_path, capsys):
-    """If this fails, job arrays leave clips out, or captions of two prompts get mixed."""
     write_clips(tmp_path, 60)
     with chat_server(tmp_path) as (url, _):
         for shard in ("0/3", "1/3", "2/3"):
@@ -122,7 +119,6 @@ def test_shards_cover_all_and_other_settings_are_refused(tmp_path, capsys):
 
 
 def test_long_clips_are_counted_and_not_sent(tmp_path):
-    """If this fails, clips that the captioner cannot take are sent, or vanish without a trace."""
     soundfile.write(tmp_path / "long.wav", np.zeros(16000 * 31), 16000)
     row = {"id": "long", "audio": str(tmp_path / "long.wav"), "duration": 31.0}
     write_manifest(tmp_path / "clips.arrow", [row])
@@ -138,13 +134,13 @@ def test_long_clips_are_counted_and_not_sent(tmp_path):
     [
         ("caption.candidate=3", "caption.candidate is unknown; known are"),
         ("captions.candidates=3", "no section 'captions'"),
-        ("caption.candidates", "must be section.name=value"),
+        ("caption.candidates", "--set 'caption.candidates' is not of the form KEY=VALUE"),
+        ("candidates=3", "must be section.name=value"),
         ("caption.template=nowhere.txt", "Template nowhere.txt: no such file"),
         ("caption.model=other", "does not serve 'other'"),
     ],
 )
 def test_mistakes_are_told_in_one_line(tmp_path, capsys, change, reason):
-    """If this fails, a typing error costs a night."""
     write_clips(tmp_path, 20)
     with chat_server(tmp_path) as (url, _):
         assert main(arguments(tmp_path, url, "--set", change)) == 2
@@ -153,7 +149,6 @@ def test_mistakes_are_told_in_one_line(tmp_path, capsys, change, reason):
 
 
 def test_an_interrupt_finishes_what_is_in_flight(tmp_path):
-    """If this fails, Ctrl-C pays for answers and throws them away."""
     write_clips(tmp_path, 400)
     with chat_server(tmp_path, delay=0.1) as (url, log):
         command = [sys.executable, "-m", "speechbrain_clsp.cli.main", *arguments(tmp_path, url)]

@@ -180,7 +180,7 @@ LINE = 'clip 0.wav,"A man, number 0: <b>caf\u00e9</b>",intrinsic,Ann,4'
         ("items.csv", None, "items.csv, line 1: lacks the columns ['rater', 'rating']"),
         ("r.csv", "note," + HEADER, "r.csv, line 1: has further columns: ['note']"),
         ("r.csv", f"{HEADER}{LINE},why\n", "r.csv, line 2: has more cells"),
-        ("r.csv", f"{HEADER}{LINE}.7.1\n", "r.csv, line 2: the rating '4.7.1' is no number"),
+        ("r.csv", f"{HEADER}{LINE}.7.1\n", "r.csv, line 2: the rating '4.7.1' is not a number"),
         ("r.csv", f"{HEADER}{LINE}2\n", "r.csv, line 2: 42.0 is not a number from 0 to 5"),
         ("r.csv", f"{HEADER}{LINE}\n{LINE}\n{LINE}.5", "line 4: this rating was 4 before"),
     ],

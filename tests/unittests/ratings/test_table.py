@@ -19,7 +19,7 @@ def test_ratings_are_read_and_checked(tmp_path):
     np.testing.assert_array_equal(found.scores, [[4, NAN], [NAN, 1.5]])
     assert describe(found)["ratings"] == 2
     for line, reason in (
-        ("r1,b.wav,Low.,fusion,high", "line 4.*'high' is no number"),
+        ("r1,b.wav,Low.,fusion,high", "line 4.*'high' is not a number"),
         ("r1,b.wav,Low.,fusion,", "line 4"),
         ("r1,b.wav,Low.", "line 4.*ends before category"),
         ("r2,b.wav,Low.,fusion,2", "'r2' rated"),

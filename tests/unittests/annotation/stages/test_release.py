@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from speechbrain_clsp.annotation.pipeline import STAGES
 from speechbrain_clsp.annotation.records import Records
+from speechbrain_clsp.annotation.stages import STAGES
 from speechbrain_clsp.annotation.stages.release import CUTS, MANIFEST, SortedRecords, write_release
 from speechbrain_clsp.dataio.manifest import Manifest, write_manifest
 from speechbrain_clsp.prepare.clip import parse_line, read_lines

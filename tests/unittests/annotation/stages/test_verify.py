@@ -8,8 +8,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from speechbrain_clsp.annotation.client import ChatClient, Refused
+from speechbrain_clsp.annotation.client import ChatClient, ServerSettings
 from speechbrain_clsp.annotation.prompts import verify_rules
+from speechbrain_clsp.annotation.retries import RequestRejectedError
 from speechbrain_clsp.annotation.stages.verify import ClipFacts, VerifySettings, verify_caption
 
 CAPTION = "A man speaks slowly and says come to the open window, without haste."
@@ -65,7 +66,7 @@ def verify(url: str, **settings) -> dict[str, str]:
     facts = ClipFacts({"speaking_rate": "fast speed"}, "Please come to the open window now.")
 
     async def go():
-        client = ChatClient(url, "m", pause=0.01)
+        client = ChatClient(ServerSettings(url, "m", pause=0.01))
         try:
             return await verify_caption(client, CAPTION, facts, VerifySettings(**settings))
         finally:
@@ -75,7 +76,6 @@ def verify(url: str, **settings) -> dict[str, str]:
 
 
 def test_tools_are_answered_and_the_verdict_is_read():
-    """If this fails, the model judges without what it looked up, or its verdict is lost."""
     script = [
         call("transcript_overlap"),
         call("labels"),
@@ -97,14 +97,12 @@ def test_tools_are_answered_and_the_verdict_is_read():
 
 
 def test_rounds_of_tools_are_bounded():
-    """If this fails, a model that never stops looking things up is paid for for ever."""
     with scripted([call("labels")] * 3 + [verdict()]) as (url, requests):
         assert verify(url, rounds=3) == {}
     assert len(requests) == 4
 
 
 def test_malformed_verdicts_are_asked_again_then_put_aside():
-    """If this fails, nonsense counts as a pass, or one caption is asked about for ever."""
     nonsense = [{"content": text} for text in ("fine", '{"absence": true}', "{}")]
     half = {
         "content": json.dumps({rule: {"broken": "no", "reason": ""} for rule in verify_rules()})
@@ -112,6 +110,6 @@ def test_malformed_verdicts_are_asked_again_then_put_aside():
     with scripted([nonsense[0], *nonsense[:2], verdict()]) as (url, requests):
         assert verify(url) == {} and len(requests) == 4
     with scripted([nonsense[0], *nonsense[1:], half]) as (url, requests):
-        with pytest.raises(Refused, match="3 verdicts were malformed"):
+        with pytest.raises(RequestRejectedError, match="3 verdicts were malformed"):
             verify(url)
     assert len(requests) == 4
