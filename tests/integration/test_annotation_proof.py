@@ -1,7 +1,7 @@
 """The whole annotation pipeline and its judge, against mistakes that were planted at known rates.
 
-Models are those of listening_server.py, which hear and make mistakes as they are told to. What is
-true comes from MiniFCaps' synthesis settings and from the planted rates, not from the server.
+Models are those of acoustic_server.py, which measure the audio and make mistakes at given rates.
+What is true comes from MiniFCaps' synthesis settings and from the planted rates, not from it.
 """
 
 import json
@@ -44,9 +44,9 @@ DIMENSIONS = ("correctness", "coverage", "naturalness")
 
 
 @contextmanager
-def listening_server(*options: str):
+def acoustic_server(*options: str):
     """Run the recipe's server; yields its address."""
-    command = [sys.executable, str(RECIPES / "annotation/listening_server.py"), "--port", "0"]
+    command = [sys.executable, str(RECIPES / "annotation/acoustic_server.py"), "--port", "0"]
     process = subprocess.Popen([*command, *options], stdout=subprocess.PIPE, text=True)
     try:
         yield process.stdout.readline().strip()
@@ -74,13 +74,12 @@ def within_chance(count: int, trials: int, share: float) -> bool:
 
 
 def test_planted_mistakes_are_dropped_for_their_reasons(folder, tmp_path):
-    """If this fails, a stage misses what it is there for, or drops what is good."""
     manifest, count = Manifest(folder / "clips.arrow"), 10
     said = {row["id"]: f"Would you {QUOTED} now" for row in manifest}
     lines = ["id,text", *(f"{name},{text}" for name, text in said.items())]
     (tmp_path / "said.csv").write_text("\n".join(lines))
     mistakes = [f"{name}={rate}" for name, rate in PLANTED.items()]
-    with listening_server("--mistakes", *mistakes) as url:
+    with acoustic_server("--mistakes", *mistakes) as url:
         settings = ["caption.candidates=10", f"transcripts={tmp_path / 'said.csv'}"]
         settings += [f"{stage}.base_url={url}" for stage in ("caption", "verify")]
         command = ["annotate", str(RECIPES / "annotation/mini.yaml"), "--set", *settings]
@@ -110,8 +109,7 @@ def test_planted_mistakes_are_dropped_for_their_reasons(folder, tmp_path):
 
 
 def test_the_release_is_ready_to_train_on(folder, tmp_path):
-    """If this fails, what was annotated cannot be trained on, or differs from what was kept."""
-    with listening_server() as url:
+    with acoustic_server() as url:
         settings = [f"{stage}.base_url={url}" for stage in ("caption", "verify")]
         command = ["annotate", str(RECIPES / "annotation/mini.yaml"), "--set", *settings]
         command += ["--manifest", str(folder / "clips.arrow"), "--output", str(tmp_path / "out")]
@@ -133,7 +131,7 @@ def test_the_release_is_ready_to_train_on(folder, tmp_path):
     sheet = json.loads((release / "datasheet.json").read_text())
     assert sheet["captions"] == sum(map(len, kept.values())) and sheet["clips"] == len(kept)
     assert sheet["stages"]["caption"]["clips"] == len(Manifest(folder / "clips.arrow"))
-    assert "listening-captioner" in (release / "datasheet.md").read_text()
+    assert "acoustic-captioner" in (release / "datasheet.md").read_text()
 
 
 def sources(folder) -> dict[str, Path]:
@@ -161,14 +159,13 @@ def judge(folder, output, url: str, names: list[str], *further: str) -> dict:
     paths = sources(folder)
     command = ["judge", "ask", "--manifest", str(folder / "clips.arrow"), "--output", str(output)]
     command += ["--captions", *(f"{name}={paths[name]}" for name in names), *further]
-    command += ["--set", f"base_url={url}", "model=listening-judge", "rounds=3", "concurrency=8"]
+    command += ["--set", f"base_url={url}", "model=acoustic-judge", "rounds=3", "concurrency=8"]
     assert main(command) == 0
-    return json.loads((output / "judge.json").read_text())["judges"]["listening-judge"]
+    return json.loads((output / "judge.json").read_text())["judges"]["acoustic-judge"]
 
 
 def test_the_judge_ranks_good_captions_first(folder, tmp_path, capsys):
-    """If this fails, the judge's table says nothing about captions."""
-    with listening_server("--noise", "0.2") as url:
+    with acoustic_server("--noise", "0.2") as url:
         figures = judge(
             folder, tmp_path, url, ["true", "swapped", "vague", "clumsy"], "--clips", "40"
         )
@@ -199,19 +196,18 @@ def test_the_judge_ranks_good_captions_first(folder, tmp_path, capsys):
     read = ["--sheet", str(tmp_path / "ann.csv"), "--rater", "ann"]
     assert main(["judge", "read", "--output", str(tmp_path), *read]) == 0
     agreement = json.loads((tmp_path / "judge.json").read_text())["agreement"]
-    assert agreement["listening-judge vs people"]["correctness"]["spearman"] > 0.5
-    with listening_server() as url:  # ratings of people do not disturb a judge that goes on
+    assert agreement["acoustic-judge vs people"]["correctness"]["spearman"] > 0.5
+    with acoustic_server() as url:  # ratings of people do not disturb a judge that goes on
         judge(folder, tmp_path, url, ["true", "vague"], "--clips", "2", "--kinds", "score")
 
 
 def test_a_position_bias_is_found_and_rounds_that_agree_do(folder, tmp_path):
-    """If this fails, a judge that prefers the first place decides which system is better."""
-    with listening_server("--position-bias", "0.4") as url:
+    with acoustic_server("--position-bias", "0.4") as url:
         figures = judge(folder, tmp_path, url, ["true", "swapped"], "--kinds", "pair")
     for name in DIMENSIONS:
         bias = figures["position_bias"][name]
         assert bias["low"] - 0.05 <= 0.4 <= bias["high"] + 0.05 and bias["low"] > 0.1
-    with listening_server() as url:
+    with acoustic_server() as url:
         steady = judge(folder, tmp_path / "steady", url, ["true", "swapped"], "--kinds", "score")
     assert steady["agreement"]["correctness"]["scores"] == 1.0
     assert yaml.safe_load((RECIPES / "annotation/judge.yaml").read_text())["judge"]["rounds"] == 5

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""A captioner, a verifier and a judge that listen, behind the chat-completions protocol.
+"""A captioner, a verifier and a judge without a language model, as a chat-completions server.
 
-No language model is in it: level, pitch and rate are measured, and sentences are made of them. So
-annotation can be tried, and tested, on a laptop. It makes mistakes as often as it is told to.
+Level, pitch and rate of the audio are measured, and sentences are made of them, so that annotation
+can be tried, and tested, on a laptop. It makes mistakes at the rates that it is given.
 
-> python listening_server.py --port 8000 --mistakes absence=0.05 content=0.05
+> python acoustic_server.py --port 8000 --mistakes absence=0.05 content=0.05
 > clsp annotate mini.yaml --manifest data/mini_fcaps/train.arrow --output annotated
 """
 
@@ -21,8 +21,9 @@ from typing import Any
 import soundfile
 
 from speechbrain_clsp.mini_fcaps.acoustics import Hearing, claimed_gender, claims, listen
+from speechbrain_clsp.utils.files import parse_key_values
 
-CAPTIONER, VERIFIER, JUDGE = "listening-captioner", "listening-verifier", "listening-judge"
+CAPTIONER, VERIFIER, JUDGE = "acoustic-captioner", "acoustic-verifier", "acoustic-judge"
 MISTAKES = {  # what each adds to a caption; those that are empty change it otherwise
     "absence": " The tone is not harsh.",
     "surroundings": " The microphone picks up a faint hum of the room.",
@@ -54,7 +55,7 @@ def draw_mistake(rates: dict[str, float], draw: random.Random) -> str:
 
 
 def describe(hearing: Hearing, label: str | None, draw: random.Random, mistake: str) -> str:
-    """Write a caption of what was heard; people's label of the rate is believed."""
+    """Write a caption of what was measured; a label of the rate takes precedence."""
     rate = RATE_LABELS.index(label) if label in RATE_LABELS else hearing.level("rate")
     if mistake == "wrong_rate":
         rate = 2 - rate if rate != 1 else 2
@@ -66,17 +67,17 @@ def describe(hearing: Hearing, label: str | None, draw: random.Random, mistake: 
     return f"{first} {draw.choice(ENDINGS)}{MISTAKES.get(mistake, '')}"
 
 
-def check(caption: str, heard_of: str, rules: list[str]) -> dict[str, dict[str, Any]]:
-    """Return a verdict per rule from the caption and from what tools said of it."""
-    shared = re.search(r"shared with the transcript: '([^']*)'", heard_of)
-    label = re.search(r"speaking rate: (\w+ speed)", heard_of)
+def check(caption: str, found: str, rules: list[str]) -> dict[str, dict[str, Any]]:
+    """Return a verdict per rule from the caption and from what the tools found."""
+    shared = re.search(r"shared with the transcript: '([^']*)'", found)
+    label = re.search(r"speaking rate: (\w+ speed)", found)
     rate = claims(caption).get("rate")
     contradicts = label and rate is not None and RATE_LABELS.index(label[1]) != rate
     broken = {
         "surroundings": bool(re.search(r"microphone|noise|recording|background", caption)),
-        "absence": "absence:" in heard_of,
+        "absence": "absence:" in found,
         "content": bool(shared and len(shared[1].split()) >= 4) or '"' in caption,
-        "single_speaker": "second speaker" in heard_of,
+        "single_speaker": "second speaker" in found,
         "labels": bool(contradicts),
     }
     return {rule: {"reason": f"{rule} by rule", "broken": broken[rule]} for rule in rules}
@@ -85,8 +86,8 @@ def check(caption: str, heard_of: str, rules: list[str]) -> dict[str, dict[str, 
 def score(caption: str, hearing: Hearing) -> dict[str, int]:
     """Score a caption: what it claims, how much, and whether it is made of sentences."""
     gender, said = claimed_gender(caption), claims(caption)
-    heard = {attribute: hearing.level(attribute, gender) for attribute in said}
-    known = {attribute: level for attribute, level in heard.items() if level is not None}
+    measured = {attribute: hearing.level(attribute, gender) for attribute in said}
+    known = {attribute: level for attribute, level in measured.items() if level is not None}
     right = sum(said[attribute] == level for attribute, level in known.items())
     sentences = re.fullmatch(r"([A-Z][^.]*\w\.\s*)+", caption) is not None
     return {
@@ -96,7 +97,7 @@ def score(caption: str, hearing: Hearing) -> dict[str, int]:
     }
 
 
-class Listener(BaseHTTPRequestHandler):
+class AcousticHandler(BaseHTTPRequestHandler):
     """Answers requests; ``options`` are those of the command line."""
 
     protocol_version = "HTTP/1.1"
@@ -126,7 +127,7 @@ class Listener(BaseHTTPRequestHandler):
         self._send({**head, "choices": choices, "usage": usage})
 
     def _caption(self, request: dict[str, Any]) -> list[dict[str, Any]]:
-        audio, text = _heard(request)
+        audio, text = _audio_and_text(request)
         hearing = listen(soundfile.read(io.BytesIO(audio), dtype="float64")[0])
         label = re.search(r"speaking rate: (\w+ speed)", text)
         captions = []
@@ -153,7 +154,7 @@ class Listener(BaseHTTPRequestHandler):
         return [{"content": json.dumps(check(caption, "\n".join(results), rules))}]
 
     def _judge(self, request: dict[str, Any]) -> list[dict[str, Any]]:
-        audio, text = _heard(request)
+        audio, text = _audio_and_text(request)
         hearing = listen(soundfile.read(io.BytesIO(audio), dtype="float64")[0])
         draw = self._draw(audio + text.encode(), request.get("seed", 0))
         if request["response_format"]["json_schema"]["name"] == "score":
@@ -185,7 +186,7 @@ class Listener(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
 
-def _heard(request: dict[str, Any]) -> tuple[bytes, str]:
+def _audio_and_text(request: dict[str, Any]) -> tuple[bytes, str]:
     """Return the audio and the text of a request."""
     parts = {part["type"]: part for part in request["messages"][0]["content"]}
     audio = base64.b64decode(parts["input_audio"]["input_audio"]["data"])
@@ -196,11 +197,12 @@ def _prefer(first: int, second: int) -> str:
     return "tie" if first == second else "first" if first > second else "second"
 
 
-def _rates(words: list[str]) -> dict[str, float]:
-    rates = {name: float(rate) for name, _, rate in (word.partition("=") for word in words)}
+def read_rates(words: list[str]) -> dict[str, float]:
+    """Read ``NAME=RATE`` of mistakes."""
+    rates = {name: float(rate) for name, rate in parse_key_values(words, "--mistakes").items()}
     unknown = set(rates) - set(MISTAKES)
     if unknown or sum(rates.values()) > 1:
-        raise SystemExit(f"--mistakes: NAME=SHARE of {', '.join(MISTAKES)}, in all at most 1")
+        raise SystemExit(f"--mistakes: NAME=RATE of {', '.join(MISTAKES)}, in all at most 1")
     return rates
 
 
@@ -208,14 +210,16 @@ def main() -> None:
     """Serve until interrupted; prints the address."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--port", type=int, default=8000, help="0: any that is free")
-    parser.add_argument("--mistakes", nargs="+", default=[], metavar="NAME=SHARE")
-    parser.add_argument("--noise", type=float, default=0.0, help="share of scores off by one")
-    parser.add_argument("--position-bias", type=float, default=0.0, help="share of pairs: first")
+    parser.add_argument("--mistakes", nargs="+", default=[], metavar="NAME=RATE")
+    parser.add_argument("--noise", type=float, default=0.0, help="fraction of scores off by one")
+    parser.add_argument(
+        "--position-bias", type=float, default=0.0, help="fraction of pairs whose first place wins"
+    )
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    options.mistakes = _rates(options.mistakes)
-    Listener.options = options
-    server = ThreadingHTTPServer(("127.0.0.1", options.port), Listener)
+    options.mistakes = read_rates(options.mistakes)
+    AcousticHandler.options = options
+    server = ThreadingHTTPServer(("127.0.0.1", options.port), AcousticHandler)
     print(f"http://127.0.0.1:{server.server_address[1]}/v1", flush=True)
     server.serve_forever()
 
