@@ -12,7 +12,7 @@ import torch
 
 from speechbrain_clsp import CLSP
 from speechbrain_clsp.cli.main import main
-from tests.unittests.dataio.test_audio import bad_files
+from tests.utils.bad_audio import bad_files
 from tests.utils.small import CAPTIONS, model_folder, tone, write
 
 
