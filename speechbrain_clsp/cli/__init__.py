@@ -1,5 +1,4 @@
-"""The command ``clsp``."""
+"""The command ``clsp``: one module for each family of commands.
 
-from speechbrain_clsp.cli.main import main
-
-__all__ = ["main"]
+Modules import torch and other rooms inside functions only, so that ``clsp --help`` is instant.
+"""

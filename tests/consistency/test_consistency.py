@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from speechbrain_clsp.cli.main import NAMES
+from tests.utils.command_line import command_parsers
 
 ROOT = Path(__file__).parents[2]
 RECIPES = list(csv.DictReader((ROOT / "tests/recipes/recipes.csv").open(encoding="utf-8")))
@@ -89,7 +89,7 @@ def test_pages_name_what_exists(page):
     for target in re.findall(r"\bmake (\w+)", text):
         assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), flags=re.M), target
     for command in re.findall(r"^\s*clsp ([\w-]+)", text, flags=re.M):
-        assert command in NAMES, command
+        assert command in command_parsers(), command
     for script, folder in re.findall(r"python (\S+\.py)|cd (\S+)", text):
         name = script or folder
         assert list(ROOT.rglob(Path(name).name)), name
