@@ -9,7 +9,7 @@ BIN := $(CURDIR)/.venv/bin
 
 .PHONY: demo test lint clean
 
-.venv/.installed: setup.py
+.venv/.installed: pyproject.toml
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet --editable ".[mini,dev]"
 	touch $@
@@ -23,6 +23,7 @@ demo: .venv/.installed
 test: .venv/.installed
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
+	.venv/bin/mypy
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest --quiet --numprocesses=2 --dist=loadfile
 
 lint: .venv/.installed

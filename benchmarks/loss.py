@@ -14,6 +14,7 @@ import re
 import subprocess
 import sys
 import time
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -83,7 +84,7 @@ def main() -> None:
         line |= {"seconds": round(figures["seconds"], 2), "GiB": round(figures["GiB"], 3)}
         if plain:
             line["time / plain"] = round(figures["seconds"] / plain["seconds"], 2)
-            pairs = zip(sum(figures["gradients"], []), sum(plain["gradients"], []))
+            pairs = zip(chain(*figures["gradients"]), chain(*plain["gradients"]))
             line["largest difference of gradients"] = max(abs(a - b) for a, b in pairs)
         print(json.dumps({**line, "threads": options.threads, "torch": torch.__version__}))
 

@@ -66,7 +66,7 @@ class GradCache:
             Whether DDP averages over processes at the end; False while gradients accumulate.
         """
         after = _random_state()
-        gradients = zip(*(leaf.grad.split(self.sizes, dim=-2) for leaf in self.leaves))
+        gradients = zip(*(_gradient(leaf).split(self.sizes, dim=-2) for leaf in self.leaves))
         for number, (chunk, wanted) in enumerate(zip(self.chunks, gradients), start=1):
             last = synchronize and number == len(self.chunks)
             with nullcontext() if last else self._no_sync():
@@ -74,6 +74,10 @@ class GradCache:
                 outputs = self._encode(chunk)
                 torch.autograd.backward(outputs, [g.to(x) for g, x in zip(wanted, outputs)])
         _set_random_state(after)
+
+
+def _gradient(leaf: Tensor) -> Tensor:
+    return torch.zeros_like(leaf) if leaf.grad is None else leaf.grad  # None: not in the loss
 
 
 def _random_state() -> tuple[Tensor, Tensor | None]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -82,7 +83,9 @@ class ScaledAdam(Optimizer):
         super().__init__(params, defaults)
 
     @torch.no_grad()
-    def step(self, closure=None):
+    def step(  # type: ignore[override]  # torch declares two overloads
+        self, closure: Callable[[], float] | None = None
+    ) -> float | None:
         """Do one step; returns what ``closure`` returns, if one is given."""
         loss = None
         if closure is not None:
@@ -93,12 +96,17 @@ class ScaledAdam(Optimizer):
             if not params:
                 continue
             states = [self.state[p] or self._new_state(p, group) for p in params]
-            grads = torch._foreach_mul([p.grad for p in params], _clipping(group, params, states))
-            _move(params, grads, states, group)
+            grads = [p.grad for p in params if p.grad is not None]
+            clipped = torch._foreach_mul(grads, _clipping(group, grads, states))
+            _move(params, clipped, states, group)
         return loss
 
     def _new_state(self, p: Tensor, group: dict) -> dict:
-        state = {"step": 0, "delta": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
+        state: dict[str, Any] = {
+            "step": 0,
+            "delta": torch.zeros_like(p),
+            "exp_avg_sq": torch.zeros_like(p),
+        }
         state["rms"] = p.square().mean().sqrt() if p.numel() > 1 else torch.ones_like(p).sum()
         state["scale_exp_avg_sq"] = torch.zeros_like(state["rms"])
         state["scale_grads"] = torch.zeros(group["size_update_period"]).to(p)
@@ -106,7 +114,7 @@ class ScaledAdam(Optimizer):
         return state
 
 
-def _clipping(group: dict, params: list[Tensor], states: list[dict]) -> Tensor | float:
+def _clipping(group: dict, grads: list[Tensor], states: list[dict]) -> Tensor | float:
     """Compare the norm of the group's gradients with ``clipping_scale`` times its median.
 
     Each tensor's gradient is taken with respect to the tensor divided by its rms. The recent norms
@@ -114,7 +122,7 @@ def _clipping(group: dict, params: list[Tensor], states: list[dict]) -> Tensor |
     """
     if group["clipping_scale"] is None:
         return 1.0
-    norms = torch.stack(torch._foreach_norm([p.grad for p in params]))
+    norms = torch.stack(torch._foreach_norm(grads))
     norm = (norms * torch.stack([state["rms"] for state in states])).norm()
     period, step = group["clipping_update_period"], group.setdefault("clipping_step", 0)
     # A checkpoint is read on the CPU, and a norm that is copied there waits for the GPU.
@@ -130,7 +138,7 @@ def _clipping(group: dict, params: list[Tensor], states: list[dict]) -> Tensor |
     return (threshold / (norm + 1e-20)).clamp(max=1.0)
 
 
-def _move(params: list[Tensor], grads: list[Tensor], states: list[dict], group: dict) -> None:
+def _move(params: list[Tensor], grads: tuple[Tensor, ...], states: list[dict], group: dict) -> None:
     """Update tensors in place; ``_foreach`` runs over all of them in one call."""
     beta1, beta2 = group["betas"]
     squares = [state["exp_avg_sq"] for state in states]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -69,11 +71,19 @@ class _TiledCrossEntropy(torch.autograd.Function):
     """Sum of the rows' cross entropies, whose gradients are computed in the forward pass."""
 
     @staticmethod
-    def forward(ctx, rows, columns, scale, own, tile, ids):
+    def forward(
+        ctx: Any,
+        rows: Tensor,
+        columns: Tensor,
+        scale: Tensor,
+        own: Tensor,
+        tile: int,
+        ids: Ids | None,
+    ) -> Tensor:
         wanted = any(ctx.needs_input_grad[:3])
         loss, scale_gradient = rows.new_zeros(()), rows.new_zeros(())
-        row_gradient = torch.empty_like(rows) if wanted else None
-        column_gradient = torch.zeros_like(columns) if wanted else None
+        if wanted:
+            row_gradient, column_gradient = torch.empty_like(rows), torch.zeros_like(columns)
         for start in range(0, len(rows), tile):
             part = slice(start, start + tile)
             losses, error = _tile(rows[part], columns, scale, own[part], ids, part)
@@ -90,12 +100,14 @@ class _TiledCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, gradient):
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         rows, columns, scale = ctx.saved_tensors
         return rows * gradient, columns * gradient, scale * gradient, None, None, None
 
 
-def _tile(rows: Tensor, columns: Tensor, scale: Tensor, own: Tensor, ids: Ids | None, part: slice):
+def _tile(
+    rows: Tensor, columns: Tensor, scale: Tensor, own: Tensor, ids: Ids | None, part: slice
+) -> tuple[Tensor, Tensor]:
     """Return the tile's summed loss and [tile, C], the loss's gradient with respect to logits."""
     logits = (rows * scale) @ columns.T
     if ids is not None:

@@ -2,7 +2,6 @@
 
 import ast
 import csv
-import json
 import re
 import subprocess
 import sys
@@ -97,13 +96,3 @@ def test_pages_name_what_exists(page):
         code = f"from {module} import {names}"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-
-
-def test_data_files_are_packaged():
-    """If this fails, an installed package lacks its prompts."""
-    setup = (ROOT / "setup.py").read_text(encoding="utf-8")
-    for kind in ("json", "txt", "html"):
-        for path in (ROOT / "speechbrain_clsp").rglob(f"*.{kind}"):
-            assert f"{path.parent.name}/*.{kind}" in setup or f'"*.{kind}"' in setup, path
-            if kind == "json":
-                json.loads(path.read_text(encoding="utf-8"))

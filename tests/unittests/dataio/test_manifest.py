@@ -1,6 +1,7 @@
 """The manifest at scale: every value comes back, from any batch, in any process."""
 
 import pickle
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -59,7 +60,7 @@ def test_rows_are_found_in_batches_of_any_size(tmp_path):
     bounds = [0, 3, 3, 50, 51, 99, 100]
     batches = (
         pa.RecordBatch.from_pylist(rows[start:end], schema=SCHEMA)
-        for start, end in zip(bounds, bounds[1:])
+        for start, end in pairwise(bounds)
     )
     assert write_batches(tmp_path / "a.arrow", batches, batch_rows=16) == 100
     manifest = Manifest(tmp_path / "a.arrow")
