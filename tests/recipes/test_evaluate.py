@@ -1,9 +1,7 @@
 """From the published captions of a test set to the paper's tables, as a user goes."""
 
-import csv
 import json
 import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +20,7 @@ from speechbrain_clsp.evaluation.suites import run_suite
 from tests.recipes.test_paraspeechcaps_prepare import record
 from tests.unittests.dataio.test_shards import make_tar
 from tests.utils.corpora_trees import CONVERSATION, PLAIN, READ, cut, make_corpora, write_cuts
+from tests.utils.recipes import check_outputs, find_recipe, recipe_command, recipe_folder
 
 ROOT = Path(__file__).parents[2]
 FCAPS = ROOT / "recipes" / "FCaps"
@@ -173,24 +172,20 @@ def test_paraspeechcaps_from_its_release_to_its_table(tmp_path, audio):
 
 def test_the_recipe_fills_the_same_tables(fcaps, tmp_path):
     """If this fails, users of SpeechBrain's way of running get other figures, or none."""
-    with open(ROOT / "tests/recipes/recipes.csv", encoding="utf-8") as file:
-        rows = {Path(row["Hparam_file"]).stem: row for row in csv.DictReader(file)}
-    recipe, output = rows["evaluate"], tmp_path / "out"
+    recipe, output = find_recipe("evaluate"), tmp_path / "out"
     done = subprocess.run(
-        [
-            *(sys.executable, Path(recipe["Script_file"]).name, "hparams/evaluate.yaml"),
-            *shlex.split(recipe["test_debug_flags"]),
+        recipe_command(
+            recipe,
             *(f"--test_data={fcaps}", f"--output_folder={output}"),
             f"--models={{random: random, oracle: 'oracle:{fcaps}'}}",
-        ],
-        cwd=(ROOT / recipe["Script_file"]).parent,
+        ),
+        cwd=recipe_folder(recipe),
         capture_output=True,
         text=True,
         timeout=120,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    for name in re.search(r"file_exists=\[(.*)\]", recipe["test_debug_checks"])[1].split(","):
-        assert (output / name).is_file(), name
+    check_outputs(recipe, output)
     arguments = ["--suite", "fcaps", "--data", str(fcaps), "--output", str(tmp_path / "cli")]
     models = ["random", f"oracle=oracle:{fcaps}", "--seed", "1"]
     assert main(["evaluate", *arguments, "--model", *models]) == 0

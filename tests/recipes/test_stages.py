@@ -1,9 +1,7 @@
 """The published stages one after another, small, on MiniFCaps."""
 
-import csv
 import json
 import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -15,12 +13,9 @@ from transformers import RobertaConfig, RobertaModel
 
 from speechbrain_clsp import CLSP
 from tests.utils.official_model import write_official, write_tokenizer
+from tests.utils.recipes import check_outputs, find_recipe, recipe_command, recipe_folder
 
 ROOT = Path(__file__).parents[2]
-RECIPES = {
-    Path(row["Hparam_file"]).stem: row
-    for row in csv.DictReader((Path(__file__).parent / "recipes.csv").open(encoding="utf-8"))
-}
 # The sizes of the small reference model, whose encoder stands for SPEAR's.
 MODEL = """{encoder: {downsampling: [1, 2, 4, 2], n_layers: [1, 1, 2, 1], dims: [64, 96, 128, 96],
  feedforward: [128, 192, 256, 192], heads: [4, 4, 4, 4], kernels: [31, 15, 15, 15]},
@@ -52,8 +47,8 @@ def folder(tmp_path_factory):
 
 def run(stage: str, folder: Path, *more: str) -> Path:
     """Run a stage as a user starts it; returns its output folder."""
-    recipe, output = RECIPES[stage], folder / stage
-    flags = {
+    recipe, output = find_recipe(stage), folder / stage
+    flags = (
         f"--output_folder={output}",
         f"--model={MODEL}",
         f"--tokenizer_source={folder / 'roberta'}",
@@ -64,24 +59,16 @@ def run(stage: str, folder: Path, *more: str) -> Path:
         "--shortest=0",
         "--dataloader_opts={num_workers: 0}",
         "--step_log={every: 1}",
-    }
+    )
     done = subprocess.run(
-        [
-            sys.executable,
-            Path(recipe["Script_file"]).name,
-            str(ROOT / recipe["Hparam_file"]),
-            *shlex.split(recipe["test_debug_flags"]),
-            *flags,
-            *more,
-        ],
-        cwd=(ROOT / recipe["Script_file"]).parent,
+        recipe_command(recipe, *flags, *more),
+        cwd=recipe_folder(recipe),
         capture_output=True,
         text=True,
         timeout=600,
     )
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
-    for name in re.search(r"file_exists=\[(.*)\]", recipe["test_debug_checks"])[1].split(","):
-        assert (output / name).is_file(), name
+    check_outputs(recipe, output)
     log = (output / "train_log.txt").read_text(encoding="utf-8")
     assert len(re.findall(r"^epoch: ", log, flags=re.M)) == 2
     clsp = CLSP.from_hparams(output / "model", run_opts={"device": "cpu"})

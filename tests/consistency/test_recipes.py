@@ -1,0 +1,49 @@
+"""SpeechBrain's rules for recipes: each YAML is listed and tested."""
+
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+
+from tests.utils.recipes import COLUMNS, ROOT, check_outputs, read_recipes
+
+RECIPES = read_recipes()
+
+
+def yaml_of(recipe: dict[str, str]) -> str:
+    return Path(recipe["Hparam_file"]).stem
+
+
+def test_every_yaml_file_has_a_row():
+    listed = [recipe["Hparam_file"] for recipe in RECIPES]
+    there = (ROOT / "recipes").rglob("hparams/*.yaml")
+    assert sorted(listed) == sorted(str(path.relative_to(ROOT)) for path in there)
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=yaml_of)
+def test_a_row_is_complete(recipe):
+    assert tuple(recipe) == COLUMNS
+    assert recipe["Dataset"] == Path(recipe["Script_file"]).parts[1]
+    for column in ("Script_file", "Hparam_file", "Data_prep_file", "Readme_file"):
+        assert (ROOT / recipe[column]).is_file(), recipe[column]
+    readme = (ROOT / recipe["Readme_file"]).read_text(encoding="utf-8")
+    for column in ("Result_url", "HF_repo"):
+        assert recipe[column] in readme
+    assert recipe["test_debug_flags"] and "file_exists=[" in recipe["test_debug_checks"]
+
+
+@pytest.mark.parametrize(
+    "checks, holds",
+    [
+        ("file_exists=[train_log.txt]", True),
+        ("file_exists=[train_log.txt,model.pt]", False),
+        ("performance_check=[train_log.txt, train loss, <3.5, epoch: 1]", True),
+        ("performance_check=[train_log.txt, train loss, <3.4, epoch: 1]", False),
+        ("file_exists=[train_log.txt] performance_check=[train_log.txt,valid R@1,>=2e-1]", False),
+    ],
+)
+def test_what_a_row_promises_is_checked(tmp_path, checks, holds):
+    lines = ["epoch: 1, lr: 1e-3 - train loss: 3.45, valid R@1: 1.0e-01", "epoch: 12 - a: 1"]
+    (tmp_path / "train_log.txt").write_text("\n".join(lines[: 1 + ("epoch" in checks)]))
+    with nullcontext() if holds else pytest.raises(AssertionError):
+        check_outputs({"test_debug_checks": checks}, tmp_path)
