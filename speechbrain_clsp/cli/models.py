@@ -152,7 +152,7 @@ def run_convert(options: argparse.Namespace) -> None:
     if options.to_official:
         if options.prompts:
             raise ValueError("--prompts has no place in the published form: leave it out")
-        export_official(CLSP.from_hparams(options.source), options.folder)
+        export_official(CLSP.from_pretrained(options.source), options.folder)
     else:
         prompts = read_prompts([options.prompts]) if options.prompts else None
         if prompts is not None and not isinstance(prompts, dict):
@@ -198,14 +198,10 @@ def load_model(options: argparse.Namespace) -> CLSP:
     import torch
 
     from speechbrain_clsp import CLSP
-    from speechbrain_clsp.pretrained.folder import HYPERPARAMS
 
     try:
         torch.empty(0, device=options.device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"--device {options.device} cannot be used: {reason}") from error
-    run_opts = {"device": options.device}
-    if (Path(source) / HYPERPARAMS).is_file():
-        return CLSP.from_hparams(source, run_opts=run_opts)
-    return CLSP.from_pretrained(source, run_opts=run_opts)  # runs no code of a repository's
+    return CLSP.from_pretrained(source, run_opts={"device": options.device})
