@@ -1,91 +1,99 @@
-"""Pieces of a report as HTML and SVG that need nothing from outside the page."""
+"""Self-contained HTML pages: jinja2 templates, tables, charts as SVG, audio players.
+
+Charts are drawn here and not by matplotlib, which would add 97 MB and 0.9 s of import to what a
+report needs.
+"""
 
 from __future__ import annotations
 
 import base64
 import io
 import math
+import os
 from collections.abc import Mapping, Sequence
-from html import escape
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
 
-import numpy as np
 import soundfile
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
+from speechbrain_clsp.utils.files import atomic_write
+
+TEMPLATES = Path(__file__).parent / "templates"
 COLORS = ("#2563eb", "#d9480f", "#2b8a3e", "#862e9c", "#5c5f66")
-WIDTH, HEIGHT, MARGIN = 460, 240, 44
+WIDTH, HEIGHT, LEFT, TOP, BOTTOM, RIGHT = 460, 240, 44, 16, 212, 448  # of charts and their frame
+LABELS = 9  # at most, along the horizontal axis
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+@lru_cache
+def environment(folder: Path = TEMPLATES) -> Environment:
+    """Return a jinja2 environment that escapes every value.
+
+    Arguments
+    ---------
+    folder : path
+        Where templates are looked for, before those here: ``pieces.html`` has the macros ``table``
+        and ``chart``.
+
+    Example
+    -------
+    >>> environment().from_string("<p>{{ caption }}</p>").render(caption="<script>")
+    '<p>&lt;script&gt;</p>'
+    """
+    return Environment(
+        loader=FileSystemLoader([folder, TEMPLATES]),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+
+
+def write_page(path: str | os.PathLike, title: str, sections: Sequence[str]) -> None:
+    """Write a self-contained page, atomically.
+
+    Arguments
+    ---------
+    path : str or path
+        The .html file.
+    title : str
+        Its title.
+    sections : list of str
+        HTML, in the order in which it is read; it is not escaped.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "page.html"
+    >>> write_page(path, "a < b", [table(["a"], [["b"]])])
+    >>> "<title>a &lt; b</title>" in path.read_text()
+    True
+    """
+    page = environment().get_template("page.html").render(title=title, sections=sections)
+    atomic_write(path, page)
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Markup:
     """Return a table; cells are text, the first column is left-aligned.
 
     Example
     -------
-    >>> table(["a"], [["<b>"]])
-    '<div class="scroll"><table><tr><th>a</th></tr><tr><td>&lt;b&gt;</td></tr></table></div>'
+    >>> print(table(["a"], [["<b>"]]))
+    <div class="scroll"><table>
+    <tr><th>a</th></tr>
+    <tr><td>&lt;b&gt;</td></tr>
+    </table></div>
     """
-    head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
-    )
-    return f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>'
+    return _piece("table", header, rows)
 
 
-def shaded(value: float, low: float, high: float) -> str:
-    """Return a cell's style: from white to blue, with a text color that stays readable."""
-    share = min(max((value - low) / (high - low or 1.0), 0.0), 1.0)
-    red, green, blue = (round(255 + share * (end - 255)) for end in (29, 78, 216))
-    return f"background:rgb({red},{green},{blue});color:{'#fff' if share > 0.55 else '#111'}"
+def _piece(macro: str, *arguments: Any, **options: Any) -> Markup:
+    return getattr(environment().get_template("pieces.html").module, macro)(*arguments, **options)
 
 
-def confusion_matrix(name: str, classes: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
-    """Return a confusion matrix, shaded by the share of the true class."""
-    head = "".join(f"<th>{escape(label)}</th>" for label in classes)
-    rows = []
-    for label, row in zip(classes, counts):
-        total = sum(row) or 1
-        cells = "".join(f'<td style="{shaded(n / total, 0, 1)}">{n}</td>' for n in row)
-        rows.append(f"<tr><th>{escape(label)}</th>{cells}</tr>")
-    return (
-        f"<figure><figcaption>{escape(name)}: true class by row, answer by column</figcaption>"
-        f'<table class="matrix"><tr><th></th>{head}</tr>{"".join(rows)}</table></figure>'
-    )
-
-
-def heat_map(captions: Sequence[str], names: Sequence[str], scores: np.ndarray) -> str:
-    """Return similarities of captions (rows, readable) with clips (columns).
-
-    Arguments
-    ---------
-    captions : list of str
-        M captions.
-    names : list of str
-        N clips.
-    scores : numpy.ndarray
-        [M, N].
-
-    Returns
-    -------
-    str
-        A table; where row and column belong together the cell has a frame.
-    """
-    low, high = float(scores.min()), float(scores.max())
-    head = "".join(f'<th title="{escape(name)}">{i + 1}</th>' for i, name in enumerate(names))
-    rows = []
-    for i, (caption, row) in enumerate(zip(captions, scores)):
-        cells = "".join(
-            f'<td class="{"own" if i == j else ""}" style="{shaded(score, low, high)}">'
-            f"{100 * score:.0f}</td>"
-            for j, score in enumerate(row)
-        )
-        rows.append(f'<tr><td class="caption">{i + 1}. {escape(caption)}</td>{cells}</tr>')
-    return (
-        f'<div class="scroll"><table class="matrix heat"><tr><th>caption</th>{head}</tr>'
-        f"{''.join(rows)}</table></div>"
-    )
-
-
-def line_chart(title: str, series: Mapping[str, Sequence[tuple[float, float]]]) -> str:
-    """Return curves over epochs as SVG.
+def line_chart(title: str, series: Mapping[str, Sequence[tuple[float, float]]]) -> Markup:
+    """Return curves as SVG.
 
     Arguments
     ---------
@@ -96,44 +104,27 @@ def line_chart(title: str, series: Mapping[str, Sequence[tuple[float, float]]]) 
 
     Returns
     -------
-    str
+    Markup
         The figure.
     """
-    xs = [x for points in series.values() for x, _ in points]
+    xs = sorted({x for points in series.values() for x, _ in points})
     ys = [y for points in series.values() for _, y in points]
-    lowest, highest = min([*ys, 0.0]), max([*ys, 0.0])
-    step = _step(highest - lowest)
-    bottom = math.floor(lowest / step) * step
-    top = max(math.ceil(highest / step) * step, bottom + step)
-    left, right = min(xs), max(max(xs), min(xs) + 1)
+    bottom, top, grid = _grid(min([*ys, 0.0]), max([*ys, 0.0]))
+    left, right = xs[0], max(xs[-1], xs[0] + 1)
 
-    def at(x: float, y: float) -> tuple[float, float]:
-        across = MARGIN + (x - left) / (right - left) * (WIDTH - MARGIN - 12)
-        return across, HEIGHT - 28 - (y - bottom) / (top - bottom) * (HEIGHT - 44)
+    def place(x: float, y: float) -> tuple[float, float]:
+        across, up = (x - left) / (right - left), (y - bottom) / (top - bottom)
+        return round(LEFT + across * (RIGHT - LEFT), 1), round(BOTTOM - up * (BOTTOM - TOP), 1)
 
-    parts = []
-    for k in range(round((top - bottom) / step) + 1):
-        _, y = at(left, bottom + k * step)
-        parts.append(f'<line x1="{MARGIN}" x2="{WIDTH - 12}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(
-            f'<text x="{MARGIN - 6}" y="{y + 4:.1f}" class="y">{bottom + k * step:g}</text>'
-        )
-    for x in sorted(set(xs))[:: max(1, len(set(xs)) // 8)]:
-        parts.append(f'<text x="{at(x, bottom)[0]:.1f}" y="{HEIGHT - 10}" class="x">{x:.4g}</text>')
-    for color, points in zip(COLORS, series.values()):
-        path = " ".join(f"{a:.1f},{b:.1f}" for a, b in (at(*point) for point in points))
-        parts.append(f'<polyline points="{path}" stroke="{color}"/>')
-    legend = " ".join(
-        f'<span style="color:{color}">&#9632; {escape(name)}</span>'
-        for color, name in zip(COLORS, series)
-    )
-    return (
-        f"<figure><figcaption>{escape(title)} {legend}</figcaption>"
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img">{"".join(parts)}</svg></figure>'
-    )
+    ticks = [(place(x, bottom)[0], f"{x:.4g}") for x in xs[:: len(xs) // LABELS + 1]]
+    lines = [
+        {"name": name, "color": color, "points": [place(*point) for point in points]}
+        for color, (name, points) in zip(COLORS, series.items())
+    ]
+    return _piece("chart", title, _frame(grid, ticks), lines=lines)
 
 
-def bar_chart(title: str, bars: Mapping[str, float]) -> str:
+def bar_chart(title: str, bars: Mapping[str, float]) -> Markup:
     """Return bars, each over its name, as SVG.
 
     Arguments
@@ -145,44 +136,45 @@ def bar_chart(title: str, bars: Mapping[str, float]) -> str:
 
     Returns
     -------
-    str
+    Markup
         The figure.
     """
-    step = _step(max(bars.values()))
-    top = math.ceil(max(bars.values()) / step) * step
-    width, height = (WIDTH - MARGIN - 12) / len(bars), HEIGHT - 44
-    parts = []
-    for k in range(round(top / step) + 1):
-        y = HEIGHT - 28 - k * step / top * height
-        parts.append(f'<line x1="{MARGIN}" x2="{WIDTH - 12}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text x="{MARGIN - 6}" y="{y + 4:.1f}" class="y">{k * step:g}</text>')
+    _, top, grid = _grid(0.0, max(bars.values()))
+    width = (RIGHT - LEFT) / len(bars)
+    drawn, ticks = [], []
     for n, (name, value) in enumerate(bars.items()):
-        x, tall = MARGIN + n * width, value / top * height
-        box = f'x="{x + 0.1 * width:.1f}" y="{HEIGHT - 28 - tall:.1f}" width="{0.8 * width:.1f}"'
-        told = f"<title>{escape(name)}: {value:g}</title>"
-        parts.append(f'<rect {box} height="{tall:.1f}" fill="{COLORS[0]}">{told}</rect>')
-        if n % (len(bars) // 8 + 1) == 0:
-            middle = x + width / 2
-            parts.append(
-                f'<text x="{middle:.1f}" y="{HEIGHT - 10}" class="x">{escape(name)}</text>'
-            )
-    return (
-        f"<figure><figcaption>{escape(title)}</figcaption>"
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img">{"".join(parts)}</svg></figure>'
-    )
+        x, height = LEFT + n * width, value / top * (BOTTOM - TOP)
+        box = {"x": x + 0.1 * width, "y": BOTTOM - height, "width": 0.8 * width, "height": height}
+        box = {key: round(number, 1) for key, number in box.items()}
+        drawn.append({**box, "color": COLORS[0], "name": f"{name}: {value:g}"})
+        ticks.append((round(x + width / 2, 1), name))
+    return _piece("chart", title, _frame(grid, ticks[:: len(bars) // LABELS + 1]), bars=drawn)
 
 
-def _step(span: float) -> float:
-    """Return a round distance that gives about five grid lines."""
-    raw = max(span, 1e-9) / 5
+def _grid(lowest: float, highest: float) -> tuple[float, float, list[tuple[float, str]]]:
+    """Return the ends of a vertical axis, and about five grid lines at round values."""
+    raw = max(highest - lowest, 1e-9) / 5
     power = 10 ** math.floor(math.log10(raw))
-    return next(power * factor for factor in (1, 2, 5, 10) if power * factor >= raw)
+    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= raw)
+    first = math.floor(lowest / step)
+    last = max(math.ceil(highest / step), first + 1)
+    heights = ((k - first) / (last - first) * (BOTTOM - TOP) for k in range(first, last + 1))
+    lines = [
+        (round(BOTTOM - height, 1), f"{k * step:g}")
+        for k, height in zip(range(first, last + 1), heights)
+    ]
+    return first * step, last * step, lines
 
 
-def audio_player(path: str) -> str:
-    """Return a player that holds the clip itself, as mp3."""
+def _frame(grid: Sequence[tuple[float, str]], ticks: Sequence[tuple[float, str]]) -> dict[str, Any]:
+    size = {"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": RIGHT}
+    return {**size, "grid": grid, "ticks": ticks}
+
+
+def audio_player(path: str | os.PathLike) -> Markup:
+    """Return a player that holds the clip itself, as mono MP3."""
     samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
     buffer = io.BytesIO()
     soundfile.write(buffer, samples.mean(axis=1), rate, format="MP3")
     data = base64.b64encode(buffer.getvalue()).decode()
-    return f'<audio controls preload="none" src="data:audio/mpeg;base64,{data}"></audio>'
+    return Markup(f'<audio controls preload="none" src="data:audio/mpeg;base64,{data}"></audio>')
