@@ -15,12 +15,12 @@ from pathlib import Path
 
 import torch
 from speechbrain.inference.ASR import EncoderASR
+from speechbrain_clsp.evaluation.models.adapters import ClspAdapter
 from torch import Tensor
 
 from speechbrain_clsp.captions.perturbation import AttributeSwap
 from speechbrain_clsp.dataio.manifest import Manifest
 from speechbrain_clsp.dataio.shards import ClipReader
-from speechbrain_clsp.evaluation.models.adapters import ClspAdapter
 from speechbrain_clsp.inference.files import pad
 from speechbrain_clsp.inference.guards import (
     AgreementGuard,

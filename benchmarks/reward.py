@@ -17,8 +17,8 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-
 from speechbrain_clsp.evaluation.models.adapters import ClspAdapter
+
 from speechbrain_clsp.inference.clsp import CLSP
 from speechbrain_clsp.inference.guards import LengthGuard, LevelGuard
 from speechbrain_clsp.inference.reward import StyleReward

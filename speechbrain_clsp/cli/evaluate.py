@@ -6,8 +6,17 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-SUITES = ("mini", "fcaps", "zero-shot", "similarity")
+from speechbrain_clsp.evaluation import SUITES
+
 MINI_TEST = Path("data/mini_fcaps/test.arrow")
+# Options of some suites only, and these suites.
+SPECIAL = {
+    "prompts": ("mini", "zero-shot"),
+    "ensemble": ("mini", "zero-shot"),
+    "beyond_paper": ("mini", "fcaps"),
+    "train_manifest": ("mini", "fcaps", "zero-shot"),
+    "audio_root": ("similarity",),
+}
 
 
 def add_evaluate(commands, add_command: Callable) -> None:
@@ -44,46 +53,60 @@ def add_evaluate(commands, add_command: Callable) -> None:
         help=f"manifests, or the ratings of suite similarity; default for mini: {MINI_TEST}",
     )
     command.add_argument("--output", required=True, help="folder for metrics.json and tables")
-    command.add_argument("--prompts", help="prompt file or set; default: that of the data's source")
-    command.add_argument(
-        "--ensemble", action="store_true", help="use the prompt file's further wordings as well"
-    )
-    command.add_argument("--train-manifest", help="training data, to look for leaks")
-    command.add_argument(
+    command.add_argument("--cache", help="SQLite file of embeddings; default: in --output")
+    command.add_argument("--seed", type=int, default=0, help="of resampling")
+    command.add_argument("--device", default="cpu", help="cpu, cuda, ...; default: cpu")
+    retrieval = command.add_argument_group("retrieval (suites mini and fcaps)")
+    retrieval.add_argument(
         "--beyond-paper",
         action="store_true",
         help="add tables with corrections for hubs, which are not comparable with the paper's",
     )
-    command.add_argument("--audio-root", help="folder of the ratings' clips; default: that of them")
-    command.add_argument("--cache", help="SQLite file of embeddings; default: in --output")
-    command.add_argument("--seed", type=int, default=0, help="of resampling")
-    command.add_argument("--device", default="cpu", help="cpu, cuda, ...; default: cpu")
+    classes = command.add_argument_group("classes (suites mini and zero-shot)")
+    classes.add_argument("--prompts", help="prompt file or set; default: that of the data's source")
+    classes.add_argument(
+        "--ensemble", action="store_true", help="use the prompt file's further wordings as well"
+    )
+    leaks = command.add_argument_group("leaks (suites mini, fcaps and zero-shot)")
+    leaks.add_argument("--train-manifest", help="training data, to look for leaks")
+    people = command.add_argument_group("ratings (suite similarity)")
+    people.add_argument("--audio-root", help="folder of the ratings' clips; default: that of them")
 
 
 def run_evaluate(options: argparse.Namespace) -> None:
-    """Evaluate, write the tables and print them."""
+    """Evaluate, write the results and print the tables."""
+    for name, suites in SPECIAL.items():
+        if getattr(options, name) and options.suite not in suites:
+            raise ValueError(
+                f"--{name.replace('_', '-')} is an option of the suites {', '.join(suites)}, not of"
+                f" {options.suite}"
+            )
     data = options.data or ([str(MINI_TEST)] if options.suite == "mini" else [])
     if not data:
         raise ValueError(f"--suite {options.suite} needs --data")
     specs = name_models(options.model)
-    from speechbrain_clsp.evaluation.suites import fill_tables
+    from speechbrain_clsp.evaluation.models import CachedModel, open_model
+    from speechbrain_clsp.evaluation.report import write_results
+    from speechbrain_clsp.evaluation.suites import run_suite
+    from speechbrain_clsp.evaluation.tables import markdown_tables
 
-    print(
-        fill_tables(
-            options.suite,
-            specs,
-            data,
-            options.output,
-            options.cache,
-            options.device,
-            prompts=options.prompts,
-            ensemble=options.ensemble,
-            train=options.train_manifest,
-            audio_root=options.audio_root,
-            beyond=options.beyond_paper,
-            seed=options.seed,
-        )
+    cache = options.cache or Path(options.output) / "embeddings.sqlite"
+    evaluation = run_suite(
+        options.suite,
+        {
+            name: CachedModel(open_model(spec, options.device), cache)
+            for name, spec in specs.items()
+        },
+        data,
+        prompts=options.prompts,
+        ensemble=options.ensemble,
+        train=options.train_manifest,
+        audio_root=options.audio_root,
+        beyond_paper=options.beyond_paper,
+        seed=options.seed,
     )
+    write_results(evaluation, options.output)
+    print(markdown_tables(evaluation))
 
 
 def name_models(words: list[str]) -> dict[str, str]:

@@ -1,1 +1,30 @@
-"""Retrieval, zero-shot classification, and the reports made of them."""
+"""Evaluation: suites that compare models on the same data, with intervals, tables and a report.
+
+Metrics of retrieval, zero-shot classification and agreement with people belong here, and the
+models that they are computed for (:mod:`.models`). Nothing here trains or changes a model.
+"""
+
+from importlib import import_module
+
+SUITES = ("mini", "fcaps", "zero-shot", "similarity")
+
+_HOMES = {
+    "Comparison": "statistics",
+    "Estimate": "statistics",
+    "Evaluation": "result",
+    "open_model": "models.open",
+    "paired_comparison": "statistics",
+    "read_tasks": "zero_shot",
+    "retrieval_metrics": "retrieval.metrics",
+    "run_suite": "suites",
+    "write_results": "report",
+}
+
+__all__ = ["SUITES", *_HOMES]
+
+
+def __getattr__(name: str):
+    """Import a public name when it is first asked for, since models need heavy libraries."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,4 +1,4 @@
-"""Every clip of a test set as a file of its own, and the captions that it is evaluated on.
+"""The clips of a test set as files of their own, and the captions that they are evaluated on.
 
 Models take files; a manifest's clip may also be a part of a recording, one channel of it, or a
 member of a tar file, as in FCaps.
@@ -21,7 +21,7 @@ CAPTION_PLACES = {"global": 0, "fine": -1}  # published: the first short and the
 
 @contextmanager
 def whole_files(rows: Iterable[Mapping[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    """Give rows whose ``audio`` is a file with that clip and nothing else.
+    """Yield rows whose ``audio`` is a file with that clip and nothing else.
 
     Arguments
     ---------
@@ -85,7 +85,7 @@ def clip_name(row: Mapping[str, Any]) -> str:
     return row["id"].replace("%", "%25").replace("/", "%2F") + ".wav"
 
 
-def captions_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+def captions_by_kind(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
     """Return the first global and the last fine caption of every clip, as published.
 
     Arguments
@@ -106,9 +106,9 @@ def captions_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
 
     Example
     -------
-    >>> captions_of([{"id": "a", "global_captions": ["G", "H"], "fine_captions": ["E", "F"]}])
+    >>> captions_by_kind([{"id": "a", "global_captions": ["G", "H"], "fine_captions": ["E", "F"]}])
     {'global': ['G'], 'fine': ['F']}
-    >>> captions_of([{"id": "a", "global_captions": ["G", "H"], "fine_captions": []}])
+    >>> captions_by_kind([{"id": "a", "global_captions": ["G", "H"], "fine_captions": []}])
     {'global': ['G']}
     """
     captions = {}

@@ -1,8 +1,7 @@
-"""Style similarity as a model sees it, against how people rate it.
+"""Correlation of a model's similarities with people's ratings, and the raters' own agreement.
 
-The model's cosine of clip and caption is correlated with the raters' mean. How well it *could* do
-is shown by the raters themselves: each of them is compared with the mean of the others, and so is
-the model.
+The cosine of clip and caption is correlated with the raters' mean. To show how well a model *could*
+do, each rater is compared with the mean of the other raters, and so is the model.
 """
 
 from __future__ import annotations
@@ -10,12 +9,12 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 from scipy.stats import kendalltau, pearsonr, rankdata, spearmanr
 
-from speechbrain_clsp.evaluation.statistics import percentiles
+from speechbrain_clsp.evaluation.statistics import Estimate, percentiles
 from speechbrain_clsp.ratings.table import Ratings
 
 CORRELATIONS = {"pearson": pearsonr, "spearman": spearmanr, "kendall": kendalltau}
@@ -58,9 +57,55 @@ def krippendorff_alpha(scores: np.ndarray) -> float:
     return float(1 - observed / (2 * values.var(ddof=1)))
 
 
-def similarity_figures(
+@dataclass(frozen=True)
+class RaterSpread:
+    """Where a model stands among the raters, by Spearman correlation with the other raters' mean.
+
+    Arguments
+    ---------
+    count : int
+        Number of raters who rated enough pairs; if it is 0, the rest is None.
+    lowest, median, highest : float, optional
+        Correlations of each rater with the mean of the others.
+    model : float, optional
+        Mean of the model's correlations with those same means, on the same pairs.
+    below_model : float, optional
+        Fraction of raters who agree with the others less than the model does.
+    """
+
+    count: int
+    lowest: float | None = None
+    median: float | None = None
+    highest: float | None = None
+    model: float | None = None
+    below_model: float | None = None
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How a model agrees with people on the pairs of a category, and people with each other.
+
+    Arguments
+    ---------
+    items : int
+        Number of pairs; below 3 the rest is empty.
+    correlations : dict
+        ``pearson``, ``spearman`` and ``kendall`` (tau-b) with the raters' mean.
+    alpha : float, optional
+        The raters' agreement, see :func:`krippendorff_alpha`.
+    raters : RaterSpread
+        See :func:`rater_spread`.
+    """
+
+    items: int
+    correlations: dict[str, Estimate] = field(default_factory=dict)
+    alpha: float | None = None
+    raters: RaterSpread = RaterSpread(0)
+
+
+def similarity_metrics(
     ratings: Ratings, scores: Sequence[float], seed: int = 0
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, Agreement]:
     """Compare a model's scores with people, by category.
 
     Arguments
@@ -75,9 +120,7 @@ def similarity_figures(
     Returns
     -------
     dict
-        For each category, and for ``all``: ``items``; ``pearson``, ``spearman`` and ``kendall``
-        (tau-b), each with ``value``, ``low`` and ``high``; ``alpha``, the raters' agreement; and
-        ``raters``, see :func:`rater_spread`.
+        For each category and, if there are several, for ``all``.
 
     Raises
     ------
@@ -89,7 +132,8 @@ def similarity_figures(
     >>> names = [("a", "x"), ("b", "x"), ("c", "x"), ("d", "x")]
     >>> people = np.array([[1.0, 1], [2, 3], [3, 3], [5, 4]])
     >>> ratings = Ratings(names, ["intrinsic"] * 4, ["r1", "r2"], people)
-    >>> similarity_figures(ratings, [0.1, 0.2, 0.3, 0.4])["intrinsic"]["spearman"]["value"]
+    >>> found = similarity_metrics(ratings, [0.1, 0.2, 0.3, 0.4])
+    >>> found["intrinsic"].correlations["spearman"].value
     1.0
     """
     scores = np.asarray(scores, float)
@@ -101,21 +145,21 @@ def similarity_figures(
     if len(rows) > 1:
         rows[ALL] = list(range(len(scores)))
     return {
-        category: _figures_of(ratings.scores[numbers], scores[numbers], seed)
+        category: _agreement(ratings.scores[numbers], scores[numbers], seed)
         for category, numbers in rows.items()
     }
 
 
-def _figures_of(people: np.ndarray, scores: np.ndarray, seed: int) -> dict[str, Any]:
+def _agreement(people: np.ndarray, scores: np.ndarray, seed: int) -> Agreement:
     if len(scores) < MINIMUM_ITEMS:
-        return {"items": len(scores)}
+        return Agreement(len(scores))
     means = np.nanmean(people, axis=1)
-    return {
-        "items": len(scores),
-        **{name: _with_interval(name, scores, means, seed) for name in CORRELATIONS},
-        "alpha": krippendorff_alpha(people),
-        "raters": rater_spread(people, scores),
-    }
+    return Agreement(
+        len(scores),
+        {name: correlation_estimate(name, scores, means, seed) for name in CORRELATIONS},
+        krippendorff_alpha(people),
+        rater_spread(people, scores),
+    )
 
 
 def correlate(name: str, first: np.ndarray, second: np.ndarray) -> float:
@@ -125,13 +169,16 @@ def correlate(name: str, first: np.ndarray, second: np.ndarray) -> float:
     return float(CORRELATIONS[name](first, second).statistic)
 
 
-def _with_interval(name: str, scores: np.ndarray, means: np.ndarray, seed: int) -> dict[str, float]:
+def correlation_estimate(
+    name: str, scores: np.ndarray, means: np.ndarray, seed: int = 0
+) -> Estimate:
+    """Return a correlation by name, of [N] with [N], with its bootstrap interval."""
     generator = np.random.default_rng(seed)
     draws = generator.integers(0, len(scores), (RESAMPLES, len(scores)))
     values = _correlations(name, scores[draws], means[draws])
     values = values[np.isfinite(values)]  # without resamples of a single pair
     low, high = percentiles(values) if len(values) else (math.nan, math.nan)
-    return {"value": correlate(name, scores, means), "low": low, "high": high}
+    return Estimate(correlate(name, scores, means), low, high)
 
 
 def _correlations(name: str, first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -147,7 +194,7 @@ def _correlations(name: str, first: np.ndarray, second: np.ndarray) -> np.ndarra
         return products / np.sqrt((first**2).sum(axis=1) * (second**2).sum(axis=1))
 
 
-def rater_spread(people: np.ndarray, scores: np.ndarray) -> dict[str, float]:
+def rater_spread(people: np.ndarray, scores: np.ndarray) -> RaterSpread:
     """Place the model among the raters.
 
     Arguments
@@ -159,16 +206,13 @@ def rater_spread(people: np.ndarray, scores: np.ndarray) -> dict[str, float]:
 
     Returns
     -------
-    dict
-        Spearman correlations of each rater with the mean of the *other* raters: ``lowest``,
-        ``median``, ``highest``; ``count`` of the raters for which there is one; ``model``, the
-        mean of the model's with those same means, on the same pairs; and ``below_model``, the
-        share of raters who agree with the others less than the model does.
+    RaterSpread
+        Over the raters who share at least 3 pairs with others.
 
     Example
     -------
     >>> people = np.array([[1.0, 1, 2], [2, 3, 3], [3, 2, 4], [5, 4, 5]])
-    >>> rater_spread(people, np.array([1.0, 2, 3, 4]))["count"]
+    >>> rater_spread(people, np.array([1.0, 2, 3, 4])).count
     3
     """
     theirs, model = [], []
@@ -186,15 +230,15 @@ def rater_spread(people: np.ndarray, scores: np.ndarray) -> dict[str, float]:
             theirs.append(pair[0])
             model.append(pair[1])
     if not theirs:
-        return {"count": 0}
-    return {
-        "count": len(theirs),
-        "lowest": min(theirs),
-        "median": float(np.median(theirs)),
-        "highest": max(theirs),
-        "model": float(np.mean(model)),
-        "below_model": float(np.mean(np.array(theirs) < np.array(model))),
-    }
+        return RaterSpread(0)
+    return RaterSpread(
+        count=len(theirs),
+        lowest=min(theirs),
+        median=float(np.median(theirs)),
+        highest=max(theirs),
+        model=float(np.mean(model)),
+        below_model=float(np.mean(np.array(theirs) < np.array(model))),
+    )
 
 
 def describe(ratings: Ratings) -> Mapping[str, int]:

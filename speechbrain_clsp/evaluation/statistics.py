@@ -1,16 +1,18 @@
-"""Bootstrap intervals: how far a figure could move with other test clips."""
+"""Estimates with intervals: how far a metric could move with other test clips."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
-from scipy.stats import quantile_test
+from scipy.stats import permutation_test, quantile_test
 
-RESAMPLES = 1000
-LARGE = 20_000  # values
+RESAMPLES = 1000  # of a bootstrap
+PERMUTATIONS = 9999
+LARGE = 20_000  # values from which the bootstrap resamples counts
+VALUES_AT_ONCE = 2**22  # of permuted values, 32 MiB
 LEVEL = 0.95
 
 
@@ -41,7 +43,7 @@ class Estimate:
     high: float | None = None
     chance: float | None = None
 
-    def format(self, percent: bool = False, digits: int | None = None) -> str:
+    def format(self, percent: bool = False, digits: int | None = None, dash: str = "-") -> str:
         """Return ``value (low-high)``, or the value alone if it has no interval.
 
         Arguments
@@ -50,6 +52,8 @@ class Estimate:
             Multiply by 100; the sign itself belongs into a heading.
         digits : int, optional
             After the point; default: 1 for percentages, otherwise 2.
+        dash : str
+            What stands between the ends; LaTeX wants ``--``.
         """
         factor = 100 if percent else 1
         digits = (1 if percent else 2) if digits is None else digits
@@ -59,7 +63,7 @@ class Estimate:
             if x is not None
         )
         # A dash between negative ends would read as one more sign.
-        between = " to " if any(end.startswith("-") for end in ends) else "-"
+        between = " to " if any(end.startswith("-") for end in ends) else dash
         return f"{value} ({between.join(ends)})" if ends else value
 
     def to_dict(self) -> dict[str, float]:
@@ -67,9 +71,31 @@ class Estimate:
         return {key: value for key, value in asdict(self).items() if value is not None}
 
 
-def bootstrap_mean(
-    values: np.ndarray, seed: int = 0, groups: np.ndarray | None = None
-) -> tuple[float, float]:
+@dataclass(frozen=True)
+class Comparison:
+    """Two models on the same queries, the first minus the second.
+
+    Arguments
+    ---------
+    difference : Estimate
+        Of the means, with its paired bootstrap interval.
+    p_value : float
+        Two-sided, of a permutation test that exchanges the models query by query.
+    better, worse : float
+        Fractions of queries on which the first is so.
+    """
+
+    difference: Estimate
+    p_value: float
+    better: float
+    worse: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all of it as a dict, for JSON."""
+        return {**asdict(self), "difference": self.difference.to_dict()}
+
+
+def bootstrap_mean(values: np.ndarray, seed: int = 0) -> tuple[float, float]:
     """Return the 95 % percentile interval of a mean over clips.
 
     Arguments
@@ -78,9 +104,6 @@ def bootstrap_mean(
         [N], one value per clip.
     seed : int
         Seed of the resampling.
-    groups : numpy.ndarray, optional
-        [N] int: values of the same group, such as the captions of one clip, are resampled
-        together, since they are not independent.
 
     Returns
     -------
@@ -93,29 +116,15 @@ def bootstrap_mean(
     (1.0, 1.0)
     """
     generator = np.random.default_rng(seed)
-    if groups is not None and len(np.unique(groups)) < len(groups):
-        return percentiles(_group_means(values, groups, generator))
-    if len(values) > LARGE:
-        # Figures have few distinct values: resampling their counts is the same, and fast.
+    size = len(values)
+    if size > LARGE:
+        # Metrics have few distinct values: resampling their counts is the same, and fast.
         distinct, counts = np.unique(values, return_counts=True)
-        draws = generator.multinomial(len(values), counts / counts.sum(), RESAMPLES)
-        return percentiles(draws @ distinct / len(values))
-    return percentiles(np.array([values[draw].mean() for draw in _draws(generator, len(values))]))
-
-
-def _draws(generator: np.random.Generator, size: int) -> Iterator[np.ndarray]:
-    """Yield resamples one by one: all at once take gigabytes for large test sets."""
-    return (generator.integers(0, size, size) for _ in range(RESAMPLES))
-
-
-def _group_means(
-    values: np.ndarray, groups: np.ndarray, generator: np.random.Generator
-) -> np.ndarray:
-    """Return the mean of every resample of whole groups."""
-    _, number = np.unique(groups, return_inverse=True)
-    sums, sizes = np.bincount(number, values), np.bincount(number)
-    draws = _draws(generator, len(sums))
-    return np.array([sums[draw].sum() / sizes[draw].sum() for draw in draws])
+        draws = generator.multinomial(size, counts / counts.sum(), RESAMPLES)
+        return percentiles(draws @ distinct / size)
+    # One by one: all resamples at once take gigabytes for large test sets.
+    draws = (generator.integers(0, size, size) for _ in range(RESAMPLES))
+    return percentiles(np.array([values[draw].mean() for draw in draws]))
 
 
 def median_interval(values: np.ndarray) -> tuple[float, float]:
@@ -165,7 +174,72 @@ def bootstrap_recall(
     return percentiles(np.mean(recalls, axis=0))
 
 
-def percentiles(figures: np.ndarray) -> tuple[float, float]:
-    """Return the middle 95 % of resampled figures."""
-    low, high = np.quantile(figures, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+def percentiles(resampled: np.ndarray) -> tuple[float, float]:
+    """Return the ends of the middle 95 % of resampled values."""
+    low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
+
+
+def paired_comparison(first: np.ndarray, second: np.ndarray, seed: int = 0) -> Comparison:
+    """Compare two models on the same queries.
+
+    Most queries are as easy or as hard for both models, so that differences vary much less than
+    the two metrics do: intervals that overlap do not show that models are equal.
+
+    Arguments
+    ---------
+    first, second : numpy.ndarray
+        [N] values of each query, such as 1 for a right answer, in the same order.
+    seed : int
+        Seed of bootstrap and permutations.
+
+    Returns
+    -------
+    Comparison
+        The p-value is exact for few queries, else of 9999 permutations.
+
+    Raises
+    ------
+    ValueError
+        If the arrays differ in size or are empty.
+
+    Example
+    -------
+    >>> result = paired_comparison(np.ones(8), np.zeros(8))
+    >>> result.difference.value, result.p_value
+    (1.0, 0.0078125)
+    """
+    first, second = np.asarray(first, float), np.asarray(second, float)
+    if first.shape != second.shape or first.ndim != 1 or not len(first):
+        raise ValueError(
+            f"first {list(first.shape)} and second {list(second.shape)} must both be [N]: the same"
+            " queries in the same order"
+        )
+    differences = first - second
+    return Comparison(
+        Estimate(float(differences.mean()), *bootstrap_mean(differences, seed)),
+        sign_flip_test(differences, seed),
+        better=float((differences > 0).mean()),
+        worse=float((differences < 0).mean()),
+    )
+
+
+def sign_flip_test(differences: np.ndarray, seed: int = 0) -> float:
+    """Return the two-sided p-value of the test that exchanges the models query by query."""
+    differences = differences[differences != 0]  # a tie stays one when models are exchanged
+    if len(differences) < 2:  # one query that differs is as likely to favor either
+        return 1.0
+
+    def statistic(x: np.ndarray, y: np.ndarray, axis: int = -1) -> np.ndarray:
+        return (x - y).sum(axis=axis)
+
+    result = permutation_test(
+        (differences / 2, -differences / 2),
+        statistic,
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=PERMUTATIONS,
+        batch=max(1, VALUES_AT_ONCE // len(differences)),
+        random_state=np.random.default_rng(seed),
+    )
+    return float(result.pvalue)

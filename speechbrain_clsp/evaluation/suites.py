@@ -1,4 +1,4 @@
-"""The suites behind ``clsp evaluate``: several models on the same data, side by side."""
+"""The suites: several models on the same data, side by side."""
 
 from __future__ import annotations
 
@@ -17,88 +17,42 @@ from torch import Tensor
 
 import speechbrain_clsp
 from speechbrain_clsp.dataio.manifest import Manifest
-from speechbrain_clsp.evaluation.clips import CAPTION_PLACES, captions_of, whole_files
-from speechbrain_clsp.evaluation.compare import paired_comparison
-from speechbrain_clsp.evaluation.leaks import find_leaks, leak_warnings, suspicion
-from speechbrain_clsp.evaluation.models.adapters import Model, open_model
+from speechbrain_clsp.evaluation import SUITES
+from speechbrain_clsp.evaluation.clips import CAPTION_PLACES, captions_by_kind, whole_files
+from speechbrain_clsp.evaluation.examples import pick_examples
+from speechbrain_clsp.evaluation.models.base import Model
 from speechbrain_clsp.evaluation.models.cache import CachedModel
+from speechbrain_clsp.evaluation.result import Evaluation, ModelComparison
 from speechbrain_clsp.evaluation.retrieval.hubness import corrected_rankings
-from speechbrain_clsp.evaluation.retrieval.pairing import (
+from speechbrain_clsp.evaluation.retrieval.metrics import (
     MEDIAN,
     caption_pairs,
-    figures_of,
     query_values,
-    rank_both_ways,
+    rank_directions,
+    retrieval_estimates,
 )
-from speechbrain_clsp.evaluation.similarity import describe, similarity_figures
-from speechbrain_clsp.evaluation.suite import Evaluation, zero_shot_figures
-from speechbrain_clsp.evaluation.tables import markdown_tables, write_results
-from speechbrain_clsp.evaluation.zero_shot import read_tasks
+from speechbrain_clsp.evaluation.similarity import describe, similarity_metrics
+from speechbrain_clsp.evaluation.statistics import Estimate, paired_comparison
+from speechbrain_clsp.evaluation.zero_shot import Task, classify_rows, read_tasks
+from speechbrain_clsp.prepare.leakage import check_leakage
 from speechbrain_clsp.ratings.table import read_ratings
 from speechbrain_clsp.utils.files import sha256_of_file
 
 BANK_CLIPS = 1000  # training queries for querybank normalization
-SUITES = ("mini", "fcaps", "zero-shot", "similarity")
-
-
-def fill_tables(
-    suite: str,
-    specs: Mapping[str, str],
-    data: Sequence[str | os.PathLike],
-    output: str | os.PathLike,
-    cache: str | os.PathLike | None = None,
-    device: str = "cpu",
-    **settings: Any,
-) -> str:
-    """Open models, evaluate them and write all results.
-
-    Arguments
-    ---------
-    suite : str
-        See :func:`run_suite`.
-    specs : dict
-        For each name in the tables, a model's specification, as
-        :func:`~speechbrain_clsp.evaluation.models.adapters.open_model` takes it.
-    data : list of path
-        Manifests, or the ratings.
-    output : path
-        Folder that gets ``metrics.json``, ``tables.md``, ``tables.tex`` and ``report.html``.
-    cache : path, optional
-        SQLite file of embeddings. Default: ``embeddings.sqlite`` in ``output``.
-    device : str
-        Where models run.
-    **settings
-        Further arguments of :func:`run_suite`.
-
-    Returns
-    -------
-    str
-        The tables in Markdown.
-
-    Raises
-    ------
-    OSError, ValueError
-        If a model or data cannot be had, or do not fit the suite.
-    """
-    cache = cache or Path(output) / "embeddings.sqlite"
-    models = {name: CachedModel(open_model(spec, device), cache) for name, spec in specs.items()}
-    result = run_suite(suite, models, data, **settings)
-    write_results(result, output)
-    return markdown_tables(result)
 
 
 def run_suite(
     suite: str,
     models: Mapping[str, Model],
     data: Sequence[str | os.PathLike],
-    prompts: str | None = None,
+    prompts: str | os.PathLike | None = None,
     ensemble: bool = False,
     train: str | os.PathLike | None = None,
     audio_root: str | os.PathLike | None = None,
-    beyond: bool = False,
+    beyond_paper: bool = False,
     seed: int = 0,
-) -> dict[str, Any]:
-    """Evaluate models.
+) -> Evaluation:
+    """Evaluate models on the same data.
 
     Arguments
     ---------
@@ -106,18 +60,19 @@ def run_suite(
         ``mini``: retrieval and zero-shot classes of one manifest; ``fcaps``: retrieval of one;
         ``zero-shot``: classes of one or more; ``similarity``: one CSV file of ratings.
     models : dict
-        By the name that tables give them; see :mod:`~speechbrain_clsp.evaluation.models.adapters`.
+        For each name in the tables, a :class:`~speechbrain_clsp.evaluation.models.base.Model`.
+        Within the call no file or caption is embedded twice.
     data : list of path
         Manifests, or the ratings.
-    prompts : str, optional
+    prompts : str or path, optional
         Prompt file or set. Default: ``mini``, or that of each manifest's ``source``.
     ensemble : bool
         Whether to use the prompt file's further wordings.
     train : path, optional
         Manifest of the training data, to look for leaks.
     audio_root : path, optional
-        Where the ratings' clips start from. Default: the ratings' folder.
-    beyond : bool
+        Folder that the ratings' clips are relative to. Default: the ratings' folder.
+    beyond_paper : bool
         Whether to add tables with corrections that the paper does not use; see
         :mod:`~speechbrain_clsp.evaluation.retrieval.hubness`. ``train`` gives the bank of queries.
     seed : int
@@ -125,10 +80,8 @@ def run_suite(
 
     Returns
     -------
-    dict
-        Contents of ``metrics.json``: ``tables[table][model][figure]`` with ``value``, ``low``,
-        ``high`` and possibly ``chance``; ``comparisons`` of models in pairs; ``warnings``; and
-        where all of it comes from.
+    Evaluation
+        The same arguments give the same digits again.
 
     Raises
     ------
@@ -139,38 +92,37 @@ def run_suite(
         raise ValueError(f"There is no suite {suite!r}; there are {list(SUITES)}")
     if not models or not data or (suite != "zero-shot" and len(data) != 1):
         raise ValueError(f"The suite {suite} needs a model and one data file, zero-shot at least 1")
-    result: dict[str, Any] = {
-        "suite": suite,
-        "seed": seed,
-        "versions": _versions(),
-        "data": [{"name": Path(path).name, "sha256": sha256_of_file(path)} for path in data],
-        "models": {n: {"model": m.model, "revision": m.revision} for n, m in models.items()},
-        "tables": {},
-        "comparisons": [],
-        "warnings": [],
+    models = {
+        name: model if isinstance(model, CachedModel) else CachedModel(model)
+        for name, model in models.items()
     }
+    evaluation = Evaluation(
+        suite,
+        seed,
+        models={n: {"model": m.model, "revision": m.revision} for n, m in models.items()},
+        versions=_versions(),
+    )
     if suite == "similarity":
-        _similarity(result, models, data[0], audio_root, seed)
-        return result
+        _similarity(evaluation, models, data[0], audio_root)
+        return evaluation
+    training = None if train is None else Manifest(train)
     for path in data:
         manifest = Manifest(path)
-        if train is not None:
-            leaks = find_leaks(manifest, Manifest(train))
-            result["warnings"] += leak_warnings(leaks)
-            result.setdefault("leaks", {})[Path(path).name] = {k: len(v) for k, v in leaks.items()}
-        with whole_files(manifest) as rows:
-            speech = {
-                name: model.encode_files([row["audio"] for row in rows])
-                for name, model in models.items()
-            }
+        _add_data(evaluation, path, len(manifest))
+        if training is not None:
+            report = check_leakage(train=training, test=manifest)
+            evaluation.leaks[Path(path).name] = dict(report.counts)
+            evaluation.warnings += report.warnings()
+        rows = list(manifest)
+        speech = _embed_clips(models, rows)
         if suite != "zero-shot":
-            _retrieval(result, models, rows, speech, seed)
-            if beyond:
-                _corrections(result, models, rows, speech, train)
+            _retrieval(evaluation, models, rows, speech)
+            if beyond_paper:
+                _corrections(evaluation, models, rows, speech, training)
         if suite != "fcaps":
             source = prompts or ("mini" if suite == "mini" else _source_of(rows, path))
-            _zero_shot(result, models, rows, speech, read_tasks(source, ensemble), seed)
-    return result
+            _zero_shot(evaluation, models, rows, speech, read_tasks(source, ensemble))
+    return evaluation
 
 
 def _versions() -> dict[str, str]:
@@ -184,6 +136,11 @@ def _versions() -> dict[str, str]:
     }
 
 
+def _add_data(evaluation: Evaluation, path: str | os.PathLike, rows: int) -> None:
+    sha256 = sha256_of_file(path)
+    evaluation.data.append({"name": Path(path).name, "sha256": sha256, "rows": rows})
+
+
 def _source_of(rows: list[dict[str, Any]], path: str | os.PathLike) -> str:
     sources = {row["source"] for row in rows}
     if len(sources) != 1 or None in sources:
@@ -191,45 +148,63 @@ def _source_of(rows: list[dict[str, Any]], path: str | os.PathLike) -> str:
     return sources.pop()
 
 
-def _retrieval(result: dict, models: Mapping[str, Model], rows: list, speech: dict, seed: int):
+def _embed_clips(models: Mapping[str, Model], rows: Sequence[Mapping]) -> dict[str, Tensor]:
+    """Return [N, D] for every model."""
+    with whole_files(rows) as clips:
+        paths = [clip["audio"] for clip in clips]
+        return {name: model.encode_files(paths) for name, model in models.items()}
+
+
+def _retrieval(
+    evaluation: Evaluation, models: Mapping[str, Model], rows: list, speech: dict[str, Tensor]
+) -> None:
     """Fill the tables of both kinds of captions, with equal captions apart and merged."""
-    for kind, captions in captions_of(rows).items():
-        for merge in (False, True):
-            texts, pairs = caption_pairs([[caption] for caption in captions], merge)
-            if merge and len(texts) == len(captions):
-                continue  # no caption occurs twice: it would be the same table
-            table = f"{kind}, equal captions merged" if merge else kind
+    for kind, captions in captions_by_kind(rows).items():
+        ways = {kind: (captions, None)}
+        texts, pairs = caption_pairs(captions)
+        if len(texts) < len(captions):  # else it would be the same table
+            ways[f"{kind}, equal captions merged"] = (texts, pairs)
+        for table, (texts, pairs) in ways.items():
             values = {}
             for name, model in models.items():
-                rankings = rank_both_ways(speech[name], model.encode_text(texts), pairs)
-                sizes = {"speech_to_text": len(texts), "text_to_speech": len(rows)}
-                figures = figures_of(rankings, sizes, seed)
-                result["tables"].setdefault(table, {})[name] = figures
-                if getattr(model, "is_bound", False):
-                    continue  # at chance, or perfect, as it should be: no news to test or warn of
-                result["warnings"] += suspicion(figures, f"{name}, {table}")
+                text = model.encode_text(texts)
+                rankings = rank_directions(speech[name], text, pairs)
+                metrics = retrieval_estimates(rankings, evaluation.seed)
+                evaluation.tables.setdefault(table, {})[name] = metrics
+                if model.is_bound:
+                    continue  # at chance, or perfect, as it should be
+                evaluation.warnings += suspicion(metrics, f"{name}, {table}")
                 values[name] = {
-                    f"{way}_{figure}": each
-                    for way, ranking in rankings.items()
-                    for figure, each in query_values(ranking).items()
-                    if figure != MEDIAN
+                    f"{direction}_{metric}": each
+                    for direction, ranking in rankings.items()
+                    for metric, each in query_values(ranking).items()
+                    if metric != MEDIAN
                 }
-            _compare(result, table, values, seed)
+                if pairs is None:  # of both kinds, the report shows the last: fine captions
+                    ranks = rankings["speech_to_text"].rank
+                    evaluation.examples[name] = pick_examples(
+                        kind, rows, captions, speech[name], text, ranks
+                    )
+            _compare(evaluation, table, values)
 
 
-def _corrections(result: dict, models: Mapping[str, Model], rows: list, speech: dict, train):
+def _corrections(
+    evaluation: Evaluation,
+    models: Mapping[str, Model],
+    rows: list,
+    speech: dict[str, Tensor],
+    train: Manifest | None,
+) -> None:
     """Fill the tables with corrections for hubs."""
-    found_captions = captions_of(rows)
-    banks = {} if train is None else _banks(models, Manifest(train), found_captions)
-    for kind, captions in found_captions.items():
-        texts, pairs = caption_pairs([[caption] for caption in captions])
+    captions_of_kind = captions_by_kind(rows)
+    banks = {} if train is None else _banks(models, train, captions_of_kind)
+    pairs = torch.arange(len(rows))[:, None].expand(-1, 2)
+    for kind, captions in captions_of_kind.items():
         for name, model in models.items():
-            sizes = {"speech_to_text": len(texts), "text_to_speech": len(rows)}
-            bank = banks.get((kind, name))
-            found = corrected_rankings(speech[name], model.encode_text(texts), pairs, bank)
-            for correction, rankings in found.items():
-                figures = figures_of(rankings, sizes, result["seed"])
-                result["tables"].setdefault(f"{kind}, {correction}", {})[name] = figures
+            text, bank = model.encode_text(captions), banks.get((kind, name))
+            for correction, rankings in corrected_rankings(speech[name], text, pairs, bank).items():
+                metrics = retrieval_estimates(rankings, evaluation.seed)
+                evaluation.tables.setdefault(f"{kind}, {correction}", {})[name] = metrics
 
 
 def _banks(
@@ -237,9 +212,8 @@ def _banks(
 ) -> dict[tuple[str, str], tuple[Tensor, Tensor]]:
     """Embed training clips, and their captions that are not among those of the test set."""
     step = max(1, len(train) // BANK_CLIPS)
-    with whole_files(train[i] for i in range(0, len(train), step)[:BANK_CLIPS]) as rows:
-        paths = [row["audio"] for row in rows]
-        speech = {name: model.encode_files(paths) for name, model in models.items()}
+    rows = [train[i] for i in range(0, len(train), step)[:BANK_CLIPS]]
+    speech = _embed_clips(models, rows)
     banks = {}
     for kind in captions:
         lists = [row[f"{kind}_captions"] for row in rows]
@@ -251,53 +225,96 @@ def _banks(
     return banks
 
 
-def _compare(result: dict, table: str, values: Mapping[str, dict], seed: int) -> None:
+def _zero_shot(
+    evaluation: Evaluation,
+    models: Mapping[str, Model],
+    rows: list,
+    speech: dict[str, Tensor],
+    tasks: Sequence[Task],
+) -> None:
+    """Fill a table per task that clips have classes of."""
+    corpus = "" if evaluation.suite == "mini" else f"{rows[0]['source']} "
+    for task in tasks:
+        table, values = f"{corpus}{task.name}", {}
+        for name, model in models.items():
+            found = classify_rows(task, rows, speech[name], model.encode_text, evaluation.seed)
+            if found is None:
+                break
+            evaluation.tables.setdefault(table, {})[name] = found.metrics
+            evaluation.confusions.setdefault(table, {})[name] = found
+            if not model.is_bound:
+                evaluation.warnings += suspicion(found.metrics, f"{name}, {table}")
+                values[name] = {"WA": found.hits}
+        _compare(evaluation, table, values)
+
+
+def _compare(
+    evaluation: Evaluation, table: str, values: Mapping[str, Mapping[str, np.ndarray]]
+) -> None:
     """Compare models in pairs, query by query."""
     for first, second in combinations(values, 2):
-        for figure in values[first]:
-            found = paired_comparison(values[first][figure], values[second][figure], seed)
-            names = {"table": table, "figure": figure, "first": first, "second": second}
-            result["comparisons"].append({**names, **found})
+        for metric in values[first]:
+            pair = values[first][metric], values[second][metric]
+            result = paired_comparison(*pair, evaluation.seed)
+            evaluation.comparisons.append(ModelComparison(table, metric, first, second, result))
 
 
-def _zero_shot(result: dict, models: Mapping[str, Model], rows, speech: dict, tasks, seed: int):
-    """Fill a table per task, with confusion matrices."""
-    corpus = "" if result["suite"] == "mini" else f"{rows[0]['source']} "
-    for task in tasks:
-        table, hits = f"{corpus}{task.name}", {}
-        for name, model in models.items():
-            evaluation = Evaluation(rows, {}, speech[name], {})
-            figures = zero_shot_figures(model, task, evaluation, seed)
-            if figures["n"] == 0:
-                break
-            entry = result["tables"].setdefault(table, {})
-            correct = figures.pop("hits")
-            entry[name] = {key: figures.pop(key) for key in ("WA", "UAR")}
-            if not getattr(model, "is_bound", False):
-                hits[name] = {"WA": correct}
-                result["warnings"] += suspicion(entry[name], f"{name}, {table}")
-            result.setdefault("confusions", {}).setdefault(table, {})[name] = figures
-        _compare(result, table, hits, seed)
-
-
-def _similarity(result: dict, models: Mapping[str, Model], path, audio_root, seed: int) -> None:
+def _similarity(
+    evaluation: Evaluation,
+    models: Mapping[str, Model],
+    path: str | os.PathLike,
+    audio_root: str | os.PathLike | None,
+) -> None:
     """Fill a table per category of ratings."""
     ratings = read_ratings(path)
-    result["ratings"] = describe(ratings)
+    _add_data(evaluation, path, len(ratings.items))
+    evaluation.ratings = dict(describe(ratings))
     root = Path(audio_root) if audio_root is not None else Path(path).parent
     clips, captions = zip(*ratings.items)
     for name, model in models.items():
         speech = model.encode_files([str(root / clip) for clip in clips])
         scores = (speech * model.encode_text(list(captions))).sum(dim=1).numpy()
-        for category, figures in similarity_figures(ratings, scores, seed).items():
-            correlations = {k: v for k, v in figures.items() if isinstance(v, dict)}
-            spread = correlations.pop("raters", None)
-            result["tables"].setdefault(category, {})[name] = correlations
-            agreement = {"items": figures["items"], "alpha": figures.get("alpha")}
-            entry = result.setdefault("agreement", {}).setdefault(category, agreement)
-            entry[name] = spread
-            if "spearman" in correlations and not correlations["spearman"]["low"] > 0:
-                result["warnings"].append(
+        for category, found in similarity_metrics(ratings, scores, evaluation.seed).items():
+            evaluation.tables.setdefault(category, {})[name] = found.correlations
+            evaluation.agreement.setdefault(category, {})[name] = found
+            spearman = found.correlations.get("spearman")
+            if spearman is not None and not spearman.low > 0:
+                evaluation.warnings.append(
                     f"{name}, {category}: no correlation with people is shown: do scores belong to"
                     " their pairs?"
                 )
+
+
+def suspicion(metrics: Mapping[str, Estimate], where: str) -> list[str]:
+    """Warn of metrics that a sound evaluation hardly gives.
+
+    Arguments
+    ---------
+    metrics : dict
+        Estimates by name, with chance levels.
+    where : str
+        Model and table, for the message.
+
+    Returns
+    -------
+    list of str
+        Warnings: recall no better than chance (captions or labels may belong to other clips), or
+        perfect retrieval among many (the model may see the answer).
+
+    Example
+    -------
+    >>> suspicion({"speech_to_text_R@10": Estimate(0.1, 0.0, 0.2, chance=0.1)}, "m, fine")
+    ['m, fine: speech_to_text_R@10 is no better than chance: do captions belong to their clips?']
+    """
+    found = []
+    for name, estimate in metrics.items():
+        of_recall = name.endswith("R@10") and estimate.chance < 0.5
+        if (name == "UAR" or of_recall) and estimate.low <= estimate.chance:
+            what = "labels" if name == "UAR" else "captions"
+            found.append(
+                f"{where}: {name} is no better than chance: do {what} belong to their clips?"
+            )
+    first = [metrics[name] for name in metrics if name.endswith("R@1")]
+    if first and all(estimate.value == 1.0 and estimate.chance < 0.02 for estimate in first):
+        found.append(f"{where}: retrieval is perfect: does the model see the answers?")
+    return found

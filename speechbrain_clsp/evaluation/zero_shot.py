@@ -1,4 +1,4 @@
-"""Zero-shot classification: the class is the prompt that is nearest to the speech."""
+"""Zero-shot classification: the answer is the class whose prompt is nearest to the speech."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from speechbrain_clsp.dataio.labels import value_of
+from speechbrain_clsp.evaluation.statistics import Estimate, bootstrap_mean, bootstrap_recall
 
 PROMPTS = Path(__file__).parent / "prompts"
 
@@ -31,8 +32,8 @@ class Task:
     prompts : dict
         For each class, one or more prompts.
     pool : str
-        What a class with several prompts is: their ``mean``, where they are wordings of the same;
-        the nearest of them (``max``), where they are kinds of it that have little in common.
+        How a class with several prompts is scored: by their ``mean``, if they word the same; by
+        the nearest of them (``max``), if they are kinds of it that have little in common.
     templates : sequence of str
         What prompts are put into, in place of ``{}``. Several are an ensemble: a prompt is the
         normalized mean of its wordings.
@@ -94,7 +95,7 @@ class Task:
             number = float(value)
         except ValueError as error:
             raise ValueError(
-                f"Clip {row['id']!r}: {self.column} is {value!r}, no number"
+                f"Clip {row['id']!r}: {self.column} is {value!r}, not a number"
             ) from error
         for name, bound in self.below.items():
             if bound is None or number < bound:
@@ -225,38 +226,105 @@ def classify(speech: Tensor, prompts: Tensor, sizes: list[int], pool: str = "mea
     return cosines.argmax(dim=1)
 
 
-def accuracy_metrics(predicted: np.ndarray, labels: np.ndarray, n_classes: int) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Classification:
+    """How a model classified the clips of a task that have a class.
+
+    Arguments
+    ---------
+    metrics : dict
+        ``WA``, weighted accuracy, whose chance level is the largest class; ``UAR``, the average
+        recall over the classes that occur, whose chance level is one over the number of classes.
+    classes : list of str
+        Names of the C classes.
+    confusion : numpy.ndarray
+        [C, C] int, number of clips by true class and answer.
+    hits : numpy.ndarray
+        [N] float64, 1 for right answers.
+    """
+
+    metrics: dict[str, Estimate]
+    classes: list[str]
+    confusion: np.ndarray
+    hits: np.ndarray
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return classes, confusion and ``n``, the number of clips, for JSON."""
+        n = len(self.hits)
+        return {"classes": self.classes, "confusion": self.confusion.tolist(), "n": n}
+
+
+def classify_rows(
+    task: Task,
+    rows: Sequence[Mapping[str, Any]],
+    speech: Tensor,
+    encode_text: Callable[[list[str]], Tensor],
+    seed: int = 0,
+) -> Classification | None:
+    """Classify the clips that have a class.
+
+    Arguments
+    ---------
+    task : Task
+        What is asked.
+    rows : list of dict
+        N rows of a manifest.
+    speech : Tensor
+        [N, D] of unit norm.
+    encode_text : callable
+        list of M str -> [M, D] of unit norm.
+    seed : int
+        Seed of the bootstrap.
+
+    Returns
+    -------
+    Classification or None
+        None if no clip has a class.
+    """
+    labels = np.array([task.label_of(row) for row in rows])
+    known = labels >= 0
+    if not known.any():
+        return None
+    prompts, sizes = task.embed(encode_text)
+    predicted = classify(speech, prompts, sizes, task.pool).numpy()
+    return compare_with_labels(predicted[known], labels[known], list(task.prompts), seed)
+
+
+def compare_with_labels(
+    predicted: np.ndarray, labels: np.ndarray, classes: Sequence[str], seed: int = 0
+) -> Classification:
     """Compute weighted accuracy, unweighted average recall and the confusion matrix.
 
     Arguments
     ---------
     predicted, labels : numpy.ndarray
         [N] int, classes.
-    n_classes : int
-        Number of classes.
+    classes : sequence of str
+        Names of the classes that could be answered.
+    seed : int
+        Seed of the bootstrap.
 
     Returns
     -------
-    dict
-        ``WA`` and ``UAR`` in [0, 1], the latter over the classes that occur; ``confusion``
-        [true][predicted] counts; ``chance_WA``, the share of the largest class, and
-        ``chance_UAR``, one over the number of classes that could be answered.
+    Classification
+        With intervals: of UAR, clips are resampled within their class.
 
     Example
     -------
-    >>> metrics = accuracy_metrics(np.array([0, 0, 1]), np.array([0, 1, 1]), 2)
-    >>> metrics["UAR"], metrics["confusion"]
+    >>> found = compare_with_labels(np.array([0, 0, 1]), np.array([0, 1, 1]), ["a", "b"])
+    >>> found.metrics["UAR"].value, found.confusion.tolist()
     (0.75, [[1, 0], [1, 1]])
     """
-    confusion = np.zeros((n_classes, n_classes), dtype=int)
-    np.add.at(confusion, (labels, predicted), 1)
+    size = len(classes)
+    confusion = np.bincount(labels * size + predicted, minlength=size**2).reshape(size, size)
     totals = confusion.sum(axis=1)
     present = totals > 0
-    return {
-        "WA": float(confusion.trace() / totals.sum()),
-        "UAR": float((confusion.diagonal()[present] / totals[present]).mean()),
-        "confusion": confusion.tolist(),
-        "chance_WA": float(totals.max() / totals.sum()),
-        "chance_UAR": 1 / n_classes,
-        "n": int(totals.sum()),
+    hits = (predicted == labels).astype(float)
+    accuracy = float(confusion.trace() / totals.sum())
+    recall = float((confusion.diagonal()[present] / totals[present]).mean())
+    largest = float(totals.max() / totals.sum())
+    metrics = {
+        "WA": Estimate(accuracy, *bootstrap_mean(hits, seed), largest),
+        "UAR": Estimate(recall, *bootstrap_recall(predicted, labels, seed), 1 / size),
     }
+    return Classification(metrics, list(classes), confusion, hits)

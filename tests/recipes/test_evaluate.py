@@ -11,11 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 import soundfile
+from speechbrain_clsp.evaluation.models.adapters import RandomModel
+from speechbrain_clsp.evaluation.suite import evaluate
 
 from speechbrain_clsp.cli.main import main
 from speechbrain_clsp.dataio.manifest import Manifest
-from speechbrain_clsp.evaluation.models.adapters import RandomModel
-from speechbrain_clsp.evaluation.suite import evaluate
 from speechbrain_clsp.evaluation.suites import run_suite
 from tests.recipes.test_paraspeechcaps_prepare import record
 from tests.unittests.dataio.test_shards import make_tar

@@ -31,13 +31,15 @@ from hyperpyyaml import load_hyperpyyaml
 from speechbrain.utils.distributed import run_on_main
 from speechbrain.utils.logger import get_logger
 
-from speechbrain_clsp import CLSP
 from speechbrain_clsp.captions.policies import evaluation_captions
 from speechbrain_clsp.dataio.dataset import CaptionedSpeechDataset, Collate
 from speechbrain_clsp.dataio.manifest import Manifest
 from speechbrain_clsp.dataio.sampler import BucketBatchSampler
 from speechbrain_clsp.dataio.tokenizers import train_sentencepiece
-from speechbrain_clsp.evaluation.suite import evaluate, format_table
+from speechbrain_clsp.evaluation.models import ClspModel
+from speechbrain_clsp.evaluation.report import write_results
+from speechbrain_clsp.evaluation.suites import run_suite
+from speechbrain_clsp.evaluation.tables import markdown_tables
 from speechbrain_clsp.pretrained.folder import extract_definition, save_model_folder
 from speechbrain_clsp.pretrained.hub import fetch_tokenizer
 from speechbrain_clsp.training.brain import ContrastiveBrain
@@ -141,7 +143,7 @@ def make_brain(
 
 
 def export_and_report(brain: ContrastiveBrain, hparams: Mapping[str, Any]) -> None:
-    """Write the model folder of the loaded checkpoint, then metrics.json and report.html."""
+    """Write the model folder of the loaded checkpoint, then its metrics, tables and report."""
     output_folder = Path(hparams["output_folder"])
     # What SpeechBrain wrote there: the recipe's YAML, with overrides and includes resolved.
     recipe = (output_folder / "hyperparams.yaml").read_text(encoding="utf-8")
@@ -153,16 +155,16 @@ def export_and_report(brain: ContrastiveBrain, hparams: Mapping[str, Any]) -> No
         {hparams["model"]["tokenizer"].FILENAME: hparams["tokenizer_file"]},
         {f"test {name}": value for name, value in brain.test_stats.items()},
     )
-    metrics = evaluate(
-        CLSP.from_hparams(output_folder / "model", run_opts={"device": str(brain.device)}),
-        Manifest(hparams["test_manifest"]),
-        hparams["zero_shot_tasks"],
-        output_folder,
-        training_log=hparams["train_log"],
-        model_name=Path(hparams["output_folder"]).name,
+    model = ClspModel.open(str(output_folder / "model"), device=str(brain.device))
+    evaluation = run_suite(
+        "mini",
+        {output_folder.name: model},
+        [hparams["test_manifest"]],
+        prompts=hparams["zero_shot_tasks"],
         seed=hparams["seed"],
     )
-    print(format_table(metrics))
+    write_results(evaluation, output_folder, hparams["train_log"])
+    print(markdown_tables(evaluation))
     print(f"Model, metrics.json and report.html are in {output_folder}")
 
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 from speechbrain.inference.ASR import EncoderASR
+from speechbrain_clsp.evaluation.models.adapters import ClspAdapter
 from styles import StyleRequest, contrast_swap, is_met, measure
 from torch import Tensor
 
-from speechbrain_clsp.evaluation.models.adapters import ClspAdapter
 from speechbrain_clsp.evaluation.statistics import bootstrap_mean
 from speechbrain_clsp.inference.guards import WordErrorGuard, word_error_rate
 from speechbrain_clsp.inference.reward import StyleReward

@@ -1,65 +1,93 @@
-"""Models that bound what a figure can be: an untrained one, and one that knows all attributes."""
+"""Bounds of what a model can reach: noise, a model before training, and all true attributes."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from hyperpyyaml import load_hyperpyyaml
 from torch import Tensor
 
 from speechbrain_clsp.dataio.labels import value_of
 from speechbrain_clsp.dataio.manifest import Manifest
 from speechbrain_clsp.evaluation.clips import clip_name, is_whole_file
-from speechbrain_clsp.evaluation.models.adapters import ClspAdapter
+from speechbrain_clsp.evaluation.models.base import unit
+from speechbrain_clsp.evaluation.models.clsp import ClspModel
 from speechbrain_clsp.evaluation.zero_shot import read_tasks
+from speechbrain_clsp.inference.clsp import CLSP
+from speechbrain_clsp.pretrained.folder import HYPERPARAMS
 from speechbrain_clsp.utils.files import sha256_of_file
 
 COLUMNS = ("gender", "accent", "pitch", "speaking_rate")
 LISTS = ("intrinsic_tags", "situational_tags")
 
 
-class UntrainedModel(ClspAdapter):
+class RandomModel:
+    """The lower bound: a random direction for each file and each caption, always the same."""
+
+    is_bound = True
+
+    model, revision, size = "random", "1", 512
+
+    def encode_files(self, paths: Sequence[str]) -> Tensor:
+        """Embed the files' contents as noise."""
+        return torch.stack([self._direction(Path(path).read_bytes()) for path in paths])
+
+    def encode_text(self, texts: Sequence[str]) -> Tensor:
+        """Embed captions as noise."""
+        return torch.stack([self._direction(text.encode()) for text in texts])
+
+    def _direction(self, content: bytes) -> Tensor:
+        seed = int.from_bytes(hashlib.sha256(content).digest()[:7], "big")
+        noise = np.random.default_rng(seed).standard_normal(self.size)
+        return unit(torch.from_numpy(noise))
+
+
+class UntrainedModel(ClspModel):
     """A CLSP as its folder defines it, with the random weights that a training starts from.
 
     Arguments
     ---------
     source : str
-        Folder in SpeechBrain's format.
+        Folder in SpeechBrain's format; its YAML is run.
     device : str
         Where it runs.
     seed : int
         Of the weights; the caller's random numbers are left alone.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder has no ``hyperparams.yaml``.
     """
 
     is_bound = True
 
     def __init__(self, source: str, device: str = "cpu", seed: int = 0) -> None:
-        from hyperpyyaml import load_hyperpyyaml
-
-        from speechbrain_clsp.pretrained.folder import HYPERPARAMS
-
         definition = Path(source) / HYPERPARAMS
         if not definition.is_file():
             raise FileNotFoundError(f"untrained:{source}: there is no {definition}")
         with torch.random.fork_rng(devices=[]):
-            super().__init__(source, None, device)
             torch.manual_seed(seed)
-            fresh = load_hyperpyyaml(definition.read_text(encoding="utf-8"))["modules"]
-        for name, module in fresh.items():
-            self.clsp.mods[name].load_state_dict(module.state_dict())
-        self.model = f"{source} untrained"
-        self.revision = f"{sha256_of_file(definition)} seed {seed}"
+            hparams = load_hyperpyyaml(definition.read_text(encoding="utf-8"))
+        tokenizer = hparams["tokenizer"]
+        tokenizer.load(Path(source) / tokenizer.FILENAME)
+        clsp = CLSP(hparams["modules"], hparams, {"device": device})
+        revision = f"{sha256_of_file(definition)} seed {seed}"
+        super().__init__(clsp, f"{source} untrained", revision)
 
 
 class OracleModel:
-    """Knows every labelled attribute of every clip, and nothing else.
+    """The upper bound: knows every labelled attribute of every clip, and nothing else.
 
     A clip is the set of its attributes; a caption is that of the clips that it describes; a prompt
     of the set ``mini`` is its class. Clips with equal attributes tie, and so count against it:
-    figures below 100 % show what labels alone cannot tell.
+    recall below 100 % shows what labels alone cannot tell.
 
     Arguments
     ---------
@@ -94,11 +122,11 @@ class OracleModel:
         self.axis = {name: number for number, name in enumerate(names)}
 
     def encode_files(self, paths: Sequence[str]) -> Tensor:
-        """Look attributes up; see :class:`~.adapters.Model`."""
+        """Look attributes up."""
         return self._encode([p if p in self.sets else Path(p).name for p in map(str, paths)])
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
-        """Look attributes up; see :class:`~.adapters.Model`."""
+        """Look attributes up."""
         return self._encode(texts)
 
     def _encode(self, items: Sequence[str]) -> Tensor:
@@ -108,7 +136,7 @@ class OracleModel:
         vectors = torch.zeros(len(items), len(self.axis))
         for vector, item in zip(vectors, items):
             vector[[self.axis[name] for name in self.sets[item]]] = 1.0
-        return torch.nn.functional.normalize(vectors, dim=1)
+        return unit(vectors)
 
 
 def attributes(row: dict[str, Any]) -> set[str]:

@@ -1,4 +1,4 @@
-"""Embeddings that were computed before, by model, its revision, and what was embedded."""
+"""A cache of embeddings by model, revision and content."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ import torch
 from speechbrain.utils.logger import get_logger
 from torch import Tensor
 
-from speechbrain_clsp.evaluation.models.adapters import MOVING, Model
+from speechbrain_clsp.evaluation.models.base import MOVING, Model
 from speechbrain_clsp.utils.files import sha256_of_file
 
 logger = get_logger(__name__)
-BATCH = 64  # items that are embedded between two commits: what a kill can lose
+BATCH = 64  # items that are embedded between two commits; a kill loses at most these
 
 
 class CachedModel:
-    """A model that embeds nothing twice, neither within a call nor after it.
+    """A model that embeds nothing twice, neither within a call nor in a later process.
 
     Equal captions get the very same vector, so that they tie. A model whose revision is a branch
-    is not cached: what it holds may change.
+    is not cached, since its content may change.
 
     Arguments
     ---------
     model : Model
-        See :mod:`speechbrain_clsp.evaluation.models.adapters`.
+        See :class:`speechbrain_clsp.evaluation.models.base.Model`.
     path : str or path, optional
         SQLite file, shared by all models; None: only within a call.
 
     Example
     -------
-    >>> from speechbrain_clsp.evaluation.models.adapters import RandomModel
+    >>> from speechbrain_clsp.evaluation.models.bounds import RandomModel
     >>> cached = CachedModel(RandomModel(), getfixture("tmp_path") / "cache.sqlite")
     >>> torch.equal(cached.encode_text(["A.", "A."])[1], RandomModel().encode_text(["A."])[0])
     True
@@ -43,7 +43,7 @@ class CachedModel:
 
     def __init__(self, model: Model, path: str | os.PathLike | None = None) -> None:
         self.inner, self.model, self.revision = model, model.model, model.revision
-        self.is_bound = getattr(model, "is_bound", False)
+        self.is_bound = model.is_bound
         self.identity = f"{type(model).__name__} {model.model} {model.revision}"
         if path is not None and model.revision == MOVING:
             logger.warning("%s is not pinned to a revision: not cached", model.model)
@@ -57,12 +57,12 @@ class CachedModel:
         )
 
     def encode_files(self, paths: Sequence[str]) -> Tensor:
-        """Embed files, each content once; see :class:`~.adapters.Model`."""
+        """Embed files, each content once."""
         keys = [f"speech {sha256_of_file(path)}" for path in paths]
         return self._encode(self.inner.encode_files, keys, list(paths))
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
-        """Embed captions, each once; see :class:`~.adapters.Model`."""
+        """Embed captions, each once."""
         keys = [f"text {hashlib.sha256(text.encode()).hexdigest()}" for text in texts]
         return self._encode(self.inner.encode_text, keys, list(texts))
 

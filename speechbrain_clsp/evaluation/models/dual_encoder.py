@@ -14,8 +14,8 @@ Read in their authors' code (ajd12342/paraspeechclap, arXiv 2603.28737, and KeiK
 - ParaCLAP: the wav2vec 2.0 of audEERING's MSP-Podcast model and BERT-base; samples as they are, one
   clip at a time, which is what a mask gives in a batch.
 
-Assumed: file names in the repositories, of which more than one is tried, and that their weights fit
-these keys, since they were not at hand; resampling is SciPy's, not theirs.
+Assumed and not checked against the published weights: their keys, and file names in the
+repositories, of which more than one is tried. Resampling is ours, not theirs.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ from torch.nn.functional import gelu, normalize
 from transformers import AutoConfig, AutoModel, AutoTokenizer, Wav2Vec2FeatureExtractor
 
 from speechbrain_clsp.dataio.audio import AudioError
-from speechbrain_clsp.evaluation.models.adapters import (
+from speechbrain_clsp.evaluation.models.base import (
+    batches,
     commit_of,
     folder_revision,
     read_at,
@@ -46,14 +47,14 @@ from speechbrain_clsp.pretrained.folder import WEIGHTS
 from speechbrain_clsp.pretrained.hub import find_file
 
 MAX_TOKENS = 512
-BATCH_CLIPS, BATCH_TEXTS = 8, 64
+BATCH_CLIPS = 8
 WIDTH_KEY = "audio_projection.linear1.weight"  # [joint dimension, speech dimension]
 UNUSED_KEYS = {"log_logit_scale", "logit_scale", "text_branch.base.embeddings.position_ids"}
 
 
 @dataclass(frozen=True)
 class Published:
-    """What a published model is made of.
+    """The parts of a published model.
 
     Arguments
     ---------
@@ -180,7 +181,7 @@ def count_frames(n_samples: Any, config: Any) -> Any:
     return n_samples
 
 
-class DualEncoderAdapter:
+class DualEncoderModel:
     """A published dual encoder as a model to evaluate.
 
     Arguments
@@ -189,10 +190,10 @@ class DualEncoderAdapter:
         Hub repository, or a folder with one ``*.safetensors`` or ``*.pth.tar``. Encoders' settings
         and tokenizer come from its folders ``speech`` and ``text`` or else, without their weights,
         from the repositories that the authors name.
-    published : Published
-        What it is made of, of :data:`KNOWN`.
-    revision : str, optional
+    revision : str or None
         Of the repository.
+    published : Published
+        Its parts; see :data:`KNOWN`.
     device : str
         Where it runs.
 
@@ -204,12 +205,10 @@ class DualEncoderAdapter:
         If the checkpoint holds anything but tensors, or they are not those of the network.
     """
 
+    is_bound = False
+
     def __init__(
-        self,
-        source: str,
-        published: Published,
-        revision: str | None = None,
-        device: str = "cpu",
+        self, source: str, revision: str | None, published: Published, device: str = "cpu"
     ) -> None:
         path, state_of_weights = find_checkpoint(source, published, revision)
         speech, text = (
@@ -229,11 +228,11 @@ class DualEncoderAdapter:
 
     @torch.no_grad()
     def encode_files(self, paths: Sequence[str]) -> Tensor:
-        """Embed audio files; see :class:`~speechbrain_clsp.evaluation.models.adapters.Model`."""
+        """Embed audio files."""
         vectors = []
-        for start in range(0, len(paths), self.batch_clips):
+        for part in batches(paths, self.batch_clips):
             inputs = self.extractor(
-                [self._read(path) for path in paths[start : start + self.batch_clips]],
+                [self._read(path) for path in part],
                 sampling_rate=self.extractor.sampling_rate,
                 padding=True,
                 return_attention_mask=True,
@@ -245,11 +244,11 @@ class DualEncoderAdapter:
 
     @torch.no_grad()
     def encode_text(self, texts: Sequence[str]) -> Tensor:
-        """Embed captions; see :class:`~speechbrain_clsp.evaluation.models.adapters.Model`."""
+        """Embed captions."""
         vectors = []
-        for start in range(0, len(texts), BATCH_TEXTS):
+        for part in batches(texts):
             tokens = self.tokenizer(
-                list(texts[start : start + BATCH_TEXTS]),
+                part,
                 padding=True,
                 truncation=True,
                 max_length=MAX_TOKENS,
@@ -271,7 +270,7 @@ def find_checkpoint(
 ) -> tuple[Path, str]:
     """Return the path of a model's weights, safetensors rather than a pickle, and their state.
 
-    Arguments and errors are those of :class:`DualEncoderAdapter`.
+    Arguments and errors are those of :class:`DualEncoderModel`.
     """
     folder = Path(source)
     if folder.is_dir():
@@ -286,11 +285,11 @@ def find_checkpoint(
     for each in names:
         try:
             path = find_file(source, each, revision)
-        except (FileNotFoundError, ConnectionError) as error:  # offline, absent is unreachable
+        except (FileNotFoundError, ConnectionError) as error:  # offline they look the same
             reason = error
         else:
             return path, commit_of(path)
-    raise FileNotFoundError(f"None of {names} can be had: {reason}") from reason
+    raise FileNotFoundError(f"None of {names} could be found or downloaded: {reason}") from reason
 
 
 def load_network(path: Path, speech: Any, text: Any) -> DualEncoder:
@@ -315,7 +314,7 @@ def load_network(path: Path, speech: Any, text: Any) -> DualEncoder:
     """
     state = _read_tensors(path)
     if WIDTH_KEY not in state:
-        raise ValueError(f"{path} lacks {WIDTH_KEY}: it is no checkpoint of a dual encoder")
+        raise ValueError(f"{path} lacks {WIDTH_KEY}: it is not a checkpoint of a dual encoder")
     network = DualEncoder(speech, text, len(state[WIDTH_KEY])).float()
     try:
         missing, unexpected = network.load_state_dict(state, strict=False)

@@ -1,7 +1,7 @@
-"""How many scores of a tile of the similarity matrix reach a bar, exactly.
+"""Exact counts of the scores in a tile of the similarity matrix that are at least a threshold.
 
 A score is the inner product in float64. Tiles are computed in float32, whose rounding error has a
-bound; only scores that lie closer than this bound to the bar are computed again, in float64. So
+bound; only scores closer to the threshold than this bound are computed again, in float64. So
 counts do not depend on the size of tiles, the library or the device.
 """
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 FLOAT32_ROUNDING, FLOAT64_ROUNDING = 2.0**-24, 2.0**-53  # relative, of one operation
 PAIR_CHUNK = 8192  # pairs whose scores are computed at a time
-CROWDED = 64  # where more than one score in so many is in doubt, all are computed again
+CROWDED = 64  # if more than 1 in 64 scores is in doubt, all are computed again
 
 
 def rounding_bound(sizes: Tensor, longest: Tensor, terms: int) -> Tensor:
@@ -66,16 +66,16 @@ def pair_scores(queries: Tensor, gallery: Tensor, query: Tensor, item: Tensor) -
     return torch.cat(parts)
 
 
-def count_reaching(
-    tile: Tensor, bars: Tensor, error: Tensor, queries: Tensor, gallery: Tensor
+def count_at_least(
+    tile: Tensor, thresholds: Tensor, error: Tensor, queries: Tensor, gallery: Tensor
 ) -> Tensor:
-    """Count, for each query, the items whose float64 score reaches its bar.
+    """Count, for each query, the items whose float64 score is at least its threshold.
 
     Arguments
     ---------
     tile : Tensor
         [q, g] float32, ``queries @ gallery.T``.
-    bars : Tensor
+    thresholds : Tensor
         [q] float64.
     error : Tensor
         [q] float64, how far the tile's scores can be off.
@@ -90,29 +90,29 @@ def count_reaching(
     Example
     -------
     >>> two, three = torch.eye(3)[:2], torch.eye(3)
-    >>> bars, error = torch.tensor([0.0, 0.5]).double(), torch.full((2,), 1e-7).double()
-    >>> count_reaching(two @ three.T, bars, error, two, three).tolist()
+    >>> thresholds, error = torch.tensor([0.0, 0.5]).double(), torch.full((2,), 1e-7).double()
+    >>> count_at_least(two @ three.T, thresholds, error, two, three).tolist()
     [3, 1]
     """
-    above, reached = _reach(tile, bars + error), _reach(tile, bars - error)
-    sure = _count_rows(above)
-    doubtful = _count_rows(reached) - sure
+    surely, possibly = _at_least(tile, thresholds + error), _at_least(tile, thresholds - error)
+    counts = _count_rows(surely)
+    doubtful = _count_rows(possibly) - counts
     some = doubtful.nonzero()[:, 0]
     if not len(some):
-        return sure
+        return counts
     if doubtful.sum() > len(some) * tile.shape[1] // CROWDED:  # as in a collapsed model
         exact = queries[some].double() @ gallery.double().T
-        sure[some] = (exact >= bars[some, None]).sum(dim=1)
-        return sure
-    row, column = (reached[some] & ~above[some]).nonzero().T
+        counts[some] = (exact >= thresholds[some, None]).sum(dim=1)
+        return counts
+    row, column = (possibly[some] & ~surely[some]).nonzero().T
     row = some[row]
-    settled = pair_scores(queries, gallery, row, column) >= bars[row]
-    return sure.index_add_(0, row, settled.long())
+    settled = pair_scores(queries, gallery, row, column) >= thresholds[row]
+    return counts.index_add_(0, row, settled.long())
 
 
 @contextmanager
 def true_float32() -> Iterator[None]:
-    """Let no library shorten float32 inside products: the bounds are those of the true type."""
+    """Multiply in float32 proper: the bounds do not hold for TF32 or bfloat16 products."""
     precision = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:
@@ -122,10 +122,12 @@ def true_float32() -> Iterator[None]:
 
 
 # On a CPU numpy compares and counts several times as fast as torch does.
-def _reach(tile: Tensor, bars: Tensor) -> Tensor:
-    """Return a mask [q, g] of scores from bars [q] on."""
-    bars = bars.to(tile.dtype)[:, None]
-    return torch.from_numpy(tile.numpy() >= bars.numpy()) if tile.is_cpu else tile >= bars
+def _at_least(tile: Tensor, thresholds: Tensor) -> Tensor:
+    """Return a mask [q, g] of the scores that are at least their row's threshold [q]."""
+    thresholds = thresholds.to(tile.dtype)[:, None]
+    if not tile.is_cpu:
+        return tile >= thresholds
+    return torch.from_numpy(tile.numpy() >= thresholds.numpy())
 
 
 def _count_rows(mask: Tensor) -> Tensor:

@@ -1,9 +1,9 @@
 """Corrections for hubs, items that are near to everything. None of them is in the paper.
 
-Each takes from an item's score how near it is to queries at large: ``q . g - offset(g)``. With
-one more dimension this is an inner product again, so ranks stay exact for any size.
+Each subtracts from an item's score how near the item is to queries in general:
+``q . g - offset(g)``. With one more dimension this is an inner product again, so ranks stay exact.
 
-Figures with a correction are not comparable with figures without. What it looks at matters:
+Metrics with and without a correction are not comparable, nor are those of different corrections:
 
 - *querybank normalization* (arXiv 2112.12777) looks at a bank of training queries. Each test query
   is still answered on its own.
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from speechbrain_clsp.evaluation.retrieval.ranking import CHUNK, Ranking, rank_pairs
 
-TEMPERATURE = 20.0  # factor of the cosine in the softmax
+SCALE = 20.0  # factor of the cosine in the softmax
 
 
 def querybank_ranks(
@@ -28,7 +28,7 @@ def querybank_ranks(
     gallery: Tensor,
     pairs: Tensor,
     bank: Tensor,
-    temperature: float = TEMPERATURE,
+    scale: float = SCALE,
     dynamic: bool = True,
 ) -> Ranking:
     """Rank with querybank normalization: an inverted softmax over a bank of training queries.
@@ -42,7 +42,7 @@ def querybank_ranks(
     bank : Tensor
         [B, D] queries from training data, of the same kind as ``queries``. Test data here would be
         a leak.
-    temperature : float
+    scale : float
         Factor of scores in the softmax.
     dynamic : bool
         Correct only queries whose nearest item is also nearest to a query of the bank.
@@ -59,13 +59,13 @@ def querybank_ranks(
 
     Example
     -------
-    >>> own = torch.arange(4)[:, None].expand(4, 2)
+    >>> pairs = torch.arange(4)[:, None].expand(4, 2)
     >>> bank = torch.nn.functional.normalize(torch.eye(4) + 0.1, dim=1)
-    >>> querybank_ranks(torch.eye(4), torch.eye(4), own, bank).rank.tolist()
+    >>> querybank_ranks(torch.eye(4), torch.eye(4), pairs, bank).rank.tolist()
     [1, 1, 1, 1]
     """
     _check_bank(queries, bank)
-    shifted = rank_pairs(*_with_offsets(queries, gallery, bank, temperature, 1.0), pairs)
+    shifted = rank_pairs(*_with_offsets(queries, gallery, bank, scale, 1.0), pairs)
     if not dynamic:
         return shifted
     plain = rank_pairs(queries, gallery, pairs)
@@ -80,7 +80,7 @@ def querybank_ranks(
 
 
 def dual_softmax_ranks(
-    queries: Tensor, gallery: Tensor, pairs: Tensor, temperature: float = TEMPERATURE
+    queries: Tensor, gallery: Tensor, pairs: Tensor, scale: float = SCALE
 ) -> Ranking:
     """Rank by the product of both softmaxes, over items and over queries (transductive).
 
@@ -90,7 +90,7 @@ def dual_softmax_ranks(
         [Q, D] and [G, D], of unit norm; the whole test set.
     pairs : Tensor
         [P, 2] int64: query, item.
-    temperature : float
+    scale : float
         Factor of scores in the softmaxes.
 
     Returns
@@ -100,19 +100,19 @@ def dual_softmax_ranks(
 
     Example
     -------
-    >>> own = torch.arange(4)[:, None].expand(4, 2)
-    >>> dual_softmax_ranks(torch.eye(4), torch.eye(4), own).rank.tolist()
+    >>> pairs = torch.arange(4)[:, None].expand(4, 2)
+    >>> dual_softmax_ranks(torch.eye(4), torch.eye(4), pairs).rank.tolist()
     [1, 1, 1, 1]
     """
-    # log(softmax over items * softmax over queries) = 2 t s - offset(query) - offset(item), and
+    # log(softmax over items * softmax over queries) = 2 scale s - offset(query) - offset(item), and
     # offset(query) is the same for all items of a query.
-    return rank_pairs(*_with_offsets(queries, gallery, queries, temperature, 2.0), pairs)
+    return rank_pairs(*_with_offsets(queries, gallery, queries, scale, 2.0), pairs)
 
 
 def corrected_rankings(
     speech: Tensor, text: Tensor, pairs: Tensor, bank: tuple[Tensor, Tensor] | None = None
 ) -> dict[str, dict[str, Ranking]]:
-    """Rank in both directions with every correction there is.
+    """Rank in both directions with each of the corrections.
 
     Arguments
     ---------
@@ -121,7 +121,7 @@ def corrected_rankings(
     pairs : Tensor
         [P, 2] int64: clip, caption.
     bank : (Tensor, Tensor), optional
-        Training clips and training captions; without them there is no querybank normalization.
+        Embeddings of training clips and training captions, for querybank normalization.
 
     Returns
     -------
@@ -145,15 +145,15 @@ def corrected_rankings(
 
 
 def _with_offsets(
-    queries: Tensor, gallery: Tensor, bank: Tensor, temperature: float, weight: float
+    queries: Tensor, gallery: Tensor, bank: Tensor, scale: float, weight: float
 ) -> tuple[Tensor, Tensor]:
-    """Return queries [Q, D+1] and items [G, D+1] with products weight * s - logsumexp / t."""
-    scaled = [temperature * chunk.float() for chunk in bank.split(CHUNK)]
+    """Return queries [Q, D+1] and items [G, D+1] with products weight * s - logsumexp / scale."""
+    scaled = [scale * chunk.float() for chunk in bank.split(CHUNK)]
     offsets = []
     for items in gallery.split(CHUNK):
         items = items.float().T
         parts = torch.stack([(chunk @ items).logsumexp(dim=0) for chunk in scaled])
-        offsets.append(parts.logsumexp(dim=0) / temperature)
+        offsets.append(parts.logsumexp(dim=0) / scale)
     one = queries.new_ones(len(queries), 1, dtype=torch.float32)
     items = torch.cat([weight * gallery.float(), -torch.cat(offsets)[:, None]], dim=1)
     return torch.cat([queries.float(), one], dim=1), items

@@ -1,108 +1,26 @@
-"""Retrieval between speech and captions: ranks, recall and mean average precision.
+"""Retrieval between speech and captions: R@k, mAP@10 and median rank, with chance levels.
 
-Clip i and caption i belong together. A wrong item that scores exactly as high as the right one
-counts as ranked above it, so that a constant model ranks last rather than first.
+Two clips may be described by the very same caption. *As published*, either copy is wrong for the
+other clip, so that no model can be perfect. *Merged*, equal captions are one item that is relevant
+to all of their clips.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
+from scipy.stats import hypergeom
 from torch import Tensor
 
-from speechbrain_clsp.evaluation.retrieval.ranking import rank_both, rank_pairs
+from speechbrain_clsp.evaluation.retrieval.ranking import Ranking, rank_both
+from speechbrain_clsp.evaluation.statistics import Estimate, bootstrap_mean, median_interval
 
 RECALLS = (1, 5, 10)
 PRECISION_DEPTH = 10
 DIRECTIONS = ("speech_to_text", "text_to_speech")
-
-
-def retrieval_ranks(queries: Tensor, gallery: Tensor, chunk: int = 1024) -> Tensor:
-    """Rank each query's own item among all items.
-
-    Arguments
-    ---------
-    queries, gallery : Tensor
-        [N, D] each; row i of one belongs to row i of the other.
-    chunk : int
-        Queries compared at a time; ranks do not depend on it, see
-        :mod:`speechbrain_clsp.evaluation.retrieval.ranking`.
-
-    Returns
-    -------
-    Tensor
-        [N] int64, 1 for the first place.
-
-    Raises
-    ------
-    ValueError
-        If the shapes differ, or a value is not finite.
-
-    Example
-    -------
-    >>> retrieval_ranks(torch.eye(3), torch.eye(3)[[0, 2, 1]]).tolist()
-    [1, 3, 3]
-    """
-    return rank_pairs(queries, gallery, _own(queries, gallery), chunk).rank
-
-
-def _own(queries: Tensor, gallery: Tensor) -> Tensor:
-    """Return pairs [N, 2] of rows with the same number."""
-    if queries.shape != gallery.shape or queries.dim() != 2:
-        raise ValueError(
-            f"queries {list(queries.shape)} and gallery {list(gallery.shape)} must both be [N, D]"
-        )
-    own = torch.arange(len(queries))
-    return torch.stack([own, own], dim=1)
-
-
-def rank_values(ranks: Tensor, recalls: Sequence[int] = RECALLS) -> dict[str, np.ndarray]:
-    """Turn ranks into the per-query values whose means are the figures.
-
-    Arguments
-    ---------
-    ranks : Tensor
-        [N] int64.
-    recalls : sequence of int
-        Depths k of R@k.
-
-    Returns
-    -------
-    dict
-        ``R@k`` and ``mAP@10``, each [N] float64 in [0, 1].
-
-    Example
-    -------
-    >>> rank_values(torch.tensor([1, 4]))["mAP@10"].tolist()
-    [1.0, 0.25]
-    """
-    ranks = ranks.cpu().numpy()
-    values = {f"R@{k}": (ranks <= k).astype(float) for k in recalls}
-    values[f"mAP@{PRECISION_DEPTH}"] = np.where(ranks <= PRECISION_DEPTH, 1.0 / ranks, 0.0)
-    return values
-
-
-def retrieval_values(speech: Tensor, text: Tensor) -> dict[str, np.ndarray]:
-    """Compute per-query values in both directions; see :func:`rank_values`.
-
-    Arguments
-    ---------
-    speech, text : Tensor
-        [N, D] each, of unit norm.
-
-    Returns
-    -------
-    dict
-        Keys such as ``speech_to_text_R@1``, values [N].
-    """
-    own = _own(speech, text)
-    return {
-        f"{direction}_{name}": values
-        for direction, ranking in zip(DIRECTIONS, rank_both(speech, text, own))
-        for name, values in rank_values(ranking.rank).items()
-    }
+MEDIAN = "median_rank"
 
 
 def retrieval_metrics(speech: Tensor, text: Tensor) -> dict[str, float]:
@@ -123,30 +41,153 @@ def retrieval_metrics(speech: Tensor, text: Tensor) -> dict[str, float]:
     >>> retrieval_metrics(torch.eye(4), torch.eye(4))["text_to_speech_R@1"]
     1.0
     """
-    return {name: float(values.mean()) for name, values in retrieval_values(speech, text).items()}
+    return {
+        f"{direction}_{name}": float(values.mean())
+        for direction, ranking in rank_directions(speech, text).items()
+        for name, values in query_values(ranking).items()
+        if name != MEDIAN
+    }
 
 
-def retrieval_chance(size: int, recalls: Sequence[int] = RECALLS) -> dict[str, float]:
-    """Return what a random order gives on average.
+def retrieval_estimates(rankings: Mapping[str, Ranking], seed: int = 0) -> dict[str, Estimate]:
+    """Compute all metrics of both directions, with intervals and chance levels.
 
     Arguments
     ---------
-    size : int
-        Number N of items.
-    recalls : sequence of int
-        Depths k of R@k.
+    rankings : dict
+        As :func:`rank_directions` returns them.
+    seed : int
+        Seed of the bootstrap.
 
     Returns
     -------
     dict
-        ``R@k`` and ``mAP@10``.
+        Keys such as ``speech_to_text_R@1`` and ``text_to_speech_median_rank``.
 
     Example
     -------
-    >>> retrieval_chance(100)["R@5"]
+    >>> retrieval_estimates(rank_directions(torch.eye(4), torch.eye(4)))["text_to_speech_R@1"]
+    Estimate(value=1.0, low=1.0, high=1.0, chance=0.25)
+    """
+    estimates = {}
+    for (direction, ranking), other in zip(rankings.items(), reversed(rankings.values())):
+        # The items of one direction are the queries of the other.
+        chance = chance_levels(ranking.total.tolist(), len(other.total))
+        for name, values in query_values(ranking).items():
+            if name == MEDIAN:
+                value, interval = np.median(values), median_interval(values)
+            else:
+                value, interval = values.mean(), bootstrap_mean(values, seed)
+            estimates[f"{direction}_{name}"] = Estimate(float(value), *interval, chance[name])
+    return estimates
+
+
+def rank_directions(
+    speech: Tensor, text: Tensor, pairs: Tensor | None = None
+) -> dict[str, Ranking]:
+    """Rank captions for clips and clips for captions.
+
+    Arguments
+    ---------
+    speech, text : Tensor
+        [N, D] and [M, D].
+    pairs : Tensor, optional
+        [P, 2] int64: clip, caption. Default: clip i and caption i belong together.
+
+    Returns
+    -------
+    dict
+        A :class:`~speechbrain_clsp.evaluation.retrieval.ranking.Ranking` for ``speech_to_text``,
+        then one for ``text_to_speech``.
+    """
+    return dict(zip(DIRECTIONS, rank_both(speech, text, pairs)))
+
+
+def caption_pairs(captions: Sequence[str]) -> tuple[list[str], Tensor]:
+    """Merge equal captions, and list which clip each belongs to.
+
+    Arguments
+    ---------
+    captions : list of str
+        One caption per clip.
+
+    Returns
+    -------
+    texts : list of str
+        M captions, each once.
+    pairs : Tensor
+        [N, 2] int64: clip, caption.
+
+    Example
+    -------
+    >>> texts, pairs = caption_pairs(["He shouts.", "Loud.", "He shouts."])
+    >>> texts, pairs.tolist()
+    (['He shouts.', 'Loud.'], [[0, 0], [1, 1], [2, 0]])
+    """
+    numbers = {text: number for number, text in enumerate(dict.fromkeys(captions))}
+    pairs = [(clip, numbers[caption]) for clip, caption in enumerate(captions)]
+    return list(numbers), torch.tensor(pairs)
+
+
+def query_values(ranking: Ranking) -> dict[str, np.ndarray]:
+    """Turn ranks into one value per query and metric, of which the metric is the mean or median.
+
+    Arguments
+    ---------
+    ranking : Ranking
+        Of Q queries.
+
+    Returns
+    -------
+    dict
+        ``R@k``: whether a relevant item is among the first k; ``mAP@10``: average precision;
+        ``median_rank``: the first relevant item's rank. Each [Q] float64.
+
+    Example
+    -------
+    >>> from speechbrain_clsp.evaluation.retrieval.ranking import rank_pairs
+    >>> ranking = rank_pairs(torch.eye(2), torch.eye(2), torch.tensor([[0, 0], [1, 0], [1, 1]]))
+    >>> query_values(ranking)["mAP@10"].tolist()
+    [1.0, 1.0]
+    """
+    first = ranking.first().cpu().numpy()
+    values = {f"R@{k}": (first <= k).astype(float) for k in RECALLS}
+    values[f"mAP@{PRECISION_DEPTH}"] = ranking.average_precision(PRECISION_DEPTH)
+    values[MEDIAN] = first.astype(float)
+    return values
+
+
+def chance_levels(totals: Sequence[int], size: int) -> dict[str, float]:
+    """Return what a random order gives on average.
+
+    Arguments
+    ---------
+    totals : sequence of int
+        How many relevant items each query has.
+    size : int
+        Number of items.
+
+    Returns
+    -------
+    dict
+        Keys as of :func:`query_values`.
+
+    Example
+    -------
+    >>> chance_levels([1, 1], 100)["R@5"]
     0.05
     """
-    chance = {f"R@{k}": min(k, size) / size for k in recalls}
-    depth = min(PRECISION_DEPTH, size)
-    chance[f"mAP@{PRECISION_DEPTH}"] = sum(1 / rank for rank in range(1, depth + 1)) / size
+    distinct, counts = np.unique(np.asarray(totals), return_counts=True)
+    weights = counts / counts.sum()
+    chance = {f"R@{k}": float(weights @ hypergeom.sf(0, size, distinct, k)) for k in RECALLS}
+    # The item on place r is as likely as any to be relevant; so are those before it, without it.
+    places = np.arange(1, min(PRECISION_DEPTH, size) + 1)[:, None]
+    before = (places - 1) * (distinct - 1) / max(size - 1, 1)
+    precision = (distinct / size * (1 + before) / places).sum(axis=0)
+    precision = precision / np.minimum(distinct, PRECISION_DEPTH)
+    chance[f"mAP@{PRECISION_DEPTH}"] = float(weights @ precision)
+    # P(first rank > r) = P(nothing relevant among r): the median is where this is a half.
+    ranks = np.arange(1, size + 1)
+    beyond = sum(w * hypergeom.cdf(0, size, d, ranks) for w, d in zip(weights, distinct))
+    chance[MEDIAN] = float(ranks[np.argmax(beyond <= 0.5)])
     return chance

@@ -5,12 +5,13 @@ import pytest
 from scipy.stats import pearsonr
 
 from speechbrain_clsp.evaluation.similarity import (
+    RaterSpread,
     _correlations,
-    _with_interval,
     correlate,
+    correlation_estimate,
     krippendorff_alpha,
     rater_spread,
-    similarity_figures,
+    similarity_metrics,
 )
 from speechbrain_clsp.ratings import Ratings
 
@@ -43,12 +44,10 @@ def ratings(scores: np.ndarray) -> Ratings:
 
 
 def test_alpha_equals_the_textbook():
-    """If this fails, agreement of raters is some other figure."""
     assert abs(krippendorff_alpha(TEXTBOOK) - 0.849) < 5e-4
 
 
 def test_alpha_equals_all_pairs_counted():
-    """If this fails, missing ratings distort the agreement."""
     scores, _ = people(5, 12)
     scores[np.random.default_rng(1).random(scores.shape) < 0.3] = NAN
     kept = [row[~np.isnan(row)] for row in scores if (~np.isnan(row)).sum() > 1]
@@ -64,55 +63,52 @@ def test_alpha_equals_all_pairs_counted():
 
 
 def test_correlations_are_those_of_the_mean_rating():
-    """If this fails, categories are mixed, or single raters are compared instead of their mean."""
     scores, truth = people()
-    figures = similarity_figures(ratings(scores), truth)
-    assert set(figures) == {"intrinsic", "situational", "fusion", "all"}
+    metrics = similarity_metrics(ratings(scores), truth)
+    assert set(metrics) == {"intrinsic", "situational", "fusion", "all"}
     expected = pearsonr(truth[1::3], scores[1::3].mean(axis=1)).statistic
-    found = figures["situational"]["pearson"]
-    assert abs(found["value"] - expected) < 1e-12 and figures["situational"]["items"] == 20
-    assert found["low"] < expected < found["high"] <= 1
+    found = metrics["situational"].correlations["pearson"]
+    assert abs(found.value - expected) < 1e-12 and metrics["situational"].items == 20
+    assert found.low < expected < found.high <= 1
     draws = np.random.default_rng(3).integers(0, 60, (5, 60))
     for name in ("pearson", "spearman", "kendall"):
         one = [correlate(name, truth[d], scores[d, 0]) for d in draws]
         np.testing.assert_allclose(_correlations(name, truth[draws], scores[draws, 0]), one)
-    assert figures["all"]["kendall"]["value"] < figures["all"]["spearman"]["value"]
+    together = metrics["all"].correlations
+    assert together["kendall"].value < together["spearman"].value
 
 
 def test_a_permuted_pairing_has_no_correlation():
-    """If this fails, the figure does not depend on which score belongs to which pair."""
     scores, truth = people(items=300)
     shuffled = np.random.default_rng(0).permutation(truth)
-    figure = similarity_figures(ratings(scores), shuffled)["all"]["spearman"]
-    assert abs(figure["value"]) < 0.15 and figure["low"] < 0 < figure["high"]
+    found = similarity_metrics(ratings(scores), shuffled)["all"].correlations["spearman"]
+    assert abs(found.value) < 0.15 and found.low < 0 < found.high
 
 
 def test_the_model_is_placed_among_raters():
-    """If this fails, an excellent model looks worse than people, or a useless one better."""
     scores, truth = people()
     good, bad = rater_spread(scores, truth), rater_spread(scores, -truth)
-    assert good["below_model"] == 1.0 and bad["below_model"] == 0.0
-    assert good["lowest"] <= good["median"] <= good["highest"] < good["model"]
+    assert good.below_model == 1.0 and bad.below_model == 0.0
+    assert good.lowest <= good.median <= good.highest < good.model
     # A rater as a model must not profit from being in the mean that it is compared with.
     one_of_them = rater_spread(scores[:, 1:], scores[:, 0])
-    assert 0.0 <= one_of_them["below_model"] <= 1.0
-    assert abs(one_of_them["model"] - one_of_them["median"]) < 0.05
-    assert rater_spread(scores[:, :1], truth) == {"count": 0}
+    assert 0.0 <= one_of_them.below_model <= 1.0
+    assert abs(one_of_them.model - one_of_them.median) < 0.05
+    assert rater_spread(scores[:, :1], truth) == RaterSpread(0)
 
 
 def test_intervals_cover_the_truth_about_as_often_as_they_say():
-    """If this fails, an interval of 95 % is none."""
     covered, runs = 0, 60
     for run in range(runs):
         draw = np.random.default_rng(run).multivariate_normal([0, 0], [[1, 0.6], [0.6, 1]], 50)
-        figure = _with_interval("pearson", *draw.T, run)
-        covered += figure["low"] <= 0.6 <= figure["high"]
+        found = correlation_estimate("pearson", *draw.T, run)
+        covered += found.low <= 0.6 <= found.high
     assert covered / runs > 0.85
 
 
 def test_a_constant_model_gets_no_correlation():
-    """If this fails, a collapsed model ends in an error or in a figure."""
     scores, _ = people()
-    assert np.isnan(similarity_figures(ratings(scores), np.ones(60))["all"]["pearson"]["value"])
+    metrics = similarity_metrics(ratings(scores), np.ones(60))
+    assert np.isnan(metrics["all"].correlations["pearson"].value)
     with pytest.raises(ValueError, match="finite"):
-        similarity_figures(ratings(scores), np.full(60, NAN))
+        similarity_metrics(ratings(scores), np.full(60, NAN))

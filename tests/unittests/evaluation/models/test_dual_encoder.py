@@ -19,8 +19,9 @@ from transformers import (
 )
 
 from speechbrain_clsp.dataio.audio import AudioError
-from speechbrain_clsp.evaluation.models.adapters import open_model, read_at
+from speechbrain_clsp.evaluation.models.base import read_at
 from speechbrain_clsp.evaluation.models.dual_encoder import KNOWN, DualEncoder
+from speechbrain_clsp.evaluation.models.open import open_model
 from tests.utils.hub_server import COMMIT, HubServer
 from tests.utils.small import CAPTIONS, tone, write
 
@@ -121,7 +122,6 @@ def projected(state: dict, side: str, vector: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("kind", ["paraspeechclap", "paraclap"])
 @torch.no_grad()
 def test_embeddings_are_those_of_transformers_own_modules(tmp_path, clips, kind):
-    """If this fails, a rival's figures are those of another pooling, projection or input."""
     folder = write_model(tmp_path, kind)
     model = open_model(f"{kind}:{folder}")
     state = torch.load(folder / "x.pth.tar", weights_only=True)
@@ -152,7 +152,6 @@ def test_embeddings_are_those_of_transformers_own_modules(tmp_path, clips, kind)
 
 @pytest.mark.parametrize("norm", ["layer", "group"])
 def test_a_clip_has_one_embedding_alone_and_among_longer_ones(tmp_path, clips, norm):
-    """If this fails, padding gets into the mean, the attention or a norm over time."""
     model = open_model(f"paraspeechclap:{write_model(tmp_path, norm=norm)}")
     together = model.encode_files(clips * 3)  # more than a batch
     for i, clip in enumerate(clips):
@@ -164,7 +163,6 @@ def test_a_clip_has_one_embedding_alone_and_among_longer_ones(tmp_path, clips, n
 
 
 def test_other_rates_are_resampled_and_long_captions_cut(tmp_path, clips):
-    """If this fails, a 48 kHz file is heard at a third of its speed, or a long caption crashes."""
     model = open_model(f"paraspeechclap:{write_model(tmp_path / 'm')}")
     write(tmp_path / "48.wav", tone(1.2, 48000), 48000)
     wrong = str(write(tmp_path / "wrong.wav", tone(1.2, 48000), 16000))
@@ -178,7 +176,6 @@ def test_other_rates_are_resampled_and_long_captions_cut(tmp_path, clips):
 
 
 def test_older_names_of_weight_norm_and_safetensors_are_read(tmp_path, clips):
-    """If this fails, a checkpoint that was saved by another version of torch cannot be used."""
     from safetensors.torch import save_file
 
     folder = write_model(tmp_path / "new")
@@ -211,7 +208,6 @@ class Trap:
 
 
 def test_a_checkpoint_with_code_or_with_wrong_keys_is_refused(tmp_path):
-    """If this fails, a downloaded file runs code, or a half-loaded model is evaluated."""
     folder = write_model(tmp_path)
     path, spec = folder / "x.pth.tar", f"paraspeechclap:{folder}"
     good = torch.load(path, weights_only=True)
@@ -222,7 +218,7 @@ def test_a_checkpoint_with_code_or_with_wrong_keys_is_refused(tmp_path):
         ({k: v for k, v in good.items() if k != key}, rf"lacks \['{key}'\]"),
         ({**good, "head.weight": torch.ones(1)}, r"without a place for them, \['head.weight'\]"),
         ({**good, key: torch.ones(2, 2)}, f"does not fit(.|\n)*{key}"),
-        ({"other": torch.ones(1)}, "no checkpoint of a dual encoder"),
+        ({"other": torch.ones(1)}, "not a checkpoint of a dual encoder"),
     ):
         torch.save(content, path)
         with pytest.raises(ValueError, match=message):
@@ -238,14 +234,13 @@ def test_a_checkpoint_with_code_or_with_wrong_keys_is_refused(tmp_path):
 
 SCRIPT = """
 import sys
-from speechbrain_clsp.evaluation.models.adapters import open_model
+from speechbrain_clsp.evaluation.models.open import open_model
 model = open_model(sys.argv[1])
 print(model.revision, *model.encode_files([sys.argv[2]])[0].tolist())
 """
 
 
 def test_a_repository_gives_weights_and_the_authors_encoders_settings(tmp_path, clips):
-    """If this fails, the published models cannot be had, or gigabytes too much are downloaded."""
     folder = write_model(tmp_path / "m")
     server, published = HubServer(), KNOWN["paraspeechclap"]
     for part, repository in (("speech", published.speech), ("text", published.text)):

@@ -1,0 +1,124 @@
+"""Retrievals of single clips, for the report: the best, the worst, and a similarity matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+MATRIX_CLIPS = 16
+EXAMPLES = 5
+SCORES = 2**24  # of clips that examples are picked from, 64 MiB
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """A clip as a query, and the caption that was found for it.
+
+    Arguments
+    ---------
+    row : dict
+        The clip's row of the manifest.
+    rank : int
+        Rank of its own caption, from 1.
+    caption, found : str
+        Its own caption, and the one on the first place.
+    score, found_score : float
+        Their cosines with the clip.
+    """
+
+    row: Mapping[str, Any]
+    rank: int
+    caption: str
+    score: float
+    found: str
+    found_score: float
+
+
+@dataclass(frozen=True)
+class RetrievalExamples:
+    """What a report shows of a model's retrieval.
+
+    Arguments
+    ---------
+    kind : str
+        Of the captions, ``global`` or ``fine``.
+    best, worst : list of Retrieval
+        Clips whose own caption lies furthest before, or behind, the best other one.
+    captions, names : list of str
+        Captions and ids of K clips.
+    cosines : numpy.ndarray
+        [K, K], captions by clips.
+    """
+
+    kind: str
+    best: list[Retrieval]
+    worst: list[Retrieval]
+    captions: list[str]
+    names: list[str]
+    cosines: np.ndarray
+
+
+def pick_examples(
+    kind: str,
+    rows: Sequence[Mapping[str, Any]],
+    captions: Sequence[str],
+    speech: Tensor,
+    text: Tensor,
+    ranks: Tensor,
+) -> RetrievalExamples:
+    """Pick what a report shows.
+
+    Arguments
+    ---------
+    kind : str
+        Of the captions.
+    rows : list of dict
+        N rows of the manifest.
+    captions : list of str
+        N captions.
+    speech, text : Tensor
+        [N, D] each, of unit norm.
+    ranks : Tensor
+        [N] int64, ranks of the clips' own captions.
+
+    Returns
+    -------
+    RetrievalExamples
+        From all of up to 4,096 clips; from fewer, evenly spread, of larger test sets.
+    """
+    size = len(rows)
+    n_queries = min(size, max(EXAMPLES, SCORES // size))
+    queries = torch.linspace(0, size - 1, n_queries).long()
+    scores = speech[queries] @ text.T
+    position = torch.arange(n_queries)
+    own = scores[position, queries]
+    others = scores.clone()
+    others[position, queries] = -2.0
+    margin = own - others.max(dim=1).values
+
+    def retrieval(number: int) -> Retrieval:
+        clip, found = int(queries[number]), int(scores[number].argmax())
+        return Retrieval(
+            rows[clip],
+            int(ranks[clip]),
+            captions[clip],
+            float(own[number]),
+            captions[found],
+            float(scores[number, found]),
+        )
+
+    order = margin.argsort().tolist()
+    shown = torch.linspace(0, size - 1, min(MATRIX_CLIPS, size)).long()
+    return RetrievalExamples(
+        kind,
+        [retrieval(number) for number in margin.argsort(descending=True)[:EXAMPLES].tolist()],
+        [retrieval(number) for number in order[:EXAMPLES]],
+        [captions[i] for i in shown],
+        [rows[i]["id"] for i in shown],
+        (text[shown] @ speech[shown].T).numpy(),
+    )

@@ -1,0 +1,52 @@
+"""Opening any kind of model by what the command line calls it."""
+
+from __future__ import annotations
+
+from speechbrain_clsp.evaluation.models.base import Model, split_revision
+from speechbrain_clsp.evaluation.models.bounds import OracleModel, RandomModel, UntrainedModel
+from speechbrain_clsp.evaluation.models.clap import ClapModel
+from speechbrain_clsp.evaluation.models.clsp import ClspModel
+from speechbrain_clsp.evaluation.models.dual_encoder import KNOWN, DualEncoderModel
+from speechbrain_clsp.evaluation.models.precomputed import PrecomputedModel
+
+
+def open_model(spec: str, device: str = "cpu") -> Model:
+    """Open a model by its specification.
+
+    Arguments
+    ---------
+    spec : str
+        ``folder`` or ``user/name`` for a CLSP of ours or in the published form;
+        ``clap:folder-or-repository`` for a CLAP of transformers; ``paraspeechclap:...`` and
+        ``paraclap:...``, see :mod:`~speechbrain_clsp.evaluation.models.dual_encoder`;
+        ``file:embeddings.npz`` for embeddings that were computed elsewhere; as bounds ``random``,
+        ``untrained:folder`` and ``oracle:manifest.arrow``. A repository may end in ``@revision``.
+    device : str
+        Where it runs.
+
+    Returns
+    -------
+    Model
+        See :class:`~speechbrain_clsp.evaluation.models.base.Model`.
+
+    Example
+    -------
+    >>> open_model("random").encode_text(["A man."]).shape
+    torch.Size([1, 512])
+    """
+    if spec == "random":
+        return RandomModel()
+    kind, _, source = spec.partition(":")
+    if not source:
+        return ClspModel.open(*split_revision(spec), device)
+    if kind == "file":
+        return PrecomputedModel(source)
+    if kind == "oracle":
+        return OracleModel(source)
+    if kind == "untrained":
+        return UntrainedModel(source, device)
+    if kind == "clap":
+        return ClapModel(*split_revision(source), device)
+    if kind in KNOWN:
+        return DualEncoderModel(*split_revision(source), KNOWN[kind], device)
+    return ClspModel.open(*split_revision(spec), device)
