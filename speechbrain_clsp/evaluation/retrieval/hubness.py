@@ -29,9 +29,10 @@ def querybank_ranks(
     pairs: Tensor,
     bank: Tensor,
     scale: float = SCALE,
-    dynamic: bool = True,
 ) -> Ranking:
     """Rank with querybank normalization: an inverted softmax over a bank of training queries.
+
+    Only queries whose nearest item is also nearest to a query of the bank are corrected.
 
     Arguments
     ---------
@@ -44,8 +45,6 @@ def querybank_ranks(
         a leak.
     scale : float
         Factor of scores in the softmax.
-    dynamic : bool
-        Correct only queries whose nearest item is also nearest to a query of the bank.
 
     Returns
     -------
@@ -66,8 +65,6 @@ def querybank_ranks(
     """
     _check_bank(queries, bank)
     shifted = rank_pairs(*_with_offsets(queries, gallery, bank, scale, 1.0), pairs)
-    if not dynamic:
-        return shifted
     plain = rank_pairs(queries, gallery, pairs)
     hubs = torch.zeros(len(gallery), dtype=torch.bool, device=gallery.device)
     hubs[_nearest(bank, gallery)] = True

@@ -22,7 +22,8 @@ def rows(folder, count: int = SIZE, first: int = 0) -> list[dict]:
     """Write clips; return their rows, of which three share a global caption."""
     made = []
     for i in range(first, first + count):
-        write(folder / f"{i}.wav", tone(0.2, frequency=100 + 3 * i))
+        loudness = np.random.default_rng(i).uniform(0.1, 1.0, 40).repeat(80)  # each its own
+        write(folder / f"{i}.wav", loudness * tone(0.2, frequency=100 + 3 * i))
         made.append(
             {
                 "id": f"clip{i}",
