@@ -2,13 +2,13 @@
 """Time and memory of exact ranks in tiles, against the whole matrix.
 
 Baseline ``matrix`` is what evaluation scripts usually do: all N x N scores, a full argsort, and the
-place of the right item in it. Each way runs in a process of its own, in both directions; memory is
-the growth of the process's peak over its embeddings. ``--queries`` ranks only the first so many
-against all items, in one direction: memory is that of all, and time grows in proportion to them.
+place of the relevant item in it. Each method runs in a process of its own, in both directions;
+memory is the growth of the process's peak over its embeddings. ``--queries`` ranks only the first
+ones against all items, in one direction: memory is that of all, and time grows in proportion.
 
 > python benchmarks/retrieval.py --threads 2 --pairs 10000
-> python benchmarks/retrieval.py --threads 2 --pairs 20000 --ways tiles
-> python benchmarks/retrieval.py --threads 2 --pairs 1000000 --queries 4096 --ways tiles --half
+> python benchmarks/retrieval.py --threads 2 --pairs 20000 --methods tiles
+> python benchmarks/retrieval.py --threads 2 --pairs 1000000 --queries 4096 --methods tiles --half
 """
 
 import argparse
@@ -58,16 +58,16 @@ def by_matrix(speech: torch.Tensor, text: torch.Tensor) -> list[torch.Tensor]:
 
 def by_tiles(speech: torch.Tensor, text: torch.Tensor) -> list[torch.Tensor]:
     """Return exact ranks in both directions; in one if there are fewer clips than captions."""
-    own = torch.arange(len(speech))[:, None].expand(-1, 2)
     if len(speech) < len(text):
-        return [rank_pairs(speech, text, own).rank]
-    return [ranking.rank for ranking in rank_both(speech, text, own)]
+        pairs = torch.arange(len(speech))[:, None].expand(-1, 2)
+        return [rank_pairs(speech, text, pairs).rank]
+    return [ranking.rank for ranking in rank_both(speech, text)]
 
 
-def measure(way: str, options: argparse.Namespace) -> dict:
-    """Run in this process; returns figures."""
+def measure(method: str, options: argparse.Namespace) -> dict:
+    """Run in this process; returns seconds, memory and ranks."""
     torch.set_num_threads(options.threads)
-    rank = {"matrix": by_matrix, "tiles": by_tiles}[way]
+    rank = {"matrix": by_matrix, "tiles": by_tiles}[method]
     speech, text = embeddings(options.pairs, options.half)
     rank(speech[:64], text[:64])  # the matrix library's own buffers are not the method's
     before, start = memory_gib("VmHWM"), time.perf_counter()
@@ -82,28 +82,28 @@ def measure(way: str, options: argparse.Namespace) -> dict:
 
 
 def main() -> None:
-    """Measure and print one line of JSON per way."""
+    """Measure and print one line of JSON per method."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--pairs", type=int, default=10_000)
     parser.add_argument("--queries", type=int, help="default: all, in both directions")
     parser.add_argument("--half", action="store_true", help="embeddings in float16")
-    parser.add_argument("--ways", nargs="+", default=["matrix", "tiles"])
+    parser.add_argument("--methods", nargs="+", default=["matrix", "tiles"])
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
         print(json.dumps(measure(options.child, options)))
         return
     baseline = None
-    for way in options.ways:
-        command = [sys.executable, *sys.argv, "--child", way]
+    for method in options.methods:
+        command = [sys.executable, *sys.argv, "--child", method]
         done = subprocess.run(command, check=True, capture_output=True)
-        figures = json.loads(done.stdout)
-        ranks = figures.pop("ranks")
+        measured = json.loads(done.stdout)
+        ranks = measured.pop("ranks")
         baseline = baseline or ranks
         differ = sum(a != b for one, two in zip(ranks, baseline) for a, b in zip(one, two))
-        figures |= {"ranks that differ from the first way, of 2000": differ}
-        print(json.dumps({"way": way, "pairs": options.pairs, **figures}), flush=True)
+        measured |= {"ranks that differ from the first method, of 2000": differ}
+        print(json.dumps({"method": method, "pairs": options.pairs, **measured}), flush=True)
 
 
 if __name__ == "__main__":

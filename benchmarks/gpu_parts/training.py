@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 import torch
 from speechbrain import Stage
@@ -175,7 +176,7 @@ def loading(step: Step, workers: int) -> dict:
         times.append(time.perf_counter())
         clips += len(batch.ids)
     row = {"clips": clips, "first batch s": times[0] - begin}
-    gaps = [after - before for before, after in zip(times, times[1:])]
+    gaps = [after - before for before, after in pairwise(times)]
     # Workers read ahead: the first batch waits for their start, so it is left out.
     rate = (clips - clips / len(times)) / (times[-1] - times[0]) if gaps else None
     middle = 1e3 * statistics.median(gaps) if gaps else None
