@@ -25,7 +25,6 @@ from itertools import chain
 from pathlib import Path
 
 from speechbrain_clsp.dataio.manifest import SCHEMA, Manifest, write_manifest
-from speechbrain_clsp.prepare.cuts import cut_from_row
 
 AGES = ["twenties", "forties", "sixties"]
 TRAITS = ["clear", "husky", "bright", "resonant", "slightly nasal", "breathy", "gravelly", "warm"]
@@ -83,6 +82,9 @@ def build(form: str, path: Path, number: int) -> None:
                 row["fine_captions"] = row["fine_captions"][0]
                 writer.writerow({"ID": row.pop("id"), **row})
     else:
+        # Not at the top: it imports torch, whose memory would count as the manifest's.
+        from speechbrain_clsp.prepare.cuts import cut_from_row
+
         with open(path, "w", encoding="utf-8") as file:
             empty = dict.fromkeys(SCHEMA.names)
             for row in rows:
