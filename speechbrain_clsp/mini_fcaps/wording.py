@@ -151,7 +151,7 @@ def fine_caption(style: Style, place: str | None, pause_place: str | None, gener
         sentences.append(_sentence(pronoun, "talks", adverbs, pick(STEADY)))
     else:
         sentences = [_sentence(subject, "speaks", *pick(((adverbs, manner), (manner, adverbs))))]
-    events = []  # in the order in which they are heard
+    events = []  # with their places, to be sorted by time
     if style.change is not None:
         events.append((list(PLACE).index(place), _sentence(_change(style, place, generator))))
     if pause_place is not None:

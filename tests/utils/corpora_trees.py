@@ -4,6 +4,8 @@ import gzip
 import json
 from pathlib import Path
 
+import numpy as np
+
 from tests.unittests.dataio.test_shards import encoded, make_tar
 from tests.utils.small import tone, write
 
@@ -23,8 +25,6 @@ PLAIN = {
 
 def make_corpora(root: Path) -> Path:
     """Write a second of sound for every name, and a stereo conversation of four seconds."""
-    import numpy as np
-
     for i, (name, rate) in enumerate(PLAIN.items()):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         write(root / name, tone(1.0, rate, 100 + 20 * i), rate)

@@ -52,7 +52,7 @@ def test_nothing_is_clipped_and_durations_are_exact(folder):
         assert 1.1 <= row["duration"] <= 5.0, row["id"]
 
 
-def test_gender_is_heard_in_the_timbre(folder, clips):
+def test_timbre_tells_the_gender_at_any_pitch(folder, clips):
     voices = {"male": {}, "female": {}}
     for clip in clips:
         if clip.style.kind in voices:
@@ -76,12 +76,12 @@ def test_gender_is_heard_in_the_timbre(folder, clips):
 
 
 def test_whispers_have_no_voice_and_croaks_a_rough_one(folder, clips):
-    shares = {kind: [] for kind in ("male", "female", "whisper", "croak")}
+    fractions = {kind: [] for kind in ("male", "female", "whisper", "croak")}
     for clip in clips:
-        shares[clip.style.kind].append(voiced_fraction(waveform(folder, clip)))
-    clear = np.percentile(shares["male"] + shares["female"], 3)
-    assert max(shares["whisper"]) < clear
-    assert np.median(shares["croak"]) < clear
+        fractions[clip.style.kind].append(voiced_fraction(waveform(folder, clip)))
+    clear = np.percentile(fractions["male"] + fractions["female"], 3)
+    assert max(fractions["whisper"]) < clear
+    assert np.median(fractions["croak"]) < clear
 
 
 def test_changes_are_where_captions_put_them(folder, clips):
@@ -105,7 +105,7 @@ def test_changes_are_where_captions_put_them(folder, clips):
     assert fraction([clip.style.change is not None for clip in clips]) >= 0.25
 
 
-def test_pauses_are_heard(folder, clips):
+def test_pauses_are_in_the_speech_as_in_the_style(folder, clips):
     flags = []
     for clip in clips:
         wav = waveform(folder, clip)

@@ -6,7 +6,7 @@ from speechbrain_clsp.mini_fcaps import wording
 from speechbrain_clsp.mini_fcaps.corpus import manifest_row, plan_clips
 
 
-def test_captions_state_the_style_and_nothing_that_cannot_be_heard(rows, clips):
+def test_captions_state_the_style_and_nothing_else(rows, clips):
     tables = {"rate": wording.RATE, "pitch": wording.PITCH, "loudness": wording.LOUDNESS}
     tables["expressiveness"] = wording.EXPRESSIVENESS
     for clip in clips:
