@@ -159,7 +159,7 @@ def serve() -> None:
     parser.add_argument("--only", choices=FAULTS)
     state = parser.parse_args()
     state.random, state.lock = random.Random(state.seed), threading.Lock()
-    state.log = open(state.log, "a", encoding="utf-8")  # noqa: SIM115
+    state.log = open(state.log, "a", encoding="utf-8")
     Handler.state = state
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
