@@ -4,11 +4,12 @@ A rating says what one rater gave one caption of one clip in one dimension, on a
 Statistics over ratings are in :mod:`speechbrain_clsp.evaluation`.
 """
 
-from speechbrain_clsp.ratings.page import RatingTask, rating_server
+from speechbrain_clsp.ratings.page import rating_server
 from speechbrain_clsp.ratings.scales import SCORES, SLIDER, Scale, dimensions
 from speechbrain_clsp.ratings.sheet import read_sheet, write_sheet
 from speechbrain_clsp.ratings.store import Rating, RatingStore
 from speechbrain_clsp.ratings.table import Ratings, read_ratings, write_table
+from speechbrain_clsp.ratings.task import RatingTask
 
 __all__ = [
     "SCORES",
