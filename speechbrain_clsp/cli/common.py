@@ -59,12 +59,15 @@ def add_command(
     Example
     -------
     >>> commands = Parser(prog="clsp").add_subparsers()
-    >>> command = add_command(commands, print, "score", "compare", "clsp score a.wav")
-    >>> command.prog, command.epilog
-    ('clsp score', 'example: clsp score a.wav')
+    >>> command = add_command(commands, print, "score", "compare by a CLSP", "clsp score a.wav")
+    >>> command.prog, command.description, command.epilog
+    ('clsp score', 'Compare by a CLSP', 'example: clsp score a.wav')
     """
     command = commands.add_parser(
-        name, help=description, description=description.capitalize(), epilog=f"example: {example}"
+        name,
+        help=description,
+        description=description[0].upper() + description[1:],
+        epilog=f"example: {example}",
     )
     command.set_defaults(run=run)
     return command
