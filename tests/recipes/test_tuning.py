@@ -1,5 +1,6 @@
-"""The voice that style rewards tune: alignments, its vocoder, gradients, and short runs."""
+"""Tuning a voice by style rewards: alignments, its vocoder, gradients, and short runs."""
 
+import importlib.util
 import json
 import random
 import subprocess
@@ -19,14 +20,25 @@ from speechbrain_clsp.mini_fcaps.acoustics import RATE, pitch_track, spectral_ti
 from tests.utils.small import model_folder
 
 RECIPE = Path(__file__).parents[2] / "recipes/FCaps/StyleReward"
-sys.path.insert(0, str(RECIPE))
-from pretrained import PretrainedVoice  # noqa: E402
-from tune_voice import TuningBrain, open_all, speak, train_only  # noqa: E402
+VOICE_TUNING = RECIPE / "VoiceTuning"
+sys.path.insert(0, str(VOICE_TUNING))
+from embedded import embedded_voice, phoneme_encoder  # noqa: E402
+from pretrained import pretrained_voice  # noqa: E402
+from styles import TargetStyle  # noqa: E402
 from vocoder import SourceFilterGenerator, SpectralLoss  # noqa: E402
-from voice import SyntheticVoice, phoneme_encoder, voice_dataset  # noqa: E402
+from voice import TunableVoice  # noqa: E402
 from voice_prepare import continuous_pitch, prepare_voice  # noqa: E402
 
 HOP = 256
+PARTS = ["pitchPred", "energyPred", "decoder", "linear", "postnet"]
+
+
+def load(path: Path):
+    """Import a module whose name another folder has as well."""
+    spec = importlib.util.spec_from_file_location(f"{path.parent.name}_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="module")
@@ -37,11 +49,10 @@ def data(tmp_path_factory):
 
 
 def model() -> dict:
-    return load_hyperpyyaml((RECIPE / "models/voice.yaml").read_text(encoding="utf-8"))
+    return load_hyperpyyaml((VOICE_TUNING / "models/embedded.yaml").read_text(encoding="utf-8"))
 
 
 def test_phonemes_sound_where_they_should(data):
-    """If this fails, durations do not belong to the audio, and FastSpeech2 learns a blur."""
     tilts = {"hiss": [], "vowel": []}
     for row in json.loads((data / "train.json").read_text()).values():
         wav, _ = soundfile.read(row["wav"].replace("{data_root}", str(data)))
@@ -60,7 +71,6 @@ def test_phonemes_sound_where_they_should(data):
 
 
 def test_pitch_is_that_of_a_tone():
-    """If this fails, the vocoder's source has another pitch than the clips it learns from."""
     time = np.arange(RATE) / RATE
     for hertz in (93.7, 151.3, 262.9):
         wav = sum(np.sin(2 * np.pi * k * hertz * time) / k for k in range(1, 8))
@@ -74,7 +84,6 @@ def test_pitch_is_that_of_a_tone():
 
 
 def test_preparing_twice_does_nothing_and_other_settings_are_told(data):
-    """If this fails, a voice is mixed of two settings."""
     before = (data / "train.json").stat().st_mtime_ns
     prepare_voice(data, n_train=20, n_valid=2, n_test=2)
     assert (data / "train.json").stat().st_mtime_ns == before
@@ -85,7 +94,6 @@ def test_preparing_twice_does_nothing_and_other_settings_are_told(data):
 
 
 def test_the_source_has_the_pitch_that_is_asked_for():
-    """If this fails, a tuned pitch is not heard."""
     generator = SourceFilterGenerator(8, channels=16)
     hertz = torch.linspace(120, 240, 100)[None]
     tone = generator.source(hertz)[0, 0].double().numpy()
@@ -101,7 +109,6 @@ def test_the_source_has_the_pitch_that_is_asked_for():
 
 
 def test_gradients_through_the_vocoder_equal_finite_differences():
-    """If this fails, tuning climbs in a wrong direction in pitch."""
     torch.manual_seed(0)
     generator = SourceFilterGenerator(8, channels=16).double()
     mels = torch.randn(1, 12, 8, dtype=torch.double, requires_grad=True)
@@ -120,7 +127,6 @@ def test_gradients_through_the_vocoder_equal_finite_differences():
 
 
 def test_spectral_loss_hears_level_and_pitch():
-    """If this fails, a vocoder may be too quiet, or hum at a pitch of its own."""
     time, loss = torch.arange(16000) / 16000, SpectralLoss()
     buzz = lambda hertz: sum(torch.sin(2 * torch.pi * k * hertz * time) / k for k in range(1, 20))  # noqa: E731
     # Bands without any power would be silent however loud the rest is.
@@ -133,91 +139,89 @@ def test_spectral_loss_hears_level_and_pitch():
 
 
 def test_what_tuning_changes_and_what_it_holds(data):
-    """If this fails, durations change, frozen parts learn, or anchors pull from the start."""
     torch.manual_seed(0)
-    source = SyntheticVoice.__new__(SyntheticVoice)
-    tuned, frozen = model(), model()
-    tuned["voice"].load_state_dict(frozen["voice"].state_dict())
-    source.voice, source.frozen, source.vocoder = tuned["voice"], frozen["voice"], frozen["vocoder"]
-    source.sample_rate = 16000
-    for module in (source.voice, source.frozen, source.vocoder):
-        module.eval().requires_grad_(False)
-    train_only(source.voice, ["pitchPred", "energyPred"])
+    parts = model()
     encoder = phoneme_encoder(data / "phonemes.txt", data / "train.json")
-    item = voice_dataset(data / "train.json", data, encoder, frozen["features"])[0]
-    made = speak(source.voice, source, item["tokens"][None], item["frames"][None])
+    row = json.loads((data / "train.json").read_text())["train_00000"]
+    tokens = encoder.encode_sequence_torch(row["phones"])[None]
+    options = {"vocoder": parts["vocoder"], "sample_rate": 16000, "sentences": {}}
+    voices = TunableVoice(parts["voice"], **options, trained=["pitchPred", "energyPred"])
+    made = voices.speak(tokens, voices.tuned)
     assert torch.allclose(made.spoken.mels, made.same.mels, atol=1e-5)
     assert torch.equal(made.spoken.pitch, made.start.pitch)
+    both = torch.nn.utils.rnn.pad_sequence([tokens[0], tokens[0, :5]], batch_first=True)
+    padded = voices.speak(both, voices.frozen)
+    for wav, wav_len in zip(padded.wavs, padded.wav_lens):
+        assert wav[round(float(wav_len) * len(wav)) :].abs().sum() == 0
+    assert sorted(padded.wav_lens.tolist())[0] < 1.0 == padded.wav_lens.max()
     made.wavs.square().mean().backward()
-    learning = {n.split(".")[1] for n, p in source.voice.named_parameters() if p.grad is not None}
+    learning = {n.split(".")[1] for n, p in voices.tuned.named_parameters() if p.grad is not None}
     assert learning == {"pitchPred", "energyPred"}
+    assert all(p.grad is None for m in (voices.frozen, voices.vocoder) for p in m.parameters())
     for part in learning:
-        parameters = getattr(source.voice.fastspeech2, part).parameters()
+        parameters = getattr(voices.tuned.fastspeech2, part).parameters()
         assert any(p.grad.abs().sum() > 0 for p in parameters), part
     with pytest.raises(ValueError, match="has no .'pitch'.; its parts are"):
-        train_only(source.voice, ["pitch"])
+        TunableVoice(parts["voice"], **options, trained=["pitch"])
 
 
 def run(script: str, *flags: str) -> None:
     command = [sys.executable, script, *flags, "--device=cpu", "--noprogressbar"]
-    done = subprocess.run(command, cwd=RECIPE, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=VOICE_TUNING, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
 
 
-def test_voice_vocoder_and_tuning_run_one_after_the_other(data, tmp_path):
-    """If this fails, a user's first run fails, or does not go on after a stop."""
-    folders = {name: tmp_path / name for name in ("voice", "vocoder", "tuned")}
-    common = [f"--data_folder={data}", "--batch_size=6"]
-    run(
-        "train_fastspeech2.py",
-        "hparams/fastspeech2.yaml",
-        *common,
-        "--skip_prep=True",
-        f"--output_folder={folders['voice']}",
-        "--number_of_epochs=1",
-    )
-    common.append(f"--voice={folders['voice']}")
-    flags = ["hparams/vocoder.yaml", f"--output_folder={folders['vocoder']}"]
-    run("train_vocoder.py", *flags, *common, "--number_of_epochs=1")
-    clsp = model_folder(tmp_path)
-    flags = ["hparams/tune.yaml", f"--clsp={clsp}", f"--judge={clsp}", "--scaling=cosine", *common]
-    flags += [f"--vocoder={folders['vocoder']}", f"--output_folder={folders['tuned']}"]
-    for epochs in (1, 2):
-        run("tune_voice.py", *flags, "--pitch=2", f"--number_of_epochs={epochs}")
-    log = (folders["tuned"] / "train_log.txt").read_text()
+def check_tuning(folder: Path, start: dict) -> None:
+    """Check two epochs of tuning with the rewarding model as its own held-out one."""
+    log = (folder / "train_log.txt").read_text()
     assert [line.split(" ")[1] for line in log.splitlines() if line] == ["1", "2"]
-    figures = json.loads((folders["tuned"] / "tuning.json").read_text())
-    assert figures["change"]["rate"]["value"] == 0  # durations are the frozen voice's
-    assert figures["hacking_gap"]["value"] == pytest.approx(0.0, abs=1e-4)  # the same model
-    before = load_file(folders["voice"] / "voice.safetensors")
-    after = load_file(folders["tuned"] / "voice.safetensors")
-    changed = {key.split(".")[2] for key in before if not torch.equal(before[key], after[key])}
-    assert changed == {"pitchPred", "energyPred", "decoder", "linear", "postnet"}
-    assert (folders["tuned"] / "report.html").read_text().count("<audio") == 4
+    (results,) = json.loads((folder / "metrics.json").read_text()).values()
+    assert results["phonemes_per_second"]["change"]["value"] == 0  # durations are the frozen voice's
+    assert results["reward_gap"]["change"]["value"] == pytest.approx(0.0, abs=1e-4)
+    assert results["log_mel_difference"]["before"]["value"] == pytest.approx(0.0, abs=1e-5)
+    tuned = load_file(folder / "voice.safetensors")
+    changed = {key.split(".")[2] for key in tuned if not torch.equal(start[key], tuned[key])}
+    assert changed == set(PARTS)
+    assert (folder / "report.html").read_text().count("<audio") == 4
+
+
+def test_the_embedded_voice_is_trained_and_tuned(data, tmp_path):
+    folders = {name: tmp_path / name for name in ("voice", "tuned")}
+    common = [f"--data_folder={data}", "--batch_size=6"]
+    flags = ["hparams/train_embedded.yaml", *common, "--skip_prep=True", "--number_of_epochs=1"]
+    run("train_embedded.py", *flags, f"--output_folder={folders['voice']}")
+    start = load_file(folders["voice"] / "embedded.safetensors")
+    run("train_embedded.py", *flags, f"--output_folder={folders['voice']}")
+    again = load_file(folders["voice"] / "embedded.safetensors")
+    assert all(torch.equal(start[key], again[key]) for key in start)  # nothing is left to train
+    clsp = model_folder(tmp_path)
+    flags = ["hparams/embedded.yaml", f"--clsp={clsp}", f"--held_out_clsp={clsp}", *common]
+    flags += [f"--voice_folder={folders['voice']}", "--scaling=cosine", "--pitch=2"]
+    for epochs in (1, 2):
+        more = [f"--output_folder={folders['tuned']}", f"--number_of_epochs={epochs}"]
+        run("train.py", *flags, *more)
+    check_tuning(folders["tuned"], start)
 
 
 def test_wrong_settings_are_told(tmp_path):
-    """If this fails, a user meets a random voice or a traceback from deep inside."""
-    with pytest.raises(ValueError, match="Say what to tune to: --pitch or --loudness"):
-        open_all({"pitch": None, "loudness": None})
-    with pytest.raises(ValueError, match="Say where the voice is: --data_folder"):
-        SyntheticVoice(None, None, tmp_path, model(), model())
-    with pytest.raises(FileNotFoundError, match="No weights at .*voice.safetensors"):
-        SyntheticVoice(tmp_path, tmp_path, tmp_path, model(), model())
+    with pytest.raises(ValueError, match="Give --pitch or --loudness"):
+        TargetStyle("female")
+    with pytest.raises(FileNotFoundError, match="No weights at .*embedded.safetensors"):
+        embedded_voice(tmp_path, tmp_path, model(), PARTS)
 
 
 def test_only_what_is_asked_for_is_pulled():
-    """If this fails, a voice that shall be louder becomes higher as well."""
-    brain = TuningBrain.__new__(TuningBrain)
+    train = load(VOICE_TUNING / "train.py")
+    brain = train.TuningBrain.__new__(train.TuningBrain)
     weights = {"asked_weight": 0.5, "kept_weight": 3.0, "mel_weight": 0.0}
-    brain.hparams, brain.device = SimpleNamespace(asked=["energy"], **weights), "cpu"
+    brain.hparams = SimpleNamespace(target=TargetStyle("female", loudness=2), **weights)
+    brain.device, brain.values = "cpu", {}
     tokens, level = torch.tensor([[5, 6, 0]]), torch.tensor([[1.0, 1.0, 9.0]], requires_grad=True)
     mels, zeros = torch.zeros(1, 4, 2), torch.zeros(1, 3)
     found = {"mels": mels, "pitch": level, "energy": level}
     spoken, start = SimpleNamespace(**found), SimpleNamespace(pitch=zeros, energy=zeros)
-    made = SimpleNamespace(spoken=spoken, start=start, same=spoken, lengths=torch.ones(1))
+    made = SimpleNamespace(spoken=spoken, start=start, same=spoken, wav_lens=torch.ones(1))
     batch = SimpleNamespace(tokens=SimpleNamespace(data=tokens, lengths=torch.tensor([2 / 3])))
-    brain.seen = {}
     slopes = {"energy": torch.tensor([8.0])}
     loss = brain.compute_objectives((made, torch.zeros(1), slopes), batch, None)
     assert float(loss.detach()) == pytest.approx(0.5 + 3.0)  # slopes add gradients, no value
@@ -225,57 +229,71 @@ def test_only_what_is_asked_for_is_pulled():
     assert torch.allclose(torch.autograd.grad(loss, level)[0], torch.tensor([[-0.5, -0.5, 0.0]]))
 
 
-def pretrained_folders(folder: Path) -> tuple[str, str]:
-    """Write a FastSpeech2 and a HiFi-GAN with random weights as SpeechBrain publishes them."""
+@pytest.fixture
+def pretrained_folders(tmp_path, monkeypatch) -> tuple[str, str]:
+    """Write a FastSpeech2 and a HiFi-GAN with random weights, laid out as SpeechBrain's.
+
+    The grapheme-to-phoneme model, which SpeechBrain always fetches from the Hub, spells instead.
+    """
+    monkeypatch.setattr(
+        "speechbrain.inference.TTS.GraphemeToPhoneme.from_hparams",
+        lambda *args, **options: lambda words: [list(word.upper()) for word in words],
+    )
     made = load_hyperpyyaml(PRETRAINED_TTS)
     with torch.no_grad():
         made["model"].durPred.linear.w.weight.zero_()
         made["model"].durPred.linear.w.bias.fill_(2.0)  # ln(1 + 6.4 frames)
-        made["model"].pitchPred.linear.w.bias.fill_(150.0)
-    paths = {name: folder / name for name in ("tts", "vocoder")}
+        made["model"].pitchPred.linear.w.bias.fill_(0.5)
+    made["generator"] = load_hyperpyyaml(PRETRAINED_VOCODER)["generator"]
     for name, definition, keys in (
         ("tts", PRETRAINED_TTS, ("model", "spn_predictor")),
         ("vocoder", PRETRAINED_VOCODER, ("generator",)),
     ):
-        paths[name].mkdir()
-        (paths[name] / "hyperparams.yaml").write_text(definition)
-        modules = made if name == "tts" else load_hyperpyyaml(definition)
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "hyperparams.yaml").write_text(definition)
         for key in keys:
-            torch.save(modules[key].state_dict(), paths[name] / f"{key}.ckpt")
-    return str(paths["tts"]), str(paths["vocoder"])
+            torch.save(made[key].state_dict(), tmp_path / name / f"{key}.ckpt")
+    return str(tmp_path / "tts"), str(tmp_path / "vocoder")
 
 
-def test_pretrained_voices_of_speechbrain_can_be_used(tmp_path, monkeypatch):
-    """If this fails, a voice from the Hub gives no candidates, or cannot be tuned.
+def test_pretrained_voices_of_speechbrain_give_candidates(pretrained_folders):
+    candidates = load(RECIPE / "BestOfN/pretrained.py").PretrainedCandidates(*pretrained_folders)
+    clips = candidates("an old boat.", "", 4, random.Random(0))
+    assert {gender for _, gender in clips} == {"female"}
+    lengths = [len(wav) for wav, _ in clips]
+    assert len(set(lengths)) > 1 and all(torch.isfinite(wav).all() for wav, _ in clips)
 
-    SpeechBrain's own interface turns text into phonemes; only its grapheme-to-phoneme model, which
-    it always fetches from the Hub, is replaced.
-    """
-    spell = lambda words: [list(word.upper()) for word in words]  # noqa: E731
-    monkeypatch.setattr(
-        "speechbrain.inference.TTS.GraphemeToPhoneme.from_hparams", lambda *a, **k: spell
-    )
-    tts, vocoder = pretrained_folders(tmp_path)
-    source = PretrainedVoice(tts, vocoder, n_sentences=2)
-    candidates = source("an old boat.", "", 4, random.Random(0))
-    assert {gender for _, gender in candidates} == {"female"}
-    lengths = [len(wav) for wav, _ in candidates]
-    assert len(set(lengths)) > 1 and all(torch.isfinite(wav).all() for wav, _ in candidates)
-    reader = source.reader.encode_text(["an old boat."])
-    spoken = source.frozen(reader.long(), torch.full_like(reader, 6))
-    mels, *_ = FastSpeech2.from_hparams(tts, run_opts={"device": "cpu"}).encode_text(
-        ["an old boat."]
-    )
-    assert torch.allclose(spoken.mels, mels.transpose(1, 2), atol=1e-5)
-    item = source.sentences["train"][0]
-    source.voice.requires_grad_(True)
-    made = speak(source.voice, source, item["tokens"][None], item["frames"][None])
+
+def test_pretrained_voices_of_speechbrain_speak_as_its_interface_does(pretrained_folders):
+    voices = pretrained_voice(*pretrained_folders, PARTS, n_train=2, n_test=1)
+    assert [len(items) for items in voices.sentences.values()] == [2, 1, 1]
+    item = voices.sentences["train"][0]
+    made = voices.speak(item["tokens"][None], voices.tuned)
+    tts = FastSpeech2.from_hparams(pretrained_folders[0], run_opts={"device": "cpu"})
+    mels, *_ = tts.encode_text([item["text"]])
+    assert torch.allclose(made.spoken.mels, mels.transpose(1, 2), atol=1e-5)
     assert torch.allclose(made.spoken.mels, made.same.mels, atol=1e-3)
-    made.wavs.square().mean().backward()
-    assert source.voice.fastspeech2.pitchPred.linear.w.weight.grad.abs().sum() > 0
-    assert all(p.grad is None for p in source.frozen.parameters())
-    seconds = int(made.lengths[0] * made.wavs.shape[1]) / 16000
+    seconds = made.wavs.shape[1] / 16000
     assert seconds == pytest.approx(6 * len(item["tokens"]) * 256 / 22050, rel=0.01)
+    made.wavs.square().mean().backward()
+    assert voices.tuned.fastspeech2.pitchPred.linear.w.weight.grad.abs().sum() > 0
+    assert all(p.grad is None for p in voices.frozen.parameters())
+
+
+def test_a_pretrained_voice_is_tuned(pretrained_folders, tmp_path, monkeypatch):
+    monkeypatch.chdir(VOICE_TUNING)  # where YAML files find their includes
+    clsp = model_folder(tmp_path)
+    folder = tmp_path / "tuned"
+    flags = ["hparams/pretrained.yaml", f"--clsp={clsp}", f"--held_out_clsp={clsp}"]
+    flags += [f"--tts_source={pretrained_folders[0]}", f"--vocoder_source={pretrained_folders[1]}"]
+    flags += ["--scaling=cosine", "--loudness=2", "--n_sentences=4", "--batch_size=2"]
+    flags += [f"--output_folder={folder}", "--device=cpu", "--noprogressbar", "--num_threads=1"]
+    flags += ["--voices={n_test: 2}"]
+    start = pretrained_voice(*pretrained_folders, PARTS, n_train=1, n_test=1).frozen
+    for epochs in (1, 2):
+        monkeypatch.setattr(sys, "argv", ["train.py", *flags, f"--number_of_epochs={epochs}"])
+        load(VOICE_TUNING / "train.py").main()
+    check_tuning(folder, {f"voice.{key}": value for key, value in start.state_dict().items()})
 
 
 PRETRAINED_TTS = """

@@ -1,4 +1,4 @@
-"""Styles that one may ask for, worded as MiniFCaps words them, and whether a clip has them."""
+"""Styles to ask for, worded as MiniFCaps words them; a quarter of the captions is held out."""
 
 from __future__ import annotations
 
@@ -7,37 +7,18 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from speechbrain_clsp.captions.perturbation import AttributeSwap, between_values
-from speechbrain_clsp.mini_fcaps.acoustics import (
-    GENDERS,
-    LOUDNESS_BOUNDS,
-    PITCH_BOUNDS,
-    decibels,
-    median_pitch,
-    pitch_spread,
-    spectral_tilt,
-)
 from speechbrain_clsp.mini_fcaps.wording import LOUDNESS, NOUNS, PITCH, RATE
 
+GENDERS = ("male", "female")
 WORDINGS = {
     "rate": list(RATE.values()),
     "loudness": list(LOUDNESS.values()),
     # Not "low" and "high", which are also said of the volume.
     "pitch": [[word for word in words if word not in ("low", "high")] for words in PITCH.values()],
 }
-UNITS = {  # of what is measured
-    "rate": "phonemes per second",
-    "loudness": "dB",
-    "pitch": "Hz",
-    "spread": "semitones",
-    "tilt": "dB above 1 kHz",
-    "words": "% of words wrong",  # where there is a recognizer
-}
-PHONEME_RATE_BOUNDS = (13.1, 20.1)  # phonemes per second between MiniFCaps' levels
-HELD_OUT_SHARE = 4  # one caption in so many is never trained on
-MANY = 2000  # draws that give all wordings of a style
+HELD_OUT_EVERY = 4  # one caption of so many is never trained on
+N_DRAWS = 2000  # enough to draw every wording of a style
 
 
 @dataclass(frozen=True)
@@ -61,11 +42,48 @@ class StyleRequest:
     @property
     def is_held_out(self) -> bool:
         """Whether it is kept for tests, by its words."""
-        return hashlib.sha256(self.caption.encode()).digest()[0] % HELD_OUT_SHARE == 0
+        return _digest(self.caption)[0] % HELD_OUT_EVERY == 0
 
 
-def draw_request(generator: random.Random, held_out: bool, most: int = 1) -> StyleRequest:
-    """Draw a request for a gender and one attribute up to ``most``.
+class TargetStyle:
+    """One style to tune a voice to, with all its captions.
+
+    Arguments
+    ---------
+    gender : str
+        Of the voice.
+    pitch, loudness : int, optional
+        0 low, 1 medium, 2 high; at least one is asked for.
+
+    Raises
+    ------
+    ValueError
+        If neither is given.
+
+    Example
+    -------
+    >>> TargetStyle("female", pitch=2).held_out_captions
+    ['A female speaker speaks in a high-pitched tone.']
+    """
+
+    def __init__(self, gender: str, pitch: int | None = None, loudness: int | None = None) -> None:
+        levels = {"pitch": pitch, "loudness": loudness}
+        self.gender = gender
+        self.levels = {name: level for name, level in levels.items() if level is not None}
+        if not self.levels:
+            raise ValueError("Give --pitch or --loudness: 0 for low, 1 for medium, 2 for high")
+        generator = random.Random(0)
+        drawn = {_caption(gender, self.levels, generator) for _ in range(N_DRAWS)}
+        captions = sorted(drawn, key=_digest)
+        n_held_out = max(1, len(captions) // HELD_OUT_EVERY)
+        self.held_out_captions = captions[:n_held_out]
+        self.train_captions = captions[n_held_out:]
+
+
+def draw_request(
+    generator: random.Random, held_out: bool, max_attributes: int = 1
+) -> StyleRequest:
+    """Draw a request for a gender and one attribute or more.
 
     Example
     -------
@@ -73,27 +91,18 @@ def draw_request(generator: random.Random, held_out: bool, most: int = 1) -> Sty
     True
     """
     while True:
-        gender = generator.choice(list(GENDERS))
-        asked = generator.sample(list(WORDINGS), generator.randint(1, most))
+        gender = generator.choice(GENDERS)
+        asked = generator.sample(list(WORDINGS), generator.randint(1, max_attributes))
         levels = {name: generator.randrange(3) for name in asked}
         request = StyleRequest(_caption(gender, levels, generator), gender, levels)
         if request.is_held_out == held_out:
             return request
 
 
-def captions_of(gender: str, levels: Mapping[str, int]) -> dict[str, list[str]]:
-    """Return all wordings of a style, a quarter of them (one at least) held out.
-
-    Example
-    -------
-    >>> captions_of("female", {"pitch": 2})["held_out"]
-    ['A female speaker speaks in a high-pitched tone.']
-    """
-    draw = random.Random(0)
-    drawn = {_caption(gender, levels, draw) for _ in range(MANY)}
-    ordered = sorted(drawn, key=lambda caption: hashlib.sha256(caption.encode()).digest())
-    count = max(1, len(ordered) // HELD_OUT_SHARE)
-    return {"train": ordered[count:], "held_out": ordered[:count]}
+def contrast_swap() -> AttributeSwap:
+    """Return a swap that makes a request's caption false in one of the attributes it names."""
+    genders = [NOUNS[gender] for gender in GENDERS]
+    return AttributeSwap(between_values({"speaker": genders, **WORDINGS}))
 
 
 def _caption(gender: str, levels: Mapping[str, int], generator: random.Random) -> str:
@@ -106,65 +115,5 @@ def _caption(gender: str, levels: Mapping[str, int], generator: random.Random) -
     return " ".join([f"A {generator.choice(NOUNS[gender])} speaks", *parts]) + "."
 
 
-def contrast_swap() -> AttributeSwap:
-    """Return what makes a request's caption false in one of the attributes that it asks for."""
-    genders = [NOUNS[gender] for gender in GENDERS]
-    return AttributeSwap(between_values({"speaker": genders, **WORDINGS}))
-
-
-def measure(wav: np.ndarray, phonemes: int) -> dict[str, float]:
-    """Measure a clip; see ``UNITS``.
-
-    Arguments
-    ---------
-    wav : numpy.ndarray
-        [T] float64 at 16 kHz.
-    phonemes : int
-        How many are spoken.
-
-    Returns
-    -------
-    dict
-        Phonemes per second, root mean square, median and spread of F0 (NaN without a pitch), and
-        spectral tilt.
-    """
-    return {
-        "rate": phonemes / (len(wav) / 16000),
-        "loudness": decibels(wav),
-        "pitch": median_pitch(wav),
-        "spread": pitch_spread(wav),
-        "tilt": spectral_tilt(wav),
-    }
-
-
-def is_met(request: StyleRequest, measured: Mapping[str, float], gender: str) -> dict[str, bool]:
-    """Tell by attribute whether a clip has what was asked for.
-
-    Arguments
-    ---------
-    request : StyleRequest
-        What was asked for.
-    measured : dict
-        As :func:`measure` returns it.
-    gender : str
-        That of the voice that speaks.
-
-    Example
-    -------
-    >>> request = StyleRequest("A man speaks loudly.", "male", {"loudness": 2})
-    >>> is_met(request, {"loudness": -25.0}, "female")
-    {'gender': False, 'loudness': True}
-    """
-    bounds = {
-        "rate": PHONEME_RATE_BOUNDS,
-        "loudness": LOUDNESS_BOUNDS,
-        "pitch": PITCH_BOUNDS[gender],
-    }
-    return {
-        "gender": gender == request.gender,
-        **{
-            name: not np.isnan(measured[name])
-            and int(np.searchsorted(bounds[name], measured[name])) == level
-            for name, level in request.levels.items()
-        },
-    }
+def _digest(caption: str) -> bytes:
+    return hashlib.sha256(caption.encode()).digest()
