@@ -16,7 +16,8 @@ from hyperpyyaml import load_hyperpyyaml
 from safetensors.torch import load_file
 from speechbrain.inference.TTS import FastSpeech2
 
-from speechbrain_clsp.mini_fcaps.acoustics import RATE, pitch_track, spectral_tilt
+from speechbrain_clsp.dataio.audio import SAMPLE_RATE
+from speechbrain_clsp.mini_fcaps.acoustics import pitch_track, spectral_tilt
 from tests.utils.small import model_folder
 
 RECIPE = Path(__file__).parents[2] / "recipes/FCaps/StyleReward"
@@ -71,7 +72,7 @@ def test_phonemes_sound_where_they_should(data):
 
 
 def test_pitch_is_that_of_a_tone():
-    time = np.arange(RATE) / RATE
+    time = np.arange(SAMPLE_RATE) / SAMPLE_RATE
     for hertz in (93.7, 151.3, 262.9):
         wav = sum(np.sin(2 * np.pi * k * hertz * time) / k for k in range(1, 8))
         wav[6000:9000] = 0  # drawn through where there is none
@@ -80,7 +81,7 @@ def test_pitch_is_that_of_a_tone():
         assert np.allclose(found, hertz, rtol=0.003)
         assert np.isnan(pitch_track(wav)).any()
     with pytest.raises(ValueError, match="No pitch"):
-        continuous_pitch(np.random.default_rng(0).standard_normal(RATE), HOP)
+        continuous_pitch(np.random.default_rng(0).standard_normal(SAMPLE_RATE), HOP)
 
 
 def test_preparing_twice_does_nothing_and_other_settings_are_told(data):
@@ -176,7 +177,9 @@ def check_tuning(folder: Path, start: dict) -> None:
     log = (folder / "train_log.txt").read_text()
     assert [line.split(" ")[1] for line in log.splitlines() if line] == ["1", "2"]
     (results,) = json.loads((folder / "metrics.json").read_text()).values()
-    assert results["phonemes_per_second"]["change"]["value"] == 0  # durations are the frozen voice's
+    assert (
+        results["phonemes_per_second"]["change"]["value"] == 0
+    )  # durations are the frozen voice's
     assert results["reward_gap"]["change"]["value"] == pytest.approx(0.0, abs=1e-4)
     assert results["log_mel_difference"]["before"]["value"] == pytest.approx(0.0, abs=1e-5)
     tuned = load_file(folder / "voice.safetensors")

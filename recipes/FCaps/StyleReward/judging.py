@@ -32,17 +32,10 @@ RATE_BOUNDS = (13.1, 20.1)  # phonemes per second between MiniFCaps' levels
 
 @dataclass(frozen=True)
 class JudgedClip:
-    """A clip and its metrics.
+    """A clip [T] at 16 kHz, the caption it was made for, and its metrics.
 
-    Arguments
-    ---------
-    caption : str
-        What was asked for.
-    wav : Tensor
-        [T] at 16 kHz.
-    metrics : dict of str to float
-        What :func:`measure` returns, and ``reward``; where there is a model for them also
-        ``held_out_reward``, ``reward_gap`` (by how much it is exceeded) and ``word_error_rate``.
+    The metrics are what :func:`measure` returns and ``reward``; where there is a model for them also
+    ``held_out_reward``, ``reward_gap`` (by how much the reward exceeds it) and ``word_error_rate``.
     """
 
     caption: str
@@ -226,9 +219,9 @@ def compare(
 
     Example
     -------
-    >>> table = compare(pd.DataFrame({"f0_hz": [100.0, 200.0]}), pd.DataFrame({"f0_hz": [101, 201]}))
+    >>> table = compare(pd.DataFrame({"f0_hz": [90, 200]}), pd.DataFrame({"f0_hz": [91, 203]}))
     >>> table["f0_hz"]["change"].value
-    1.0
+    2.0
     """
     frames = {"before": before, "after": after, "change": after - before}
     return {

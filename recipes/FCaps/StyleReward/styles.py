@@ -80,9 +80,7 @@ class TargetStyle:
         self.train_captions = captions[n_held_out:]
 
 
-def draw_request(
-    generator: random.Random, held_out: bool, max_attributes: int = 1
-) -> StyleRequest:
+def draw_request(generator: random.Random, held_out: bool, max_attributes: int = 1) -> StyleRequest:
     """Draw a request for a gender and one attribute or more.
 
     Example

@@ -78,10 +78,7 @@ def main() -> None:
         hparams["output_folder"],
         "Best of N",
         {"By N": by_n, "Upper bound": possible},
-        {
-            name: {"by N": [(n, cells[name].value) for n, cells in by_n.items()]}
-            for name in by_n[1]
-        },
+        {name: {"by N": [(n, cells[name].value) for n, cells in by_n.items()]} for name in by_n[1]},
         [
             (clips[0].caption, {"first": clips[-1].wav, "last": clips[0].wav})
             for clips in rounds[:N_EXAMPLES]

@@ -7,25 +7,15 @@ import random
 from speechbrain.inference.TTS import FastSpeech2
 from speechbrain.inference.vocoders import HIFIGAN
 from torch import Tensor
-from torchaudio.functional import resample
 
 from speechbrain_clsp.dataio.audio import SAMPLE_RATE
+from speechbrain_clsp.dataio.resample import resample
 
 SCALES = {"pace": (0.7, 1.5), "pitch_rate": (0.75, 1.3), "energy_rate": (0.5, 1.5)}
 
 
 class PretrainedCandidates:
-    """A synthesizer for best_of_n.py.
-
-    Arguments
-    ---------
-    tts_source, vocoder_source : str
-        Hub repositories or folders for ``FastSpeech2.from_hparams`` and ``HIFIGAN.from_hparams``.
-    gender : str
-        Of the voice.
-    sample_rate : int
-        Of the vocoder, Hz.
-    """
+    """A synthesizer for best_of_n.py; sources are Hub repositories or folders."""
 
     def __init__(
         self,
@@ -42,13 +32,7 @@ class PretrainedCandidates:
     def __call__(
         self, text: str, caption: str, count: int, generator: random.Random
     ) -> list[tuple[Tensor, str]]:
-        """Speak a text ``count`` times with random factors of durations, pitch and energy.
-
-        Returns
-        -------
-        list of (Tensor, str)
-            Waveform [T] at 16 kHz, and the voice's gender.
-        """
+        """Speak a text ``count`` times: waveforms [T] at 16 kHz, and the voice's gender."""
         clips = []
         for _ in range(count):
             scales = {name: generator.uniform(*ends) for name, ends in SCALES.items()}

@@ -57,8 +57,8 @@ def voice_dataset(
     Returns
     -------
     DynamicItemDataset
-        With ``tokens``, ``frames`` [N]; ``audio`` [T]; ``mels`` [F, n_mels]; ``pitch`` [F] in Hz and
-        ``energy`` [F], the log norm of the mel spectrogram's frames.
+        With ``tokens``, ``frames`` [N]; ``audio`` [T]; log-``mels`` [F, n_mels]; ``pitch`` [F] in Hz
+        and ``energy`` [F], the log norm of the mel spectrogram's frames.
     """
     dataset = DynamicItemDataset.from_json(
         Path(folder) / f"{split}.json", replacements={"data_root": str(folder)}

@@ -1,4 +1,4 @@
-"""SpeechBrain's pretrained FastSpeech2 and HiFi-GAN, from the Hub or folders, as a voice to tune."""
+"""SpeechBrain's pretrained FastSpeech2 and HiFi-GAN, from the Hub or a folder, to be tuned."""
 
 from __future__ import annotations
 
@@ -22,15 +22,7 @@ class PhonemeReader(FastSpeech2):
 
 
 class MelVocoder(nn.Module):
-    """A HiFi-GAN generator, which reads the log-mel spectrogram alone.
-
-    Arguments
-    ---------
-    generator : HifiganGenerator
-        SpeechBrain's.
-    hop : int
-        Samples per frame.
-    """
+    """SpeechBrain's HiFi-GAN generator, which reads the log-mel spectrogram alone."""
 
     def __init__(self, generator: nn.Module, hop: int) -> None:
         super().__init__()

@@ -49,7 +49,7 @@ class VoiceBrain(MeanLoggingBrain):
 
 
 def cut(values: Tensor, starts: list[int], length: int) -> Tensor:
-    """Cut a stretch out of every row of [B, T, ...], padded with zeros if a row ends before.
+    """Cut a stretch out of every row of [B, T, ...], zero padded if the row ends before.
 
     Example
     -------

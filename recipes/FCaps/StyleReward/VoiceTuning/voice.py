@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import torch
 from speechbrain.lobes.models.FastSpeech2 import FastSpeech2, upsample
 from torch import Tensor, nn
-from torchaudio.functional import resample
 
 from speechbrain_clsp.dataio.audio import SAMPLE_RATE
+from speechbrain_clsp.dataio.resample import resample
 
 
 class Spoken(NamedTuple):
@@ -65,13 +65,7 @@ class Utterances(NamedTuple):
 
 
 class Voice(nn.Module):
-    """FastSpeech2 with the scales of its pitch (ln Hz) and energy (log units).
-
-    Arguments
-    ---------
-    fastspeech2 : FastSpeech2
-        SpeechBrain's.
-    """
+    """SpeechBrain's FastSpeech2 with the scales of its pitch (ln Hz) and energy (log units)."""
 
     def __init__(self, fastspeech2: FastSpeech2) -> None:
         super().__init__()
@@ -138,7 +132,7 @@ class TunableVoice(nn.Module):
     sample_rate : int
         Of the vocoder, Hz.
     sentences : dict
-        For ``train``, ``valid`` and ``test`` a list of dicts of ``id``, ``text`` and ``tokens`` [N].
+        ``id``, ``text`` and ``tokens`` [N] of each sentence of ``train``, ``valid`` and ``test``.
     trained : sequence of str
         Parts of the FastSpeech2 that are tuned.
 

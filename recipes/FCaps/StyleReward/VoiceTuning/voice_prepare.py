@@ -20,9 +20,10 @@ from scipy.ndimage import median_filter
 from speechbrain.utils.logger import get_logger
 from tqdm import tqdm
 
+from speechbrain_clsp.dataio.audio import SAMPLE_RATE
 from speechbrain_clsp.mini_fcaps.acoustics import FRAME, pitch_track
 from speechbrain_clsp.mini_fcaps.sentences import draw_sentence
-from speechbrain_clsp.mini_fcaps.synthesis import SAMPLE_RATE, Synthesizer
+from speechbrain_clsp.mini_fcaps.synthesis import Synthesizer
 from speechbrain_clsp.mini_fcaps.voices import VOICES
 from speechbrain_clsp.utils.files import atomic_write
 
