@@ -73,7 +73,7 @@ def open_guards(options: argparse.Namespace) -> dict[str, Callable[..., Tensor]]
         def transcribe(wavs: Tensor, wav_lens: Tensor) -> list[str]:
             return asr.transcribe_batch(wavs, wav_lens)[0]
 
-        guards["WordErrorGuard(transcribe, 0.3)"] = WordErrorGuard(transcribe, 0.3)
+        guards["WordErrorGuard(recognizer, 0.3)"] = WordErrorGuard(transcribe, 0.3)
     if options.held_out_model:
         guards["AgreementGuard(other, -0.1)"] = AgreementGuard(margin(options.held_out_model), -0.1)
     return guards

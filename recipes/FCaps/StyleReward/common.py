@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import speechbrain as sb
 import torch
 from hyperpyyaml import load_hyperpyyaml
+from speechbrain.utils.train_logger import TrainLogger
 from torch import Tensor
 
 from speechbrain_clsp.utils.distributed import join_processes
@@ -31,12 +32,31 @@ def start_experiment(arguments: Sequence[str]) -> tuple[dict[str, Any], dict[str
     with open(hparams_file, encoding="utf-8") as file:
         hparams = load_hyperpyyaml(file, overrides)
     sb.create_experiment_directory(hparams["output_folder"], hparams_file, overrides)
-    torch.set_num_threads(hparams["num_threads"])
     return hparams, run_opts
 
 
 class MeanLoggingBrain(sb.Brain):
-    """A Brain that logs the mean of each value over an epoch, anneals, and saves a checkpoint."""
+    """A Brain that logs the mean of each value over an epoch, anneals, and saves a checkpoint.
+
+    Arguments
+    ---------
+    *args
+        As for ``speechbrain.Brain``.
+    train_logger : TrainLogger
+        Where the means go.
+    lr_annealing : callable, optional
+        A schedule of SpeechBrain: epoch -> (old rate, new rate).
+    """
+
+    def __init__(
+        self,
+        *args,
+        train_logger: TrainLogger,
+        lr_annealing: Callable[[int], tuple[float, float]] | None = None,
+    ) -> None:
+        super().__init__(*args)
+        self.train_logger = train_logger
+        self.lr_annealing = lr_annealing
 
     def log_values(self, values: Mapping[str, Tensor | float]) -> None:
         """Add the values of a batch to the means of this epoch."""
@@ -54,10 +74,8 @@ class MeanLoggingBrain(sb.Brain):
             self.train_means = means
         elif stage == sb.Stage.VALID:
             meta = {"epoch": epoch}
-            if hasattr(self.hparams, "lr_annealing"):
-                _, meta["lr"] = self.hparams.lr_annealing(epoch)
+            if self.lr_annealing is not None:
+                _, meta["lr"] = self.lr_annealing(epoch)
                 sb.nnet.schedulers.update_learning_rate(self.optimizer, meta["lr"])
-            self.hparams.train_logger.log_stats(
-                meta, train_stats=self.train_means, valid_stats=means
-            )
+            self.train_logger.log_stats(meta, train_stats=self.train_means, valid_stats=means)
             self.checkpointer.save_and_keep_only(meta=means, num_to_keep=1)

@@ -34,7 +34,7 @@ RATE_BOUNDS = (13.1, 20.1)  # phonemes per second between MiniFCaps' levels
 class JudgedClip:
     """A clip [T] at 16 kHz, the caption it was made for, and its metrics.
 
-    The metrics are what :func:`measure` returns and ``reward``; where there is a model for them also
+    The metrics are what :func:`measure` returns and ``reward``; if there is a model for them also
     ``held_out_reward``, ``reward_gap`` (by how much the reward exceeds it) and ``word_error_rate``.
     """
 

@@ -10,6 +10,7 @@ from math import comb
 
 import numpy as np
 import pandas as pd
+import torch
 from common import start_experiment
 from espeak import count_phonemes, draw_text
 from judging import JudgedClip, estimate_mean, metrics_frame
@@ -72,6 +73,7 @@ def gains(frames: list[pd.DataFrame], seed: int) -> tuple[Table, Table]:
 def main() -> None:
     """Pick, measure, and write metrics.json and report.html."""
     hparams, _ = start_experiment(sys.argv[1:])
+    torch.set_num_threads(hparams["num_threads"])
     rounds = judge_candidates(hparams)
     by_n, possible = gains([metrics_frame(clips) for clips in rounds], hparams["seed"])
     write_results(

@@ -136,6 +136,7 @@ def evaluate_policy(hparams: dict, requests: list[tuple[StyleRequest, str]]) -> 
 def main() -> None:
     """Train, then test and write metrics.json and report.html."""
     hparams, run_opts = start_experiment(sys.argv[1:])
+    torch.set_num_threads(hparams["num_threads"])
     seed, batch_size = hparams["seed"], hparams["batch_size"]
     train, valid, test = (
         draw_requests(count, held_out, hparams["max_attributes"], seed)
@@ -146,7 +147,12 @@ def main() -> None:
         )
     )
     brain = PolicyBrain(
-        hparams["modules"], hparams["opt_class"], hparams, run_opts, hparams["checkpointer"]
+        hparams["modules"],
+        hparams["opt_class"],
+        hparams,
+        run_opts,
+        hparams["checkpointer"],
+        train_logger=hparams["train_logger"],
     )
     loader = {"batch_size": batch_size, "collate_fn": list}
     brain.fit(

@@ -57,7 +57,7 @@ def voice_dataset(
     Returns
     -------
     DynamicItemDataset
-        With ``tokens``, ``frames`` [N]; ``audio`` [T]; log-``mels`` [F, n_mels]; ``pitch`` [F] in Hz
+        With ``tokens``, ``frames`` [N]; ``audio`` [T]; log-``mels`` [F, n_mels]; ``pitch`` [F], Hz,
         and ``energy`` [F], the log norm of the mel spectrogram's frames.
     """
     dataset = DynamicItemDataset.from_json(

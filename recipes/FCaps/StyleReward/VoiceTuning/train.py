@@ -178,10 +178,16 @@ def evaluate_voice(hparams: dict) -> None:
 def main() -> None:
     """Tune, then write voice.safetensors, metrics.json and report.html."""
     hparams, run_opts = start_experiment(sys.argv[1:])
+    torch.set_num_threads(hparams["num_threads"])
     voices, checkpointer = hparams["voices"], hparams["checkpointer"]
     checkpointer.add_recoverable("voice", voices.tuned)
     brain = TuningBrain(
-        {"voice": voices.tuned}, hparams["opt_class"], hparams, run_opts, checkpointer
+        {"voice": voices.tuned},
+        hparams["opt_class"],
+        hparams,
+        run_opts,
+        checkpointer,
+        train_logger=hparams["train_logger"],
     )
     voices.to(brain.device)
     loader = {"batch_size": hparams["batch_size"], "collate_fn": PaddedBatch}

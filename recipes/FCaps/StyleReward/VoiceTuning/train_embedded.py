@@ -87,41 +87,59 @@ class VocoderBrain(MeanLoggingBrain):
         return loss
 
 
+def fit(brain_class, training, hparams, run_opts, *datasets) -> None:
+    """Train a module and freeze it.
+
+    Arguments
+    ---------
+    brain_class : type
+        One of the above.
+    training : dict
+        ``voice_training`` or ``vocoder_training`` of the YAML file.
+    hparams, run_opts : dict
+        As for a Brain.
+    *datasets
+        For training and validation.
+    """
+    brain = brain_class(
+        training["modules"],
+        training["opt_class"],
+        hparams,
+        run_opts,
+        training["checkpointer"],
+        train_logger=training["train_logger"],
+        lr_annealing=training["lr_annealing"],
+    )
+    hparams["model"]["voice"].to(brain.device)
+    loader = {"batch_size": hparams["batch_size"]}
+    brain.fit(
+        training["epoch_counter"],
+        *datasets,
+        train_loader_kwargs={**loader, "shuffle": True},
+        valid_loader_kwargs=loader,
+    )
+    training["checkpointer"].recover_if_possible()
+    for module in training["modules"].values():
+        module.eval().requires_grad_(False)
+
+
 def main() -> None:
     """Prepare, train both, and write embedded.safetensors and phonemes.txt."""
     hparams, run_opts = start_experiment(sys.argv[1:])
+    torch.set_num_threads(hparams["num_threads"])
     folder, output = hparams["data_folder"], Path(hparams["output_folder"])
-    prepared = {name: hparams[name] for name in ("variant", "n_train", "skip_prep")}
-    run_on_main(prepare_voice, args=[folder], kwargs=prepared)
+    prepared = {"variant": hparams["variant"], "n_train": hparams["n_train"]}
+    run_on_main(prepare_voice, args=[folder, hparams["skip_prep"]], kwargs=prepared)
     encoder = phoneme_encoder(output / PHONEMES, Path(folder) / "train.json")
     model = hparams["model"]
-    train, valid = (
+    datasets = [
         voice_dataset(folder, split, encoder, model["features"]) for split in ("train", "valid")
-    )
-    model["voice"].learn_scales(valid)
-    loader = {"batch_size": hparams["batch_size"]}
-    for brain_class, training in (
-        (VoiceBrain, hparams["voice_training"]),
-        (VocoderBrain, hparams["vocoder_training"]),
-    ):
-        brain = brain_class(
-            training["modules"],
-            training["opt_class"],
-            {**hparams, **training},
-            run_opts,
-            training["checkpointer"],
-        )
-        model["voice"].to(brain.device)
-        brain.fit(
-            training["epoch_counter"],
-            train,
-            valid,
-            train_loader_kwargs={**loader, "shuffle": True},
-            valid_loader_kwargs=loader,
-        )
-        training["checkpointer"].recover_if_possible()
-        for module in training["modules"].values():
-            module.eval().requires_grad_(False)
+    ]
+    model["voice"].learn_scales(datasets[1])
+    random_state = torch.get_rng_state()
+    fit(VoiceBrain, hparams["voice_training"], hparams, run_opts, *datasets)
+    torch.set_rng_state(random_state)  # the same whether the voice's training was resumed or not
+    fit(VocoderBrain, hparams["vocoder_training"], hparams, run_opts, *datasets)
     weights = state_of({name: model[name].cpu() for name in ("voice", "vocoder")})
     run_on_main(save_file, args=[weights, output / WEIGHTS])
     print(f"Wrote the voice: --voice_folder={output}")

@@ -37,13 +37,13 @@ LEVELS = (-45.0, -23.0)  # root mean square, dB re full scale
 
 def prepare_voice(
     data_folder: str | os.PathLike,
+    skip_prep: bool = False,
     variant: str = "f4",
     hop: int = 256,
     n_train: int = 3000,
     n_valid: int = 60,
     n_test: int = 60,
     seed: int = 1986,
-    skip_prep: bool = False,
 ) -> None:
     """Write ``{train,valid,test}.json`` and ``wavs/``; a second call does nothing.
 
@@ -51,6 +51,8 @@ def prepare_voice(
     ---------
     data_folder : str or path
         Where everything goes.
+    skip_prep : bool
+        If True, do nothing.
     variant : str
         A voice of MiniFCaps: m3, m6, m7, f2, f4 or f5.
     hop : int
@@ -59,8 +61,6 @@ def prepare_voice(
         Clips per split, no sentence in two of them.
     seed : int
         The same seed and sizes give the same bytes.
-    skip_prep : bool
-        If True, do nothing.
 
     Raises
     ------
