@@ -115,7 +115,10 @@ def test_gradients_through_the_vocoder_equal_finite_differences():
     mels = torch.randn(1, 12, 8, dtype=torch.double, requires_grad=True)
     pitch = (150 + 10 * torch.rand(1, 12, dtype=torch.double)).requires_grad_()
     weights = torch.randn(12 * HOP, dtype=torch.double)
-    value = lambda mels, pitch: (generator(mels, pitch) * weights).sum()  # noqa: E731
+
+    def value(mels, pitch):
+        return (generator(mels, pitch) * weights).sum()
+
     gradients = torch.autograd.grad(value(mels, pitch), (mels, pitch))
     for n, step in ((0, 1e-6), (1, 1e-6)):
         direction = [torch.zeros_like(mels), torch.zeros_like(pitch)]
@@ -127,14 +130,17 @@ def test_gradients_through_the_vocoder_equal_finite_differences():
     assert torch.equal(generator(mels, pitch), generator(mels, pitch))  # its noise is fixed
 
 
-def test_spectral_loss_hears_level_and_pitch():
+def test_spectral_loss_measures_level_and_pitch():
     time, loss = torch.arange(16000) / 16000, SpectralLoss()
-    buzz = lambda hertz: sum(torch.sin(2 * torch.pi * k * hertz * time) / k for k in range(1, 20))  # noqa: E731
+
+    def buzz(hertz):
+        return sum(torch.sin(2 * torch.pi * k * hertz * time) / k for k in range(1, 20))
+
     # Bands without any power would be silent however loud the rest is.
     noise = 0.01 * torch.randn(1, 16000, generator=torch.Generator().manual_seed(0))
     wav, other = (0.1 * buzz(hertz)[None] + noise for hertz in (150, 165))
     quieter, higher = float(loss(0.5 * wav, wav)), float(loss(other, wav))
-    assert quieter == pytest.approx(np.log(2), rel=0.05)  # nepers
+    assert quieter == pytest.approx(np.log(2), rel=0.05)
     assert higher > 0.1
     assert float(loss(-wav, wav)) == 0  # phases are free
 

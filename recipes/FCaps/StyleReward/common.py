@@ -17,15 +17,7 @@ from speechbrain_clsp.utils.distributed import join_processes
 def start_experiment(arguments: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Read a recipe's command line, join other processes if any, and make the output folder.
 
-    Arguments
-    ---------
-    arguments : sequence of str
-        A YAML file and overrides.
-
-    Returns
-    -------
-    hparams, run_opts : dict
-        What the file defines, and options for the Brain.
+    Returns what the YAML file defines, and options for the Brain.
     """
     hparams_file, run_opts, overrides = sb.parse_arguments(arguments)
     join_processes(run_opts)

@@ -110,10 +110,8 @@ class Judges:
             What was asked for.
         clips : sequence of (Tensor, str)
             Waveform [T] at 16 kHz, and the voice's gender.
-        text : str
-            What is said.
-        n_phonemes : int
-            How many phonemes that is.
+        text, n_phonemes : str and int
+            What is said, and how many phonemes that is.
         """
         wavs, wav_lens = pad([wav for wav, _ in clips])
         captions, texts = [request.caption] * len(clips), [text] * len(clips)
@@ -139,18 +137,7 @@ class Judges:
 
 
 def measure(request: StyleRequest, wav: Tensor, gender: str, n_phonemes: int) -> dict[str, float]:
-    """Measure a clip, and whether it is as requested.
-
-    Arguments
-    ---------
-    request : StyleRequest
-        What was asked for.
-    wav : Tensor
-        [T] at 16 kHz.
-    gender : str
-        Of the voice that speaks.
-    n_phonemes : int
-        How many phonemes are spoken.
+    """Measure a clip [T] at 16 kHz of a voice of a known gender, and whether it is as requested.
 
     Returns
     -------

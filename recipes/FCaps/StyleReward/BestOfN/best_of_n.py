@@ -37,7 +37,8 @@ def best_weights(total: int, count: int) -> np.ndarray:
 
 def judge_candidates(hparams: dict) -> list[list[JudgedClip]]:
     """Return the candidates of each held-out caption, in the order of their rewards."""
-    generator, rounds = random.Random(hparams["seed"]), []
+    generator = random.Random(hparams["seed"])
+    rounds = []
     for _ in tqdm(range(hparams["n_captions"]), unit="caption"):
         request = draw_request(generator, True, hparams["max_attributes"])
         text = draw_text(generator)
@@ -50,12 +51,7 @@ def judge_candidates(hparams: dict) -> list[list[JudgedClip]]:
 def gains(frames: list[pd.DataFrame], seed: int) -> tuple[Table, Table]:
     """Return the metrics of the picked clip by N, and how often any candidate satisfies.
 
-    Arguments
-    ---------
-    frames : list of DataFrame
-        For each caption the metrics of its candidates, in the order of their rewards.
-    seed : int
-        Of the intervals.
+    ``frames`` have the metrics of each caption's candidates, in the order of their rewards.
     """
     total = len(frames[0])
     by_n = {}

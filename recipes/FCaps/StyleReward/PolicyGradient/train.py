@@ -78,19 +78,9 @@ def judge_actions(requests, actions, judges) -> list[JudgedClip]:
 
 
 def variety(requests, actions) -> pd.DataFrame:
-    """Return how much several clips of a request differ from each other, a row per request.
+    """Speak each request by several actions, and return how much the clips differ.
 
-    Arguments
-    ---------
-    requests : list of (StyleRequest, str)
-        Requests and texts.
-    actions : list
-        Several actions for each of them.
-
-    Returns
-    -------
-    DataFrame
-        The fraction ``satisfied``, and the standard deviations of what is measured.
+    A row per request: the fraction ``satisfied``, and the standard deviations of what is measured.
     """
     rows = []
     for (request, text), settings in zip(requests, actions):

@@ -41,18 +41,7 @@ def phoneme_encoder(
 def voice_dataset(
     folder: str | os.PathLike, split: str, encoder: CategoricalEncoder, features: Mapping[str, Any]
 ) -> DynamicItemDataset:
-    """Return the clips of a split that ``voice_prepare.py`` made.
-
-    Arguments
-    ---------
-    folder : str or path
-        As prepared.
-    split : str
-        ``train``, ``valid`` or ``test``.
-    encoder : CategoricalEncoder
-        Of phonemes.
-    features : dict
-        Arguments of SpeechBrain's ``mel_spectrogram``.
+    """Return a split of ``voice_prepare.py``; features are arguments of ``mel_spectrogram``.
 
     Returns
     -------
@@ -97,18 +86,9 @@ def embedded_voice(
     model: Mapping[str, Any],
     trained: Sequence[str],
 ) -> TunableVoice:
-    """Open the voice that train_embedded.py made, with the sentences of voice_prepare.py.
+    """Open the output folder of train_embedded.py, with the sentences of voice_prepare.py.
 
-    Arguments
-    ---------
-    voice_folder : str or path
-        Output of train_embedded.py.
-    data_folder : str or path
-        As prepared.
-    model : dict
-        ``models/embedded.yaml``.
-    trained : sequence of str
-        As for :class:`voice.TunableVoice`.
+    ``model`` is ``models/embedded.yaml``; ``trained`` is as for :class:`voice.TunableVoice`.
 
     Raises
     ------
@@ -116,7 +96,8 @@ def embedded_voice(
         As :func:`speechbrain_clsp.pretrained.folder.load_weights`.
     """
     load_weights(Path(voice_folder) / WEIGHTS, {name: model[name] for name in ("voice", "vocoder")})
-    encoder, sentences = phoneme_encoder(Path(voice_folder) / PHONEMES), {}
+    encoder = phoneme_encoder(Path(voice_folder) / PHONEMES)
+    sentences = {}
     for split in ("train", "valid", "test"):
         rows = json.loads((Path(data_folder) / f"{split}.json").read_text(encoding="utf-8"))
         sentences[split] = [

@@ -55,14 +55,13 @@ def pretrained_voice(
     sample_rate, hop : int
         Of the vocoder, Hz and samples per frame.
     n_train, n_test : int
-        Sentences for tuning, and for validation and the test each.
-    seed : int
-        Of the sentences.
+        Sentences for tuning, and for validation and the test each; drawn from ``seed``.
     """
     run_opts = {"device": "cpu"}
     reader = PhonemeReader.from_hparams(tts_source, run_opts=run_opts)
     generator = HIFIGAN.from_hparams(vocoder_source, run_opts=run_opts).hparams.generator
-    draw, sentences = random.Random(seed), {}
+    draw = random.Random(seed)
+    sentences = {}
     for split, count in (("train", n_train), ("valid", n_test), ("test", n_test)):
         texts = [" ".join(draw_sentence(draw)) for _ in range(count)]
         sentences[split] = [

@@ -98,7 +98,8 @@ class TuningBrain(MeanLoggingBrain):
             rewards = self.hparams.judges.reward
             return rewards(made.wavs, captions, made.wav_lens, texts=batch.text)
 
-        made, slopes = speak(), {}
+        made = speak()
+        slopes = {}
         if stage == sb.Stage.TRAIN:
             for name in target.levels:
                 part = PREDICTED[name]
@@ -144,7 +145,8 @@ def judge_voice(hparams: dict, voice: Voice) -> tuple[list[JudgedClip], pd.DataF
         Theirs, and ``log_mel_difference``, the mean absolute one to what the frozen voice makes of
         the same pitch and energy.
     """
-    voices, target, clips, differences = hparams["voices"], hparams["target"], [], []
+    voices, target = hparams["voices"], hparams["target"]
+    clips, differences = [], []
     for item, caption in zip(voices.sentences["test"], cycle(target.held_out_captions)):
         tokens = item["tokens"][None]
         with torch.no_grad():

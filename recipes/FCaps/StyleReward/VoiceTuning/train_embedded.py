@@ -88,19 +88,7 @@ class VocoderBrain(MeanLoggingBrain):
 
 
 def fit(brain_class, training, hparams, run_opts, *datasets) -> None:
-    """Train a module and freeze it.
-
-    Arguments
-    ---------
-    brain_class : type
-        One of the above.
-    training : dict
-        ``voice_training`` or ``vocoder_training`` of the YAML file.
-    hparams, run_opts : dict
-        As for a Brain.
-    *datasets
-        For training and validation.
-    """
+    """Train the module of ``voice_training`` or ``vocoder_training``, and freeze it."""
     brain = brain_class(
         training["modules"],
         training["opt_class"],

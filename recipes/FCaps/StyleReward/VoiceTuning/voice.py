@@ -15,53 +15,25 @@ from speechbrain_clsp.dataio.resample import resample
 
 
 class Spoken(NamedTuple):
-    """What FastSpeech2 makes of phonemes.
+    """What FastSpeech2 makes of phonemes; pitch and energy are in standard deviations."""
 
-    Arguments
-    ---------
-    mels : Tensor
-        [B, F, n_mels], log-mel spectrogram.
-    rough_mels : Tensor
-        [B, F, n_mels], before the post-net.
-    log_frames : Tensor
-        [B, N] predicted ln(1 + frames) of every phoneme.
-    pitch, energy : Tensor
-        [B, N] predicted, in standard deviations.
-    given_pitch, given_energy : Tensor or None
-        [B, N] averages of what was given instead.
-    """
-
-    mels: Tensor
-    rough_mels: Tensor
-    log_frames: Tensor
-    pitch: Tensor
+    mels: Tensor  # [B, F, n_mels], log-mel spectrogram
+    rough_mels: Tensor  # before the post-net
+    log_frames: Tensor  # [B, N], predicted ln(1 + frames) of every phoneme
+    pitch: Tensor  # [B, N], predicted
     energy: Tensor
-    given_pitch: Tensor | None
+    given_pitch: Tensor | None  # [B, N], averages of what was given instead
     given_energy: Tensor | None
 
 
 class Utterances(NamedTuple):
-    """What a voice that is tuned spoke, and the frozen one for comparison.
+    """What a voice that is tuned spoke, and the frozen one for comparison."""
 
-    Arguments
-    ---------
-    wavs : Tensor
-        [B, T] at 16 kHz, zero padded.
-    wav_lens : Tensor
-        [B] relative to T.
-    spoken : Spoken
-        Log-mel spectrogram and prosody.
-    start : Spoken
-        The frozen voice's prosody; its spectrogram has one frame per phoneme.
-    same : Spoken
-        What the frozen voice makes of the same pitch and energy.
-    """
-
-    wavs: Tensor
-    wav_lens: Tensor
+    wavs: Tensor  # [B, T] at 16 kHz, zero padded
+    wav_lens: Tensor  # [B], relative to T
     spoken: Spoken
-    start: Spoken
-    same: Spoken
+    start: Spoken  # the frozen voice's prosody; its spectrogram has one frame per phoneme
+    same: Spoken  # what the frozen voice makes of the same pitch and energy
 
 
 class Voice(nn.Module):
