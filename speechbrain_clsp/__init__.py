@@ -1,21 +1,21 @@
 """CLSP, contrastive language-speech pre-training, as a plugin of SpeechBrain.
 
-Importing this package is cheap: torch and SpeechBrain are imported when ``CLSP`` is first used.
+Importing this package is cheap: torch and SpeechBrain are imported when a name is first used.
 
 Example
 -------
->>> from speechbrain_clsp import CLSP
->>> CLSP.__name__
-'CLSP'
+>>> from speechbrain_clsp import CLSP, StyleReward
+>>> CLSP.__name__, StyleReward.__name__
+('CLSP', 'StyleReward')
 """
 
 __version__ = "0.1.0"
-__all__ = ["CLSP", "__version__"]
+__all__ = ["CLSP", "StyleReward", "__version__"]
 
 
 def __getattr__(name: str):
-    if name == "CLSP":
-        from speechbrain_clsp.inference.clsp import CLSP
+    if name not in ("CLSP", "StyleReward"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from speechbrain_clsp import inference
 
-        return CLSP
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(inference, name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -11,20 +11,17 @@ from typing import Any
 import torch
 from ruamel.yaml.error import YAMLError
 from speechbrain.inference.interfaces import Pretrained
+from speechbrain.utils.fetching import FetchConfig
 from torch import Tensor
 from tqdm import tqdm
 
 from speechbrain_clsp.dataio.audio import SAMPLE_RATE, read_blocks
-from speechbrain_clsp.inference.checks import (
-    Prompts,
-    check_batch,
-    check_source,
-    check_texts,
-    prompt_groups,
-)
+from speechbrain_clsp.inference.checks import check_batch, check_texts
 from speechbrain_clsp.inference.files import BadFiles, pad, read_batches
 from speechbrain_clsp.inference.timeline import Timeline, sliding_windows
-from speechbrain_clsp.pretrained.folder import HYPERPARAMS
+from speechbrain_clsp.pretrained.folder import HYPERPARAMS, PARTS, find_source, load_folder
+from speechbrain_clsp.pretrained.hub import has_definition, load_official
+from speechbrain_clsp.pretrained.prompts import Prompts, embed_classes
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -32,18 +29,18 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 class CLSP(Pretrained):
     """A pretrained contrastive language-speech model.
 
-    Arguments are those of SpeechBrain's ``Pretrained``; use :meth:`from_hparams` to load a folder.
+    Arguments are those of SpeechBrain's ``Pretrained``; :meth:`from_pretrained` opens a model.
     Weights are frozen. Gradients are computed only with respect to a waveform that asks for them.
     Returned tensors lie on ``self.device``.
 
     Example
     -------
-    >>> clsp = CLSP.from_hparams("results/mini/model")  # doctest: +SKIP
+    >>> clsp = CLSP.from_pretrained("results/mini/model")  # doctest: +SKIP
     >>> clsp.score_file("a.wav", ["A man whispers.", "A woman speaks loudly."])  # doctest: +SKIP
     tensor([0.1312, 0.7208])
     """
 
-    MODULES_NEEDED = ["speech_tower", "text_tower", "temperature"]
+    MODULES_NEEDED = list(PARTS)
     HPARAMS_NEEDED = ["tokenizer"]
     WINDOW_SECONDS = 30.0  # the longest clips that published models are trained on
 
@@ -57,19 +54,33 @@ class CLSP(Pretrained):
         self.train(not freeze_params)
 
     @classmethod
-    def from_hparams(cls, source: str | os.PathLike, hparams_file: str = HYPERPARAMS, **kwargs):
-        """Load a model folder, or a Hub repository of the form ``user/name``.
+    def from_pretrained(
+        cls,
+        source: str | os.PathLike = "yfyeung/CLSP",
+        revision: str | None = None,
+        run_opts: dict | None = None,
+        precision: str = "fp32",
+        trust_hparams: bool = False,
+    ) -> CLSP:
+        """Open a model in whichever form it is.
 
-        The folder's ``hyperparams.yaml`` can run code: load only what you trust.
+        Of the published form (``config.json``, ``model.safetensors``, a tokenizer) only JSON and
+        safetensors are read. A model in SpeechBrain's format has a ``hyperparams.yaml``, which is
+        code: it is run if you give a folder, but that of a Hub repository only if you ask for it.
 
         Arguments
         ---------
         source : str or path
-            Folder or repository.
-        hparams_file : str
-            Name of the definition.
-        **kwargs : dict
-            As for SpeechBrain's ``Pretrained.from_hparams``: ``savedir``, ``run_opts``, ...
+            A folder, or a Hub repository of the form ``user/name``.
+        revision : str, optional
+            Commit, tag or branch of the repository. Default: ``main``, or the revision that is
+            pinned here, as for ``yfyeung/CLSP``, whose files' SHA-256 are checked.
+        run_opts : dict, optional
+            As for SpeechBrain's ``Pretrained``: ``{"device": "cuda"}``.
+        precision : str
+            See :meth:`set_precision`.
+        trust_hparams : bool
+            Run the ``hyperparams.yaml`` of a Hub repository.
 
         Returns
         -------
@@ -79,44 +90,89 @@ class CLSP(Pretrained):
         Raises
         ------
         FileNotFoundError
-            If the folder or repository, or a file in it, cannot be had.
+            If the folder, the repository or a file in it does not exist.
+        PermissionError
+            If the Hub asks for a token; or if a repository is in SpeechBrain's format and
+            ``trust_hparams`` is False.
+        ConnectionError
+            If the Hub cannot be reached and the files are not in its cache.
+        ValueError
+            If a file is damaged or not a CLSP's, its hash is not the pinned one, or weights do not
+            fit; or if ``precision`` is unknown.
+
+        Example
+        -------
+        >>> clsp = CLSP.from_pretrained("yfyeung/CLSP")  # doctest: +SKIP
+        >>> clsp.score_file("a.wav", ["A female speaker whispers."])  # doctest: +SKIP
+        tensor([0.6210])
+        """
+        place = find_source(source)
+        if not has_definition(place, revision):
+            modules, tokenizer = load_official(place, revision)
+            clsp = cls(modules, {"tokenizer": tokenizer}, run_opts)
+        elif isinstance(place, Path) or trust_hparams:
+            fetch_config = FetchConfig(revision=revision)
+            clsp = cls.from_hparams(place, run_opts=run_opts, fetch_config=fetch_config)
+        else:
+            raise PermissionError(
+                f"{source} is in SpeechBrain's format, whose {HYPERPARAMS} is code: if you trust"
+                " its authors, give trust_hparams=True; or download it, read that file, and give"
+                " the folder"
+            )
+        clsp.set_precision(precision)
+        return clsp
+
+    @classmethod
+    def from_hparams(cls, source: str | os.PathLike, hparams_file: str = HYPERPARAMS, **kwargs):
+        """Open a model in SpeechBrain's format, by SpeechBrain's convention.
+
+        The model's ``hyperparams.yaml`` can run code, also that of a Hub repository: open only what
+        you trust.
+
+        Arguments
+        ---------
+        source : str or path
+            A folder, or a Hub repository of the form ``user/name``.
+        hparams_file : str
+            Name of the definition.
+        **kwargs : dict
+            As for SpeechBrain's ``Pretrained.from_hparams``: ``savedir``, ``run_opts``, ...; see
+            :func:`~speechbrain_clsp.pretrained.folder.load_folder`.
+
+        Returns
+        -------
+        CLSP
+            The model, in eval mode; None with ``download_only``.
+
+        Raises
+        ------
+        FileNotFoundError
+            If the folder does not exist, the repository could not be downloaded, or a file is
+            missing in it.
         ValueError
             If its definition is not a CLSP's, or its weights do not fit.
         """
-        check_source(source, hparams_file)
+        place = find_source(source)
+        if isinstance(place, Path) and not (place / hparams_file).is_file():
+            raise FileNotFoundError(f"{place} is not a model folder: it has no {hparams_file}")
+        own = {name: kwargs.pop(name) for name in ("run_opts", "freeze_params") if name in kwargs}
         try:
-            return super().from_hparams(str(source), hparams_file, **kwargs)
+            hparams = load_folder(place, hparams_file, **kwargs)
+            if kwargs.get("download_only"):
+                return None
+            return cls(hparams["modules"], hparams, **own)
         except OSError as error:
-            if Path(source).is_dir():
+            if isinstance(place, Path):
                 raise
             reason = str(error).partition("\n")[0]
             raise FileNotFoundError(
-                f"{source} is no folder here, and as a Hub repository it cannot be had: {reason}"
+                f"{source} is not a folder and could not be downloaded from the Hub: {reason}"
             ) from error
         except (AttributeError, ImportError, KeyError, YAMLError) as error:
-            # What HyperPyYAML and SpeechBrain stumble over in an empty, broken or foreign file.
+            # What HyperPyYAML and SpeechBrain raise for an empty, broken or foreign file.
             raise ValueError(
                 f"{source}/{hparams_file} does not define a CLSP: {type(error).__name__}: {error}"
             ) from error
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        source: str | os.PathLike = "yfyeung/CLSP",
-        revision: str | None = None,
-        run_opts: dict | None = None,
-        precision: str = "fp32",
-    ) -> CLSP:
-        """Load a CLSP in the published form, without running downloaded code.
-
-        See :func:`speechbrain_clsp.pretrained.hub.load_official`, which this is, and
-        :meth:`set_precision`.
-        """
-        from speechbrain_clsp.pretrained.hub import load_official
-
-        clsp = load_official(source, revision, run_opts)
-        clsp.set_precision(precision)
-        return clsp
 
     def set_precision(self, precision: str) -> None:
         """Choose the precision of the towers' weights and arithmetic; heads stay float32.
@@ -130,7 +186,7 @@ class CLSP(Pretrained):
         Raises
         ------
         ValueError
-            If it is none of these, or fp16 on a CPU.
+            If ``precision`` is unknown, or fp16 on a CPU.
         """
         if precision not in PRECISIONS:
             raise ValueError(f"precision must be one of {list(PRECISIONS)}, not {precision!r}")
@@ -141,12 +197,12 @@ class CLSP(Pretrained):
 
     @property
     def speech_tower(self) -> torch.nn.Module:
-        """(wavs [B, T], lengths [B]) -> [B, D], without the checks of :meth:`encode_batch`."""
+        """(wavs [B, T], wav_lens [B]) -> [B, D], without the checks of :meth:`encode_batch`."""
         return self.mods.speech_tower
 
     @property
     def text_tower(self) -> torch.nn.Module:
-        """(tokens [B, L], mask [B, L]) -> [B, D]."""
+        """(tokens [B, L], padding_mask [B, L]) -> [B, D]."""
         return self.mods.text_tower
 
     def encode_batch(self, wavs: Tensor, wav_lens: Tensor | None = None) -> Tensor:
@@ -167,7 +223,7 @@ class CLSP(Pretrained):
         Raises
         ------
         TypeError
-            If ``wavs`` is no tensor.
+            If ``wavs`` is not a tensor.
         ValueError
             If a shape is wrong, a sample is NaN, infinite or far beyond [-1, 1], a length is not
             relative, or a clip is shorter than 0.1 s.
@@ -249,13 +305,15 @@ class CLSP(Pretrained):
         return torch.stack([found.get(number, nothing) for number in range(len(paths))])
 
     @torch.no_grad()
-    def encode_text(self, texts: Sequence[str]) -> Tensor:
+    def encode_text(self, texts: Sequence[str], batch_size: int = 64) -> Tensor:
         """Embed captions.
 
         Arguments
         ---------
         texts : list of str
             N captions.
+        batch_size : int
+            Captions that are embedded at once.
 
         Returns
         -------
@@ -267,12 +325,16 @@ class CLSP(Pretrained):
         TypeError
             If ``texts`` is one str, or holds something else than str.
         ValueError
-            If there is no caption, or an empty one.
+            If there is no caption, an empty one, or one that is longer than the model takes.
         """
         texts = check_texts(texts)
-        tokens, mask = self.hparams.tokenizer(texts)
-        with self.inference_ctx:
-            return self.mods.text_tower(tokens.to(self.device), mask.to(self.device))
+        parts = []
+        for start in range(0, len(texts), batch_size):
+            tokens, padding_mask = self.hparams.tokenizer(texts[start : start + batch_size])
+            with self.inference_ctx:
+                part = self.mods.text_tower(tokens.to(self.device), padding_mask.to(self.device))
+            parts.append(part)
+        return torch.cat(parts)
 
     def score_batch(
         self, wavs: Tensor, texts: Sequence[str], wav_lens: Tensor | None = None
@@ -297,7 +359,7 @@ class CLSP(Pretrained):
         texts : list of str
             N captions.
         window : float
-            Seconds that are heard at once; a shorter recording is one window.
+            Seconds that are embedded at once; a shorter recording is one window.
         hop : float
             Seconds from one window to the next.
 
@@ -363,18 +425,14 @@ class CLSP(Pretrained):
 
     def encode_prompts(self, prompts: Prompts) -> Tensor:
         """Embed classes, for :meth:`classify_batch`; returns [N, D] of unit norm."""
-        if not isinstance(prompts, Mapping):
-            return self.encode_text(prompts)
-        groups = prompt_groups(prompts)
-        classes = torch.stack([self.encode_text(group).mean(dim=0) for group in groups])
-        return torch.nn.functional.normalize(classes, dim=-1)
+        return embed_classes(self.encode_text, prompts)
 
     def _classify(self, speech: Tensor, prompts: Prompts | None) -> tuple[Any, ...]:
         prompts = prompts if prompts is not None else getattr(self.hparams, "prompts", None)
         if prompts is None:
             raise ValueError("This model comes without prompts: give the classes as prompts=[...]")
         text, labels = self.encode_prompts(prompts), list(prompts)
-        out_prob = (self.mods.temperature() * speech @ text.T).log_softmax(dim=-1)
+        out_prob = (self.mods.logit_scale() * speech @ text.T).log_softmax(dim=-1)
         score, index = out_prob.max(dim=-1)
         return out_prob, score, index, [labels[i] for i in index.tolist()]
 

@@ -42,11 +42,12 @@ class KaldiFbank(nn.Module):
     def __init__(self, n_mels: int = 128) -> None:
         super().__init__()
         self.n_mels = n_mels
-        banks, _ = get_mel_banks(
-            n_mels, FFT_SIZE, SAMPLE_RATE, LOW_FREQUENCY, HIGH_FREQUENCY, 100.0, -500.0, 1.0
-        )
-        banks = nn.functional.pad(banks, (0, 1))  # the Nyquist bin belongs to no filter
-        window = torch.hann_window(WINDOW, periodic=False).pow(POVEY_EXPONENT)
+        with torch.device("cpu"):  # also where parameters are made on the meta device
+            banks, _ = get_mel_banks(
+                n_mels, FFT_SIZE, SAMPLE_RATE, LOW_FREQUENCY, HIGH_FREQUENCY, 100.0, -500.0, 1.0
+            )
+            banks = nn.functional.pad(banks, (0, 1))  # the Nyquist bin belongs to no filter
+            window = torch.hann_window(WINDOW, periodic=False).pow(POVEY_EXPONENT)
         # Constants, not weights: kept out of the state dict.
         self.register_buffer("banks", banks.T.contiguous(), persistent=False)
         self.register_buffer("window", window, persistent=False)

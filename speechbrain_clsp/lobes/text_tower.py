@@ -159,6 +159,10 @@ class RobertaTextTower(nn.Module):
                 attention_probs_dropout_prob=dropout,
             )
         )
+        with torch.device("cpu"):  # constants, also where parameters are made on the meta device
+            embeddings = self.encoder.embeddings
+            embeddings.position_ids = torch.arange(n_positions)[None]
+            embeddings.token_type_ids = torch.zeros(1, n_positions, dtype=torch.long)
         self.head = ProjectionHead(dim, joint_dim, head_dropout)
 
     def forward(self, tokens: Tensor, padding_mask: Tensor) -> Tensor:

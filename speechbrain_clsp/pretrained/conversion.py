@@ -7,61 +7,28 @@ import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save_file
 from speechbrain.dataio.encoder import CategoricalEncoder
+from speechbrain.inference.interfaces import Pretrained
 from torch import Tensor, nn
 
-from speechbrain_clsp import __version__
-from speechbrain_clsp.inference.checks import prompt_groups
-from speechbrain_clsp.inference.clsp import CLSP
+from speechbrain_clsp.dataio.tokenizers import RobertaCaptions
 from speechbrain_clsp.lobes.prompt_bank import PromptBank
 from speechbrain_clsp.lobes.text_tower import RobertaTextTower
-from speechbrain_clsp.pretrained.folder import LABELS, WEIGHTS, save_model_folder, state_of
+from speechbrain_clsp.pretrained.definition import define
+from speechbrain_clsp.pretrained.folder import LABELS, PARTS, WEIGHTS, save_model_folder, state_of
 from speechbrain_clsp.pretrained.hub import CONFIG, PREFIX, load_official, read_sizes
 from speechbrain_clsp.pretrained.official import UNUSED_IN_LAYERS, to_official
+from speechbrain_clsp.pretrained.prompts import embed_classes, prompt_groups
+from speechbrain_clsp.utils.files import atomic_path, atomic_write
 
-CLASSES = {
-    "encoder": "lobes.zipformer.Zipformer2",
-    "speech_tower": "lobes.speech_tower.SpeechTower",
-    "text_tower": "lobes.text_tower.RobertaTextTower",
-}
-REST = """
-temperature: !new:speechbrain_clsp.nnet.logit_scale.Temperature
-tokenizer: !new:speechbrain_clsp.dataio.tokenizers.RobertaCaptions
-{classifier}
-modules:
-    speech_tower: !ref <speech_tower>
-    text_tower: !ref <text_tower>
-    temperature: !ref <temperature>{as_encoder_classifier}
-
-pretrainer: !new:speechbrain_clsp.pretrained.folder.FolderPretrainer
-    modules:
-        speech_tower: !ref <speech_tower>
-        text_tower: !ref <text_tower>
-        temperature: !ref <temperature>{weights}
-    tokenizer: !ref <tokenizer>{labels}
-"""
-CLASSIFIER = """
-# The classes of CLSP.classify_batch, and of SpeechBrain's EncoderClassifier.
-prompts: {prompts}
-prompt_bank: !new:speechbrain_clsp.lobes.prompt_bank.PromptBank
-    n_classes: {n_classes}
-    joint_dim: {joint_dim}
-label_encoder: !new:speechbrain.dataio.encoder.CategoricalEncoder
-"""
-AS_ENCODER_CLASSIFIER = """
-    compute_features: !new:torch.nn.Identity
-    mean_var_norm: !new:speechbrain_clsp.lobes.prompt_bank.Unnormalized
-    embedding_model: !ref <speech_tower>
-    classifier: !ref <prompt_bank>"""
 ORIGIN = """Converted from `{source}`{revision}, whose license applies to the weights.
 
 Its authors report, on 241 test clips of FCaps (arXiv 2601.03065): R@1 with global captions 45.6
 (speech to text) and 40.3 (text to speech), with fine captions 68.1 and 67.2; the 95 % interval of
-such figures is about 6 points wide on either side. These are their figures, not measured here."""
+such numbers is about 6 points wide on either side. These are their numbers, not measured here."""
 
 
 def convert_official(
@@ -77,7 +44,7 @@ def convert_official(
     source : str or path
         As for :func:`~speechbrain_clsp.pretrained.hub.load_official`.
     folder : str or path
-        Where it goes. ``CLSP.from_hparams`` loads it, and with ``prompts`` SpeechBrain's own
+        Where it goes. ``CLSP.from_pretrained`` loads it, and with ``prompts`` SpeechBrain's own
         ``EncoderClassifier.from_hparams``, too.
     revision : str, optional
         Of the source.
@@ -87,54 +54,35 @@ def convert_official(
     Raises
     ------
     FileNotFoundError
-        If the source has no tokenizer, and RoBERTa's cannot be had.
+        If the source has no tokenizer, and RoBERTa's could not be downloaded.
     """
-    clsp = load_official(source, revision, run_opts={"device": "cpu"})
-    parts = {name: clsp.mods[name] for name in CLSP.MODULES_NEEDED}
-    sizes = read_sizes(source, revision)
+    modules, tokenizer = load_official(source, revision)
+    groups = prompt_groups(prompts) if prompts else None
+    definition = define(read_sizes(source, revision), groups)
     with tempfile.TemporaryDirectory() as temporary:
-        tokenizer = clsp.hparams.tokenizer
         files = {tokenizer.FILENAME: Path(temporary) / tokenizer.FILENAME}
         tokenizer.save(files[tokenizer.FILENAME])
-        if prompts:
-            parts["classifier"] = _bank(clsp, prompts)
+        if groups:
+            modules["classifier"] = _fill_bank(modules, tokenizer, groups)
             files[LABELS] = Path(temporary) / LABELS
             encoder = CategoricalEncoder()
-            encoder.update_from_iterable(list(prompts), sequence_input=False)
+            encoder.update_from_iterable(list(groups), sequence_input=False)
             encoder.save(files[LABELS])
         origin = ORIGIN.format(source=source, revision=f" at {revision}" if revision else "")
-        save_model_folder(folder, _definition(sizes, prompts), parts, files, origin=origin)
+        save_model_folder(folder, definition, modules, files, origin=origin)
 
 
-def _bank(clsp: CLSP, prompts: Mapping[str, str | Sequence[str]]) -> PromptBank:
-    classes = clsp.encode_prompts(prompts)
+@torch.no_grad()
+def _fill_bank(
+    modules: Mapping[str, nn.Module], tokenizer: RobertaCaptions, groups: Mapping[str, list[str]]
+) -> PromptBank:
+    classes = embed_classes(lambda texts: modules["text_tower"](*tokenizer(texts)), groups)
     bank = PromptBank(*classes.shape)
-    bank.fill(classes, clsp.mods.temperature())
+    bank.fill(classes, modules["logit_scale"]())
     return bank
 
 
-def _definition(sizes: Mapping[str, dict[str, Any]], prompts: Mapping | None) -> str:
-    """Return the HyperPyYAML that builds a model of these sizes."""
-    lines = [f"# Written by speechbrain-clsp {__version__}.", "sample_rate: 16000", ""]
-    for name, keywords in sizes.items():
-        lines.append(f"{name}: !new:speechbrain_clsp.{CLASSES[name]}")
-        if name == "speech_tower":
-            lines.append("    encoder: !ref <encoder>")
-        lines += [f"    {key}: {json.dumps(value)}" for key, value in keywords.items()]
-    classifier = prompts and CLASSIFIER.format(
-        prompts=json.dumps(dict(zip(prompts, prompt_groups(prompts)))),
-        n_classes=len(prompts),
-        joint_dim=sizes["speech_tower"]["joint_dim"],
-    )
-    return "\n".join(lines) + REST.format(
-        classifier=classifier or "",
-        as_encoder_classifier=AS_ENCODER_CLASSIFIER if prompts else "",
-        weights="\n        classifier: !ref <prompt_bank>" if prompts else "",
-        labels="\n    label_encoder: !ref <label_encoder>" if prompts else "",
-    )
-
-
-def export_official(clsp: CLSP, folder: str | os.PathLike) -> None:
+def export_official(clsp: Pretrained, folder: str | os.PathLike) -> None:
     """Write a model's weights under the published names.
 
     Arguments
@@ -152,27 +100,27 @@ def export_official(clsp: CLSP, folder: str | os.PathLike) -> None:
     FileExistsError
         If there are weights in the folder.
     """
-    if not isinstance(clsp.text_tower, RobertaTextTower):
+    text_tower, tokenizer = clsp.mods.text_tower, clsp.hparams.tokenizer
+    if not isinstance(text_tower, RobertaTextTower):
         raise ValueError(
-            f"The published form has no place for a {type(clsp.text_tower).__name__}: only models"
+            f"The published form has no place for a {type(text_tower).__name__}: only models"
             " with a RobertaTextTower can be exported"
         )
     folder = Path(folder)
     if (folder / WEIGHTS).exists():
         raise FileExistsError(f"{folder / WEIGHTS} exists: remove it, or export to another place")
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(official_state(clsp.mods), folder / f"{WEIGHTS}.partial")
-    text = clsp.text_tower.encoder.config
+    text = text_tower.encoder.config
     heads = {"hidden_size": text.hidden_size, "num_attention_heads": text.num_attention_heads}
     config = {"model_type": "clsp", "text_config": heads}
-    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    clsp.hparams.tokenizer.save(folder / clsp.hparams.tokenizer.FILENAME)
-    os.replace(folder / f"{WEIGHTS}.partial", folder / WEIGHTS)
+    atomic_write(folder / CONFIG, json.dumps(config, indent=2) + "\n")
+    tokenizer.save(folder / tokenizer.FILENAME)
+    with atomic_path(folder / WEIGHTS) as temporary:  # last: a folder with weights is complete
+        save_file(official_state(clsp.mods), temporary)
 
 
 def official_state(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
-    """Return towers' and temperature's weights under the published keys, unused ones included."""
-    parts = {name: modules[name] for name in CLSP.MODULES_NEEDED}
+    """Return a model's weights under the published keys, unused ones included."""
+    parts = {name: modules[name] for name in PARTS}
     state = {
         PREFIX + to_official(key): value.detach().cpu().contiguous()
         for key, value in state_of(parts).items()

@@ -7,14 +7,17 @@ classifies also ``label_encoder.txt``.
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import ruamel.yaml
+from hyperpyyaml import load_hyperpyyaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from speechbrain.dataio.encoder import CategoricalEncoder
@@ -28,6 +31,7 @@ HYPERPARAMS = "hyperparams.yaml"
 WEIGHTS = "model.safetensors"
 LABELS = "label_encoder.txt"
 INTERFACE = "config.json"
+INTERFACE_KEY = "speechbrain_interface"  # in it, and in no published config.json
 CARD = "README.md"
 CARD_TEXT = """# {name}
 A contrastive language-speech model (CLSP): it embeds speech, and English descriptions of how it
@@ -36,20 +40,36 @@ is spoken, in one space. Made with speechbrain-clsp {version}.
 ```python
 from speechbrain_clsp import CLSP
 
-clsp = CLSP.from_hparams("path/to/{name}")
+clsp = CLSP.from_pretrained("path/to/{name}")
 clsp.score_file("a.wav", ["A man whispers.", "A woman speaks loudly."])
 ```
 
-Speech of any rate is taken; the model hears 16 kHz mono. `hyperparams.yaml` names the Python
+Recordings of any sample rate are converted to 16 kHz mono. `hyperparams.yaml` names the Python
 classes to build, so load only folders that you trust.
 """
+PARTS = ("speech_tower", "text_tower", "logit_scale")  # modules of every CLSP
+# Modules and names in folders that earlier versions wrote -> what they are now. A class or an
+# argument of a class in hyperparams.yaml that is renamed needs a line here.
+MOVED = {
+    "speechbrain_clsp.folders": "speechbrain_clsp.pretrained.folder",
+    "speechbrain_clsp.lobes.regularisation": "speechbrain_clsp.lobes.zipformer.regularization",
+    "speechbrain_clsp.lobes.zipformer": "speechbrain_clsp.lobes.zipformer.encoder",
+    "speechbrain_clsp.nnet.temperature": "speechbrain_clsp.nnet.logit_scale",
+}
+RENAMED = {
+    "Regularisation": "Regularization",
+    "Temperature": "LogitScale",
+    "Unnormalised": "Unnormalized",
+    "regularisation": "regularization",
+    "temperature": "logit_scale",
+}
 
 
 class FolderPretrainer(Pretrainer):
     """Fetches a model folder's files under their own names and loads them strictly.
 
-    SpeechBrain's own pretrainer wants ``<key>.ckpt`` files, and leaves weights random
-    that it does not find.
+    SpeechBrain's own pretrainer expects ``<key>.ckpt`` files, and only warns of weights that a file
+    lacks, which stay random.
 
     Arguments
     ---------
@@ -99,13 +119,124 @@ class FolderPretrainer(Pretrainer):
             load(self.paths[name])
 
 
+def find_source(source: str | os.PathLike) -> Path | str:
+    """Tell a folder from a Hub repository.
+
+    Arguments
+    ---------
+    source : str or path
+        A folder (``~`` is the home folder), or a repository of the form ``user/name``.
+
+    Returns
+    -------
+    Path or str
+        The folder's path, or the repository's name.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such folder and ``source`` does not have the form of a repository's name; or
+        if the folder is not a model folder but its subfolder ``model`` is.
+
+    Example
+    -------
+    >>> find_source("yfyeung/CLSP")
+    'yfyeung/CLSP'
+    """
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        inner = folder / "model"
+        if (inner / HYPERPARAMS).is_file() and not (folder / WEIGHTS).is_file():
+            raise FileNotFoundError(f"{folder} is not a model folder, but {inner} is: give that")
+        return folder
+    if folder.is_absolute() or len(folder.parts) != 2 or str(source).startswith("."):
+        raise FileNotFoundError(
+            f"{source} is not a folder, and a Hub repository has the form user/name: train a model"
+            " with `make demo`, or give another folder or repository"
+        )
+    return str(source)
+
+
+def load_folder(
+    source: str | os.PathLike,
+    hparams_file: str = HYPERPARAMS,
+    overrides: Mapping[str, Any] | None = None,
+    overrides_must_match: bool = True,
+    savedir: str | os.PathLike | None = None,
+    download_only: bool = False,
+    local_strategy: LocalStrategy = LocalStrategy.SYMLINK,
+    fetch_config: FetchConfig | None = None,
+) -> dict[str, Any]:
+    """Build what a SpeechBrain folder's definition names, and load its weights.
+
+    It does what SpeechBrain's ``Pretrained.from_hparams`` does, also with folders that earlier
+    versions of this package wrote. The definition can run code.
+
+    Arguments
+    ---------
+    source : str or path
+        Folder or Hub repository.
+    hparams_file : str
+        Name of the definition.
+    overrides : dict, optional
+        Values to use instead of those of the definition.
+    overrides_must_match : bool
+        Whether an override of a key that the definition lacks is an error.
+    savedir : str or path, optional
+        Where to put the files; default: they stay where they are, or in the Hub's cache.
+    download_only : bool
+        Do not load the weights.
+    local_strategy, fetch_config
+        As for SpeechBrain's ``fetch``.
+
+    Returns
+    -------
+    dict
+        Key of the definition -> what was built; ``modules`` among them.
+    """
+    fetching = {"local_strategy": local_strategy, "fetch_config": fetch_config or FetchConfig()}
+    path = fetch(hparams_file, str(source), savedir, **fetching)
+    stream = io.StringIO(translate_definition(Path(path).read_text(encoding="utf-8")))
+    stream.name = str(path)  # files that it includes are looked for beside it
+    hparams = load_hyperpyyaml(stream, dict(overrides or {}), overrides_must_match)
+    hparams["savedir"] = savedir
+    pretrainer = hparams["pretrainer"]
+    pretrainer.set_collect_in(savedir)
+    pretrainer.collect_files(str(source), **fetching)
+    if not download_only:
+        pretrainer.load_collected()
+    return hparams
+
+
+def translate_definition(definition: str) -> str:
+    r"""Replace the names of earlier versions in a definition.
+
+    Example
+    -------
+    >>> old = "temperature: !new:speechbrain_clsp.nnet.temperature.Temperature\n"
+    >>> print(translate_definition(old + "modules:\n  temperature: !ref <temperature>"))
+    logit_scale: !new:speechbrain_clsp.nnet.logit_scale.LogitScale
+    modules:
+      logit_scale: !ref <logit_scale>
+    """
+
+    def translate_class(match: re.Match) -> str:
+        module, _, name = match[0].rpartition(".")
+        return f"{MOVED.get(module, module)}.{RENAMED.get(name, name)}"
+
+    definition = re.sub(r"\bspeechbrain_clsp(?:\.\w+)+", translate_class, definition)
+    keys_and_references = r"(?m)(^ *|<)(\w+)(?=[:>])"
+    return re.sub(keys_and_references, lambda m: m[1] + RENAMED.get(m[2], m[2]), definition)
+
+
 def load_weights(path: str | os.PathLike, modules: Mapping[str, nn.Module]) -> None:
     """Load a safetensors file into modules, all of it and nothing else.
 
     Arguments
     ---------
     path : str or path
-        File with the keys ``<module name>.<state-dict key>``.
+        File with the keys ``<module name>.<state-dict key>``; module names may be those of earlier
+        versions.
     modules : dict of nn.Module
         The modules.
 
@@ -114,7 +245,7 @@ def load_weights(path: str | os.PathLike, modules: Mapping[str, nn.Module]) -> N
     FileNotFoundError
         If there is no such file.
     ValueError
-        If it is no safetensors file, or keys or shapes do not fit; all are named.
+        If it is not a safetensors file, or keys or shapes do not fit; all are named.
 
     Example
     -------
@@ -130,8 +261,9 @@ def load_weights(path: str | os.PathLike, modules: Mapping[str, nn.Module]) -> N
     try:
         weights = load_file(path)
     except SafetensorError as error:
-        raise ValueError(f"{path} is damaged or no safetensors file: {error}") from error
-    load_state(weights, modules, path)
+        raise ValueError(f"{path} is damaged or not a safetensors file: {error}") from error
+    now = {key: re.sub(r"^\w+", lambda m: RENAMED.get(m[0], m[0]), key) for key in weights}
+    load_state({now[key]: value for key, value in weights.items()}, modules, path)
 
 
 def load_state(
@@ -215,7 +347,7 @@ def save_model_folder(
     metrics: Mapping[str, float] | None = None,
     origin: str = "",
 ) -> None:
-    """Write a folder that ``CLSP.from_hparams`` loads, whole or not at all.
+    """Write a folder that ``CLSP.from_pretrained`` loads, atomically.
 
     Arguments
     ---------
@@ -228,18 +360,20 @@ def save_model_folder(
     files : dict of path
         Further files, above all the tokenizer's: name in the folder -> file to copy.
     metrics : dict of float, optional
-        Figures for the model card: name -> value.
+        For the model card: name -> value.
     origin : str
         A paragraph for the model card: data, license.
 
     Raises
     ------
     FileExistsError
-        If there is something at ``folder`` that is no model folder.
+        If there is something at ``folder`` that is not a model folder.
     """
     folder = Path(folder)
     if folder.exists() and not (folder / HYPERPARAMS).is_file():
-        raise FileExistsError(f"{folder} is no model folder: remove it, or save to another place")
+        raise FileExistsError(
+            f"{folder} is not a model folder: remove it, or save to another place"
+        )
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -249,7 +383,7 @@ def save_model_folder(
     (partial / WEIGHTS).chmod(0o644)  # safetensors makes it readable by its owner alone
     for name, file in files.items():
         shutil.copyfile(file, partial / name)
-    about = {"speechbrain_interface": "CLSP", "speechbrain_clsp_version": __version__}
+    about = {INTERFACE_KEY: "CLSP", "speechbrain_clsp_version": __version__}
     (partial / INTERFACE).write_text(json.dumps(about) + "\n", encoding="utf-8")
     card = _card(folder.name, metrics or {}, origin)
     (partial / CARD).write_text(card, encoding="utf-8")
@@ -270,5 +404,5 @@ def _card(name: str, metrics: Mapping[str, float], origin: str) -> str:
         card += f"\n{origin}\n"
     if metrics:
         rows = "".join(f"| {key} | {value:.4g} |\n" for key, value in metrics.items())
-        card += f"\n| figure | value |\n|---|---|\n{rows}"
+        card += f"\n| metric | value |\n|---|---|\n{rows}"
     return card

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -27,17 +26,21 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from speechbrain_clsp.dataio.tokenizers import RobertaCaptions
-from speechbrain_clsp.inference.clsp import CLSP
 from speechbrain_clsp.lobes.speech_tower import SpeechTower
-from speechbrain_clsp.lobes.text_tower import RobertaTextTower
-from speechbrain_clsp.lobes.zipformer.encoder import Zipformer2
-from speechbrain_clsp.nnet.logit_scale import Temperature
-from speechbrain_clsp.pretrained.folder import HYPERPARAMS, WEIGHTS, load_state
+from speechbrain_clsp.pretrained.definition import build_without_weights, define
+from speechbrain_clsp.pretrained.folder import (
+    HYPERPARAMS,
+    INTERFACE_KEY,
+    WEIGHTS,
+    find_source,
+    load_state,
+)
 from speechbrain_clsp.pretrained.official import is_unused, read_architecture, to_ours
 from speechbrain_clsp.utils.files import sha256_of_file
 
 CONFIG = "config.json"
 PREFIX = "model."
+LOGIT_SCALE = "logit_scale.logit_scale"
 
 
 @dataclass(frozen=True)
@@ -62,12 +65,13 @@ TEXT_MODEL = "FacebookAI/roberta-base"  # whose tokenizer the published model us
 
 
 def load_official(
-    source: str | os.PathLike, revision: str | None = None, run_opts: dict | None = None
-) -> CLSP:
+    source: str | os.PathLike, revision: str | None = None
+) -> tuple[dict[str, nn.Module], RobertaCaptions]:
     """Load a CLSP in the published form: ``model.safetensors`` and, if there, ``config.json``.
 
     The architecture is read off the tensors' shapes; every tensor must find its place and every
-    weight its tensor. Weights stay memory-mapped until they are used.
+    weight its tensor. Weights stay memory-mapped until they are used. Users call
+    :meth:`~speechbrain_clsp.inference.clsp.CLSP.from_pretrained`.
 
     Arguments
     ---------
@@ -76,45 +80,38 @@ def load_official(
     revision : str, optional
         Commit, tag or branch of the repository. Default: the revision that is pinned here, whose
         files' SHA-256 are checked; for other repositories, ``main``.
-    run_opts : dict, optional
-        As for SpeechBrain's ``Pretrained``: ``{"device": "cuda"}``.
 
     Returns
     -------
-    CLSP
-        The model, in eval mode. Without a RoBERTa tokenizer in the folder or the Hub's cache it
-        embeds speech, and ``encode_text`` says what is missing.
+    modules : dict of nn.Module
+        ``speech_tower``, ``text_tower`` and ``logit_scale``, in eval mode.
+    tokenizer : RobertaCaptions
+        Without a tokenizer in the folder or the Hub's cache, it raises when it is called, and says
+        what is missing.
 
     Raises
     ------
     FileNotFoundError
-        If the folder, the repository or a file in it cannot be had.
+        If the folder, the repository or a file in it does not exist.
     PermissionError
         If the Hub asks for a token that allows to read the repository.
     ConnectionError
         If the Hub cannot be reached and the files are not in its cache.
     ValueError
         If a file is damaged, its hash is not the pinned one, or weights do not fit.
-
-    Example
-    -------
-    >>> clsp = load_official("yfyeung/CLSP")  # doctest: +SKIP
-    >>> clsp.score_file("a.wav", ["A female speaker with a British accent."])  # doctest: +SKIP
-    tensor([0.6210])
     """
     sizes = read_sizes(source, revision)
     weights = find_file(source, WEIGHTS, revision)
-    with weightless():
-        modules = _build(sizes)
+    built = build_without_weights(define(sizes))
     keys, state = published_keys(weights), {}
     with safe_open(weights, framework="pt") as file:
         for key, name in keys.items():
             if not is_unused(key):
                 state[to_ours(key) or f"unknown {key}"] = file.get_tensor(name).float()
-    state["temperature.logit_scale"] = state["temperature.logit_scale"].reshape(1)
-    load_state(state, modules, weights)
-    hparams = {"tokenizer": _find_tokenizer(source, revision)}
-    return CLSP(modules=modules, hparams=hparams, run_opts=run_opts)
+    state[LOGIT_SCALE] = state[LOGIT_SCALE].reshape(1)
+    load_state(state, built["modules"], weights)
+    _load_tokenizer(built["tokenizer"], source, revision)
+    return {name: module.eval() for name, module in built["modules"].items()}, built["tokenizer"]
 
 
 def read_sizes(source: str | os.PathLike, revision: str | None = None) -> dict[str, dict]:
@@ -143,15 +140,16 @@ def published_keys(path: str | os.PathLike) -> dict[str, str]:
         with safe_open(path, framework="pt") as file:
             names = list(file.keys())
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is damaged or no safetensors file: {error}") from error
+        raise ValueError(f"{path} is damaged or not a safetensors file: {error}") from error
     if any(name.startswith("speech_tower.") for name in names):
         raise ValueError(
-            f"{path} belongs to a SpeechBrain-format folder: load it with CLSP.from_hparams"
+            f"{path} is in SpeechBrain's format, not in the published form: load its folder, with"
+            f" {HYPERPARAMS} and {CONFIG} in it, by CLSP.from_pretrained"
         )
     return {name.removeprefix(PREFIX): name for name in names}
 
 
-def load_pretrained_encoder(tower: SpeechTower, source: str | os.PathLike, revision=None) -> None:
+def load_pretrained_encoder(tower: SpeechTower, source: str | os.PathLike) -> None:
     """Start a speech tower from a pretrained Zipformer, such as SPEAR-XLarge.
 
     Arguments
@@ -161,15 +159,13 @@ def load_pretrained_encoder(tower: SpeechTower, source: str | os.PathLike, revis
     source : str or path
         Folder or Hub repository (``marcoyang/spear-xlarge-speech-audio``) with a
         ``model.safetensors`` of ``encoder_embed.*`` and ``encoder.*``, with or without ``model.``.
-    revision : str, optional
-        Of the repository.
 
     Raises
     ------
     ValueError
         If weights of front end or encoder are missing, or have other shapes.
     """
-    weights = find_file(source, WEIGHTS, revision)
+    weights = find_file(source, WEIGHTS)
     parts = {"encoder_embed": tower.encoder_embed, "encoder": tower.encoder}
     with safe_open(weights, framework="pt") as file:
         state = {
@@ -180,29 +176,21 @@ def load_pretrained_encoder(tower: SpeechTower, source: str | os.PathLike, revis
     load_state(state, parts, weights)
 
 
-@contextmanager
-def weightless() -> Iterator[None]:
-    """Make modules without memory for their parameters; buffers are made as usual."""
-    register = nn.Module.register_parameter
+def has_definition(source: Path | str, revision: str | None = None) -> bool:
+    """Tell a model in SpeechBrain's format, with a definition that is code, from a published one.
 
-    def register_on_meta(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
-        if parameter is not None:
-            parameter = nn.Parameter(parameter.to("meta"), parameter.requires_grad)
-        register(module, name, parameter)
-
-    nn.Module.register_parameter = register_on_meta
-    try:
-        yield
-    finally:
-        nn.Module.register_parameter = register
-
-
-def _build(sizes: Mapping[str, dict[str, Any]]) -> dict[str, nn.Module]:
-    return {
-        "speech_tower": SpeechTower(Zipformer2(**sizes["encoder"]), **sizes["speech_tower"]),
-        "text_tower": RobertaTextTower(**sizes["text_tower"]),
-        "temperature": Temperature(),
-    }
+    Arguments
+    ---------
+    source : Path or str
+        Folder or Hub repository, as :func:`~speechbrain_clsp.pretrained.folder.find_source` returns
+        it. Of a repository only ``config.json`` is read.
+    revision : str, optional
+        Of the repository.
+    """
+    config = _find_config(source, revision)
+    if INTERFACE_KEY in config:
+        return True
+    return isinstance(source, Path) and not config and (source / HYPERPARAMS).is_file()
 
 
 def _find_config(source: str | os.PathLike, revision: str | None) -> dict[str, Any]:
@@ -219,26 +207,24 @@ def _find_config(source: str | os.PathLike, revision: str | None) -> dict[str, A
     return config
 
 
-def _find_tokenizer(source: str | os.PathLike, revision: str | None) -> RobertaCaptions:
+def _load_tokenizer(
+    tokenizer: RobertaCaptions, source: str | os.PathLike, revision: str | None
+) -> None:
     """Load the tokenizer beside the weights, or RoBERTa's from the Hub or its cache."""
-    tokenizer = RobertaCaptions()
-    is_folder = Path(source).is_dir()
+    place = find_source(source)
+    is_folder = isinstance(place, Path)
     try:
-        if is_folder:
-            tokenizer.load(source)
-        else:
-            tokenizer.load(find_file(source, tokenizer.FILENAME, revision))
+        tokenizer.load(place if is_folder else find_file(place, tokenizer.FILENAME, revision))
     except FileNotFoundError:
         try:
             tokenizer.load(_download(TEXT_MODEL, tokenizer.FILENAME, None, offline=is_folder))
         except (OSError, ValueError) as error:
             tokenizer.missing = (
-                f"no tokenizer in {source}, and {TEXT_MODEL}'s cannot be had ({error}). Put"
-                f" {TEXT_MODEL}'s {tokenizer.FILENAME} into a folder beside the weights, or run:"
-                f" hf download {TEXT_MODEL} {tokenizer.FILENAME}"
+                f"no tokenizer in {source}, and {TEXT_MODEL}'s could not be downloaded ({error})."
+                f" Put {TEXT_MODEL}'s {tokenizer.FILENAME} into a folder beside the weights, or"
+                f" run: hf download {TEXT_MODEL} {tokenizer.FILENAME}"
                 f" --revision {PINS[TEXT_MODEL].revision}"
             )
-    return tokenizer
 
 
 def fetch_tokenizer(source: str | os.PathLike) -> RobertaCaptions:
@@ -253,7 +239,7 @@ def fetch_tokenizer(source: str | os.PathLike) -> RobertaCaptions:
     Raises
     ------
     FileNotFoundError
-        If it has none.
+        If there is no tokenizer.
     """
     path = Path(source)
     if not path.exists():
@@ -267,15 +253,12 @@ def find_file(source: str | os.PathLike, name: str, revision: str | None = None)
 
     Arguments and errors are those of :func:`load_official`; ``name`` is the file's.
     """
-    folder = Path(source)
-    if folder.is_dir():
-        if (folder / name).is_file():
-            return folder / name
-        hint = ": load it with CLSP.from_hparams" if (folder / HYPERPARAMS).is_file() else ""
-        raise FileNotFoundError(f"{folder} has no {name}{hint}")
-    if folder.is_absolute() or len(folder.parts) != 2 or str(source).startswith("."):
-        raise FileNotFoundError(f"No folder {source}, and a Hub repository is user/name")
-    return _download(str(source), name, revision)
+    place = find_source(source)
+    if isinstance(place, Path):
+        if (place / name).is_file():
+            return place / name
+        raise FileNotFoundError(f"{place} has no {name}")
+    return _download(place, name, revision)
 
 
 def _download(repository: str, name: str, revision: str | None, offline: bool = False) -> Path:
@@ -286,10 +269,12 @@ def _download(repository: str, name: str, revision: str | None, offline: bool = 
     try:
         path = hf_hub_download(repository, name, revision=revision, local_files_only=offline)
     except GatedRepoError as error:
-        raise PermissionError(f"{where} asks for consent: log in with `hf auth login`") from error
+        raise PermissionError(
+            f"{where} requires consent to its terms: give it on its page, then `hf auth login`"
+        ) from error
     except LocalEntryNotFoundError as error:
         raise ConnectionError(
-            f"{where}: {name} is not in the Hub's cache, and cannot be had from the Hub:"
+            f"{where}: {name} is not in the Hub's cache and could not be downloaded:"
             f" {_one_line(error.__cause__ or error)}"
         ) from error
     except (RepositoryNotFoundError, RevisionNotFoundError, EntryNotFoundError) as error:
@@ -303,7 +288,9 @@ def _download(repository: str, name: str, revision: str | None, offline: bool = 
         if getattr(getattr(error, "response", None), "status_code", None) in (401, 403):
             raise PermissionError(f"{where} is not open to you: try `hf auth login`") from error
         # The rest are errors of the HTTP library in use, which changes with the hub's version.
-        raise ConnectionError(f"{where}: {name} cannot be had: {_one_line(error)}") from error
+        raise ConnectionError(
+            f"{where}: {name} could not be downloaded: {_one_line(error)}"
+        ) from error
     if revision == pin.revision and name in pin.hashes:
         check_hash(str(path), pin.hashes[name])
     return Path(path)
@@ -338,7 +325,7 @@ def publish(
     Arguments
     ---------
     folder : str or path
-        A folder that ``CLSP.from_hparams`` loads.
+        A model folder in SpeechBrain's format.
     repository : str
         ``user/name``; made if it does not exist.
     private : bool
@@ -354,15 +341,17 @@ def publish(
     Raises
     ------
     FileNotFoundError
-        If it is no model folder.
+        If it is not a model folder.
     ValueError
         If ``repository`` is not of the form ``user/name``.
     """
     folder = Path(folder)
     if not (folder / HYPERPARAMS).is_file() or not (folder / WEIGHTS).is_file():
-        raise FileNotFoundError(f"{folder} is no model folder: {HYPERPARAMS}, {WEIGHTS} missing")
+        raise FileNotFoundError(
+            f"{folder} is not a model folder: it must hold {HYPERPARAMS} and {WEIGHTS}"
+        )
     if len(repository.split("/")) != 2 or not all(repository.split("/")):
-        raise ValueError(f"{repository!r} is no Hub repository: it must be user/name")
+        raise ValueError(f"{repository!r} is not a Hub repository: it must be user/name")
     files = sorted(file.name for file in folder.iterdir() if file.is_file())
     if not dry_run:
         api = HfApi()

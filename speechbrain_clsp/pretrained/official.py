@@ -24,7 +24,7 @@ PREFIXES = (
     ("text_encoder.", "text_tower.encoder."),
     ("text_projection.", "text_tower.head.projection."),
     ("text_transform.sequential.", "text_tower.head.transform."),
-    ("logit_scale", "temperature.logit_scale"),
+    ("logit_scale", "logit_scale.logit_scale"),
 )
 # Names that config.json may use for what the shapes say, at any depth: (name, ours).
 CONFIG_NAMES = (
@@ -68,7 +68,7 @@ def to_official(key: str) -> str:
 
     Example
     -------
-    >>> to_official("temperature.logit_scale")
+    >>> to_official("logit_scale.logit_scale")
     'logit_scale'
     """
     for published, ours in PREFIXES:
@@ -78,7 +78,7 @@ def to_official(key: str) -> str:
 
 
 def is_unused(key: str) -> bool:
-    """Tell whether a published key is known to be read by nothing."""
+    """Tell whether a published key is known to be unused by the published code."""
     return any(pattern.fullmatch(key) for pattern in UNUSED)
 
 
@@ -111,7 +111,7 @@ def read_architecture(shapes: Shapes, config: Mapping[str, Any]) -> dict[str, di
             "text_tower": _text_tower(shapes, config),
         }
     except (KeyError, IndexError, ZeroDivisionError) as error:
-        raise ValueError(f"This is no CLSP: it lacks {error}") from error
+        raise ValueError(f"The weights are not a CLSP's: they lack {error}") from error
     _check_config(config, {**sizes["encoder"], **sizes["speech_tower"], **sizes["text_tower"]})
     return sizes
 

@@ -10,8 +10,8 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 class HubServer(ThreadingHTTPServer):
     """Serves ``files``: {(repository, file name): bytes}, at any revision but ``no-such``.
 
-    Set ``status`` to answer everything with an HTTP error, ``dropped`` to the number of downloads
-    that break off half-way. ``requests`` lists (method, path, Range header).
+    Set ``status`` to answer everything with an HTTP error, ``dropped[file name]`` to the number of
+    downloads of a file that break off half-way. ``requests`` lists (method, path, Range header).
     """
 
     def __init__(self) -> None:
@@ -19,7 +19,7 @@ class HubServer(ThreadingHTTPServer):
         self.files: dict[tuple[str, str], bytes] = {}
         self.requests: list[tuple[str, str, str | None]] = []
         self.status: int | None = None
-        self.dropped = 0
+        self.dropped: dict[str, int] = {}
         self.address = f"http://127.0.0.1:{self.server_address[1]}"
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
@@ -73,8 +73,8 @@ class HubHandler(BaseHTTPRequestHandler):
         if wanted:
             self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
         self.end_headers()
-        if with_body and self.server.dropped > 0:
-            self.server.dropped -= 1
+        if with_body and self.server.dropped.get(file, 0) > 0:
+            self.server.dropped[file] -= 1
             self.wfile.write(content[start : start + (len(content) - start) // 2])
             self.close_connection = True
         elif with_body:

@@ -112,7 +112,7 @@ def test_classify_returns_what_encoder_classifier_returns(clsp, files):
     torch.testing.assert_close(out_prob.exp().sum(1), torch.ones(1))
     assert torch.equal(score, out_prob.max(dim=1).values)
     assert text_lab == [CAPTIONS[index.item()]]
-    scale = clsp.mods.temperature()
+    scale = clsp.mods.logit_scale()
     expected = (scale * clsp.score_file(files[0], CAPTIONS)).log_softmax(0)
     torch.testing.assert_close(out_prob[0], expected)
 
@@ -123,7 +123,7 @@ def test_several_prompts_per_label_are_averaged(clsp, files):
     out_prob, _, index, text_lab = clsp.classify_file(files[1], prompts)
     mean = torch.nn.functional.normalize(clsp.encode_text(CAPTIONS[:2]).mean(0), dim=0)
     classes = torch.stack([mean, clsp.encode_text(CAPTIONS[2:])[0]])
-    logits = clsp.mods.temperature() * clsp.encode_file(files[1]) @ classes.T
+    logits = clsp.mods.logit_scale() * clsp.encode_file(files[1]) @ classes.T
     torch.testing.assert_close(out_prob[0], logits.log_softmax(0))
     assert text_lab == [["a", "b"][index.item()]]
 
@@ -146,8 +146,8 @@ def test_what_a_clsp_is_made_of_is_checked(clsp):
     modules = dict(clsp.mods)
     with pytest.raises(ValueError, match="tokenizer"):
         CLSP(modules, {"device": "cpu"})
-    del modules["temperature"]
-    with pytest.raises(ValueError, match="temperature"):
+    del modules["logit_scale"]
+    with pytest.raises(ValueError, match="logit_scale"):
         CLSP(modules, {"tokenizer": clsp.hparams.tokenizer})
 
 
@@ -229,7 +229,9 @@ def test_wrong_folders_are_refused(folder, tmp_path):
     (broken / "model.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match="model.safetensors"):
         CLSP.from_hparams(broken)
-    with pytest.raises(FileNotFoundError, match="nobody/nothing is no folder here"):
+    with pytest.raises(
+        FileNotFoundError, match="nobody/nothing is not a folder and could not be downloaded"
+    ):
         CLSP.from_hparams("nobody/nothing")
 
 
