@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from speechbrain_clsp.dataio.audio import SAMPLE_RATE
+from speechbrain_clsp.utils.html import line_chart, write_page
 
 
 @dataclass(frozen=True)
@@ -39,9 +40,6 @@ class Timeline:
         ValueError
             If the name does not end in .html.
         """
-        from speechbrain_clsp.evaluation.report import write_page
-        from speechbrain_clsp.utils.html import line_chart
-
         if Path(path).suffix != ".html":
             raise ValueError(f"{path}: the name must end in .html")
         times = self.times.tolist()
