@@ -1,4 +1,4 @@
-"""What a rewarded clip must be like besides its style: checks that a reward model does not make.
+"""Guards of a reward: checks of length, level and words, which a style score does not include.
 
 A guard takes (wavs [B, T], wav_lens [B], captions, texts), 16 kHz, and returns [B] bool, True where
 a clip passes. Any callable will do; its ``name``, if it has one, appears in what
@@ -8,17 +8,20 @@ a clip passes. Any callable will do; its ``name``, if it has one, appears in wha
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
+from speechbrain.utils.edit_distance import accumulatable_wer_stats
 from torch import Tensor
 
-SAMPLE_RATE = 16000  # Hz
+from speechbrain_clsp.dataio.audio import SAMPLE_RATE
+
 FRAME = 400  # samples: 25 ms
 SILENT = 40.0  # dB below the loudest frame
 
 
 class LengthGuard:
-    """Passes clips of a sensible length: a reward must not be won by saying more, or nothing.
+    """Passes clips of a length within limits: else saying more, or nothing, could win a reward.
 
     Arguments
     ---------
@@ -35,7 +38,8 @@ class LengthGuard:
     name = "length"
 
     def __init__(self, shortest: float = 0.3, longest: float = 30.0) -> None:
-        self.shortest, self.longest = shortest, longest
+        self.shortest = shortest
+        self.longest = longest
 
     def __call__(self, wavs: Tensor, wav_lens: Tensor, captions, texts) -> Tensor:
         """Check; see the module."""
@@ -44,16 +48,16 @@ class LengthGuard:
 
 
 class LevelGuard:
-    """Passes clips that can be heard, are not clipped, and are not mostly silence.
+    """Passes clips that are loud enough, are not clipped, and are not mostly silence.
 
     Arguments
     ---------
     quietest, loudest : float
         Root mean square, dB re full scale.
     most_silence : float
-        Share of frames of 25 ms that may lie 40 dB below the loudest one.
+        Fraction of frames of 25 ms that may lie 40 dB below the loudest one.
     highest_peak : float
-        Amplitude; more is clipped by whatever plays it.
+        Highest amplitude; players clip what is above 1.
 
     Example
     -------
@@ -71,14 +75,16 @@ class LevelGuard:
         most_silence: float = 0.6,
         highest_peak: float = 1.0,
     ) -> None:
-        self.quietest, self.loudest = quietest, loudest
-        self.most_silence, self.highest_peak = most_silence, highest_peak
+        self.quietest = quietest
+        self.loudest = loudest
+        self.most_silence = most_silence
+        self.highest_peak = highest_peak
 
     def __call__(self, wavs: Tensor, wav_lens: Tensor, captions, texts) -> Tensor:
         """Check; see the module."""
         passes = []
-        for wav, share in zip(wavs.detach(), wav_lens.tolist()):
-            wav = wav[: max(1, round(share * len(wav)))]
+        for wav, fraction in zip(wavs.detach(), wav_lens.tolist()):
+            wav = wav[: max(1, round(fraction * len(wav)))]
             level = _decibels(wav.square().mean())
             powers = wav[: len(wav) // FRAME * FRAME].reshape(-1, FRAME).square().mean(dim=1)
             frames = _decibels(powers) if len(powers) else level[None]
@@ -97,11 +103,11 @@ class WordErrorGuard:
 
     Arguments
     ---------
-    transcribe : callable
-        (wavs [B, T], wav_lens [B]) -> list of str, such as ``transcribe_batch`` of a SpeechBrain
-        recognizer (its first output).
+    recognizer : EncoderASR or callable
+        A SpeechBrain recognizer with ``transcribe_batch``, or (wavs [B, T], wav_lens [B]) -> list
+        of B str.
     most : float
-        Word error rate that is borne.
+        Highest word error rate that passes.
 
     Example
     -------
@@ -112,10 +118,9 @@ class WordErrorGuard:
 
     name = "words"
 
-    def __init__(
-        self, transcribe: Callable[[Tensor, Tensor], Sequence[str]], most: float = 0.3
-    ) -> None:
-        self.transcribe, self.most = transcribe, most
+    def __init__(self, recognizer: Any, most: float = 0.3) -> None:
+        self.recognizer = recognizer
+        self.most = most
 
     def __call__(
         self, wavs: Tensor, wav_lens: Tensor, captions, texts: Sequence[str] | None
@@ -129,14 +134,20 @@ class WordErrorGuard:
         """
         if texts is None:
             raise ValueError("WordErrorGuard needs texts, what each clip should say")
-        with torch.no_grad():
-            heard = self.transcribe(wavs.detach(), wav_lens)
-        passes = [word_error_rate(said, text) <= self.most for said, text in zip(heard, texts)]
-        return torch.tensor(passes, device=wavs.device)
+        transcripts = self._transcribe(wavs.detach(), wav_lens)
+        rates = [word_error_rate(found, text) for found, text in zip(transcripts, texts)]
+        return torch.tensor(rates, device=wavs.device) <= self.most
+
+    @torch.no_grad()
+    def _transcribe(self, wavs: Tensor, wav_lens: Tensor) -> Sequence[str]:
+        if hasattr(self.recognizer, "transcribe_batch"):
+            transcripts, _ = self.recognizer.transcribe_batch(wavs, wav_lens)  # and tokens
+            return transcripts
+        return self.recognizer(wavs, wav_lens)
 
 
 class AgreementGuard:
-    """Passes clips that a second reward model likes as well: one model alone can be fooled.
+    """Passes clips that a second reward model rewards as well: one model alone can be fooled.
 
     Arguments
     ---------
@@ -149,7 +160,8 @@ class AgreementGuard:
     name = "agreement"
 
     def __init__(self, other: Callable[..., Tensor], least: float = 0.0) -> None:
-        self.other, self.least = other, least
+        self.other = other
+        self.least = least
 
     def __call__(self, wavs: Tensor, wav_lens: Tensor, captions, texts) -> Tensor:
         """Check; see the module."""
@@ -157,21 +169,20 @@ class AgreementGuard:
             return self.other(wavs.detach(), captions, wav_lens) >= self.least
 
 
-def word_error_rate(heard: str, text: str) -> float:
-    """Return the edit distance of words over their number, by SpeechBrain's alignment.
+def word_error_rate(transcript: str, text: str) -> float:
+    """Return the edit distance of words over the number of words of ``text``.
+
+    Case and punctuation do not count.
 
     Example
     -------
     >>> word_error_rate("the cat sat", "The cat sat down.")
     0.25
     """
-    from speechbrain.utils.edit_distance import accumulatable_wer_stats
-
-    said, wanted = (_words(line) for line in (heard, text))
-    if not wanted:
-        return float(bool(said))
-    stats = accumulatable_wer_stats([wanted], [said])
-    return stats["WER"] / 100
+    found, expected = _words(transcript), _words(text)
+    if not expected:
+        return float(bool(found))
+    return accumulatable_wer_stats([expected], [found])["WER"] / 100
 
 
 def _words(text: str) -> list[str]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from speechbrain_clsp.captions.perturbation import AttributeSwap, read_tables
 from speechbrain_clsp.dataio.audio import SAMPLE_RATE
 from speechbrain_clsp.dataio.resample import resample
 from speechbrain_clsp.inference.checks import check_texts
@@ -23,25 +24,22 @@ SWAP_TRIES = 20  # per contrast caption
 
 @dataclass(frozen=True)
 class RewardParts:
-    """A reward and what it is made of.
+    """A reward and its parts.
 
     Arguments
     ---------
     total : Tensor
-        [B], what the reward is.
+        [B], the reward.
     parts : dict
         [B] each: ``cosine`` with the caption, ``contrast`` (highest cosine with captions made
         false) where it was needed, and ``style``, the scaled value.
     passed : dict
         [B] bool for each guard.
-    weights : dict
-        What ``style`` counts, and what a clip gets that failed a guard (``veto``).
     """
 
     total: Tensor
     parts: dict[str, Tensor]
     passed: dict[str, Tensor]
-    weights: dict[str, float]
 
 
 class StyleReward:
@@ -53,8 +51,8 @@ class StyleReward:
     - ``cosine``: the cosine of speech and caption;
     - ``margin``: the cosine less the highest one with perturbed captions, which differ from the
       asked one in one attribute: positive where the asked style is nearest;
-    - ``group``: the cosine less the mean of its group, over the deviation (as in GRPO);
-    - ``improvement``: tanh of the cosine less a baseline's, over ``temperature``.
+    - ``group``: the cosine less the mean of its group, over its standard deviation (as in GRPO);
+    - ``improvement``: tanh of (the cosine less a baseline's) / ``improvement_scale``.
 
     Arguments
     ---------
@@ -73,8 +71,8 @@ class StyleReward:
         ParaSpeechCaps' attributes.
     n_contrasts : int
         Perturbed captions per caption.
-    temperature : float
-        Cosine that counts as an improvement, for ``improvement``.
+    improvement_scale : float
+        Gain in cosine that ``improvement`` maps to tanh(1) = 0.76.
     weight : float
         What the scaled value is multiplied with.
     veto : float
@@ -87,7 +85,7 @@ class StyleReward:
 
     Example
     -------
-    >>> clsp = CLSP.from_hparams("results/mini/model")  # doctest: +SKIP
+    >>> clsp = CLSP.from_pretrained("results/mini/model")  # doctest: +SKIP
     >>> reward = StyleReward(clsp, scaling="margin", sample_rate=22050)  # doctest: +SKIP
     >>> reward(wavs, ["A man whispers."] * len(wavs)).mean().backward()  # doctest: +SKIP
     """
@@ -100,15 +98,21 @@ class StyleReward:
         sample_rate: int = SAMPLE_RATE,
         swap: Callable[[str, random.Random], str] | None = None,
         n_contrasts: int = 8,
-        temperature: float = 0.1,
+        improvement_scale: float = 0.1,
         weight: float = 1.0,
         veto: float = -1.0,
     ) -> None:
         if scaling not in SCALINGS:
             raise ValueError(f"scaling must be one of {list(SCALINGS)}, not {scaling!r}")
-        self.clsp, self.scaling, self.guards = clsp, scaling, tuple(guards)
-        self.sample_rate, self.swap, self.n_contrasts = sample_rate, swap, n_contrasts
-        self.temperature, self.weight, self.veto = temperature, weight, veto
+        self.clsp = clsp
+        self.scaling = scaling
+        self.guards = tuple(guards)
+        self.sample_rate = sample_rate
+        self.swap = swap or AttributeSwap(read_tables)
+        self.n_contrasts = n_contrasts
+        self.improvement_scale = improvement_scale
+        self.weight = weight
+        self.veto = veto
         self._texts: OrderedDict[str, Tensor] = OrderedDict()
         self._contrasts: OrderedDict[str, list[str]] = OrderedDict()
 
@@ -127,7 +131,7 @@ class StyleReward:
         groups: Sequence | None = None,
         baseline: Tensor | None = None,
     ) -> RewardParts:
-        """Reward clips, and tell what for.
+        """Reward clips, and return the parts of the rewards.
 
         Arguments
         ---------
@@ -159,20 +163,21 @@ class StyleReward:
         if wavs.dim() != 2 or len(wavs) != len(captions):
             raise ValueError(f"{len(captions)} captions for wavs of shape {list(wavs.shape)}")
         wavs = resample(wavs, self.sample_rate, SAMPLE_RATE)
-        lens = torch.ones(len(wavs), device=wavs.device) if wav_lens is None else wav_lens
-        speech = self.clsp.encode_batch(wavs, lens)
+        if wav_lens is None:
+            wav_lens = torch.ones(len(wavs), device=wavs.device)
+        speech = self.clsp.encode_batch(wavs, wav_lens)
         parts = {"cosine": (speech * self.encode_text(captions).to(speech.dtype)).sum(dim=1)}
         if self.scaling == "margin":
             parts["contrast"] = self._contrast(speech, captions)
         parts["style"] = self.weight * self._scaled(parts, captions, groups, baseline)
         passed = {
-            getattr(guard, "name", type(guard).__name__): guard(wavs, lens, captions, texts)
+            getattr(guard, "name", type(guard).__name__): guard(wavs, wav_lens, captions, texts)
             for guard in self.guards
         }
         total = parts["style"]
         for passes in passed.values():
             total = torch.where(passes.to(total.device), total, torch.full_like(total, self.veto))
-        return RewardParts(total, parts, passed, {"style": self.weight, "veto": self.veto})
+        return RewardParts(total, parts, passed)
 
     def encode_text(self, captions: Sequence[str]) -> Tensor:
         """Embed captions, each once; returns [N, D]."""
@@ -192,11 +197,8 @@ class StyleReward:
             If the caption names no attribute that could be swapped.
         """
         if caption not in self._contrasts:
-            if self.swap is None:
-                from speechbrain_clsp.captions.perturbation import AttributeSwap, read_tables
-
-                self.swap = AttributeSwap(read_tables)
-            draw, swapped = random.Random(caption), {}
+            draw = random.Random(caption)
+            swapped: dict[str, None] = {}
             for _ in range(SWAP_TRIES * self.n_contrasts):
                 swapped[self.swap(caption, draw)] = None
                 swapped.pop(caption, None)
@@ -234,13 +236,13 @@ class StyleReward:
             return within_groups(cosine, captions if groups is None else groups)
         if baseline is None:
             raise ValueError("scaling 'improvement' needs a baseline, the cosines to improve on")
-        return torch.tanh((cosine - baseline.to(cosine)) / self.temperature)
+        return torch.tanh((cosine - baseline.to(cosine)) / self.improvement_scale)
 
 
 def within_groups(values: Tensor, groups: Sequence) -> Tensor:
     """Return values less their group's mean, over its standard deviation.
 
-    Mean and deviation are constants for gradients.
+    Mean and standard deviation are constants for gradients.
 
     Arguments
     ---------

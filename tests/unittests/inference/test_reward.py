@@ -51,11 +51,10 @@ def test_scalings_are_what_they_say(clsp, wavs):
         most = clsp.score_batch(wavs[[n]], contrasts, lens[[n]]).max()
         assert found.parts["contrast"][n] == pytest.approx(float(most), abs=1e-6)
         assert found.total[n] == pytest.approx(3 * float(cosines[n] - most), abs=1e-5)
-    assert found.weights["style"] == 3.0
     grouped = StyleReward(clsp, scaling="group")(wavs, CAPTIONS, lens, groups=["a", "a", "b"])
     assert grouped.tolist() == pytest.approx([*within_groups(cosines[:2], "aa").tolist(), 0.0])
     base = cosines - torch.tensor([0.1, 0.0, -0.2])
-    better = StyleReward(clsp, scaling="improvement", temperature=0.1)
+    better = StyleReward(clsp, scaling="improvement", improvement_scale=0.1)
     rewards = better(wavs, CAPTIONS, lens, baseline=base)
     assert torch.allclose(rewards, torch.tensor([1.0, 0.0, -2.0]).tanh(), atol=1e-4)
 
