@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from speechbrain_clsp.dataio.columns import Getter, getters
+from speechbrain_clsp.utils.files import atomic_path
 
 _TEXTS = pa.list_(pa.string())
 
@@ -55,7 +55,7 @@ _LIST_COLUMNS = ("intrinsic_tags", "situational_tags", "global_captions", "fine_
 def write_manifest(
     path: str | os.PathLike, rows: Iterable[Mapping[str, Any]], batch_rows: int = BATCH_ROWS
 ) -> int:
-    """Write rows to ``path``; the file appears whole or not at all.
+    """Write rows to ``path`` atomically.
 
     Arguments
     ---------
@@ -104,7 +104,7 @@ def write_manifest(
 def write_batches(
     path: str | os.PathLike, batches: Iterable[pa.RecordBatch], batch_rows: int = BATCH_ROWS
 ) -> int:
-    """Write record batches with the columns of ``SCHEMA``, whole or not at all.
+    """Write record batches with the columns of ``SCHEMA`` atomically.
 
     Arguments
     ---------
@@ -125,17 +125,14 @@ def write_batches(
     ValueError
         If an id occurs twice.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
     hashes = array("q")  # 8 bytes per row: a set of 18 M ids would take gigabytes
     schema = SCHEMA.with_metadata({_BATCH_ROWS_KEY: str(batch_rows)})
-    with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
-        for batch in _of_equal_size(batches, batch_rows):
-            hashes.extend(map(hash, batch.column("id").to_pylist()))
-            writer.write_batch(batch)
-    _refuse_repeated_ids(partial, np.frombuffer(hashes, dtype=np.int64))
-    os.replace(partial, path)
+    with atomic_path(path) as temporary:
+        with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+            for batch in _of_equal_size(batches, batch_rows):
+                hashes.extend(map(hash, batch.column("id").to_pylist()))
+                writer.write_batch(batch)
+        _check_ids(temporary, np.frombuffer(hashes, dtype=np.int64))
     return len(hashes)
 
 
@@ -155,7 +152,7 @@ def _of_equal_size(batches: Iterable[pa.RecordBatch], size: int) -> Iterator[pa.
         yield pa.Table.from_batches(pending, schema=SCHEMA).combine_chunks().to_batches()[0]
 
 
-def _refuse_repeated_ids(path: Path, hashes: np.ndarray) -> None:
+def _check_ids(path: Path, hashes: np.ndarray) -> None:
     """Raise if two rows of a written file have one id; ``hashes`` are sorted in place."""
     hashes.sort()
     suspects = set(hashes[1:][hashes[1:] == hashes[:-1]].tolist())
@@ -203,9 +200,7 @@ class Manifest:
     Arguments
     ---------
     path : str or path
-        File written by :func:`write_manifest`.
-    data_root : str or path, optional
-        Folder that relative ``audio`` paths start from; default: the manifest's own folder.
+        File written by :func:`write_manifest`. Relative ``audio`` paths start from its folder.
 
     Raises
     ------
@@ -216,7 +211,7 @@ class Manifest:
 
     Example
     -------
-    >>> path = getfixture("tmp_path") / "dev.arrow"
+    >>> path = getfixture("tmp_path") / "valid.arrow"
     >>> rows = [{"id": "a", "audio": "a.wav", "duration": 1.5, "gender": "female"}]
     >>> _ = write_manifest(path, rows)
     >>> manifest = Manifest(path)
@@ -224,7 +219,7 @@ class Manifest:
     (1, 'female', [1.5])
     """
 
-    def __init__(self, path: str | os.PathLike, data_root: str | os.PathLike | None = None) -> None:
+    def __init__(self, path: str | os.PathLike) -> None:
         self.path = Path(path)
         if not self.path.is_file():
             raise FileNotFoundError(f"No manifest at {self.path}: run the prepare script first")
@@ -236,14 +231,13 @@ class Manifest:
         absent = [name for name in SCHEMA.names if name not in self._reader.schema.names]
         if not _ADDED_LATER.issuperset(absent):
             raise ValueError(f"{self.path} lacks the columns {absent}: write it again")
-        self.data_root = Path(data_root) if data_root is not None else self.path.parent
-        self._prefix = os.path.join(self.data_root, "")
-        self._getters: dict[int, list[tuple[str, Getter]]] = {}
+        self._prefix = os.path.join(self.path.parent, "")
+        self._columns: dict[int, list[tuple[str, pa.Array]]] = {}  # of batches that were read
         self._empty = dict.fromkeys([*self._reader.schema.names, *absent])
 
     def __reduce__(self) -> tuple:
         """Send a path to other processes, where the file is mapped again, not its contents."""
-        return Manifest, (self.path, self.data_root)
+        return Manifest, (self.path,)
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
@@ -255,19 +249,24 @@ class Manifest:
             raise IndexError(f"row {index} of {size} in {self.path}")
         index %= size
         number = bisect_right(self._ends, index)
-        columns = self._getters.get(number)
-        if columns is None:
-            columns = self._getters[number] = getters(self._reader.get_batch(number))
+        if number not in self._columns:
+            batch = self._reader.get_batch(number)
+            self._columns[number] = list(zip(batch.schema.names, batch.columns))
         index -= self._ends[number - 1] if number else 0
         row = self._empty.copy()
-        for name, get in columns:
-            row[name] = get(index)
+        for name, column in self._columns[number]:
+            row[name] = column[index].as_py()
+        return self._complete(row)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for batch in self.batches():
+            for row in batch.to_pylist():
+                yield self._complete(self._empty | row)
+
+    def _complete(self, row: dict[str, Any]) -> dict[str, Any]:
         row["labels"] = dict(row["labels"] or ())
         row["audio"] = self.absolute(row["audio"])
         return row
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        return (self[index] for index in range(len(self)))
 
     def absolute(self, audio: str) -> str:
         """Return the path of a file that the manifest names."""
