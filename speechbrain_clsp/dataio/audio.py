@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -45,7 +46,7 @@ def read_audio(
     source : str, path, bytes or BytesIO
         A file (wav, flac, mp3, ogg, ...) or what such a file holds.
     name : str, optional
-        What messages call the clip; default: its path.
+        How messages name the clip; default: its path.
     start : float
         Seconds into the recording; what lies before is not decoded.
     duration : float, optional
@@ -63,9 +64,9 @@ def read_audio(
     FileNotFoundError
         If there is no such file.
     AudioError
-        If it is empty or no audio, has no samples or fewer than 0.1 s, or samples that are NaN,
-        infinite or beyond 100, or a sample rate outside 1-400 kHz; if the part or the channel
-        asked for is not there.
+        If it is empty or not audio, lasts less than 0.1 s, has samples that are NaN, infinite or
+        beyond 100, or a sample rate outside 1-400 kHz; if the part or the channel asked for is
+        not there.
 
     Example
     -------
@@ -196,11 +197,57 @@ def read_blocks(source: str | os.PathLike, seconds: float) -> Iterator[Tensor]:
     _check_length(n_samples, name)
 
 
-def seconds_of(source: str | os.PathLike) -> float:
+class Header(NamedTuple):
+    """The header of an audio file.
+
+    Arguments
+    ---------
+    seconds : float
+        Length.
+    sample_rate : int
+        In Hz.
+    n_channels : int
+        Number of channels.
+    """
+
+    seconds: float
+    sample_rate: int
+    n_channels: int
+
+
+def read_header(source: str | os.PathLike | bytes | io.BytesIO, name: str | None = None) -> Header:
+    """Read an audio file's header; nothing is decoded.
+
+    Arguments
+    ---------
+    source : str, path, bytes or BytesIO
+        A file, or its content.
+    name : str, optional
+        How messages name the clip; default: its path.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    AudioError
+        If it is empty or not audio.
+
+    Example
+    -------
+    >>> import soundfile
+    >>> path = getfixture("tmp_path") / "stereo.flac"
+    >>> soundfile.write(path, np.zeros((44100, 2)), 44100)
+    >>> read_header(path)
+    Header(seconds=1.0, sample_rate=44100, n_channels=2)
+    """
+    with _open(source, name or _name_of(source)) as file:
+        return Header(file.frames / file.samplerate, file.samplerate, file.channels)
+
+
+def seconds_of(source: str | os.PathLike | bytes | io.BytesIO) -> float:
     """Return a clip's length as its header states it; 0 if it cannot be read."""
     try:
-        with _open(source, _name_of(source)) as file:
-            return file.frames / file.samplerate
+        return read_header(source).seconds
     except (OSError, AudioError):
         return 0.0
 
@@ -311,7 +358,7 @@ def _read_span(file: SoundFile, start: float, duration: float | None, name: str)
     if len(samples) < wanted - TOLERANCE_SECONDS * file.samplerate:
         raise AudioError(
             f"{name}: ends {(first + len(samples)) / file.samplerate:.2f} s after its start, a part"
-            f" of it should last until {start + duration:.2f} s; mend the manifest"
+            f" of it should last until {start + duration:.2f} s; correct the manifest"
         )
     return samples
 

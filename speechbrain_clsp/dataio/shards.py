@@ -1,7 +1,7 @@
 """Audio inside tar files, without unpacking them.
 
 One scan of a shard's headers tells where each member's bytes are; from then on a clip is one read
-at an offset and one decode. A shard that is damaged gives what is whole in it.
+at an offset and one decode. Of a damaged shard, the undamaged members are listed.
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 import tarfile
 from collections import OrderedDict
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-if TYPE_CHECKING:
-    import numpy as np
-    from torch import Tensor
+import numpy as np
+from torch import Tensor
+
+from speechbrain_clsp.dataio.audio import AudioError, read_audio, read_samples
 
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".mp3", ".ogg", ".opus"})  # what libsndfile decodes
 BLOCK = tarfile.BLOCKSIZE
@@ -30,27 +31,25 @@ class Member(NamedTuple):
 
 
 class Scan(NamedTuple):
-    """What a scan found."""
+    """The result of a scan."""
 
     members: list[Member]
     problems: list[str]  # what was left out, with byte positions
 
 
-def scan_shard(path: str | os.PathLike, suffixes: Collection[str] | None = AUDIO_SUFFIXES) -> Scan:
-    """List a tar file's members, reading its headers only.
+def scan_shard(path: str | os.PathLike) -> Scan:
+    """List the audio files in a tar file, reading its headers only.
 
     Arguments
     ---------
     path : str or path
         An uncompressed tar file, as WebDataset writes them.
-    suffixes : collection of str, optional
-        Lower-case ends of names to list; None for all files.
 
     Returns
     -------
     Scan
-        Whole members, and a line for everything damaged: a header (the search goes on behind it),
-        a member that is empty or cut off, a missing end mark.
+        Undamaged members, and a line for everything damaged: a header (the search goes on behind
+        it), a member that is empty or cut off, a missing end mark.
 
     Example
     -------
@@ -68,12 +67,12 @@ def scan_shard(path: str | os.PathLike, suffixes: Collection[str] | None = AUDIO
     size = path.stat().st_size
     with open(path, "rb") as file:
         try:
-            # ignore_zeros: else the list ends without a word at the first damaged header.
+            # ignore_zeros: else the list ends silently at the first damaged header.
             with tarfile.open(fileobj=file, mode="r:", ignore_zeros=True) as tar:
                 for info in tar:
                     problems += _gap(path, expected, info.offset)
                     expected = info.offset_data + -(-info.size // BLOCK) * BLOCK
-                    if not info.isreg() or not _wanted(info.name, suffixes):
+                    if not info.isreg() or not _is_audio(info.name):
                         continue
                     if info.size == 0:
                         problems.append(f"{info.name}: empty")
@@ -83,7 +82,7 @@ def scan_shard(path: str | os.PathLike, suffixes: Collection[str] | None = AUDIO
                         members.append(Member(info.name, info.offset_data, info.size))
         except tarfile.TarError as error:
             if not expected:
-                hint = "compressed or no tar: gunzip it" if _is_gzip(path) else "no tar file"
+                hint = "compressed, gunzip it" if _is_gzip(path) else "not a tar file"
                 return Scan([], [f"not read: {hint} ({error})"])
     if expected >= size:
         problems.append(f"no end mark after byte {min(expected, size)}: probably cut off")
@@ -92,9 +91,9 @@ def scan_shard(path: str | os.PathLike, suffixes: Collection[str] | None = AUDIO
     return Scan(members, problems)
 
 
-def _wanted(name: str, suffixes: Collection[str] | None) -> bool:
+def _is_audio(name: str) -> bool:
     hidden = os.path.basename(name).startswith("._")  # what macOS adds
-    return not hidden and (suffixes is None or os.path.splitext(name)[1].lower() in suffixes)
+    return not hidden and os.path.splitext(name)[1].lower() in AUDIO_SUFFIXES
 
 
 def _gap(path: Path, start: int, end: int) -> list[str]:
@@ -161,8 +160,6 @@ class ClipReader:
             As :func:`~speechbrain_clsp.dataio.audio.read_audio`; also if a shard is shorter than
             it was. The message names clip, shard and byte.
         """
-        from speechbrain_clsp.dataio.audio import read_audio
-
         return read_audio(**self._arguments(row))
 
     def read_samples(self, row: Mapping[str, Any]) -> tuple[np.ndarray, int]:
@@ -170,8 +167,6 @@ class ClipReader:
 
         Arguments and errors are those of a call.
         """
-        from speechbrain_clsp.dataio.audio import read_samples
-
         return read_samples(**self._arguments(row))
 
     def _arguments(self, row: Mapping[str, Any]) -> dict[str, Any]:
@@ -185,8 +180,6 @@ class ClipReader:
 
     def read_bytes(self, row: Mapping[str, Any]) -> bytes:
         """Return the bytes of a row's file, still encoded."""
-        from speechbrain_clsp.dataio.audio import AudioError
-
         if row.get("offset") is None:
             return Path(row["audio"]).read_bytes()
         data = os.pread(self._descriptor(row["audio"]), row["nbytes"], row["offset"])
