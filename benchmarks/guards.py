@@ -15,7 +15,6 @@ from pathlib import Path
 
 import torch
 from speechbrain.inference.ASR import EncoderASR
-from speechbrain_clsp.evaluation.models.adapters import ClspAdapter
 from torch import Tensor
 
 from speechbrain_clsp import CLSP

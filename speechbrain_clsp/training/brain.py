@@ -69,7 +69,7 @@ class ContrastiveBrain(sb.Brain):
         Gets a line every so many steps.
     """
 
-    def __init__(  # noqa: PLR0913 (each option is an argument, so that a misspelled one fails)
+    def __init__(
         self,
         modules: dict[str, nn.Module],
         opt_class: Any,
