@@ -90,6 +90,14 @@ def pick_examples(
     -------
     RetrievalExamples
         From all of up to 4,096 clips; from fewer, evenly spread, of larger test sets.
+
+    Example
+    -------
+    >>> rows, captions = [{"id": "a"}, {"id": "b"}], ["A man.", "A woman."]
+    >>> text = torch.tensor([[1.0, 0.0], [0.6, 0.8]])
+    >>> found = pick_examples("fine", rows, captions, torch.eye(2), text, torch.tensor([1, 1]))
+    >>> found.best[0].row["id"], found.worst[0].row["id"]
+    ('b', 'a')
     """
     size = len(rows)
     n_queries = min(size, max(EXAMPLES, SCORES // size))

@@ -15,7 +15,7 @@ import torch
 import transformers
 from torch import Tensor
 
-import speechbrain_clsp
+from speechbrain_clsp import __version__
 from speechbrain_clsp.dataio.manifest import Manifest
 from speechbrain_clsp.evaluation import SUITES
 from speechbrain_clsp.evaluation.clips import CAPTION_PLACES, captions_by_kind, whole_files
@@ -127,7 +127,7 @@ def run_suite(
 
 def _versions() -> dict[str, str]:
     return {
-        "speechbrain-clsp": speechbrain_clsp.__version__,
+        "speechbrain-clsp": __version__,
         "speechbrain": speechbrain.__version__,
         "torch": torch.__version__,
         "transformers": transformers.__version__,

@@ -20,7 +20,7 @@ from speechbrain_clsp.evaluation.models.base import unit
 from speechbrain_clsp.evaluation.models.clsp import ClspModel
 from speechbrain_clsp.evaluation.zero_shot import read_tasks
 from speechbrain_clsp.inference.clsp import CLSP
-from speechbrain_clsp.pretrained.folder import HYPERPARAMS
+from speechbrain_clsp.pretrained.folder import HYPERPARAMS, translate_definition
 from speechbrain_clsp.utils.files import sha256_of_file
 
 COLUMNS = ("gender", "accent", "pitch", "speaking_rate")
@@ -74,7 +74,7 @@ class UntrainedModel(ClspModel):
             raise FileNotFoundError(f"untrained:{source}: there is no {definition}")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            hparams = load_hyperpyyaml(definition.read_text(encoding="utf-8"))
+            hparams = load_hyperpyyaml(translate_definition(definition.read_text(encoding="utf-8")))
         tokenizer = hparams["tokenizer"]
         tokenizer.load(Path(source) / tokenizer.FILENAME)
         clsp = CLSP(hparams["modules"], hparams, {"device": device})

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
-from speechbrain_clsp.evaluation.models.base import MOVING, batches, folder_revision
+from speechbrain_clsp.evaluation.models.base import MOVING, folder_revision
 from speechbrain_clsp.inference.clsp import CLSP
-from speechbrain_clsp.pretrained.folder import HYPERPARAMS
 from speechbrain_clsp.pretrained.hub import PINS
 
 
@@ -44,11 +42,7 @@ class ClspModel:
         device : str
             Where it runs.
         """
-        run_opts = {"device": device}
-        if (Path(source) / HYPERPARAMS).is_file():
-            clsp = CLSP.from_hparams(source, run_opts=run_opts)
-        else:
-            clsp = CLSP.from_pretrained(source, revision, run_opts=run_opts)
+        clsp = CLSP.from_pretrained(source, revision, run_opts={"device": device})
         pinned = PINS[source].revision if source in PINS else MOVING
         is_folder = Path(source).is_dir()
         return cls(clsp, source, folder_revision(source) if is_folder else revision or pinned)
@@ -59,4 +53,4 @@ class ClspModel:
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """Embed captions."""
-        return torch.cat([self.clsp.encode_text(part).float().cpu() for part in batches(texts)])
+        return self.clsp.encode_text(list(texts)).float().cpu()

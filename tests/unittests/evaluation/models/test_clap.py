@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from speechbrain_clsp.evaluation.models.base import read_at
-from speechbrain_clsp.evaluation.models.open import open_model
+from speechbrain_clsp.evaluation.models.clap import ClapModel
 from tests.utils.small import CAPTIONS
 
 
@@ -49,7 +49,7 @@ def clap_folder(tmp_path_factory):
 
 
 def test_a_clap_gets_48_khz_whole_and_the_same_every_time(clap_folder, clips):
-    clap = open_model(f"clap:{clap_folder}")
+    clap = ClapModel(str(clap_folder))
     first = clap.encode_files(clips)
     np.random.seed(7)  # what transformers' random crop draws from
     torch.testing.assert_close(clap.encode_files(clips), first, rtol=0, atol=0)

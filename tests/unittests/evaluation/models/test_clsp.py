@@ -4,13 +4,13 @@ import torch
 
 from speechbrain_clsp import CLSP
 from speechbrain_clsp.evaluation.models.base import folder_revision
-from speechbrain_clsp.evaluation.models.open import open_model
+from speechbrain_clsp.evaluation.models.clsp import ClspModel
 from tests.utils.small import CAPTIONS, model_folder
 
 
 def test_our_own_folder_gives_what_the_interface_gives(tmp_path, clips):
     folder = model_folder(tmp_path)
-    model, clsp = open_model(str(folder)), CLSP.from_hparams(folder)
+    model, clsp = ClspModel.open(str(folder)), CLSP.from_hparams(folder)
     torch.testing.assert_close(model.encode_files(clips[:1])[0], clsp.encode_file(clips[0]))
     torch.testing.assert_close(model.encode_text(CAPTIONS), clsp.encode_text(CAPTIONS))
     before = model.revision

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from speechbrain_clsp.evaluation.models.open import open_model
+from speechbrain_clsp.evaluation.models.precomputed import PrecomputedModel
 
 
 def test_precomputed_vectors_are_found_by_path_then_by_name(tmp_path):
@@ -12,7 +12,7 @@ def test_precomputed_vectors_are_found_by_path_then_by_name(tmp_path):
     arrays = {"paths": ["/old/a.wav", "/old/b.wav", "/one/c.wav", "/two/c.wav"]}
     arrays |= {"embeddings": 2 * np.eye(4), "texts": ["A."], "text_embeddings": np.ones((1, 4))}
     np.savez(path, **arrays, model="other", revision="abc")
-    model = open_model(f"file:{path}")
+    model = PrecomputedModel(path)
     assert (model.model, model.revision) == ("other", "abc")
     assert model.encode_files(["/new/b.wav", "/old/a.wav"]).tolist() == np.eye(4)[[1, 0]].tolist()
     torch.testing.assert_close(model.encode_text(["A."])[0], torch.full((4,), 0.5))
@@ -21,4 +21,4 @@ def test_precomputed_vectors_are_found_by_path_then_by_name(tmp_path):
             ask()
     np.savez(path, paths=["a"], embeddings=np.eye(1))
     with pytest.raises(ValueError, match="texts"):
-        open_model(f"file:{path}")
+        PrecomputedModel(path)
