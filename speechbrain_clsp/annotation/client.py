@@ -8,9 +8,10 @@ from __future__ import annotations
 import asyncio
 import base64
 import itertools
+import json
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -211,6 +212,52 @@ class ChatClient:
             raise RequestRejectedError(f"{attempts} attempts failed, the last by {last}")
         urls = ", ".join(url for url, _ in self._servers)
         raise ServerUnavailableError(f"{urls}: {attempts} attempts failed: {last}")
+
+    async def complete_object(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        sampling: Mapping[str, Any],
+        name: str,
+        properties: Mapping[str, Any],
+        read: Callable[[dict[str, Any]], Any],
+        attempts: int,
+    ) -> Any:
+        """Ask for a JSON object, until one is well-formed.
+
+        Arguments
+        ---------
+        messages, sampling
+            See :meth:`complete`.
+        name : str
+            What the object is called, in the request and in the error.
+        properties : mapping
+            The JSON schema of each of its values; all are required.
+        read : callable
+            The object to what is returned; raises ValueError, KeyError or TypeError if it is
+            malformed.
+        attempts : int
+            How often it is asked for.
+
+        Raises
+        ------
+        RequestRejectedError
+            If no object is well-formed.
+        """
+        schema = {
+            "type": "object",
+            "properties": dict(properties),
+            "required": list(properties),
+            "additionalProperties": False,
+        }
+        named = {"name": name, "strict": True, "schema": schema}
+        options = {"response_format": {"type": "json_schema", "json_schema": named}}
+        for _ in range(attempts):
+            text = (await self.complete(messages, sampling, **options)).texts[0]
+            try:
+                return read(json.loads(text[text.index("{") : text.rindex("}") + 1]))
+            except (ValueError, KeyError, TypeError) as error:
+                reason = f"{text[:100]!r} ({type(error).__name__}: {error})"
+        raise RequestRejectedError(f"{attempts} {name}s were malformed: the last is {reason}")
 
     async def close(self) -> None:
         """Close the connections."""

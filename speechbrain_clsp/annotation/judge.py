@@ -6,7 +6,6 @@ question is asked in several rounds, so that agreement and position bias can be 
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +15,6 @@ from typing import Any
 from speechbrain_clsp.annotation.client import ChatClient, ServerSettings, audio_part
 from speechbrain_clsp.annotation.prompts import fill
 from speechbrain_clsp.annotation.records import record_key
-from speechbrain_clsp.annotation.retries import RequestRejectedError
 from speechbrain_clsp.annotation.run import Job, Request
 from speechbrain_clsp.annotation.stages.caption import ThreadLocalReader, clip_ticket
 from speechbrain_clsp.ratings import SCORES, dimensions
@@ -107,43 +105,35 @@ def judge_prompt(kind: str, texts: Sequence[str], settings: JudgeSettings) -> st
     return fill(settings.pair_template, dimensions=listed, first=texts[0], second=texts[1])
 
 
-def answer_format(kind: str) -> dict[str, Any]:
-    """Return the JSON schema of an answer: a reason first, then a value per dimension."""
-    allowed = {"type": "integer", "enum": list(SCORES.values)}
-    if kind == "pair":
-        allowed = {"type": "string", "enum": list(CHOICES)}
-    properties = {"reason": {"type": "string"}, **dict.fromkeys(dimensions(), allowed)}
-    schema = {
-        "type": "object",
-        "properties": properties,
-        "required": list(properties),
-        "additionalProperties": False,
-    }
-    return {"type": "json_schema", "json_schema": {"name": kind, "strict": True, "schema": schema}}
+def allowed_values(kind: str) -> tuple[Any, ...]:
+    """Return what an answer may say of a dimension."""
+    return SCORES.values if kind == "score" else CHOICES
 
 
-def read_answer(kind: str, text: str) -> dict[str, Any]:
+def answer_schema(kind: str) -> dict[str, Any]:
+    """Return the JSON schema of each value of an answer: a reason first, then the dimensions."""
+    allowed = allowed_values(kind)
+    value = {"type": "integer" if kind == "score" else "string", "enum": list(allowed)}
+    return {"reason": {"type": "string"}, **dict.fromkeys(dimensions(), value)}
+
+
+def read_answer(kind: str, answer: Mapping[str, Any]) -> dict[str, Any]:
     """Return the value per dimension of an answer.
 
     Raises
     ------
-    ValueError
-        If one is missing or not allowed.
+    ValueError, KeyError
+        If one is not allowed or missing.
 
     Example
     -------
-    >>> read_answer("pair", '{"correctness": "tie", "coverage": "first", "naturalness": "tie"}')
-    {'correctness': 'tie', 'coverage': 'first', 'naturalness': 'tie'}
+    >>> read_answer("score", {"correctness": 5, "coverage": 1, "naturalness": 3, "reason": ""})
+    {'correctness': 5, 'coverage': 1, 'naturalness': 3}
     """
-    allowed: Sequence[Any] = SCORES.values if kind == "score" else CHOICES
-    try:
-        answer = json.loads(text[text.index("{") : text.rindex("}") + 1])
-        values = {name: answer[name] for name in dimensions()}
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"not an answer: {text[:100]!r}") from error
+    values = {name: answer[name] for name in dimensions()}
     for name, value in values.items():
-        if isinstance(value, bool) or value not in allowed:
-            raise ValueError(f"{name} {value!r} is not one of {allowed}")
+        if isinstance(value, bool) or value not in allowed_values(kind):
+            raise ValueError(f"{name} {value!r} is not one of {allowed_values(kind)}")
     return values
 
 
@@ -168,17 +158,15 @@ def _job(
         messages = [{"role": "user", "content": content}]
 
         async def ask(client: ChatClient) -> dict[str, Any]:
-            reason = ""
-            for _ in range(settings.answers):
-                options = {"response_format": answer_format(kind)}
-                answer = await client.complete(messages, sampling, **options)
-                try:
-                    return {**fields, **read_answer(kind, answer.texts[0])}
-                except ValueError as error:
-                    reason = str(error)
-            raise RequestRejectedError(
-                f"{settings.answers} answers were malformed: the last has {reason}"
+            values = await client.complete_object(
+                messages,
+                sampling,
+                kind,
+                answer_schema(kind),
+                lambda answer: read_answer(kind, answer),
+                settings.answers,
             )
+            return {**fields, **values}
 
         return Request(record_key(row["id"], wav, *asked), ask)
 

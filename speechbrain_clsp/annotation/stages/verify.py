@@ -15,7 +15,6 @@ from typing import Any, ClassVar
 from speechbrain_clsp.annotation.client import ChatClient, Completion, ServerSettings
 from speechbrain_clsp.annotation.prompts import fill, label_lines, template_text, verify_rules
 from speechbrain_clsp.annotation.records import record_key, row_of
-from speechbrain_clsp.annotation.retries import RequestRejectedError
 from speechbrain_clsp.annotation.run import Job, Request
 from speechbrain_clsp.annotation.stages.filter import (
     SEVERAL,
@@ -27,6 +26,12 @@ from speechbrain_clsp.annotation.stages.filter import (
 from speechbrain_clsp.dataio.manifest import Manifest
 
 SAMPLING = {"temperature": 0.6, "top_p": 0.95, "top_k": 20, "max_tokens": 4096}
+VERDICT = {  # the JSON schema of what is said of one rule
+    "type": "object",
+    "properties": {"reason": {"type": "string"}, "broken": {"type": "boolean"}},
+    "required": ["reason", "broken"],
+    "additionalProperties": False,
+}
 
 
 @dataclass(frozen=True)
@@ -138,52 +143,22 @@ class ClipFacts:
         return f"There is no tool {name!r}, only {', '.join(self.ABOUT)}"
 
 
-def verdict_format(rules: Iterable[str]) -> dict[str, Any]:
-    """Return the JSON schema of a verdict: per rule, whether it is broken and why.
-
-    Example
-    -------
-    >>> verdict_format(["absence"])["json_schema"]["schema"]["required"]
-    ['absence']
-    """
-    judged = {
-        "type": "object",
-        "properties": {"reason": {"type": "string"}, "broken": {"type": "boolean"}},
-        "required": ["reason", "broken"],
-        "additionalProperties": False,
-    }
-    schema = {
-        "type": "object",
-        "properties": dict.fromkeys(rules, judged),
-        "required": list(rules),
-        "additionalProperties": False,
-    }
-    return {
-        "type": "json_schema",
-        "json_schema": {"name": "verdict", "strict": True, "schema": schema},
-    }
-
-
-def read_verdict(text: str, rules: Iterable[str]) -> dict[str, str]:
-    """Return the broken rules with their reasons.
+def broken_rules(verdict: Mapping[str, Any], rules: Iterable[str]) -> dict[str, str]:
+    """Return the rules that a verdict says are broken, with the reasons.
 
     Raises
     ------
-    ValueError
-        If the text is no verdict on all rules.
+    ValueError, KeyError, TypeError
+        If it is not a verdict on all rules.
 
     Example
     -------
-    >>> read_verdict('{"absence": {"reason": "says no", "broken": true}}', ["absence"])
+    >>> broken_rules({"absence": {"reason": "says no", "broken": True}}, ["absence"])
     {'absence': 'says no'}
     """
-    try:
-        verdict = json.loads(text[text.index("{") : text.rindex("}") + 1])  # or in a fence
-        broken = {rule: (verdict[rule]["broken"], str(verdict[rule]["reason"])) for rule in rules}
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"not a verdict: {text[:100]!r}") from error
+    broken = {rule: (verdict[rule]["broken"], str(verdict[rule]["reason"])) for rule in rules}
     if not all(isinstance(flag, bool) for flag, _ in broken.values()):
-        raise ValueError(f"not a verdict: {text[:100]!r}")
+        raise ValueError("broken must be true or false")
     return {rule: reason for rule, (flag, reason) in broken.items() if flag}
 
 
@@ -226,14 +201,14 @@ async def verify_caption(
         if not calls:
             break
     messages.append({"role": "user", "content": template_text("verify_verdict.txt")})
-    options = {"response_format": verdict_format(rules)}
-    for _ in range(settings.verdicts):
-        answer = await client.complete(messages, settings.sampling, **options)
-        try:
-            return read_verdict(answer.texts[0], rules)
-        except ValueError as error:
-            reason = str(error)
-    raise RequestRejectedError(f"{settings.verdicts} verdicts were malformed: the last is {reason}")
+    return await client.complete_object(
+        messages,
+        settings.sampling,
+        "verdict",
+        dict.fromkeys(rules, VERDICT),
+        lambda verdict: broken_rules(verdict, rules),
+        settings.verdicts,
+    )
 
 
 def _said(answer: Completion) -> dict[str, Any]:

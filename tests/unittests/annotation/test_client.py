@@ -20,7 +20,7 @@ def ask(url, texts: list[str], **options):
     """Ask all at once; returns answers or errors, and the client."""
 
     async def go():
-        options.setdefault("timeout", 1.0)
+        options.setdefault("timeout", 30.0)
         client = ChatClient(ServerSettings(url, MODEL, pause=0.02, **options))
         jobs = [client.complete(message(text), SAMPLING) for text in texts]
         answers = await asyncio.gather(*jobs, return_exceptions=True)
@@ -32,7 +32,7 @@ def ask(url, texts: list[str], **options):
 
 def test_every_fault_is_overcome(tmp_path):
     with chat_server(tmp_path, faults=0.5, slow=1.5) as (url, _):
-        answers, client = ask(url, [f"clip {n}" for n in range(60)], attempts=25)
+        answers, client = ask(url, [f"clip {n}" for n in range(60)], attempts=25, timeout=1.0)
     assert all(len(answer.texts) == 2 for answer in answers)
     assert len({answer.texts for answer in answers}) == 60  # everybody got their own
     kinds = {"429", "500", "503", "timeout", "connection", "malformed"}
@@ -43,7 +43,7 @@ def test_every_fault_is_overcome(tmp_path):
 def test_an_answer_that_never_ends_is_given_up(tmp_path):
     with chat_server(tmp_path, faults=1.0, only="drip") as (url, _):
         start = time.monotonic()
-        (answer,), client = ask(url, ["fine"], attempts=2)
+        (answer,), client = ask(url, ["fine"], attempts=2, timeout=1.0)
         assert time.monotonic() - start < 10
     assert isinstance(answer, ServerUnavailableError) and client.usage.retries == {"timeout": 2}
 
@@ -85,6 +85,6 @@ def test_servers_are_checked_before_work_begins(tmp_path):
 def test_another_server_takes_over_from_a_dead_one(tmp_path):
     with chat_server(tmp_path) as (url, _):
         urls = [url, "http://127.0.0.1:9/v1"]
-        answers, client = ask(urls, [f"clip {n}" for n in range(20)], attempts=12, timeout=30.0)
+        answers, client = ask(urls, [f"clip {n}" for n in range(20)], attempts=12)
     assert all(len(answer.texts) == 2 for answer in answers)
     assert set(client.usage.retries) == {"connection"}
