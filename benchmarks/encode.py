@@ -21,7 +21,7 @@ from speechbrain_clsp.inference.files import pad, plan_batches
 from speechbrain_clsp.lobes.speech_tower import SpeechTower
 from speechbrain_clsp.lobes.text_tower import RobertaTextTower
 from speechbrain_clsp.lobes.zipformer.encoder import Zipformer2, activations
-from speechbrain_clsp.nnet.logit_scale import Temperature
+from speechbrain_clsp.nnet.logit_scale import LogitScale
 
 XLARGE = {
     "downsampling": [1, 2, 4, 8, 4, 2, 1],
@@ -47,7 +47,7 @@ def make_model() -> CLSP:
     modules = {
         "speech_tower": SpeechTower(Zipformer2(**XLARGE)),
         "text_tower": RobertaTextTower(n_layers=1),  # not measured here
-        "temperature": Temperature(),
+        "logit_scale": LogitScale(),
     }
     return CLSP(modules=modules, hparams={"tokenizer": None}, run_opts={"device": "cpu"})
 

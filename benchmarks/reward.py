@@ -17,7 +17,6 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from speechbrain_clsp.evaluation.models.adapters import ClspAdapter
 
 from speechbrain_clsp.inference.clsp import CLSP
 from speechbrain_clsp.inference.guards import LengthGuard, LevelGuard
@@ -64,7 +63,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     wavs = (0.1 * torch.randn(CLIPS, SECONDS * 16000)).to(options.device)
-    ways = ways_of(ClspAdapter(options.model, device=options.device).clsp, CLIPS)
+    clsp = CLSP.from_pretrained(options.model, run_opts={"device": options.device})
+    ways = ways_of(clsp, CLIPS)
 
     def forward(way: Callable) -> None:
         with torch.no_grad():
