@@ -85,7 +85,6 @@ def test_whispers_have_no_voice_and_croaks_a_rough_one(folder, clips):
 
 
 def test_changes_are_where_captions_put_them(folder, clips):
-    """If this fails, "half-way through" is said of something else, or goes the wrong way."""
     places, directions = [], []
     for clip in clips:
         if clip.style.change is None:
