@@ -20,21 +20,21 @@ SCHEMA = """CREATE TABLE IF NOT EXISTS ratings (
 
 @dataclass(frozen=True)
 class Rating:
-    """What one rater said of one item in one respect.
+    """One rater's rating of one caption of one clip, in one dimension.
 
     Arguments
     ---------
     clip, caption : str
-        The item: a file or the id of a clip, and the text that was rated.
+        The item: the file or id of a clip, and the text that was rated.
     category : str
         The group of captions that the item belongs to, such as ``intrinsic`` or the system that
         wrote the caption.
     rater : str
-        Who.
+        Name of the rater.
     dimension : str
-        In which respect.
+        What was rated, such as ``style`` or ``coverage``.
     value : float
-        How.
+        The rating, on the scale that is stored with it.
     """
 
     clip: str
@@ -58,7 +58,8 @@ class RatingStore:
     Raises
     ------
     ValueError
-        If the file exists and is not a store of ratings; it is not written to.
+        If the file exists and is not a store of ratings (then it is not written to), or cannot be
+        made or read.
 
     Example
     -------
@@ -73,10 +74,13 @@ dimension='style', value=4.5)])
         self.path = Path(path)
         self._lock = threading.Lock()
         _recognize(self.path)
-        self._base = sqlite3.connect(self.path, check_same_thread=False, timeout=30.0)
-        self._base.execute(f"PRAGMA application_id = {int.from_bytes(MARK, 'big')}")
-        self._base.execute(SCHEMA)
-        self._base.execute("PRAGMA journal_mode = WAL")
+        try:
+            self._base = sqlite3.connect(self.path, check_same_thread=False, timeout=30.0)
+            self._base.execute(f"PRAGMA application_id = {int.from_bytes(MARK, 'big')}")
+            self._base.execute(SCHEMA)
+            self._base.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.DatabaseError as error:
+            raise ValueError(f"{path} cannot be used as a store of ratings: {error}") from error
 
     def add(self, ratings: Iterable[Rating], scale: Scale, replace: bool = False) -> int:
         """Add ratings, all or none.

@@ -83,3 +83,15 @@ def test_other_files_are_left_as_they_are(tmp_path):
             RatingStore(path)
         assert path.read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.sqlite", "notes.sqlite"]
+
+
+def test_a_damaged_store_is_named(tmp_path):
+    path = tmp_path / "r.sqlite"
+    with RatingStore(path) as store:
+        store.add([rating(n) for n in range(200)], SLIDER)
+    content = path.read_bytes()
+    path.write_bytes(content[:100] + b"\x99" * 4000 + content[4100:])
+    with pytest.raises(ValueError, match="r.sqlite cannot be used as a store of ratings"):
+        RatingStore(path)
+    with pytest.raises(ValueError, match="nowhere"):
+        RatingStore(tmp_path / "nowhere/r.sqlite")
