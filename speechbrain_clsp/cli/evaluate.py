@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from speechbrain_clsp.evaluation import SUITES
 
@@ -19,7 +20,7 @@ SPECIAL = {
 }
 
 
-def add_evaluate(commands, add_command: Callable) -> None:
+def add_evaluate(commands: Any, add_command: Callable[..., argparse.ArgumentParser]) -> None:
     """Add the command.
 
     Arguments

@@ -5,6 +5,7 @@ models that they are computed for (:mod:`.models`). Nothing here trains or chang
 """
 
 from importlib import import_module
+from typing import Any
 
 SUITES = ("mini", "fcaps", "zero-shot", "similarity")
 
@@ -23,7 +24,7 @@ _HOMES = {
 __all__ = ["SUITES", *_HOMES]
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     """Import a public name when it is first asked for, since models need heavy libraries."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

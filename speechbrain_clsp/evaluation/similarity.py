@@ -104,7 +104,7 @@ class Agreement:
 
 
 def similarity_metrics(
-    ratings: Ratings, scores: Sequence[float], seed: int = 0
+    ratings: Ratings, scores: Sequence[float] | np.ndarray, seed: int = 0
 ) -> dict[str, Agreement]:
     """Compare a model's scores with people, by category.
 
@@ -136,16 +136,16 @@ def similarity_metrics(
     >>> found["intrinsic"].correlations["spearman"].value
     1.0
     """
-    scores = np.asarray(scores, float)
-    if scores.shape != (len(ratings.items),) or not np.isfinite(scores).all():
+    values = np.asarray(scores, float)
+    if values.shape != (len(ratings.items),) or not np.isfinite(values).all():
         raise ValueError(f"{len(ratings.items)} pairs need as many finite scores")
     rows = defaultdict(list)
     for number, category in enumerate(ratings.categories):
         rows[category].append(number)
     if len(rows) > 1:
-        rows[ALL] = list(range(len(scores)))
+        rows[ALL] = list(range(len(values)))
     return {
-        category: _agreement(ratings.scores[numbers], scores[numbers], seed)
+        category: _agreement(ratings.scores[numbers], values[numbers], seed)
         for category, numbers in rows.items()
     }
 

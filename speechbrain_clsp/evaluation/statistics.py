@@ -120,8 +120,8 @@ def bootstrap_mean(values: np.ndarray, seed: int = 0) -> tuple[float, float]:
     if size > LARGE:
         # Metrics have few distinct values: resampling their counts is the same, and fast.
         distinct, counts = np.unique(values, return_counts=True)
-        draws = generator.multinomial(size, counts / counts.sum(), RESAMPLES)
-        return percentiles(draws @ distinct / size)
+        counts = generator.multinomial(size, counts / counts.sum(), RESAMPLES)
+        return percentiles(counts @ distinct / size)
     # One by one: all resamples at once take gigabytes for large test sets.
     draws = (generator.integers(0, size, size) for _ in range(RESAMPLES))
     return percentiles(np.array([values[draw].mean() for draw in draws]))

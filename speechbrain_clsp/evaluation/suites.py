@@ -160,10 +160,10 @@ def _retrieval(
 ) -> None:
     """Fill the tables of both kinds of captions, with equal captions apart and merged."""
     for kind, captions in captions_by_kind(rows).items():
-        ways = {kind: (captions, None)}
-        texts, pairs = caption_pairs(captions)
-        if len(texts) < len(captions):  # else it would be the same table
-            ways[f"{kind}, equal captions merged"] = (texts, pairs)
+        ways: dict[str, tuple[list[str], Tensor | None]] = {kind: (captions, None)}
+        merged = caption_pairs(captions)
+        if len(merged[0]) < len(captions):  # else it would be the same table
+            ways[f"{kind}, equal captions merged"] = merged
         for table, (texts, pairs) in ways.items():
             values = {}
             for name, model in models.items():
@@ -278,7 +278,7 @@ def _similarity(
             evaluation.tables.setdefault(category, {})[name] = found.correlations
             evaluation.agreement.setdefault(category, {})[name] = found
             spearman = found.correlations.get("spearman")
-            if spearman is not None and not spearman.low > 0:
+            if spearman is not None and not (spearman.low or 0.0) > 0:
                 evaluation.warnings.append(
                     f"{name}, {category}: no correlation with people is shown: do scores belong to"
                     " their pairs?"
@@ -308,13 +308,15 @@ def suspicion(metrics: Mapping[str, Estimate], where: str) -> list[str]:
     """
     found = []
     for name, estimate in metrics.items():
-        of_recall = name.endswith("R@10") and estimate.chance < 0.5
-        if (name == "UAR" or of_recall) and estimate.low <= estimate.chance:
+        low, chance = estimate.low, estimate.chance
+        if low is None or chance is None or not low <= chance:
+            continue
+        if name == "UAR" or (name.endswith("R@10") and chance < 0.5):
             what = "labels" if name == "UAR" else "captions"
             found.append(
                 f"{where}: {name} is no better than chance: do {what} belong to their clips?"
             )
     first = [metrics[name] for name in metrics if name.endswith("R@1")]
-    if first and all(estimate.value == 1.0 and estimate.chance < 0.02 for estimate in first):
+    if first and all(each.value == 1.0 and (each.chance or 0.0) < 0.02 for each in first):
         found.append(f"{where}: retrieval is perfect: does the model see the answers?")
     return found

@@ -85,7 +85,7 @@ def format_metric(name: str, estimate: Estimate | None, dash: str = "-") -> str:
     >>> format_metric("WA", Estimate(0.572, 0.55, 0.6)), format_metric("pearson", Estimate(0.893))
     ('57.2 (55.0-60.0)', '0.893')
     """
-    if estimate is None or estimate.value is None or math.isnan(estimate.value):
+    if estimate is None or math.isnan(estimate.value):
         return EMPTY
     if estimate.low is not None and math.isnan(estimate.low):
         estimate = Estimate(estimate.value)
@@ -93,6 +93,11 @@ def format_metric(name: str, estimate: Estimate | None, dash: str = "-") -> str:
         return estimate.format(digits=3, dash=dash)
     is_rank = name.endswith(MEDIAN)
     return estimate.format(percent=not is_rank, digits=1, dash=dash)
+
+
+def format_value(name: str, value: float | None) -> str:
+    """Return a value without an interval as text; see :func:`format_metric`."""
+    return format_metric(name, None if value is None else Estimate(value))
 
 
 def metric_tables(evaluation: Evaluation, dash: str = "-") -> dict[str, list[list[str]]]:
@@ -121,8 +126,8 @@ def metric_tables(evaluation: Evaluation, dash: str = "-") -> dict[str, list[lis
             entry = published.get((name, metric))
             estimates = [metrics.get(metric) for metrics in models.values()]
             estimates += [entry.estimate if entry and entry.model == m else None for m in stated]
-            estimates += [Estimate(estimate.chance)] if chances else []
             cells = [format_metric(metric, each, dash) for each in estimates]
+            cells += [format_value(metric, estimate.chance)] if chances else []
             rows.append([metric.replace("_", " "), *cells])
         tables[name] = rows
     return tables
@@ -165,13 +170,13 @@ def agreement_rows(evaluation: Evaluation) -> list[list[str]]:
         for name, found in models.items():
             spread = found.raters
             alpha, low, middle, high, own = (
-                format_metric("spearman", Estimate(value))
+                format_value("spearman", value)
                 for value in (
                     *(found.alpha, spread.lowest, spread.median, spread.highest),
                     spread.model,
                 )
             )
-            below = format_metric("fraction", Estimate(spread.below_model))
+            below = format_value("fraction", spread.below_model)
             raters = f"{low} / {middle} / {high}"
             rows.append([category, str(found.items), alpha, raters, name, own, below])
     return rows

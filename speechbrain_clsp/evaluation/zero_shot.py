@@ -82,7 +82,7 @@ class Task:
         if value is None:
             return -1
         if self.below is not None:
-            value = self._class_of_number(row, value)
+            value = self._class_of_number(row, value, self.below)
         if value not in self.prompts:
             raise ValueError(
                 f"Clip {row['id']!r}: {self.column} is {value!r}, for which {self.name!r} has no"
@@ -90,17 +90,19 @@ class Task:
             )
         return list(self.prompts).index(value)
 
-    def _class_of_number(self, row: Mapping[str, Any], value: str) -> str:
+    def _class_of_number(
+        self, row: Mapping[str, Any], value: str, below: Mapping[str, float | None]
+    ) -> str:
         try:
             number = float(value)
         except ValueError as error:
             raise ValueError(
                 f"Clip {row['id']!r}: {self.column} is {value!r}, not a number"
             ) from error
-        for name, bound in self.below.items():
+        for name, bound in below.items():
             if bound is None or number < bound:
                 return name
-        raise ValueError(f"Clip {row['id']!r}: {self.column} is {value}, beyond {self.below}")
+        raise ValueError(f"Clip {row['id']!r}: {self.column} is {value}, beyond {below}")
 
     def embed(self, encode_text: Callable[[list[str]], Tensor]) -> tuple[Tensor, list[int]]:
         """Embed the prompts.

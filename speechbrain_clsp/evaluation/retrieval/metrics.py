@@ -7,7 +7,7 @@ to all of their clips.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -49,7 +49,7 @@ def retrieval_metrics(speech: Tensor, text: Tensor) -> dict[str, float]:
     }
 
 
-def retrieval_estimates(rankings: Mapping[str, Ranking], seed: int = 0) -> dict[str, Estimate]:
+def retrieval_estimates(rankings: dict[str, Ranking], seed: int = 0) -> dict[str, Estimate]:
     """Compute all metrics of both directions, with intervals and chance levels.
 
     Arguments
