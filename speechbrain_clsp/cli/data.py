@@ -5,23 +5,22 @@ from __future__ import annotations
 import argparse
 import json
 
-COMMANDS = ("prepare", "check-leakage", "export-cuts")
+from speechbrain_clsp.cli.common import add_command
+
 LEAKAGE_KINDS = ("id", "speaker", "audio", "caption")
 FOUND = 1  # exit code of a check that found something
 SHOWN = 10
 
 
-def add_data_commands(commands, example) -> None:
+def add_commands(commands: argparse._SubParsersAction) -> None:
     """Add the commands to a parser.
 
     Arguments
     ---------
     commands : argparse subparsers
         Where they go.
-    example : callable
-        (commands, run, name, description, example) -> parser.
     """
-    prepare = example(
+    prepare = add_command(
         commands,
         run_prepare,
         "prepare",
@@ -36,7 +35,7 @@ def add_data_commands(commands, example) -> None:
     prepare.add_argument("--output", required=True, help="the .arrow file to write")
     prepare.add_argument("--skip-bad", action="store_true", help="leave bad rows out")
     prepare.add_argument("--n-jobs", type=int, default=4, help="threads; default: 4")
-    leakage = example(
+    leakage = add_command(
         commands,
         run_check_leakage,
         "check-leakage",
@@ -50,7 +49,7 @@ def add_data_commands(commands, example) -> None:
         "--kinds", nargs="+", choices=LEAKAGE_KINDS, default=LEAKAGE_KINDS, help="default: all"
     )
     leakage.add_argument("--report", help="a .json file that lists all leaks")
-    export = example(
+    export = add_command(
         commands,
         run_export_cuts,
         "export-cuts",

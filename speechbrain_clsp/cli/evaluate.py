@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
+from speechbrain_clsp.cli.common import add_command
 from speechbrain_clsp.evaluation import SUITES
 
 MINI_TEST = Path("data/mini_fcaps/test.arrow")
@@ -20,16 +19,13 @@ SPECIAL = {
 }
 
 
-def add_evaluate(commands: Any, add_command: Callable[..., argparse.ArgumentParser]) -> None:
+def add_commands(commands: argparse._SubParsersAction) -> None:
     """Add the command.
 
     Arguments
     ---------
     commands : argparse subparsers
         Where it goes.
-    add_command : callable
-        (commands, run, name, description, example) -> parser, as in
-        :mod:`speechbrain_clsp.cli.main`.
     """
     command = add_command(
         commands,

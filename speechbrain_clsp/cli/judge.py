@@ -5,24 +5,22 @@ from __future__ import annotations
 import argparse
 import json
 import random
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from speechbrain_clsp.cli.common import add_command
 
 RECORDS, RATINGS = "judge.jsonl", "ratings.sqlite"
 OURS = "--manifest clips.arrow --captions ours=a.arrow cascaded=b.csv --output judged"
 
 
-def add_judge(commands: argparse._SubParsersAction, add_command: Callable) -> None:
+def add_commands(commands: argparse._SubParsersAction) -> None:
     """Add the command and its sub-commands.
 
     Arguments
     ---------
     commands : argparse subparsers
         Where it goes.
-    add_command : callable
-        (commands, run, name, description, example) -> parser, as in
-        :mod:`speechbrain_clsp.cli.main`.
     """
     command = add_command(
         commands,

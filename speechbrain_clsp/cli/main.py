@@ -5,13 +5,8 @@ from __future__ import annotations
 import sys
 
 from speechbrain_clsp import __version__
-from speechbrain_clsp.cli import models
-from speechbrain_clsp.cli.annotate import add_annotate
-from speechbrain_clsp.cli.common import Parser, add_command, run_command
-from speechbrain_clsp.cli.data import add_data_commands
-from speechbrain_clsp.cli.evaluate import add_evaluate
-from speechbrain_clsp.cli.judge import add_judge
-from speechbrain_clsp.cli.rate import add_rate
+from speechbrain_clsp.cli import annotate, data, evaluate, judge, models, rate
+from speechbrain_clsp.cli.common import Parser, run_command
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -41,10 +36,8 @@ def parser() -> Parser:
     )
     top.add_argument("--version", action="version", version=f"clsp {__version__}")
     commands = top.add_subparsers(required=True)
-    models.add_commands(commands)
-    add_data_commands(commands, add_command)
-    for add in (add_evaluate, add_annotate, add_judge, add_rate):
-        add(commands, add_command)
+    for module in (models, data, evaluate, annotate, judge, rate):
+        module.add_commands(commands)
     return top
 
 

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
+
+from speechbrain_clsp.cli.common import add_command
 
 PORT = 8765
 
 
-def add_rate(commands: argparse._SubParsersAction, add_command: Callable) -> None:
+def add_commands(commands: argparse._SubParsersAction) -> None:
     """Add the command.
 
     Arguments
     ---------
     commands : argparse subparsers
         Where it goes.
-    add_command : callable
-        (commands, run, name, description, example) -> parser, as in
-        :mod:`speechbrain_clsp.cli.main`.
     """
     command = add_command(
         commands,

@@ -43,7 +43,7 @@ def test_links_and_paths_of_pages_exist(page):
     for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
         assert target.startswith(("http", "mailto:")) or (page.parent / target).exists(), target
     for path in re.findall(rf"`((?:{PLACES})/[\w./-]+)`", text):
-        assert (ROOT / path).exists(), path
+        assert (ROOT / path).exists() or (page.parent / path).exists(), path
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
@@ -121,17 +121,22 @@ def check_script(words: list[str], folders: set[Path], where: str) -> None:
         return
     name = re.sub(r"^(?:\.\./)+", "", script)
     found = [path for folder in folders if (path := folder / script).is_file()]
-    found += [path for path in (ROOT / name,) if path.is_file()]
+    found += [path for path in (ROOT / name, *ROOT.glob(f"recipes/**/{name}")) if path.is_file()]
     assert found, where
     rest = words[words.index(script) + 1 :]
     options = {word[2:].split("=")[0] for word in rest if word.startswith("--")}
     if rest and rest[0].endswith(".yaml"):
-        hparams = found[0].parent / rest[0]
-        assert hparams.is_file(), where
+        there = [hparams for path in found if (hparams := path.parent / rest[0]).is_file()]
+        assert there, where
+        hparams = there[0]
         keys = re.findall(r"^(\w+):", hparams.read_text(encoding="utf-8"), flags=re.M)
         assert options <= {*keys, *RECIPE_OPTIONS}, where
     else:
         code = found[0].read_text(encoding="utf-8")
+        for module in re.findall(r"^from (speechbrain_clsp\S*) import", code, flags=re.M):
+            path = ROOT / module.replace(".", "/")
+            for source in (path.with_suffix(".py"), *path.glob("*.py")):
+                code += source.read_text(encoding="utf-8") if source.is_file() else ""
         for option in options:
             assert f'"--{option}"' in code, f"{where}: --{option}"
 

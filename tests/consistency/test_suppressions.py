@@ -6,8 +6,8 @@ from pathlib import Path
 from tests.utils.recipes import ROOT
 
 SILENCED = re.compile(r"# (?:noqa|type: ignore)\b(.*)")
-# Which rules, then the reason: "# noqa: F401 - why", "# type: ignore[arg-type]  # why".
-WITH_REASON = re.compile(r"(?:: [A-Z]+\d+(?:, [A-Z]+\d+)* - |\[[\w, -]+\]  # )\w.*")
+# Which rules, then the reason: "# noqa: F401 - why" or (why), "# type: ignore[arg-type]  # why".
+WITH_REASON = re.compile(r"(?:: [A-Z]+\d+(?:, [A-Z]+\d+)* (?:- |\()|\[[\w, -]+\]  # )\w.*")
 
 
 def without_reason(text: str) -> list[str]:
