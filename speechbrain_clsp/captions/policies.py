@@ -13,6 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+# Which caption of a clip is evaluated, as published: the first short and the last long one.
+EVALUATED = {"global": 0, "fine": -1}
+
 
 @dataclass(frozen=True)
 class Texts:
@@ -235,7 +238,7 @@ def evaluation_captions(
     """
     if not row["global_captions"] or not row["fine_captions"]:
         raise ValueError(f"Clip {row['id']!r} needs a global and a fine caption to be evaluated on")
-    return Texts([row["global_captions"][0], row["fine_captions"][-1]])
+    return Texts([row[f"{kind}_captions"][place] for kind, place in EVALUATED.items()])
 
 
 def _pool(row: Mapping[str, Any]) -> list[str]:

@@ -14,9 +14,8 @@ from typing import Any
 
 from scipy.io import wavfile
 
+from speechbrain_clsp.captions.policies import EVALUATED
 from speechbrain_clsp.dataio.shards import ClipReader
-
-CAPTION_PLACES = {"global": 0, "fine": -1}  # published: the first short and the last long one
 
 
 @contextmanager
@@ -112,7 +111,7 @@ def captions_by_kind(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
     {'global': ['G']}
     """
     captions = {}
-    for kind, place in CAPTION_PLACES.items():
+    for kind, place in EVALUATED.items():
         lists = [row[f"{kind}_captions"] for row in rows]
         if any(lists):
             absent = [row["id"] for row, texts in zip(rows, lists) if not texts]

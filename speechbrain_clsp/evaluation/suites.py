@@ -16,9 +16,10 @@ import transformers
 from torch import Tensor
 
 from speechbrain_clsp import __version__
+from speechbrain_clsp.captions.policies import EVALUATED
 from speechbrain_clsp.dataio.manifest import Manifest
 from speechbrain_clsp.evaluation import SUITES
-from speechbrain_clsp.evaluation.clips import CAPTION_PLACES, captions_by_kind, whole_files
+from speechbrain_clsp.evaluation.clips import captions_by_kind, whole_files
 from speechbrain_clsp.evaluation.examples import pick_examples
 from speechbrain_clsp.evaluation.models.base import Model
 from speechbrain_clsp.evaluation.models.cache import CachedModel
@@ -217,7 +218,7 @@ def _banks(
     banks = {}
     for kind in captions:
         lists = [row[f"{kind}_captions"] for row in rows]
-        texts = {own[CAPTION_PLACES[kind]] for own in lists if own} - set(captions[kind])
+        texts = {own[EVALUATED[kind]] for own in lists if own} - set(captions[kind])
         if not texts:
             raise ValueError(f"{train.path} has no {kind} captions for querybank normalization")
         for name, model in models.items():

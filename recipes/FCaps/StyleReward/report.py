@@ -14,10 +14,10 @@ import soundfile
 from torch import Tensor
 
 from speechbrain_clsp.dataio.audio import SAMPLE_RATE
-from speechbrain_clsp.evaluation.report import read_training_log, write_page
+from speechbrain_clsp.evaluation.report import read_training_log
 from speechbrain_clsp.evaluation.statistics import Estimate
 from speechbrain_clsp.utils.files import atomic_write
-from speechbrain_clsp.utils.html import audio_player, line_chart, table
+from speechbrain_clsp.utils.html import audio_player, line_chart, table, write_page
 
 Table = Mapping[str, Mapping[str, Estimate]]  # by row and column
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 from scipy.signal import resample_poly
-from speechbrain_clsp.evaluation.models.adapters import read_at
 
 from speechbrain_clsp import CLSP
 from speechbrain_clsp.dataio.audio import read_audio
 from speechbrain_clsp.dataio.resample import resample, resample_blocks
+from speechbrain_clsp.evaluation.models.base import read_at
 from speechbrain_clsp.inference.reward import StyleReward
 from tests.utils.small import CAPTIONS, model_folder, tone, write
 
