@@ -6,7 +6,7 @@ import io
 import math
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -305,30 +305,13 @@ def _open(source: str | os.PathLike | bytes | io.BytesIO, name: str) -> Iterator
         size = source.stat().st_size
     if size == 0:
         raise AudioError(f"{name}: the file is empty")
-    with _in_memory(source) if isinstance(source, bytes) else nullcontext(source) as file:
-        try:
-            opened = SoundFile(file, closefd=False)
-        except (LibsndfileError, TypeError) as error:
-            # TypeError: a suffix that soundfile takes for headerless audio.
-            raise AudioError(_unreadable(name)) from error
-        with opened:
-            yield opened
-
-
-@contextmanager
-def _in_memory(data: bytes) -> Iterator[int | io.BytesIO]:
-    """Give bytes as a file that the decoder reads by itself; a callback per read costs 8 %."""
-    if not hasattr(os, "memfd_create"):  # not Linux
-        yield io.BytesIO(data)
-        return
-    descriptor = os.memfd_create("clip")
     try:
-        with open(descriptor, "wb", closefd=False) as file:
-            file.write(data)
-        os.lseek(descriptor, 0, os.SEEK_SET)
-        yield descriptor
-    finally:
-        os.close(descriptor)
+        opened = SoundFile(io.BytesIO(source) if isinstance(source, bytes) else source)
+    except (LibsndfileError, TypeError) as error:
+        # TypeError: a suffix that soundfile takes for headerless audio.
+        raise AudioError(_unreadable(name)) from error
+    with opened:
+        yield opened
 
 
 def _read(file: SoundFile, n_frames: int, name: str) -> np.ndarray:

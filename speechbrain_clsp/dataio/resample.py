@@ -170,8 +170,9 @@ def _filters(up: int, down: int) -> Filters:
         inside = (place >= 0) & (place <= 2 * half) & (first_phases + phase < up)[:, None]
         taps[..., phase] = np.where(inside, low_pass[np.clip(place, 0, 2 * half)], 0.0)
     before = -int(starts[0])
-    inputs = torch.from_numpy(inputs + before)
-    return Filters(torch.from_numpy(taps), inputs, before, int(inputs.max()) + 1)
+    inputs = inputs + before
+    tensors = torch.from_numpy(taps), torch.from_numpy(inputs)
+    return Filters(*tensors, before, int(inputs.max()) + 1)
 
 
 def _ratio(from_rate: int, to_rate: int) -> tuple[int, int]:
