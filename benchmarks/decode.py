@@ -162,8 +162,8 @@ def main() -> None:
                 clock, cpu, audio = measure(partial(reader, workers))
                 if abs(audio - total) > 0.02 * total:
                     raise RuntimeError(f"{name} read {audio:.0f} s instead of {total:.0f} s")
-                figures = audio / cpu, audio / clock / max(1, workers)
-                best[name] = [max(pair) for pair in zip(best[name], figures)]
+                speeds = audio / cpu, audio / clock / max(1, workers)
+                best[name] = [max(pair) for pair in zip(best[name], speeds)]
         for name, (per_cpu, per_core) in best.items():
             print(f"| {name} | {workers} | {per_cpu:,.0f} | {per_core:,.0f} |", flush=True)
 

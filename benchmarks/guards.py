@@ -68,11 +68,7 @@ def open_guards(options: argparse.Namespace) -> dict[str, Callable[..., Tensor]]
     guards = {"LengthGuard(0.5, 8)": LengthGuard(0.5, 8.0), "LevelGuard()": LevelGuard()}
     if options.recognizer:
         asr = EncoderASR.from_hparams(options.recognizer, run_opts={"device": "cpu"})
-
-        def transcribe(wavs: Tensor, wav_lens: Tensor) -> list[str]:
-            return asr.transcribe_batch(wavs, wav_lens)[0]
-
-        guards["WordErrorGuard(recognizer, 0.3)"] = WordErrorGuard(transcribe, 0.3)
+        guards["WordErrorGuard(recognizer, 0.3)"] = WordErrorGuard(asr, 0.3)
     if options.held_out_model:
         guards["AgreementGuard(other, -0.1)"] = AgreementGuard(margin(options.held_out_model), -0.1)
     return guards

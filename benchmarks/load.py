@@ -60,10 +60,10 @@ def main() -> None:
     size = write_checkpoint(options.keys, options.folder)
     command = [sys.executable, "-c", CHILD, str(options.folder), str(options.threads)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
-    figures = json.loads(done.stdout.splitlines()[-1])
-    figures["GiB of weights"] = round(size, 2)
-    figures["peak / weights"] = round(figures["peak GiB with embedding"] / size, 2)
-    print(json.dumps(figures))
+    metrics = json.loads(done.stdout.splitlines()[-1])
+    metrics["GiB of weights"] = round(size, 2)
+    metrics["peak / weights"] = round(metrics["peak GiB with embedding"] / size, 2)
+    print(json.dumps(metrics))
 
 
 if __name__ == "__main__":
