@@ -1,6 +1,5 @@
-"""CLSP.from_hparams and everything that can be asked of it, rightly and wrongly."""
+"""CLSP: how it is opened, and what its methods return and refuse."""
 
-import json
 import math
 import random
 import shutil
@@ -18,10 +17,6 @@ from speechbrain_clsp.pretrained.folder import extract_definition, save_model_fo
 from tests.utils.small import CAPTIONS, model_folder, tone, write
 
 WAVS = torch.zeros(2, 16000)
-SPEECH = Path(__file__).parents[4] / "shared" / "speech"
-NEEDS_SPEECH = pytest.mark.skipif(
-    not SPEECH.is_dir(), reason="the real recordings are not part of the project"
-)
 
 
 @pytest.fixture(scope="module")
@@ -285,20 +280,53 @@ def test_a_definition_is_cut_out_with_its_overrides():
     assert "tower: !new:dict" in definition
 
 
-@NEEDS_SPEECH
-def test_real_recordings_of_other_rates_are_encoded(clsp):
-    """If this fails, real 48 kHz speech cannot be scored."""
-    captions = json.loads((SPEECH / "captions.json").read_text(encoding="utf-8"))["retrieval"]
-    paths = [SPEECH / entry["wav"] for entry in captions]
-    embeddings = clsp.encode_files(paths, progress=False)
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory):
+    """Return files at 48 kHz with what recordings have: pauses, noise, an offset, two channels."""
+    folder, generator = tmp_path_factory.mktemp("recordings"), np.random.default_rng(0)
+    paths = []
+    for number, frequency in enumerate((95, 130, 180, 240)):
+        samples = tone(1.2 + 0.4 * number, rate=48000, frequency=frequency)
+        samples[len(samples) // 3 : len(samples) // 2] = 0
+        samples = samples + 0.01 * generator.standard_normal(len(samples)) + 0.002
+        stereo = np.stack([samples, 0.8 * samples], axis=1)
+        paths.append(write(folder / f"{number}.wav", stereo, 48000))
+    return paths
+
+
+def test_recordings_of_other_rates_are_encoded(clsp, recordings):
+    embeddings = clsp.encode_files(recordings, progress=False)
     assert embeddings.isfinite().all()
-    torch.testing.assert_close(embeddings[3], clsp.encode_file(paths[3]), atol=1e-5, rtol=0)
+    torch.testing.assert_close(embeddings[3], clsp.encode_file(recordings[3]), atol=1e-5, rtol=0)
 
 
-@NEEDS_SPEECH
 @pytest.mark.parametrize("suffix, rate", [("flac", 48000), ("mp3", 44100), ("ogg", 48000)])
-def test_real_recordings_score_alike_in_every_format(clsp, tmp_path, suffix, rate):
-    """If this fails, real speech scores differently as wav, flac, mp3 or ogg."""
-    for name in ("00099.wav", "ex03_enunciated_00012.wav"):
-        path = as_file(tmp_path / f"a.{suffix}", read_audio(SPEECH / name).numpy(), rate)
-        assert clsp.encode_file(path) @ clsp.encode_file(SPEECH / name) > 0.99
+def test_recordings_score_alike_in_every_format(clsp, recordings, tmp_path, suffix, rate):
+    for recording in (recordings[0], recordings[3]):
+        path = as_file(tmp_path / f"a.{suffix}", read_audio(recording).numpy(), rate)
+        assert clsp.encode_file(path) @ clsp.encode_file(recording) > 0.99
+
+
+def test_captions_are_embedded_in_batches(clsp):
+    captions = CAPTIONS * 3
+    expected = clsp.encode_text(captions)
+    found = clsp.encode_text(captions, batch_size=2)
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+
+
+def test_both_ways_to_open_a_folder_give_the_same_model(folder, clsp, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(folder.parent))
+    opened = CLSP.from_pretrained(f"~/{folder.name}", run_opts={"device": "cpu"})
+    assert torch.equal(opened.encode_text(CAPTIONS), clsp.encode_text(CAPTIONS))
+    (tmp_path / "config.json").write_text('{"speechbrain_interface": "CLSP"}')
+    with pytest.raises(FileNotFoundError, match=r"it has no hyperparams.yaml"):
+        CLSP.from_pretrained(tmp_path)
+
+
+def test_the_folder_of_a_training_names_its_model_folder(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "mini" / "model")
+    # The recipe's own definition, which must not be run.
+    (tmp_path / "mini" / "hyperparams.yaml").write_text("a: !apply:sys.exit [1]")
+    for load in (CLSP.from_pretrained, CLSP.from_hparams):
+        with pytest.raises(FileNotFoundError, match="mini is not a model folder, but .*mini/model"):
+            load(tmp_path / "mini")

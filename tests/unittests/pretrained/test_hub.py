@@ -17,6 +17,7 @@ from speechbrain_clsp.pretrained.official import to_official, to_ours
 from tests.utils.hub_server import COMMIT, HubServer
 from tests.utils.official_model import official_weights, write_official, write_tokenizer
 from tests.utils.reference import stored
+from tests.utils.small import model_folder
 
 REPOSITORY = "someone/tiny"
 FILES = ("model.safetensors", "config.json", "tokenizer.json")
@@ -266,3 +267,21 @@ def test_no_python_or_yaml_of_a_folder_is_read(published, tmp_path):
     (tmp_path / "hyperparams.yaml").write_text(yaml)
     CLSP.from_pretrained(tmp_path)
     assert not trap.exists()
+
+
+def test_code_of_a_repository_is_run_only_if_it_is_trusted(hub, tmp_path):
+    folder = model_folder(tmp_path)
+    for path in folder.iterdir():
+        hub.files["someone/brain", path.name] = path.read_bytes()
+    with pytest.raises(PermissionError, match="hyperparams.yaml is code: .* trust_hparams=True"):
+        CLSP.from_pretrained("someone/brain")
+    assert hub.downloads() == ["config.json"]
+    trusted = CLSP.from_pretrained("someone/brain", revision=COMMIT, trust_hparams=True)
+    local = CLSP.from_pretrained(folder)
+    assert torch.equal(trusted.encode_text(["slowly"]), local.encode_text(["slowly"]))
+
+
+def test_nothing_of_a_published_model_stays_on_the_meta_device(published):
+    clsp = CLSP.from_pretrained(published)
+    tensors = [*clsp.mods.parameters(), *clsp.mods.buffers()]
+    assert not any(tensor.is_meta for tensor in tensors)
