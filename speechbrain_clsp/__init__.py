@@ -9,11 +9,13 @@ Example
 ('CLSP', 'StyleReward')
 """
 
+from typing import Any
+
 __version__ = "0.1.0"
 __all__ = ["CLSP", "StyleReward", "__version__"]
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name not in ("CLSP", "StyleReward"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from speechbrain_clsp import inference

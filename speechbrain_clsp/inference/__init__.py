@@ -4,6 +4,7 @@
 """
 
 from importlib import import_module
+from typing import Any
 
 _NAMES = {
     "CLSP": "clsp",
@@ -17,7 +18,7 @@ _NAMES = {
 __all__ = list(_NAMES)
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name not in _NAMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_NAMES[name]}"), name)

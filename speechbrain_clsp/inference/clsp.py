@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,13 @@ class CLSP(Pretrained):
     HPARAMS_NEEDED = ["tokenizer"]
     WINDOW_SECONDS = 30.0  # the longest clips that published models are trained on
 
-    def __init__(self, modules=None, hparams=None, run_opts=None, freeze_params=True) -> None:
+    def __init__(
+        self,
+        modules: Mapping[str, torch.nn.Module] | None = None,
+        hparams: Mapping[str, Any] | None = None,
+        run_opts: dict | None = None,
+        freeze_params: bool = True,
+    ) -> None:
         absent = [name for name in self.MODULES_NEEDED if name not in (modules or {})]
         if absent:
             raise ValueError(
@@ -123,7 +129,9 @@ class CLSP(Pretrained):
         return clsp
 
     @classmethod
-    def from_hparams(cls, source: str | os.PathLike, hparams_file: str = HYPERPARAMS, **kwargs):
+    def from_hparams(
+        cls, source: str | os.PathLike, hparams_file: str = HYPERPARAMS, **kwargs: Any
+    ) -> CLSP:
         """Open a model in SpeechBrain's format, by SpeechBrain's convention.
 
         The model's ``hyperparams.yaml`` can run code, also that of a Hub repository: open only what
@@ -159,7 +167,7 @@ class CLSP(Pretrained):
         try:
             hparams = load_folder(place, hparams_file, **kwargs)
             if kwargs.get("download_only"):
-                return None
+                return None  # type: ignore[return-value]  # as SpeechBrain does
             return cls(hparams["modules"], hparams, **own)
         except OSError as error:
             if isinstance(place, Path):
@@ -192,7 +200,8 @@ class CLSP(Pretrained):
             raise ValueError(f"precision must be one of {list(PRECISIONS)}, not {precision!r}")
         if precision == "fp16" and torch.device(self.device).type == "cpu":
             raise ValueError("fp16 is for GPUs: on a CPU use bf16 or fp32")
-        for tower in (self.speech_tower, self.text_tower):
+        towers: tuple[Any, ...] = (self.speech_tower, self.text_tower)
+        for tower in towers:
             tower.cast(PRECISIONS[precision])
 
     @property
@@ -295,7 +304,8 @@ class CLSP(Pretrained):
         with tqdm(total=len(paths), unit="file", disable=not progress) as bar:
             for batch in read_batches(paths, max_batch_seconds, self.WINDOW_SECONDS, num_workers):
                 if good := bad.take(batch):
-                    speech = self.encode_batch(*pad([window.content for window in good])).cpu()
+                    wavs = [window.content for window in good if isinstance(window.content, Tensor)]
+                    speech = self.encode_batch(*pad(wavs)).cpu()
                     for window, embedding in zip(good, speech):
                         windows.setdefault(window.file, []).append(embedding)
                 bar.update(sum(window.number == 0 for window in batch))
@@ -419,7 +429,9 @@ class CLSP(Pretrained):
         """Classify an audio file; see :meth:`classify_batch`, with B = 1."""
         return self._classify(self.encode_file(path)[None], prompts)
 
-    def forward(self, wavs: Tensor, wav_lens: Tensor | None = None, prompts: Prompts | None = None):
+    def forward(
+        self, wavs: Tensor, wav_lens: Tensor | None = None, prompts: Prompts | None = None
+    ) -> tuple[Tensor, Tensor, Tensor, list[str]]:
         """Classify; the same as :meth:`classify_batch`."""
         return self.classify_batch(wavs, wav_lens, prompts)
 
@@ -427,7 +439,9 @@ class CLSP(Pretrained):
         """Embed classes, for :meth:`classify_batch`; returns [N, D] of unit norm."""
         return embed_classes(self.encode_text, prompts)
 
-    def _classify(self, speech: Tensor, prompts: Prompts | None) -> tuple[Any, ...]:
+    def _classify(
+        self, speech: Tensor, prompts: Prompts | None
+    ) -> tuple[Tensor, Tensor, Tensor, list[str]]:
         prompts = prompts if prompts is not None else getattr(self.hparams, "prompts", None)
         if prompts is None:
             raise ValueError("This model comes without prompts: give the classes as prompts=[...]")

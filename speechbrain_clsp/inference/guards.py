@@ -41,7 +41,9 @@ class LengthGuard:
         self.shortest = shortest
         self.longest = longest
 
-    def __call__(self, wavs: Tensor, wav_lens: Tensor, captions, texts) -> Tensor:
+    def __call__(
+        self, wavs: Tensor, wav_lens: Tensor, captions: Sequence[str], texts: Sequence[str] | None
+    ) -> Tensor:
         """Check; see the module."""
         seconds = wav_lens * wavs.shape[1] / SAMPLE_RATE
         return (seconds >= self.shortest) & (seconds <= self.longest)
@@ -80,7 +82,9 @@ class LevelGuard:
         self.most_silence = most_silence
         self.highest_peak = highest_peak
 
-    def __call__(self, wavs: Tensor, wav_lens: Tensor, captions, texts) -> Tensor:
+    def __call__(
+        self, wavs: Tensor, wav_lens: Tensor, captions: Sequence[str], texts: Sequence[str] | None
+    ) -> Tensor:
         """Check; see the module."""
         passes = []
         for wav, fraction in zip(wavs.detach(), wav_lens.tolist()):
@@ -123,7 +127,7 @@ class WordErrorGuard:
         self.most = most
 
     def __call__(
-        self, wavs: Tensor, wav_lens: Tensor, captions, texts: Sequence[str] | None
+        self, wavs: Tensor, wav_lens: Tensor, captions: Sequence[str], texts: Sequence[str] | None
     ) -> Tensor:
         """Check; see the module.
 
@@ -163,7 +167,9 @@ class AgreementGuard:
         self.other = other
         self.least = least
 
-    def __call__(self, wavs: Tensor, wav_lens: Tensor, captions, texts) -> Tensor:
+    def __call__(
+        self, wavs: Tensor, wav_lens: Tensor, captions: Sequence[str], texts: Sequence[str] | None
+    ) -> Tensor:
         """Check; see the module."""
         with torch.no_grad():
             return self.other(wavs.detach(), captions, wav_lens) >= self.least

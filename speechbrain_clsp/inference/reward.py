@@ -6,6 +6,7 @@ import random
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -117,7 +118,7 @@ class StyleReward:
         self._contrasts: OrderedDict[str, list[str]] = OrderedDict()
 
     def __call__(
-        self, wavs: Tensor, captions: Sequence[str], wav_lens: Tensor | None = None, **options
+        self, wavs: Tensor, captions: Sequence[str], wav_lens: Tensor | None = None, **options: Any
     ) -> Tensor:
         """Return rewards [B]; see :meth:`explain`."""
         return self.explain(wavs, captions, wav_lens, **options).total

@@ -5,6 +5,7 @@ tokenizer; :class:`~speechbrain_clsp.inference.clsp.CLSP` makes a model of them.
 """
 
 from importlib import import_module
+from typing import Any
 
 _NAMES = {
     "FolderPretrainer": "folder",
@@ -19,7 +20,7 @@ _NAMES = {
 __all__ = list(_NAMES)
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name not in _NAMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_NAMES[name]}"), name)
