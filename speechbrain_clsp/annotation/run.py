@@ -97,12 +97,24 @@ class RunReport:
 
 
 def quarantine_path(records: str | os.PathLike) -> Path:
-    """Return the file of what was put aside: ``x.quarantine.jsonl`` for ``x.jsonl``."""
+    """Return the file of the jobs that were put aside.
+
+    Example
+    -------
+    >>> quarantine_path("out/caption.jsonl").name
+    'caption.quarantine.jsonl'
+    """
     return Path(records).with_suffix(".quarantine.jsonl")
 
 
 def report_path(records: str | os.PathLike) -> Path:
-    """Return the file of the last run's report: ``x.report.json`` for ``x.jsonl``."""
+    """Return the file of the last run's report.
+
+    Example
+    -------
+    >>> report_path("out/caption.0-of-4.jsonl").name
+    'caption.0-of-4.report.json'
+    """
     return Path(records).with_suffix(".report.json")
 
 

@@ -129,7 +129,13 @@ def rating_server(task: RatingTask, port: int = 0) -> ThreadingHTTPServer:
 
 
 def page() -> bytes:
-    """Return the page, with the scale filled in."""
+    """Return the page as HTML, with the scale filled in.
+
+    Example
+    -------
+    >>> b'min="0" max="5"' in page(), b"{{" in page()
+    (True, False)
+    """
     middle = (SLIDER.low + SLIDER.high) / 2
     text = PAGE.read_text(encoding="utf-8")
     for name, value in {"low": SLIDER.low, "middle": middle, "high": SLIDER.high}.items():

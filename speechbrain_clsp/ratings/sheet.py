@@ -46,6 +46,13 @@ def write_sheet(
     ------
     FileExistsError
         If either file is there: it may hold ratings.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "sheet.csv"
+    >>> key = write_sheet(path, [{"id": "a", "audio": "a.wav"}], {"ours": {"a": "A man."}})
+    >>> path.read_text().splitlines()[1], key.read_text().splitlines()[1]
+    ('1,a.wav,A man.,,,', '1,a,ours,A man.')
     """
     path = Path(path)
     key_path = path.with_suffix(".key.csv")
