@@ -14,6 +14,7 @@ from speechbrain_clsp.evaluation.examples import Retrieval
 from speechbrain_clsp.evaluation.result import Evaluation
 from speechbrain_clsp.evaluation.tables import (
     all_tables,
+    heading,
     latex_tables,
     markdown_tables,
     provenance,
@@ -69,7 +70,7 @@ def write_report(
         SpeechBrain's ``train_log.txt``, for curves.
     """
     jinja = environment(TEMPLATES).overlay()
-    jinja.filters = {**jinja.filters, "shade": shade, "player": player}
+    jinja.filters = {**jinja.filters, "heading": heading, "shade": shade, "player": player}
     title = f"Evaluation: {evaluation.suite}"
     body = jinja.get_template("report.html").render(
         title=title,

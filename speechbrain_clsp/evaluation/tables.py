@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from speechbrain_clsp.captions.policies import EVALUATED
 from speechbrain_clsp.evaluation.result import Evaluation
 from speechbrain_clsp.evaluation.retrieval.metrics import MEDIAN
 from speechbrain_clsp.evaluation.similarity import CORRELATIONS
@@ -133,6 +134,18 @@ def metric_tables(evaluation: Evaluation, dash: str = "-") -> dict[str, list[lis
     return tables
 
 
+def heading(table: str) -> str:
+    """Return a table's name as readers see it.
+
+    Example
+    -------
+    >>> heading("fine, equal captions merged"), heading("gender")
+    ('fine captions, equal captions merged', 'gender')
+    """
+    kind, comma, rest = table.partition(",")
+    return f"{kind} captions{comma}{rest}" if kind in EVALUATED else table
+
+
 def all_tables(evaluation: Evaluation) -> dict[str, list[list[str]]]:
     """Return all tables by title: metrics, comparisons of models, agreement of raters."""
     tables = metric_tables(evaluation)
@@ -197,7 +210,7 @@ def markdown_tables(evaluation: Evaluation) -> str:
     parts = [f"# {evaluation.suite}\n"]
     parts += [f"**{warning}**\n" for warning in evaluation.warnings]
     for name, rows in all_tables(evaluation).items():
-        parts.append(f"## {name}\n\n{pipes(rows, align=True)}")
+        parts.append(f"## {heading(name)}\n\n{pipes(rows, align=True)}")
     parts.append("\n".join(["## From", "", *(f"- {line}" for line in provenance(evaluation)), ""]))
     return "\n".join(parts)
 
@@ -238,7 +251,7 @@ def latex_tables(evaluation: Evaluation) -> str:
                 index=False,
                 escape=True,
                 column_format="l" + "r" * (len(head) - 1),
-                caption=LATEX_SPECIAL.sub(r"\\\g<0>", name),
+                caption=LATEX_SPECIAL.sub(r"\\\g<0>", heading(name)),
                 position="htbp",
             )
         )
