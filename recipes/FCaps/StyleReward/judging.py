@@ -84,16 +84,12 @@ class Judges:
         if max_word_error_rate is not None:
             if recognizer is None:
                 raise ValueError("max_word_error_rate needs a recognizer: give --recognizer=")
-            guards = [*guards, WordErrorGuard(self.transcribe, max_word_error_rate)]
+            guards = [*guards, WordErrorGuard(recognizer, max_word_error_rate)]
         options = {"scaling": scaling, "n_contrasts": n_contrasts, "swap": contrast_swap()}
         self.reward = StyleReward(CLSP.from_pretrained(clsp), guards=guards, **options)
         self.held_out_reward = None
         if held_out_clsp is not None:
             self.held_out_reward = StyleReward(CLSP.from_pretrained(held_out_clsp), **options)
-
-    def transcribe(self, wavs: Tensor, wav_lens: Tensor) -> list[str]:
-        """Return the recognizer's text of each clip."""
-        return self.recognizer.transcribe_batch(wavs, wav_lens)[0]
 
     def judge(
         self,
@@ -123,7 +119,7 @@ class Judges:
                 columns["held_out_reward"] = held_out
                 columns["reward_gap"] = columns["reward"] - held_out
             if self.recognizer is not None:
-                found = self.transcribe(wavs, wav_lens)
+                found, _ = self.recognizer.transcribe_batch(wavs, wav_lens)
                 columns["word_error_rate"] = [word_error_rate(one, text) for one in found]
         return [
             JudgedClip(
