@@ -198,20 +198,10 @@ def read_blocks(source: str | os.PathLike, seconds: float) -> Iterator[Tensor]:
 
 
 class Header(NamedTuple):
-    """The header of an audio file.
-
-    Arguments
-    ---------
-    seconds : float
-        Length.
-    sample_rate : int
-        In Hz.
-    n_channels : int
-        Number of channels.
-    """
+    """The header of an audio file."""
 
     seconds: float
-    sample_rate: int
+    sample_rate: int  # Hz
     n_channels: int
 
 

@@ -29,7 +29,15 @@ def check_batch(wavs: Tensor, wav_lens: Tensor) -> None:
 
 
 def check_texts(texts: Sequence[str]) -> list[str]:
-    """Return the captions as a list; raise for a str, other types, no caption and empty ones."""
+    """Return the captions as a list; raise for a str, other types, no caption and empty ones.
+
+    Example
+    -------
+    >>> check_texts("A man whispers.")
+    Traceback (most recent call last):
+    ...
+    TypeError: texts must be a list of captions, not a str: use ['A man whispers.']
+    """
     if isinstance(texts, str):
         raise TypeError(f"texts must be a list of captions, not a str: use [{texts!r}]")
     texts = list(texts)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from ruamel.yaml.error import YAMLError
@@ -40,8 +40,8 @@ class CLSP(Pretrained):
     tensor([0.1312, 0.7208])
     """
 
-    MODULES_NEEDED = list(PARTS)
-    HPARAMS_NEEDED = ["tokenizer"]
+    MODULES_NEEDED: ClassVar[list[str]] = list(PARTS)
+    HPARAMS_NEEDED: ClassVar[list[str]] = ["tokenizer"]
     WINDOW_SECONDS = 30.0  # the longest clips that published models are trained on
 
     def __init__(

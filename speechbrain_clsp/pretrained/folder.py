@@ -167,27 +167,10 @@ def load_folder(
     local_strategy: LocalStrategy = LocalStrategy.SYMLINK,
     fetch_config: FetchConfig | None = None,
 ) -> dict[str, Any]:
-    """Build what a SpeechBrain folder's definition names, and load its weights.
+    """Build what the definition of a model in SpeechBrain's format names, and load its weights.
 
-    It does what SpeechBrain's ``Pretrained.from_hparams`` does, also with folders that earlier
-    versions of this package wrote. The definition can run code.
-
-    Arguments
-    ---------
-    source : str or path
-        Folder or Hub repository.
-    hparams_file : str
-        Name of the definition.
-    overrides : dict, optional
-        Values to use instead of those of the definition.
-    overrides_must_match : bool
-        Whether an override of a key that the definition lacks is an error.
-    savedir : str or path, optional
-        Where to put the files; default: they stay where they are, or in the Hub's cache.
-    download_only : bool
-        Do not load the weights.
-    local_strategy, fetch_config
-        As for SpeechBrain's ``fetch``.
+    It does what SpeechBrain's ``Pretrained.from_hparams`` does, and takes its arguments, but loads
+    folders that earlier versions of this package wrote, too. The definition can run code.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Model folders that version c7d15bb wrote, before rooms and names changed.
+"""Model folders that version c7d15bb wrote, before modules moved and names changed.
 
 ``tests/data/old_folder`` holds what that version wrote, and in ``expected.json`` the shapes of its
 weights and the embeddings that it computed. Values of weights are those of ``tensor_for``.
