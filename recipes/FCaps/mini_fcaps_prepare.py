@@ -16,7 +16,7 @@ from pathlib import Path
 import soundfile
 from tqdm import tqdm
 
-from speechbrain_clsp.dataio.audio import SAMPLE_RATE
+from speechbrain_clsp.dataio.audio import SAMPLE_RATE, read_header
 from speechbrain_clsp.dataio.manifest import write_manifest
 from speechbrain_clsp.mini_fcaps.corpus import PlannedClip, manifest_row, plan_clips, render
 from speechbrain_clsp.utils.files import atomic_path, atomic_write
@@ -118,7 +118,7 @@ def make_clip(clip: PlannedClip, folder: Path) -> float:
     """Render one clip, unless its file exists; return its duration [s]."""
     path = folder / "wavs" / clip.split / f"{clip.id}.wav"
     if path.is_file():  # complete, since it is written atomically
-        return soundfile.info(path).duration
+        return read_header(path).seconds
     wav = render(clip)
     with atomic_path(path) as partial_path:
         soundfile.write(partial_path, wav, SAMPLE_RATE, subtype="PCM_16")

@@ -16,9 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
-import soundfile
-
-from speechbrain_clsp.dataio.audio import SAMPLE_RATE
+from speechbrain_clsp.dataio.audio import SAMPLE_RATE, Header, read_header
 from speechbrain_clsp.dataio.shards import ClipReader
 from speechbrain_clsp.prepare.clip import MALFORMED, ClipRecord, UnusableClipError
 from speechbrain_clsp.utils.files import atomic_path
@@ -173,8 +171,8 @@ def write_cuts(
             header = {}
             if read_headers:
                 info = _header(row)
-                row = {**row, "sample_rate": info.samplerate}
-                header = {"seconds": info.frames / info.samplerate, "n_channels": info.channels}
+                row = {**row, "sample_rate": info.sample_rate}
+                header = {"seconds": info.seconds, "n_channels": info.n_channels}
             file.write(json.dumps(cut_from_row(row, **header), ensure_ascii=False) + "\n")
     return count
 
@@ -194,17 +192,13 @@ def _open_text(path: Path) -> Iterator[TextIO]:
             yield file
 
 
-def _header(row: Mapping[str, Any]) -> Any:
-    """Return soundfile's information of a row's file."""
+def _header(row: Mapping[str, Any]) -> Header:
     is_member = row["offset"] is not None
-    source = io.BytesIO(ClipReader(1).read_bytes(row)) if is_member else row["audio"]
-    try:
-        info = soundfile.info(source)
-    except soundfile.SoundFileError as error:
-        raise ValueError(f"{row['id']}: {row['audio']} cannot be read as audio") from error
-    if info.channels > 1 and row["channel"] is None:
+    source = ClipReader(1).read_bytes(row) if is_member else row["audio"]
+    info = read_header(source, f"{row['id']}: {row['audio']}")
+    if info.n_channels > 1 and row["channel"] is None:
         raise ValueError(
-            f"{row['id']}: {row['audio']} has {info.channels} channels, and a MonoCut cannot be"
+            f"{row['id']}: {row['audio']} has {info.n_channels} channels, and a MonoCut cannot be"
             " their mean: set the row's channel"
         )
     return info

@@ -8,9 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import soundfile
-
-from speechbrain_clsp.dataio.audio import MINIMUM_SECONDS, AudioError
+from speechbrain_clsp.dataio.audio import MINIMUM_SECONDS, AudioError, read_header
 from speechbrain_clsp.dataio.manifest import write_manifest
 
 logger = logging.getLogger(__name__)
@@ -78,6 +76,7 @@ def audio_columns(path: Path) -> dict[str, Any]:
 
     Example
     -------
+    >>> import soundfile
     >>> path = getfixture("tmp_path") / "a.wav"
     >>> soundfile.write(path, [0.0] * 8000, 16000)
     >>> audio_columns(path)["duration"]
@@ -86,17 +85,10 @@ def audio_columns(path: Path) -> dict[str, Any]:
     with open(path, "rb") as file:
         if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
             raise AudioError(f"{path}: is a Git LFS pointer, not audio; run `git lfs pull` there")
-    try:
-        info = soundfile.info(path)
-    except soundfile.LibsndfileError as error:
-        raise AudioError(f"{path}: cannot be read as audio; get the file again") from error
-    if info.duration < MINIMUM_SECONDS:
-        raise AudioError(f"{path}: lasts {info.duration:.3f} s, too short to be speech")
-    return {
-        "audio": str(path.resolve()),
-        "duration": info.duration,
-        "sample_rate": info.samplerate,
-    }
+    seconds, sample_rate, _ = read_header(path)
+    if seconds < MINIMUM_SECONDS:
+        raise AudioError(f"{path}: lasts {seconds:.3f} s, too short to be speech")
+    return {"audio": str(path.resolve()), "duration": seconds, "sample_rate": sample_rate}
 
 
 def write_corpus(
