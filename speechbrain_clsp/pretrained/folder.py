@@ -60,6 +60,12 @@ RENAMED = {
     "Regularisation": "Regularization",
     "Temperature": "LogitScale",
     "Unnormalised": "Unnormalized",
+    "attention_skip": "attention_drop",
+    "convolution_skip": "convolution_drop",
+    "feedforward_skip": "feedforward_drop",
+    "frontend_skip": "frontend_drop",
+    "layer_skip": "layer_drop",
+    "position_skip": "position_drop",
     "regularisation": "regularization",
     "temperature": "logit_scale",
 }
@@ -160,7 +166,7 @@ def find_source(source: str | os.PathLike) -> Path | str:
 def load_folder(
     source: str | os.PathLike,
     hparams_file: str = HYPERPARAMS,
-    overrides: Mapping[str, Any] | None = None,
+    overrides: Mapping[str, Any] | str | None = None,
     overrides_must_match: bool = True,
     savedir: str | os.PathLike | None = None,
     download_only: bool = False,
@@ -181,7 +187,7 @@ def load_folder(
     path = fetch(hparams_file, str(source), savedir, **fetching)
     stream = io.StringIO(translate_definition(Path(path).read_text(encoding="utf-8")))
     stream.name = str(path)  # files that it includes are looked for beside it
-    hparams = load_hyperpyyaml(stream, dict(overrides or {}), overrides_must_match)
+    hparams = load_hyperpyyaml(stream, overrides or {}, overrides_must_match)
     hparams["savedir"] = savedir
     pretrainer = hparams["pretrainer"]
     pretrainer.set_collect_in(savedir)
