@@ -21,10 +21,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks"), str(ROOT / "tests" / "unittests")]
 
-from gpu_parts import PARTS  # noqa: E402
-from gpu_parts.environment import environment  # noqa: E402
-from gpu_parts.results import Results  # noqa: E402
-from gpu_parts.tables import markdown  # noqa: E402
+from gpu_parts import PARTS
+from gpu_parts.environment import environment
+from gpu_parts.results import Results
+from gpu_parts.tables import markdown
 
 WHEELS = """
 It needs no network. Of Python packages it needs torch, torchaudio, transformers, tokenizers,

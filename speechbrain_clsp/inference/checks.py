@@ -12,7 +12,16 @@ RELATIVE_SLACK = 1e-6  # float32 rounding of relative lengths
 
 
 def check_batch(wavs: Tensor, wav_lens: Tensor) -> None:
-    """Raise for shapes, samples and relative lengths that no recording has."""
+    """Raise for shapes, samples and relative lengths that no recording has.
+
+    Example
+    -------
+    >>> import torch
+    >>> check_batch(torch.zeros(2, 16000), torch.tensor([1.0, 0.5]))
+    >>> check_batch(torch.zeros(2, 16000), torch.tensor([16000, 8000]))
+    Traceback (most recent call last):
+    ValueError: wav_lens must be relative, in (0, 1]: divide lengths by wavs.shape[1]
+    """
     if wavs.dim() != 2 or not wavs.numel():
         raise ValueError(f"wavs must be [B, T] or [T] and not empty; it is {list(wavs.shape)}")
     usable = wavs.detach().abs().amax(dim=1) <= MAXIMUM_AMPLITUDE  # NaN compares false

@@ -203,7 +203,7 @@ def _lies_in(seconds: list[float], boundary: int | None, place: str | None) -> b
 
 def _parts(style: Style, voice: Voice, sentence, boundary, pause, generator) -> tuple[Part, ...]:
     """Join phrases up to each boundary, and draw the settings of each part."""
-    cuts = sorted({cut for cut in (boundary, pause) if cut}) + [len(sentence)]
+    cuts = [*sorted({cut for cut in (boundary, pause) if cut}), len(sentence)]
     settings = {after: _settings(style, voice, after, generator) for after in (False, True)}
     silence = generator.uniform(*PAUSE_SECONDS)
     parts, start = [], 0

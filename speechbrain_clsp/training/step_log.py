@@ -158,7 +158,7 @@ def duplicate_rate(caption_ids: Tensor) -> float:
     >>> duplicate_rate(torch.tensor([[1, 1, 2, 3], [4, 4, 4, 5]]))
     0.625
     """
-    n_texts, n_clips = caption_ids.shape
+    n_clips = caption_ids.shape[1]
     # A clip that has one caption twice does not duplicate another's.
     pairs = torch.stack([caption_ids, torch.arange(n_clips).expand_as(caption_ids)], dim=-1)
     unique = pairs.flatten(0, 1).unique(dim=0)[:, 0]

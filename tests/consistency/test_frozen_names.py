@@ -14,7 +14,8 @@ HELP = "changed; if that is meant: python -m tests.consistency.frozen_names, and
 PROMISED = {
     "speechbrain_clsp": "CLSP StyleReward",
     "speechbrain_clsp.inference": "CLSP StyleReward",
-    "speechbrain_clsp.lobes": "KaldiFbank SpeechTower RobertaTextTower TransformerTextTower Balancer Whiten",
+    "speechbrain_clsp.lobes": "KaldiFbank SpeechTower RobertaTextTower TransformerTextTower",
+    "speechbrain_clsp.lobes.zipformer": "Balancer Whiten",
     "speechbrain_clsp.nnet": "contrastive_loss hard_negative_loss ScaledAdam Eden",
     "speechbrain_clsp.evaluation": "retrieval_metrics run_suite",
 }

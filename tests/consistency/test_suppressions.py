@@ -6,7 +6,7 @@ from pathlib import Path
 from tests.utils.recipes import ROOT
 
 SILENCED = re.compile(r"# (?:noqa|type: ignore)\b(.*)")
-# Which rules, then the reason: "# noqa: F401 - why" or (why), "# type: ignore[arg-type]  # why".
+# Which rules, then the reason: F401 - why, or F401 (why); for mypy [arg-type]  # why.
 WITH_REASON = re.compile(r"(?:: [A-Z]+\d+(?:, [A-Z]+\d+)* (?:- |\()|\[[\w, -]+\]  # )\w.*")
 
 

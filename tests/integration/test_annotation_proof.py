@@ -26,7 +26,7 @@ from speechbrain_clsp.mini_fcaps.wording import swap_tables
 
 RECIPES = Path(__file__).parents[2] / "recipes/FCaps"
 sys.path.insert(0, str(RECIPES))
-from mini_fcaps_prepare import prepare_mini_fcaps  # noqa: E402 - the path must be known
+from mini_fcaps_prepare import prepare_mini_fcaps
 
 QUOTED = "come to the open window"
 PLANTED = {name: 0.07 for name in ("absence", "surroundings", "content", "several", "newline")}

@@ -32,7 +32,7 @@ from tests.utils.small import tone, write
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "FCaps"
 sys.path.insert(0, str(RECIPE))
-from fcaps_prepare import prepare_fcaps  # noqa: E402
+from fcaps_prepare import prepare_fcaps
 
 BASE = "fcaps-pscbase-train_base.jsonl.gz"
 

@@ -11,7 +11,7 @@ from speechbrain_clsp.dataio.manifest import Manifest
 from speechbrain_clsp.mini_fcaps.corpus import plan_clips
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "recipes" / "FCaps"))
-from mini_fcaps_prepare import make_clip, prepare_mini_fcaps  # noqa: E402
+from mini_fcaps_prepare import make_clip, prepare_mini_fcaps
 
 
 def digest(folder: Path) -> dict[str, str]:

@@ -12,7 +12,7 @@ from tests.recipes.test_fcaps_prepare import RECIPE, left_out, rows_of
 from tests.utils.corpora_trees import EMILIA, PLAIN, READ, make_corpora
 
 sys.path.insert(0, str(RECIPE))
-from paraspeechcaps_prepare import prepare_paraspeechcaps  # noqa: E402
+from paraspeechcaps_prepare import prepare_paraspeechcaps
 
 LONG = "A men speaks slowly in a deep voice, scotish in origin"
 

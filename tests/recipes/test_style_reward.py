@@ -20,11 +20,11 @@ from tests.utils.small import model_folder
 
 RECIPE = Path(__file__).parents[2] / "recipes/FCaps/StyleReward"
 sys.path[:0] = [str(RECIPE / "BestOfN"), str(RECIPE / "PolicyGradient")]
-from best_of_n import best_weights, gains  # noqa: E402
-from espeak import SETTINGS, count_phonemes, setting_sizes, speak  # noqa: E402
-from judging import Judges, compare, estimate_mean, measure, metrics_frame  # noqa: E402
-from policy import ProsodyPolicy, divergence_from_start, likeliest, sample  # noqa: E402
-from styles import StyleRequest, TargetStyle, contrast_swap, draw_request  # noqa: E402
+from best_of_n import best_weights, gains
+from espeak import SETTINGS, count_phonemes, setting_sizes, speak
+from judging import Judges, compare, estimate_mean, measure, metrics_frame
+from policy import ProsodyPolicy, divergence_from_start, likeliest, sample
+from styles import StyleRequest, TargetStyle, contrast_swap, draw_request
 
 TEXT = "the bakers carried warm scarves across the yard before dark"
 

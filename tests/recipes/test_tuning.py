@@ -23,12 +23,12 @@ from tests.utils.small import model_folder
 RECIPE = Path(__file__).parents[2] / "recipes/FCaps/StyleReward"
 VOICE_TUNING = RECIPE / "VoiceTuning"
 sys.path.insert(0, str(VOICE_TUNING))
-from embedded import embedded_voice, phoneme_encoder  # noqa: E402
-from pretrained import pretrained_voice  # noqa: E402
-from styles import TargetStyle  # noqa: E402
-from vocoder import SourceFilterGenerator, SpectralLoss  # noqa: E402
-from voice import TunableVoice  # noqa: E402
-from voice_prepare import continuous_pitch, prepare_voice  # noqa: E402
+from embedded import embedded_voice, phoneme_encoder
+from pretrained import pretrained_voice
+from styles import TargetStyle
+from vocoder import SourceFilterGenerator, SpectralLoss
+from voice import TunableVoice
+from voice_prepare import continuous_pitch, prepare_voice
 
 HOP = 256
 PARTS = ["pitchPred", "energyPred", "decoder", "linear", "postnet"]

@@ -21,6 +21,14 @@ class RelativeAttentionWeights(nn.Module):
         Initial size of the part that depends on positions.
     regularization : Regularization
         What to do in training.
+
+    Example
+    -------
+    >>> import torch
+    >>> attention = RelativeAttentionWeights(8, 2, 4, 2, 6, 1.0, Regularization())
+    >>> mask = torch.tensor([[False, False, True]])
+    >>> attention(torch.randn(1, 3, 8), torch.randn(5, 6), mask)[0, :, :, 2].max().item()
+    0.0
     """
 
     def __init__(

@@ -163,7 +163,7 @@ def test_permuted_labels_are_noticed(tmp_path):
 
 
 def test_a_leak_is_noticed(data, tmp_path, capsys):
-    folder, clips = data
+    folder, _ = data
     train = tmp_path / "train"
     train.mkdir()
     fresh = rows(train, 5, first=500)

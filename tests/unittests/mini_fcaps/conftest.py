@@ -10,7 +10,7 @@ from speechbrain_clsp.mini_fcaps.corpus import plan_clips
 from tests.utils.mini_fcaps import SIZES
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "recipes" / "FCaps"))
-from mini_fcaps_prepare import prepare_mini_fcaps  # noqa: E402
+from mini_fcaps_prepare import prepare_mini_fcaps
 
 
 @pytest.fixture(scope="session")

@@ -13,13 +13,13 @@ from speechbrain_clsp.training.checkpointer import AtomicCheckpointer
 from tests.utils.processes import run_processes
 
 
-class Killed(Exception):
+class KilledError(Exception):
     """Stands for SIGKILL."""
 
 
 def kill(*args):
     """Die."""
-    raise Killed
+    raise KilledError
 
 
 def interrupted(checkpointer_class, folder) -> list:
@@ -28,7 +28,7 @@ def interrupted(checkpointer_class, folder) -> list:
     checkpointer = checkpointer_class(folder, nets)
     checkpointer.save_checkpoint(meta={"step": 1}, name="first")
     checkpointer.custom_save_hooks = {"b": kill}
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         checkpointer.save_checkpoint(meta={"step": 2}, name="second")
     return checkpointer_class(folder, nets).list_checkpoints()
 
@@ -54,10 +54,10 @@ def test_a_kill_while_deleting_leaves_no_half_checkpoint(tmp_path, monkeypatch):
 
     def delete_one_file_and_die(folder):
         (folder / "a.ckpt").unlink()
-        raise Killed
+        raise KilledError
 
     monkeypatch.setattr(shutil, "rmtree", delete_one_file_and_die)
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         checkpointer.delete_checkpoints(num_to_keep=1)
     assert [c.meta["step"] for c in checkpointer.list_checkpoints()] == [2]
 

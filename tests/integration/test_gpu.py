@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[3] / "benchmarks" / "gpu.py"
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu.py"
 RAISED, ABORTED = "128 clips, plain", "bf16, margin, guards, forward and backward"
 PLANTED = (f"loss:{RAISED}", f"reward!{ABORTED}")
 
