@@ -141,7 +141,8 @@ class AttributeSwap:
 
     def __init__(self, tables: Tables | Callable[[], Tables]) -> None:
         tables = dict(tables() if callable(tables) else tables)
-        self.gender = GenderSwap(tables.pop("gender")["pairs"]) if "gender" in tables else None
+        pairs: Any = tables.pop("gender")["pairs"] if "gender" in tables else None
+        self.gender = GenderSwap(pairs) if pairs is not None else None
         self.tables = tables
         self.pattern, self.meanings = _compile(tables)
 

@@ -138,7 +138,7 @@ class TwoCaptions:
     def __init__(self, global_probability: float | Sequence[float] = 0.5) -> None:
         if isinstance(global_probability, int | float):
             global_probability = (global_probability, global_probability, 1)
-        self.first, self.last, self.steps = global_probability
+        self.first, self.last, self.steps = map(float, global_probability)
 
     def probability(self, step: int) -> float:
         """Return how often a global caption comes first, so many batches into the training."""
@@ -196,7 +196,9 @@ class WithHardNegatives:
     Texts(positives=['G', 'G'], negatives=['not G'])
     """
 
-    def __init__(self, policy, swap, n_negatives: int = 1) -> None:
+    def __init__(
+        self, policy: Callable[..., Texts], swap: Callable[..., str], n_negatives: int = 1
+    ) -> None:
         self.policy = policy
         self.swap = swap
         self.n_negatives = n_negatives
