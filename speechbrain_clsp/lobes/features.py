@@ -86,7 +86,7 @@ class KaldiFbank(nn.Module):
 
 
 def _reflect(wavs: Tensor, n_samples: Tensor, n_frames: int) -> Tensor:
-    """Mirror each utterance at its own two ends, so that frames are centerd on their shifts."""
+    """Mirror each utterance at its own two ends, so that frames are centered on their shifts."""
     before = (WINDOW - SHIFT) // 2
     size = (n_frames - 1) * SHIFT + WINDOW
     index = torch.arange(size, device=wavs.device) - before

@@ -14,7 +14,55 @@ from speechbrain_clsp.lobes.head import ProjectionHead
 from speechbrain_clsp.nnet.masking import masked_mean
 
 
-class TransformerTextTower(nn.Module):
+class TextTower(nn.Module):
+    """A tower from caption tokens to unit vectors; what differs is in ``pooled``.
+
+    Attributes
+    ----------
+    max_tokens : int
+        Longest caption that it takes.
+    head : ProjectionHead
+        From the pooled vector to the shared space.
+    """
+
+    max_tokens: int
+    head: ProjectionHead
+
+    def pooled(self, tokens: Tensor, padding_mask: Tensor) -> Tensor:
+        """Return [B, input size of the head] for what :meth:`forward` gets."""
+        raise NotImplementedError
+
+    def forward(self, tokens: Tensor, padding_mask: Tensor) -> Tensor:
+        """Embed captions.
+
+        Arguments
+        ---------
+        tokens : Tensor
+            [B, L] int64, padded as by the tower's tokenizer.
+        padding_mask : Tensor
+            [B, L] bool, True on padding.
+
+        Returns
+        -------
+        Tensor
+            [B, D] float32 of unit norm.
+
+        Raises
+        ------
+        ValueError
+            If L exceeds ``max_tokens``.
+        """
+        if tokens.shape[1] > self.max_tokens:
+            raise ValueError(
+                f"A caption has {tokens.shape[1]} tokens, at most {self.max_tokens} fit: shorten it"
+            )
+        return self.head(self.pooled(tokens, padding_mask))
+
+    def cast(self, dtype: torch.dtype) -> None:
+        """Compute in another precision, where a tower gains from it; the head stays float32."""
+
+
+class TransformerTextTower(TextTower):
     """A small SpeechBrain Transformer, masked mean and head, trained from scratch.
 
     Arguments
@@ -68,37 +116,15 @@ class TransformerTextTower(nn.Module):
         )
         self.head = ProjectionHead(dim, joint_dim, head_dropout)
 
-    def forward(self, tokens: Tensor, padding_mask: Tensor) -> Tensor:
-        """Embed captions.
-
-        Arguments
-        ---------
-        tokens : Tensor
-            [B, L] int64.
-        padding_mask : Tensor
-            [B, L] bool, True on padding.
-
-        Returns
-        -------
-        Tensor
-            [B, D] float32 of unit norm.
-
-        Raises
-        ------
-        ValueError
-            If L exceeds ``max_tokens``.
-        """
-        _check_size(tokens, self.max_tokens)
+    def pooled(self, tokens: Tensor, padding_mask: Tensor) -> Tensor:
+        """Return the mean of the last layer over tokens, [B, dim]."""
         x = self.embedding(tokens)
         x = x + self.positions(x)
         x, _ = self.encoder(x, src_key_padding_mask=padding_mask)
-        return self.head(masked_mean(x, padding_mask))
-
-    def cast(self, dtype: torch.dtype) -> None:
-        """Do nothing: so small a tower gains nothing from another precision."""
+        return masked_mean(x, padding_mask)
 
 
-class RobertaTextTower(nn.Module):
+class RobertaTextTower(TextTower):
     """RoBERTa (arXiv 1907.11692), its pooler, and head: the published CLSP's text side.
 
     The pooled vector is tanh of a linear layer on the first token, as in transformers'
@@ -165,38 +191,11 @@ class RobertaTextTower(nn.Module):
             embeddings.token_type_ids = torch.zeros(1, n_positions, dtype=torch.long)
         self.head = ProjectionHead(dim, joint_dim, head_dropout)
 
-    def forward(self, tokens: Tensor, padding_mask: Tensor) -> Tensor:
-        """Embed captions.
-
-        Arguments
-        ---------
-        tokens : Tensor
-            [B, L] int64, padded with 1.
-        padding_mask : Tensor
-            [B, L] bool, True on padding.
-
-        Returns
-        -------
-        Tensor
-            [B, D] float32 of unit norm.
-
-        Raises
-        ------
-        ValueError
-            If L exceeds ``max_tokens``.
-        """
-        _check_size(tokens, self.max_tokens)
-        return self.head(
-            self.encoder(tokens, attention_mask=(~padding_mask).long()).pooler_output.float()
-        )
+    def pooled(self, tokens: Tensor, padding_mask: Tensor) -> Tensor:
+        """Return RoBERTa's pooled first token, [B, dim]."""
+        attention_mask = (~padding_mask).long()
+        return self.encoder(tokens, attention_mask=attention_mask).pooler_output.float()
 
     def cast(self, dtype: torch.dtype) -> None:
         """Compute RoBERTa in another precision; the head stays float32."""
         self.encoder.to(dtype)
-
-
-def _check_size(tokens: Tensor, max_tokens: int) -> None:
-    if tokens.shape[1] > max_tokens:
-        raise ValueError(
-            f"A caption has {tokens.shape[1]} tokens, at most {max_tokens} fit: shorten it"
-        )

@@ -161,39 +161,18 @@ def bernoulli(probability: float) -> bool:
 
 
 def _covariance(x: Tensor, groups: int, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Return centerd frames [G, N, C / G], their covariances, and the whitening metric."""
+    """Return centered frames [G, N, C / G], their covariances, and the whitening metric.
+
+    The metric is the mean squared eigenvalue of the covariances over the squared mean eigenvalue: 1
+    for white data, else more. Correlations count within groups only.
+    """
     valid = _valid_frames(x, mask)
-    centerd = (x - _channel_mean(x, valid)) * valid
-    centerd = centerd.reshape(-1, groups, x.shape[-1] // groups).transpose(0, 1)
-    covariance = centerd.transpose(1, 2) @ centerd / centerd.shape[1]
+    centered = (x - _channel_mean(x, valid)) * valid
+    centered = centered.reshape(-1, groups, x.shape[-1] // groups).transpose(0, 1)
+    covariance = centered.transpose(1, 2) @ centered / centered.shape[1]
     spread = covariance.diagonal(dim1=1, dim2=2).mean()
     metric = covariance.square().sum() / x.shape[-1] / (spread.square() + TINY)
-    return centerd, covariance, metric
-
-
-def whitening_metric(x: Tensor, groups: int = 1, mask: Tensor | None = None) -> Tensor:
-    """Measure how unevenly the variance is spread over directions: 1 for white data, else more.
-
-    Arguments
-    ---------
-    x : Tensor
-        [..., C].
-    groups : int
-        Number of groups of channels; correlations count within groups only.
-    mask : Tensor, optional
-        True on frames that do not count; its shape is x's without the last axes.
-
-    Returns
-    -------
-    Tensor
-        0-dim: mean squared eigenvalue of the covariances / squared mean eigenvalue.
-
-    Example
-    -------
-    >>> whitening_metric(torch.tensor([[1.0, 0.0], [-1.0, 0.0]])).item()
-    2.0
-    """
-    return _covariance(x.float(), groups, mask)[2]
+    return centered, covariance, metric
 
 
 class _Whitened(torch.autograd.Function):
@@ -214,11 +193,11 @@ class _Whitened(torch.autograd.Function):
         x, mask = ctx.saved_tensors
         groups, limit, grad_scale = ctx.settings
         with _without_autocast(x):
-            centerd, covariance, metric = _covariance(x.float(), groups, mask)
+            centered, covariance, metric = _covariance(x.float(), groups, mask)
             if metric >= limit:
                 diagonal = covariance.diagonal(dim1=1, dim2=2)
                 diagonal.sub_(metric * diagonal.mean())
-                pull = (centerd @ covariance).transpose(0, 1).reshape(x.shape)
+                pull = (centered @ covariance).transpose(0, 1).reshape(x.shape)
                 scale = grad_scale * grad.float().norm() / (pull.norm() + TINY)
                 grad = (grad.float() + scale * pull).to(grad.dtype)
         return grad, None, None, None, None

@@ -113,8 +113,8 @@ def projected(state: dict, side: str, vector: torch.Tensor) -> torch.Tensor:
     linear = weights["linear1.weight"] @ vector
     gelu = linear * 0.5 * (1 + torch.erf(linear / 2**0.5))
     summed = linear + weights["linear2.weight"] @ gelu
-    centerd = summed - summed.mean()
-    normed = centerd / (centerd.square().mean() + 1e-5).sqrt()
+    centered = summed - summed.mean()
+    normed = centered / (centered.square().mean() + 1e-5).sqrt()
     embedding = normed * weights["layer_norm.weight"] + weights["layer_norm.bias"]
     return embedding / embedding.square().sum().sqrt()
 
