@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import os
+import platform
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+HOST = platform.node() or "localhost"  # in the names of temporary files
 
 
 @contextmanager
@@ -15,7 +19,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
 
     The file is synced to disk before it is renamed, so that ``path`` is complete whenever it
     exists, also after a kill or a power cut. If the block raises, the temporary file is removed and
-    what was at ``path`` before stays.
+    what was at ``path`` before stays. What a killed process left is removed by the next one.
 
     Arguments
     ---------
@@ -37,7 +41,8 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+    _remove_abandoned(path)
+    temporary = path.with_name(f".{path.stem}.{HOST}-{os.getpid()}.partial{path.suffix}")
     try:
         yield temporary
         with open(temporary, "rb+") as file:
@@ -45,6 +50,25 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove temporary files of ``path`` whose process, on this machine, was killed."""
+    start = f".{path.stem}.{HOST}-"
+    for left in path.parent.glob(f"{glob.escape(start)}*.partial{glob.escape(path.suffix)}"):
+        process = left.name.removeprefix(start).partition(".")[0]
+        if process.isdigit() and not _is_running(int(process)):
+            left.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    if os.name == "nt":  # signal 0 is Ctrl-C there
+        return True
+    try:
+        os.kill(process, 0)
+    except OSError as error:
+        return not isinstance(error, ProcessLookupError)  # else it belongs to somebody else
+    return True
 
 
 def atomic_write(path: str | os.PathLike, content: str | bytes) -> None:
