@@ -20,7 +20,8 @@ from speechbrain_clsp.inference.clsp import CLSP
 from speechbrain_clsp.inference.files import pad, plan_batches
 from speechbrain_clsp.lobes.speech_tower import SpeechTower
 from speechbrain_clsp.lobes.text_tower import RobertaTextTower
-from speechbrain_clsp.lobes.zipformer.encoder import Zipformer2, activations
+from speechbrain_clsp.lobes.zipformer import activations
+from speechbrain_clsp.lobes.zipformer.encoder import Zipformer2
 from speechbrain_clsp.nnet.logit_scale import LogitScale
 
 XLARGE = {
