@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from itertools import pairwise
@@ -74,8 +74,15 @@ class CaptionedSpeech:
         return self._mapped(Tensor.pin_memory)
 
     def _mapped(self, function: Callable[[Tensor], Tensor]) -> CaptionedSpeech:
-        names = ("wavs", "wav_lens", "tokens", "padding_mask", "labels", "caption_ids")
-        return replace(self, **{name: function(getattr(self, name)) for name in names})
+        return replace(
+            self,
+            wavs=function(self.wavs),
+            wav_lens=function(self.wav_lens),
+            tokens=function(self.tokens),
+            padding_mask=function(self.padding_mask),
+            labels=function(self.labels),
+            caption_ids=function(self.caption_ids),
+        )
 
     def split(self, seconds: float) -> list[CaptionedSpeech]:
         """Cut the batch into chunks of successive clips, without the padding they don't need.
@@ -187,7 +194,7 @@ class CaptionedSpeechDataset(Dataset):
     def __init__(
         self,
         manifest: Manifest,
-        captions: Callable[[dict, random.Random, int], Texts],
+        captions: Callable[[Mapping[str, Any], random.Random, int], Texts],
         seed: int = 0,
         labels: Callable[[dict], list[int]] | None = None,
         skip_unreadable: bool = False,

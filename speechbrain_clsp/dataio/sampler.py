@@ -24,7 +24,7 @@ class Key(NamedTuple):
 
     epoch: int
     step: int  # batches that its process had before this one since training began
-    index: int  # row of the manifest
+    index: int  # type: ignore[assignment]  # row of the manifest; hides tuple.index
 
 
 @register_checkpoint_hooks
@@ -207,8 +207,8 @@ class BucketBatchSampler(Sampler[list[Key]]):
 
     def _mean_clips(self) -> float:
         """Clips per batch and rank, roughly."""
-        if self.batch_size is not None:
-            return self.batch_size
+        if self.batch_seconds is None:
+            return self.batch_size or 1
         return self.batch_seconds / max(float(self.durations[self.usable].mean()), 1e-9)
 
     def _cut(self, durations: np.ndarray) -> list[int]:

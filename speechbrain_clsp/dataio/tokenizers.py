@@ -6,6 +6,7 @@ import io
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import sentencepiece
 import torch
@@ -132,7 +133,7 @@ class RobertaCaptions:
     START, PAD, END = 0, 1, 2
 
     def __init__(self, path: str | os.PathLike | None = None) -> None:
-        self.tokenizer = None
+        self.tokenizer: Any = None  # a tokenizers.Tokenizer, imported when it is needed
         self.missing = "the tokenizer was not loaded, call load(path)"
         if path is not None:
             self.load(path)
@@ -167,7 +168,7 @@ class RobertaCaptions:
         self.tokenizer.no_truncation()  # too long a caption is an error, not a shorter caption
         self.tokenizer.enable_padding(pad_id=self.PAD, pad_token="<pad>")
 
-    def _from_pair(self, folder: Path):
+    def _from_pair(self, folder: Path) -> Any:
         from tokenizers import ByteLevelBPETokenizer
         from tokenizers.processors import RobertaProcessing
 
@@ -205,7 +206,7 @@ class RobertaCaptions:
         tokens = torch.tensor([row.ids for row in rows])
         return tokens, torch.tensor([row.attention_mask for row in rows]) == 0
 
-    def _loaded(self):
+    def _loaded(self) -> Any:
         if self.tokenizer is None:
             raise FileNotFoundError(f"Text cannot be encoded: {self.missing}")
         return self.tokenizer

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -26,7 +27,6 @@ class AttributeHeads(nn.Module):
 
     Example
     -------
-    >>> import torch
     >>> heads = AttributeHeads(8, {"gender": ["male", "female"]})
     >>> speech = nn.functional.normalize(torch.randn(2, 8), dim=-1)
     >>> bool(heads(speech, torch.tensor([[0], [-1]])) > 0)
@@ -57,4 +57,4 @@ class AttributeHeads(nn.Module):
             cross_entropy(head(x).float(), classes, ignore_index=UNLABELED, reduction="sum")
             for head, classes in zip(self.heads, labels.unbind(dim=1), strict=True)
         ]
-        return sum(losses) / len(speech)
+        return sum(losses, speech.new_zeros((), dtype=torch.float32)) / len(speech)

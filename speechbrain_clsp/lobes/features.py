@@ -39,6 +39,8 @@ class KaldiFbank(nn.Module):
     (torch.Size([2, 100, 128]), [100, 50])
     """
 
+    window: Tensor
+
     def __init__(self, n_mels: int = 128) -> None:
         super().__init__()
         self.n_mels = n_mels

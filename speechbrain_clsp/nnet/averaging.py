@@ -42,6 +42,11 @@ class ModelAverage(AveragedModel):
         self.period = period
         self._source = (source,)  # in a tuple: not a part of the state
 
+    @property
+    def modules_by_name(self) -> dict[str, nn.Module]:
+        """The averaged modules, under the names of those that they are averages of."""
+        return dict(self.module.named_children())
+
     def update(self, step: int) -> None:
         """Take a sample, if it is time.
 

@@ -31,6 +31,7 @@ class Eden:
     >>> eden = Eden(lr_batches=100, lr_epochs=4, warmup_batches=10)
     >>> eden.factor(step=0, epoch=0)
     0.5
+    >>> import torch
     >>> optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
     >>> eden(optimizer, step=0, epoch=0)  # old and new rate, as SpeechBrain's schedulers return
     (0.1, 0.05)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -168,11 +168,11 @@ class ContrastiveBrain(sb.Brain):
             predictions.get("clip_counts"),
         )
 
-    def evaluation_modules(self) -> nn.ModuleDict:
+    def evaluation_modules(self) -> Mapping[str, nn.Module]:
         """Return the bare modules that are evaluated: the averaged ones, if there are any yet."""
         if self.model_average is not None and self.model_average.n_averaged > 0:
-            return self.model_average.module
-        return nn.ModuleDict({name: unwrapped(module) for name, module in self.modules.items()})
+            return self.model_average.modules_by_name
+        return {name: unwrapped(module) for name, module in self.modules.items()}
 
     def fit_batch(self, batch: CaptionedSpeech) -> Tensor:
         """Do one step on which all ranks agree.
@@ -257,7 +257,9 @@ class ContrastiveBrain(sb.Brain):
 
     def init_optimizers(self) -> None:
         """Make the parameter groups: heads, encoders, and the logit scale without decay."""
-        towers = [unwrapped(self.modules[name]) for name in ("speech_tower", "text_tower")]
+        towers: list[Any] = [
+            unwrapped(self.modules[name]) for name in ("speech_tower", "text_tower")
+        ]
         in_heads = {id(p) for tower in towers for p in tower.head.parameters()}
         in_towers = {id(p) for tower in towers for p in tower.parameters()}
         in_scale = {id(p) for p in self.modules["logit_scale"].parameters()}
@@ -266,7 +268,7 @@ class ContrastiveBrain(sb.Brain):
         heads = [p for p in trainable if id(p) not in (in_towers - in_heads) | in_scale]
         scale = [p for p in trainable if id(p) in in_scale]
         if self.encoder_lr is None:
-            groups = [{"params": encoders + heads}]
+            groups: list[dict[str, Any]] = [{"params": encoders + heads}]
         else:
             groups = [{"params": heads}, {"params": encoders, "lr": self.encoder_lr}]
         self.optimizer = self.opt_class([*groups, {"params": scale, "weight_decay": 0.0}])
@@ -293,7 +295,8 @@ class ContrastiveBrain(sb.Brain):
         self.scaler.update()
         self.zero_grad(set_to_none=True)
         self.optimizer_step += 1
-        unwrapped(self.modules["logit_scale"]).clamp()
+        logit_scale: Any = unwrapped(self.modules["logit_scale"])
+        logit_scale.clamp()
         if self.model_average is not None:
             self.model_average.update(self.optimizer_step)
 
@@ -362,7 +365,7 @@ class ContrastiveBrain(sb.Brain):
             meta={**stats, "epoch": epoch}, max_keys=[self.ckpt_metric], num_to_keep=1
         )
 
-    def _log(self, meta: dict[str, float], **stats: dict[str, float]) -> None:
+    def _log(self, meta: dict[str, float | None], **stats: dict[str, float]) -> None:
         for train_logger in self.train_loggers:
             train_logger.log_stats(meta, **stats)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 from speechbrain.utils.checkpoints import CKPT_PREFIX, METAFNAME, Checkpoint, Checkpointer
 from speechbrain.utils.distributed import ddp_barrier, if_main_process
@@ -32,7 +33,7 @@ class AtomicCheckpointer(Checkpointer):
     True
     """
 
-    def save_checkpoint(self, *args, **kwargs) -> Checkpoint | None:
+    def save_checkpoint(self, *args: Any, **kwargs: Any) -> Checkpoint | None:
         """Save, as SpeechBrain does; also removes what a killed run left unfinished."""
         if if_main_process():
             for folder in Path(self.checkpoints_dir).glob(f"{CKPT_PREFIX}*"):
@@ -54,7 +55,7 @@ class AtomicCheckpointer(Checkpointer):
 
     # SpeechBrain has no public hook between the parameter files and the metadata.
     def _save_checkpoint_metafile(
-        self, fpath: Path, meta_to_include: dict, *args, **kwargs
+        self, fpath: Path, meta_to_include: dict, *args: Any, **kwargs: Any
     ) -> dict:
         meta = {**meta_to_include, "files": list(self.recoverables)}
         return super()._save_checkpoint_metafile(fpath.with_name(PENDING), meta, *args, **kwargs)

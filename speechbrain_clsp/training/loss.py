@@ -101,7 +101,7 @@ class CLSPLoss(nn.Module):
         loss = self._contrastive(speech, positives, logit_scale, caption_ids, clip_counts)
         if attribute_loss is not None:
             loss = loss + self.attribute_weight * attribute_loss
-        if negatives is not None:
+        if negatives is not None and negatives_differ is not None:
             weight = self.hard_negative_weight / max(len(negatives), 1)
             for negative, differs in zip(negatives, negatives_differ, strict=True):
                 hard = hard_negative_loss(speech, positives[0], negative, logit_scale, differs)

@@ -45,7 +45,8 @@ class StepLog:
         self.path = Path(path)
         self.every = every
         self.stall_seconds = stall_seconds
-        self.seconds, self.since = 0.0, None
+        self.seconds = 0.0
+        self.since: float | None = None
 
     def update(
         self,
@@ -75,12 +76,13 @@ class StepLog:
             ``gradient_norms``.
         """
         if self.stall_seconds is not None:
-            faulthandler.dump_traceback_later(self.stall_seconds, repeat=True, file=sys.__stderr__)
-        self.since = self.since or time.perf_counter()
+            stderr = sys.__stderr__ or sys.stderr
+            faulthandler.dump_traceback_later(self.stall_seconds, repeat=True, file=stderr)
+        now = time.perf_counter()
+        since = self.since = self.since or now
         self.seconds += float(batch.wav_lens.sum()) * batch.wavs.shape[1] / SAMPLE_RATE
         if step % self.every:
             return
-        now = time.perf_counter()
         losses, seconds = all_gather_scalars([loss.item(), self.seconds], speech.device)
         on_gpu = speech.device.type == "cuda"
         line = {
@@ -89,11 +91,12 @@ class StepLog:
             **geometry(speech, text),
             "logit_scale": logit_scale.item(),
             **values,
-            "audio_seconds_per_second": sum(seconds) / max(now - self.since, 1e-9),
+            "audio_seconds_per_second": sum(seconds) / max(now - since, 1e-9),
             "memory_gib": torch.cuda.max_memory_allocated() / 2**30 if on_gpu else None,
             "duplicate_captions": duplicate_rate(batch.caption_ids[: batch.n_positives]),
         }
-        self.seconds, self.since = 0.0, now
+        self.seconds = 0.0
+        self.since = now
         if if_main_process():
             with open(self.path, "a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
@@ -101,7 +104,8 @@ class StepLog:
     def pause(self) -> None:
         """Stop the clock until the next step, at an epoch's end."""
         faulthandler.cancel_dump_traceback_later()
-        self.seconds, self.since = 0.0, None
+        self.seconds = 0.0
+        self.since = None
 
 
 def chance_level_loss(n_clips: int, n_positives: int) -> float:

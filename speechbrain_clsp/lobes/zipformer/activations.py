@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -12,13 +14,13 @@ class _Swoosh(torch.autograd.Function):
     """log(1 + exp(x - shift)) - 0.08 x - offset; only ``x`` is kept for the backward pass."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, shift: float, offset: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, shift: float, offset: float) -> Tensor:
         ctx.save_for_backward(x)
         ctx.shift = shift
         return swoosh(x, shift, offset)
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (x,) = ctx.saved_tensors
         return (x - ctx.shift).sigmoid_().sub_(SLOPE).mul_(grad), None, None
 

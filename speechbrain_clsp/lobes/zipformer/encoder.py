@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -118,7 +119,7 @@ class ZipformerStack(nn.Module):
         regularization: Regularization = UNREGULARIZED,
         layer_drop_rates: Sequence[Rate] | None = None,
         checkpoint_layers: bool = False,
-        **layer,
+        **layer: Any,
     ) -> None:
         super().__init__()
         self.checkpoint_layers = checkpoint_layers
@@ -140,7 +141,7 @@ class ZipformerStack(nn.Module):
             x = drop_path(self._run(layer, x, positions, mask), feature_mask)
         return x
 
-    def _run(self, layer: ZipformerLayer, *inputs: Tensor) -> Tensor:
+    def _run(self, layer: nn.Module, *inputs: Tensor) -> Tensor:
         """Call a layer, whose activations are computed again in the backward pass if so chosen."""
         if self.checkpoint_layers and self.training and torch.is_grad_enabled():
             # Random numbers are replayed: both passes drop, skip and balance the same.
@@ -261,7 +262,7 @@ class Zipformer2(nn.Module):
         self.feature_mask = FeatureMask(rules.feature_mask, rules.unmasked_channels)
         self.encoders = nn.ModuleList()
         for i, factor in enumerate(downsampling):
-            stack = ZipformerStack(
+            layers = ZipformerStack(
                 n_layers[i],
                 position_dim,
                 dim=dims[i],
@@ -276,9 +277,9 @@ class Zipformer2(nn.Module):
                 layer_drop_rates=rules.layer_drop_rates(i, len(downsampling), n_layers[i], factor),
                 checkpoint_layers=checkpoint_layers,
             )
-            if factor > 1:
-                stack = DownsampledStack(stack, dims[i], factor, rules)
-            self.encoders.append(stack)
+            self.encoders.append(
+                DownsampledStack(layers, dims[i], factor, rules) if factor > 1 else layers
+            )
         self.downsample_output = Downsample(output_downsampling)
 
     def forward(self, x: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:

@@ -141,8 +141,8 @@ class Conv2dSubsampling(nn.Module):
             nn.init.normal_(layer.weight, std=gain * layer.weight[0].numel() ** -0.5)
         depthwise = self.convnext.depthwise_conv
         nn.init.normal_(depthwise.weight, std=depthwise.weight[0].numel() ** -0.5)
-        for layer in (*convolutions, depthwise, self.out):
-            nn.init.zeros_(layer.bias)
+        for module in (*convolutions, depthwise, self.out):
+            nn.init.constant_(module.get_parameter("bias"), 0.0)
 
     def forward(self, features: Tensor, n_frames: Tensor) -> tuple[Tensor, Tensor]:
         """Subsample.

@@ -173,7 +173,7 @@ class ConvolutionModule(nn.Module):
             image,
             conv.weight.unsqueeze(2),
             conv.bias,
-            padding=(0, conv.padding[0]),
+            padding=(0, int(conv.padding[0])),
             groups=x.shape[2],
         )
         return image.squeeze(2).transpose(1, 2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -115,7 +116,7 @@ class FeatureMask(nn.Module):
         if not self.training or self.rate == 0:
             return [None] * len(dims)
         first, second = torch.rand(2, len(x), 1, 1, device=x.device) >= self.rate
-        masks = []
+        masks: list[Tensor | None] = []
         for dim in dims:
             lower = min(self.unmasked, dim)
             middle = lower + (dim - lower) // 2
@@ -182,7 +183,7 @@ class Regularization:
     balancing: float = 1.0
     whitening: float = 1.0
 
-    def balancer(self, *, probability: Rate = ((0, 0.5), (8000, 0.125)), **bounds) -> Balancer:
+    def balancer(self, *, probability: Rate = ((0, 0.5), (8000, 0.125)), **bounds: Any) -> Balancer:
         """Make a Balancer; ``bounds`` are its other arguments.
 
         Example
@@ -192,7 +193,7 @@ class Regularization:
         """
         return Balancer(probability=_scaled(probability, self.balancing), **bounds)
 
-    def whiten(self, limit: Rate, *, probability: Rate = 0.25, **settings) -> Whiten:
+    def whiten(self, limit: Rate, *, probability: Rate = 0.25, **settings: Any) -> Whiten:
         """Make a Whiten; ``settings`` are its other arguments.
 
         Example

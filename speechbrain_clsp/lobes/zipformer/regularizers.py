@@ -11,6 +11,7 @@ that a second pass from the same random state (GradCache) makes the same decisio
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -48,13 +49,15 @@ class _Balanced(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, x: Tensor, mask: Tensor | None, bounds: tuple, grad_scale: float, dim: int):
+    def forward(
+        ctx: Any, x: Tensor, mask: Tensor | None, bounds: tuple, grad_scale: float, dim: int
+    ) -> Tensor:
         ctx.save_for_backward(x, mask)
         ctx.settings = bounds, grad_scale, dim
         return x
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple:
+    def backward(ctx: Any, grad: Tensor) -> tuple:
         x, mask = ctx.saved_tensors
         bounds, grad_scale, dim = ctx.settings
         with _without_autocast(x):
@@ -183,13 +186,15 @@ class _Whitened(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, x: Tensor, mask: Tensor | None, groups: int, limit: float, grad_scale: float):
+    def forward(
+        ctx: Any, x: Tensor, mask: Tensor | None, groups: int, limit: float, grad_scale: float
+    ) -> Tensor:
         ctx.save_for_backward(x, mask)
         ctx.settings = groups, limit, grad_scale
         return x
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple:
+    def backward(ctx: Any, grad: Tensor) -> tuple:
         x, mask = ctx.saved_tensors
         groups, limit, grad_scale = ctx.settings
         with _without_autocast(x):
@@ -250,13 +255,13 @@ class _Limited(torch.autograd.Function):
     """Identity whose gradient points back to the allowed range wherever a value has left it."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, minimum: float, maximum: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, minimum: float, maximum: float) -> Tensor:
         ctx.save_for_backward(x)
         ctx.bounds = minimum, maximum
         return x
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple:
+    def backward(ctx: Any, grad: Tensor) -> tuple:
         (x,) = ctx.saved_tensors
         minimum, maximum = ctx.bounds
         away = ((grad > 0) & (x < minimum)) | ((grad < 0) & (x > maximum))
