@@ -363,9 +363,7 @@ def test_a_training_with_everything_on_stays_finite_and_learns():
 @pytest.mark.parametrize("start, expected", [(None, float("inf")), (100, 107)])
 def test_the_brain_sets_the_step_of_schedules(start, expected):
     """If this fails, schedules of a training stand still, or a resumed one begins them anew."""
-    hparams = SimpleNamespace(schedule_step=start)
-    brain = SimpleNamespace(modules=tower(step=float("inf")), hparams=hparams, optimizer_step=7)
-    brain.option = lambda name: getattr(hparams, name)
+    brain = SimpleNamespace(modules=tower(step=float("inf")), schedule_step=start, optimizer_step=7)
     ContrastiveBrain.on_fit_batch_start(brain, batch=None, should_step=False)
     steps = {m.step for m in brain.modules.modules() if isinstance(m, Scheduled)}
     assert steps == {expected}
