@@ -4,34 +4,29 @@ Experimental: it was tested with servers that misbehave and with models that mea
 yet with language models.
 """
 
-from importlib import import_module
-from typing import Any
+from speechbrain_clsp.annotation.client import ChatClient, ServerSettings
+from speechbrain_clsp.annotation.config import AnnotationSettings, read_settings
+from speechbrain_clsp.annotation.judge import judge_jobs
+from speechbrain_clsp.annotation.pipeline import Annotation
+from speechbrain_clsp.annotation.records import Records, read_records
+from speechbrain_clsp.annotation.retries import RequestRejectedError, ServerUnavailableError
+from speechbrain_clsp.annotation.run import run_jobs
+from speechbrain_clsp.annotation.stages.release import write_release
+from speechbrain_clsp.annotation.verdicts import judge_agreement, judge_metrics
 
-_MODULES = {
-    "Annotation": ".pipeline",
-    "AnnotationSettings": ".config",
-    "ChatClient": ".client",
-    "JudgeMetrics": ".verdicts",
-    "JudgeSettings": ".judge",
-    "Records": ".records",
-    "RequestRejectedError": ".retries",
-    "RunReport": ".run",
-    "ServerSettings": ".client",
-    "ServerUnavailableError": ".retries",
-    "write_release": ".stages.release",
-    "judge_agreement": ".verdicts",
-    "judge_jobs": ".judge",
-    "judge_metrics": ".verdicts",
-    "read_judge_settings": ".config",
-    "read_records": ".records",
-    "read_settings": ".config",
-    "run_jobs": ".run",
-}
-__all__ = sorted(_MODULES)
-
-
-def __getattr__(name: str) -> Any:
-    """Import what is asked for when it is first used: torch takes seconds."""
-    if name in _MODULES:
-        return getattr(import_module(_MODULES[name], __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__all__ = [
+    "Annotation",
+    "AnnotationSettings",
+    "ChatClient",
+    "Records",
+    "RequestRejectedError",
+    "ServerSettings",
+    "ServerUnavailableError",
+    "judge_agreement",
+    "judge_jobs",
+    "judge_metrics",
+    "read_records",
+    "read_settings",
+    "run_jobs",
+    "write_release",
+]

@@ -6,11 +6,9 @@ One client asks a local vLLM server, several of them in turn, or a hosted interf
 from __future__ import annotations
 
 import asyncio
-import base64
 import itertools
 import json
 import os
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,8 +23,6 @@ from speechbrain_clsp.annotation.retries import (
     retry_delay,
     status_text,
 )
-
-STANDARD = ("temperature", "top_p", "max_tokens", "max_completion_tokens", "n", "seed", "stop")
 
 
 @dataclass(frozen=True)
@@ -66,49 +62,14 @@ class ServerSettings:
     failure_limit: int = 100
 
 
-@dataclass(frozen=True)
-class Completion:
-    """What a model answered.
-
-    Arguments
-    ---------
-    texts : tuple of str
-        One per choice.
-    message : dict
-        The first choice's message, with ``tool_calls`` if there are any.
-    finish_reasons : tuple of str
-        One per choice: ``stop``, ``length`` where the text was cut off, ``tool_calls``.
-    prompt_tokens, completion_tokens : int
-        As the server counts them; 0 if it does not.
-    """
-
-    texts: tuple[str, ...]
-    message: dict[str, Any]
-    finish_reasons: tuple[str, ...]
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-
-
 @dataclass
 class Usage:
-    """What a client's requests took so far."""
+    """What was sent to servers that answered, repeated requests included; ``retries`` by kind."""
 
     requests: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
-    retries: Counter[str] = field(default_factory=Counter)
-
-
-def audio_part(wav: bytes) -> dict[str, Any]:
-    """Return the part of a message that holds the bytes of a wav file.
-
-    Example
-    -------
-    >>> audio_part(b"RIFF")["input_audio"]
-    {'data': 'UklGRg==', 'format': 'wav'}
-    """
-    data = base64.b64encode(wav).decode("ascii")
-    return {"type": "input_audio", "input_audio": {"data": data, "format": "wav"}}
+    retries: dict[str, int] = field(default_factory=dict)
 
 
 class ChatClient:
@@ -118,6 +79,8 @@ class ChatClient:
     ---------
     settings : ServerSettings
         Which servers, and how they are asked.
+    usage : Usage, optional
+        Where requests and tokens are counted.
 
     Raises
     ------
@@ -125,15 +88,15 @@ class ChatClient:
         If the ``openai`` package is missing.
     """
 
-    def __init__(self, settings: ServerSettings) -> None:
+    def __init__(self, settings: ServerSettings, usage: Usage | None = None) -> None:
         openai = import_openai()
         urls = [settings.base_url] if isinstance(settings.base_url, str) else settings.base_url
         key = os.environ.get(settings.api_key_variable) or "none"  # local servers need none
         self.settings = settings
         self.limit = ConcurrencyLimit(settings.concurrency)
-        self.usage = Usage()
+        self.usage = Usage() if usage is None else usage
         options = {"api_key": key, "timeout": settings.timeout, "max_retries": 0}
-        self._servers = [(url, openai.AsyncOpenAI(base_url=url, **options)) for url in urls]
+        self._servers = [openai.AsyncOpenAI(base_url=url, **options) for url in urls]
         self._turns = itertools.cycle(self._servers)
         self._answered = 0
 
@@ -147,7 +110,8 @@ class ChatClient:
         """
         openai = import_openai()
         wanted = self.settings.model
-        for url, server in self._servers:
+        for server in self._servers:
+            url = server.base_url
             try:
                 names = [model.id async for model in server.models.list()]
             except openai.NotFoundError:
@@ -168,7 +132,7 @@ class ChatClient:
         messages: Sequence[Mapping[str, Any]],
         sampling: Mapping[str, Any],
         **options: Any,
-    ) -> Completion:
+    ) -> list[Any]:
         """Ask, again where that helps, until there is an answer.
 
         Arguments
@@ -176,15 +140,15 @@ class ChatClient:
         messages : sequence of mapping
             The conversation so far.
         sampling : mapping
-            ``temperature``, ``top_p``, ``max_tokens``, ``n``, ...; what the protocol does not know,
-            such as ``top_k``, is sent as vLLM takes it.
+            ``temperature``, ``top_p``, ``max_tokens``, ``n``, ...; sent as they are, so that vLLM
+            also takes what the protocol does not know, such as ``top_k``.
         **options
             ``tools``, ``tool_choice``, ``response_format``.
 
         Returns
         -------
-        Completion
-            The answer.
+        list of openai.types.chat.chat_completion.Choice
+            The answer: at least one choice, at least one of them with text or tool calls.
 
         Raises
         ------
@@ -193,24 +157,21 @@ class ChatClient:
         ServerUnavailableError
             If no request can.
         """
-        known = {name: value for name, value in sampling.items() if name in STANDARD}
-        further = {name: value for name, value in sampling.items() if name not in STANDARD}
-        request = {"model": self.settings.model, "messages": list(messages), **known, **options}
-        if further:
-            request["extra_body"] = further
+        request = {"model": self.settings.model, "messages": list(messages), **options}
+        request["extra_body"] = dict(sampling)
         attempts, before = self.settings.attempts, self._answered
         for attempt in range(attempts):
             try:
                 return await self._ask(request)
             except RetryableError as error:
                 last = error
-                self.usage.retries[error.kind] += 1
+                self.usage.retries[error.kind] = self.usage.retries.get(error.kind, 0) + 1
                 if attempt + 1 < attempts:
                     await asyncio.sleep(retry_delay(attempt, self.settings.pause, error.after))
         # If others got answers meanwhile, the cause is this request, not the servers.
         if self._answered > before or last.kind == "malformed":
             raise RequestRejectedError(f"{attempts} attempts failed, the last by {last}")
-        urls = ", ".join(url for url, _ in self._servers)
+        urls = ", ".join(str(server.base_url) for server in self._servers)
         raise ServerUnavailableError(f"{urls}: {attempts} attempts failed: {last}")
 
     async def complete_object(
@@ -252,7 +213,8 @@ class ChatClient:
         named = {"name": name, "strict": True, "schema": schema}
         options = {"response_format": {"type": "json_schema", "json_schema": named}}
         for _ in range(attempts):
-            text = (await self.complete(messages, sampling, **options)).texts[0]
+            choices = await self.complete(messages, sampling, **options)
+            text = choices[0].message.content or ""
             try:
                 return read(json.loads(text[text.index("{") : text.rindex("}") + 1]))
             except (ValueError, KeyError, TypeError) as error:
@@ -261,18 +223,18 @@ class ChatClient:
 
     async def close(self) -> None:
         """Close the connections."""
-        for _, server in self._servers:
+        for server in self._servers:
             await server.close()
 
-    async def _ask(self, request: Mapping[str, Any]) -> Completion:
+    async def _ask(self, request: Mapping[str, Any]) -> list[Any]:
         """Ask one server, one time."""
-        _, server = next(self._turns)
         started = await self.limit.acquire()
         self.usage.requests += 1
         try:
             # The library's timeout is that between two pieces of an answer, this one that of all.
-            asked = server.chat.completions.create(**request)
-            answer = _read(await asyncio.wait_for(asked, self.settings.timeout))
+            asked = next(self._turns).chat.completions.create(**request)
+            answer = await asyncio.wait_for(asked, self.settings.timeout)
+            _check(answer.choices)
         except Exception as error:
             again = classify(error)
             if again.overload:
@@ -282,27 +244,18 @@ class ChatClient:
             await self.limit.release()
         self.limit.succeeded()
         self._answered += 1
-        self.usage.prompt_tokens += answer.prompt_tokens
-        self.usage.completion_tokens += answer.completion_tokens
-        return answer
+        if answer.usage:
+            self.usage.prompt_tokens += answer.usage.prompt_tokens
+            self.usage.completion_tokens += answer.usage.completion_tokens
+        return answer.choices
 
 
-def _read(response: Any) -> Completion:
-    """Check and unpack an answer; raises ValueError if it has no content."""
-    choices = response.choices
+def _check(choices: Sequence[Any]) -> None:
+    """Raise ValueError if an answer has no content."""
     if not choices:
         raise ValueError("no choices")
     if any(choice.finish_reason == "content_filter" for choice in choices):
         raise RequestRejectedError("the server's content filter")
-    message = choices[0].message.model_dump(exclude_none=True)
-    texts = tuple(choice.message.content or "" for choice in choices)
-    if not any(text.strip() for text in texts) and not message.get("tool_calls"):
+    texts = [choice.message.content or "" for choice in choices]
+    if not any(text.strip() for text in texts) and not choices[0].message.tool_calls:
         raise ValueError("neither text nor tool calls")
-    usage = response.usage
-    return Completion(
-        texts,
-        message,
-        tuple(choice.finish_reason or "" for choice in choices),
-        usage.prompt_tokens if usage else 0,
-        usage.completion_tokens if usage else 0,
-    )

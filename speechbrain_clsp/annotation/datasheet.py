@@ -99,44 +99,43 @@ class Datasheet:
         statistics = self.statistics()
         text = json.dumps(statistics, indent=1, ensure_ascii=False)
         atomic_write(folder / "datasheet.json", text + "\n")
-        tables = self._tables(statistics)
+        tables = _tables(statistics)
         parts = [f"## {title}\n\n{pipes(rows)}" for title, rows in tables.items()]
         atomic_write(folder / "datasheet.md", "\n".join(["# Datasheet\n", *parts]))
-        sections = [f"<h2>{title}</h2>{table(rows[0], rows[1:])}" for title, rows in tables.items()]
-        charts = '<div class="charts">' + "".join(self._charts()) + "</div>"
-        write_page(
-            folder / "datasheet.html", "Datasheet", ["<h1>Datasheet</h1>", charts, *sections]
+        charts = (
+            _histogram("Captions by characters", self.characters, CHARACTERS_PER_BIN)
+            + _histogram("Clips by seconds", self.durations, SECONDS_PER_BIN)
+            + _histogram("Clips by captions", self.per_clip, 1)
         )
+        head = ["<h1>Datasheet</h1>", f'<div class="charts">{charts}</div>']
+        sections = [f"<h2>{title}</h2>{table(rows[0], rows[1:])}" for title, rows in tables.items()]
+        write_page(folder / "datasheet.html", "Datasheet", [*head, *sections])
         return statistics
 
-    def _tables(self, statistics: Mapping[str, Any]) -> dict[str, list[list[str]]]:
-        """Return tables, each with its header first."""
-        counts = [["", "value"]]
-        for name in ("clips", "captions", "words", "vocabulary", "words_used_once"):
-            counts.append([name.replace("_", " "), f"{statistics[name]:,}"])
-        counts.append(["hours", f"{statistics['hours']:.2f}"])
-        counts.append(["words per caption", f"{statistics['words_per_caption']:.1f}"])
-        counts.append(["captioners", ", ".join(statistics["captioners"]) or "-"])
-        stages = [["stage", "clips", "captions kept", "dropped, by rule"]]
-        for stage, found in statistics["stages"].items():
-            dropped = ", ".join(f"{rule} {count}" for rule, count in found["dropped"].items())
-            stages.append([stage, str(found["clips"]), str(found["kept"]), dropped or "-"])
-        labels = [["label", "values"]]
-        for name, found in statistics["labels"].items():
-            values = ", ".join(f"{value} {count}" for value, count in found.items())
-            labels.append([name.replace("_", " "), values or "-"])
-        words = [
-            ["word", "times"],
-            *([w, str(n)] for w, n in statistics["commonest_words"].items()),
-        ]
-        return {"Counts": counts, "Stages": stages, "Labels": labels, "Commonest words": words}
 
-    def _charts(self) -> list[str]:
-        return [
-            _histogram("Captions by characters", self.characters, CHARACTERS_PER_BIN),
-            _histogram("Clips by seconds", self.durations, SECONDS_PER_BIN),
-            _histogram("Clips by captions", self.per_clip, 1),
-        ]
+def _tables(statistics: Mapping[str, Any]) -> dict[str, list[list[str]]]:
+    """Return tables, each with its header first."""
+    names = ("clips", "captions", "words", "vocabulary", "words_used_once")
+    counts = [[name.replace("_", " "), f"{statistics[name]:,}"] for name in names]
+    counts.append(["hours", f"{statistics['hours']:.2f}"])
+    counts.append(["words per caption", f"{statistics['words_per_caption']:.1f}"])
+    counts.append(["captioners", ", ".join(statistics["captioners"]) or "-"])
+    stages = [
+        [stage, str(found["clips"]), str(found["kept"]), _counted(found["dropped"])]
+        for stage, found in statistics["stages"].items()
+    ]
+    labels = [[name.replace("_", " "), _counted(c)] for name, c in statistics["labels"].items()]
+    words = [[word, str(count)] for word, count in statistics["commonest_words"].items()]
+    return {
+        "Counts": [["", "value"], *counts],
+        "Stages": [["stage", "clips", "captions kept", "dropped, by rule"], *stages],
+        "Labels": [["label", "values"], *labels],
+        "Commonest words": [["word", "times"], *words],
+    }
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counts.items()) or "-"
 
 
 def _histogram(title: str, counts: Mapping[int, int], width: int) -> str:

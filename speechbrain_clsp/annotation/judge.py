@@ -7,19 +7,20 @@ question is asked in several rounds, so that agreement and position bias can be 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import combinations
 from typing import Any
 
-from speechbrain_clsp.annotation.client import ChatClient, ServerSettings, audio_part
+from speechbrain_clsp.annotation.client import ChatClient, ServerSettings
+from speechbrain_clsp.annotation.clips import WavReader, clip_job
 from speechbrain_clsp.annotation.prompts import fill
-from speechbrain_clsp.annotation.records import record_key
-from speechbrain_clsp.annotation.run import Job, Request
-from speechbrain_clsp.annotation.stages.caption import ThreadLocalReader, clip_ticket
+from speechbrain_clsp.annotation.run import Job
 from speechbrain_clsp.ratings import SCORES, dimensions
 
-CHOICES = ("first", "second", "tie")
+# What an answer may say of a dimension.
+ALLOWED: dict[str, tuple] = {"score": SCORES.values, "pair": ("first", "second", "tie")}
 SAMPLING = {"temperature": 1.0, "max_tokens": 4096}
 
 
@@ -85,45 +86,21 @@ def judge_jobs(
                 for pair in combinations(captions, 2):
                     asked.append(("pair", number, row, tuple(draw.sample(pair, 2))))
     random.Random(settings.seed).shuffle(asked)
-    read = ThreadLocalReader()
+    read = WavReader()
     for kind, number, row, sources in asked:
-        texts = [captions[source][row["id"]] for source in sources]
-        yield _job(kind, number, row, sources, texts, settings, read)
+        prompt = _prompt(kind, [captions[source][row["id"]] for source in sources], settings)
+        yield _job(kind, number, row, sources, prompt, settings, read)
 
 
-def judge_prompt(kind: str, texts: Sequence[str], settings: JudgeSettings) -> str:
-    """Return a question about one caption (``score``) or two (``pair``).
-
-    Example
-    -------
-    >>> "A man." in judge_prompt("score", ["A man."], JudgeSettings())
-    True
-    """
+def _prompt(kind: str, texts: Sequence[str], settings: JudgeSettings) -> str:
     listed = "\n".join(f"- {name}: {question}" for name, question in dimensions().items())
     if kind == "score":
         return fill(settings.score_template, dimensions=listed, caption=texts[0])
     return fill(settings.pair_template, dimensions=listed, first=texts[0], second=texts[1])
 
 
-def allowed_values(kind: str) -> tuple[Any, ...]:
-    """Return what an answer may say of a dimension."""
-    return SCORES.values if kind == "score" else CHOICES
-
-
-def answer_schema(kind: str) -> dict[str, Any]:
-    """Return the JSON schema of each value of an answer: a reason first, then the dimensions."""
-    allowed = allowed_values(kind)
-    value = {"type": "integer" if kind == "score" else "string", "enum": list(allowed)}
-    return {"reason": {"type": "string"}, **dict.fromkeys(dimensions(), value)}
-
-
 def read_answer(kind: str, answer: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the value per dimension of an answer.
-
-    Raises
-    ------
-    ValueError, KeyError
-        If one is not allowed or missing.
+    """Return the value per dimension of an answer; raise ValueError or KeyError if one is wrong.
 
     Example
     -------
@@ -132,8 +109,8 @@ def read_answer(kind: str, answer: Mapping[str, Any]) -> dict[str, Any]:
     """
     values = {name: answer[name] for name in dimensions()}
     for name, value in values.items():
-        if isinstance(value, bool) or value not in allowed_values(kind):
-            raise ValueError(f"{name} {value!r} is not one of {allowed_values(kind)}")
+        if isinstance(value, bool) or value not in ALLOWED[kind]:
+            raise ValueError(f"{name} {value!r} is not one of {ALLOWED[kind]}")
     return values
 
 
@@ -142,32 +119,19 @@ def _job(
     number: int,
     row: Mapping[str, Any],
     sources: tuple[str, ...],
-    texts: Sequence[str],
+    prompt: str,
     settings: JudgeSettings,
-    read: Callable[[Mapping[str, Any]], bytes],
+    read: WavReader,
 ) -> Job:
-    prompt = judge_prompt(kind, texts, settings)
     sampling = {**settings.sampling, "seed": settings.seed + number}
-    asked = (prompt, settings.model, sampling, list(sources), number)
-    fields = {"kind": kind, "judge": settings.model, "round": number}
-    fields |= {"source": sources[0]} if kind == "score" else {"sources": list(sources)}
+    head: dict[str, Any] = {"kind": kind, "judge": settings.model, "round": number}
+    head |= {"source": sources[0]} if kind == "score" else {"sources": list(sources)}
+    value = {"type": "integer" if kind == "score" else "string", "enum": list(ALLOWED[kind])}
+    schema = {"reason": {"type": "string"}, **dict.fromkeys(dimensions(), value)}
 
-    def prepare() -> Request:
-        wav = read(row)
-        content = [audio_part(wav), {"type": "text", "text": prompt}]
-        messages = [{"role": "user", "content": content}]
+    async def ask(client: ChatClient, messages: list[dict[str, Any]]) -> dict[str, Any]:
+        read = partial(read_answer, kind)
+        answer = client.complete_object(messages, sampling, kind, schema, read, settings.answers)
+        return {**head, **await answer}
 
-        async def ask(client: ChatClient) -> dict[str, Any]:
-            values = await client.complete_object(
-                messages,
-                sampling,
-                kind,
-                answer_schema(kind),
-                lambda answer: read_answer(kind, answer),
-                settings.answers,
-            )
-            return {**fields, **values}
-
-        return Request(record_key(row["id"], wav, *asked), ask)
-
-    return Job(row["id"], clip_ticket(row, *asked), prepare)
+    return clip_job(row, read, prompt, (settings.model, sampling, list(sources), number), ask)

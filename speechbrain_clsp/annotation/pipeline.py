@@ -17,11 +17,11 @@ from speechbrain_clsp.annotation.client import ServerSettings
 from speechbrain_clsp.annotation.config import AnnotationSettings
 from speechbrain_clsp.annotation.prompts import template_text
 from speechbrain_clsp.annotation.records import Records, read_records, record_key, row_of
-from speechbrain_clsp.annotation.run import Job, run_jobs
+from speechbrain_clsp.annotation.run import run_jobs
 from speechbrain_clsp.annotation.stages import STAGES
 from speechbrain_clsp.annotation.stages.caption import caption_jobs, in_shard
-from speechbrain_clsp.annotation.stages.filter import FilterSettings, filter_captions
-from speechbrain_clsp.annotation.stages.select import SelectSettings, select, word_vectors
+from speechbrain_clsp.annotation.stages.filter import filter_captions
+from speechbrain_clsp.annotation.stages.select import select, word_vectors
 from speechbrain_clsp.annotation.stages.verify import verify_jobs
 from speechbrain_clsp.annotation.texts import read_texts
 from speechbrain_clsp.dataio.manifest import Manifest
@@ -84,17 +84,16 @@ class Annotation:
             If the stage before has not run, or the folder's records were made with settings that
             give other answers.
         """
-        stages: dict[str, tuple[Any, Callable[[], dict[str, Any]]]] = {
-            "caption": (self.settings.caption, self._caption),
-            "verify": (self.settings.verify, self._verify),
-            "filter": (self.settings.filter, self._filter),
-            "select": (self.settings.select, self._select),
+        stages: dict[str, Callable[[], dict[str, Any]]] = {
+            "caption": self._caption,
+            "verify": self._verify,
+            "filter": self._filter,
+            "select": self._select,
         }
-        settings, work = stages[stage]
-        self._remember(stage, settings)
-        return work()
+        self._remember(stage)
+        return stages[stage]()
 
-    def records(self, stage: str) -> Iterator[dict[str, Any]]:
+    def _records(self, stage: str) -> Iterator[dict[str, Any]]:
         """Yield the records of the stage before ``stage``."""
         before = STAGES[STAGES.index(stage) - 1]
         if not self.path(before).is_file():
@@ -103,20 +102,15 @@ class Annotation:
 
     def _caption(self) -> dict[str, Any]:
         settings = self.settings.caption
-        mine = sum(in_shard(name, self.shard) for name in self.manifest.values("id"))
-        return self._ask(
-            "caption", caption_jobs(self.manifest, settings, self.shard), settings, mine
-        )
+        total = sum(in_shard(name, self.shard) for name in self.manifest.values("id"))
+        jobs = caption_jobs(self.manifest, settings, self.shard)
+        return vars(run_jobs(jobs, settings, self.path("caption"), total))
 
     def _verify(self) -> dict[str, Any]:
         settings = self.settings.verify
-        jobs = verify_jobs(self.records("verify"), self.manifest, settings, self.transcripts)
-        return self._ask("verify", jobs, settings, sum(1 for _ in self.records("verify")))
-
-    def _ask(
-        self, stage: str, jobs: Iterator[Job], settings: ServerSettings, total: int
-    ) -> dict[str, Any]:
-        return asdict(run_jobs(jobs, settings, self.path(stage), total))
+        total = sum(1 for _ in self._records("verify"))
+        jobs = verify_jobs(self._records("verify"), self.manifest, settings, self.transcripts)
+        return vars(run_jobs(jobs, settings, self.path("verify"), total))
 
     def _filter(self) -> dict[str, Any]:
         def work(batch: list[dict[str, Any]]) -> Iterator[tuple[list, list]]:
@@ -124,30 +118,28 @@ class Annotation:
                 transcript = self.transcripts.get(record["id"])
                 yield filter_captions(record["captions"], self.settings.filter, transcript)
 
-        return self._locally("filter", self.settings.filter, work)
+        return self._locally("filter", work)
 
     def _select(self) -> dict[str, Any]:
         settings = self.settings.select
-        fit_of = clsp_measure(settings.clsp, settings.gate is not None) if settings.clsp else None
+        measure = clsp_measure(settings.clsp, settings.gate is not None) if settings.clsp else None
 
         def work(batch: list[dict[str, Any]]) -> Iterator[tuple[list, list]]:
             rows = [row_of(record, self.manifest) for record in batch]
-            measured = fit_of(batch, rows) if fit_of else [(word_vectors, None)] * len(batch)
+            measured = measure(batch, rows) if measure else [(word_vectors, None)] * len(batch)
             for record, (embed, fit) in zip(batch, measured):
                 yield select(record["captions"], settings, embed, fit)
 
-        return self._locally("select", settings, work)
+        return self._locally("select", work)
 
-    def _locally(
-        self, stage: str, settings: FilterSettings | SelectSettings, work: Callable
-    ) -> dict[str, Any]:
+    def _locally(self, stage: str, work: Callable) -> dict[str, Any]:
         """Work through records without a server; what is there already is not done again."""
         kept = dropped = 0
-        answers = answers_of(settings)
+        answers = self._answers_of(stage)
         with Records(self.path(stage), sync_every=1000) as records:
             keyed = (
                 (record_key(record["key"], answers), record)
-                for record in tqdm(self.records(stage), desc=stage, unit="clip")
+                for record in tqdm(self._records(stage), desc=stage, unit="clip")
             )
             undone = ((key, record) for key, record in keyed if key not in records.keys)
             while batch := list(islice(undone, BATCH)):
@@ -158,9 +150,9 @@ class Annotation:
                     kept, dropped = kept + len(captions), dropped + len(drops)
             return {"clips": len(records.keys), "kept now": kept, "dropped now": dropped}
 
-    def _remember(self, stage: str, settings: Any) -> None:
+    def _remember(self, stage: str) -> None:
         """Write down the stage's settings; refuse those that do not fit the records there are."""
-        path, answers = self.path(stage).with_suffix(".settings.json"), answers_of(settings)
+        path, answers = self.path(stage).with_suffix(".settings.json"), self._answers_of(stage)
         if not path.is_file():
             atomic_write(path, json.dumps(answers, indent=2))
             return
@@ -172,20 +164,14 @@ class Annotation:
                 f" another --output, or delete the files {stage}.* and those of later stages"
             )
 
-
-def answers_of(settings: Any) -> dict[str, Any]:
-    """Return those settings of a stage that its answers depend on, as JSON holds them.
-
-    Example
-    -------
-    >>> answers_of(SelectSettings(most=2))
-    {'most': 2, 'least': 1, 'clsp': None, 'gate': None}
-    """
-    answers = {name: value for name, value in asdict(settings).items() if name not in INCIDENTAL}
-    for name in ("template", "labels_template"):
-        if name in answers:
-            answers[name] = template_text(answers[name])
-    return json.loads(json.dumps(answers))
+    def _answers_of(self, stage: str) -> dict[str, Any]:
+        """Return those settings of a stage that its answers depend on, as JSON holds them."""
+        settings = asdict(getattr(self.settings, stage))
+        answers = {name: value for name, value in settings.items() if name not in INCIDENTAL}
+        for name in ("template", "labels_template"):
+            if name in answers:
+                answers[name] = template_text(answers[name])
+        return json.loads(json.dumps(answers))
 
 
 def clsp_measure(
@@ -215,12 +201,13 @@ def clsp_measure(
         def embed(captions: Sequence[str]) -> np.ndarray:
             return np.stack([vectors[caption] for caption in captions])
 
-        if not with_speech:
-            return [(embed, None)] * len(records)
-        measured = []
-        for record, row in zip(records, rows):
+        def fit(row: Mapping[str, Any], captions: Sequence[str]) -> list[float]:
             speech = clsp.encode_batch(read(row).unsqueeze(0))[0].cpu().numpy()
-            measured.append((embed, [float(vectors[text] @ speech) for text in record["captions"]]))
-        return measured
+            return [float(vectors[caption] @ speech) for caption in captions]
+
+        return [
+            (embed, fit(row, record["captions"]) if with_speech else None)
+            for record, row in zip(records, rows)
+        ]
 
     return measure

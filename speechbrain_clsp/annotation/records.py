@@ -14,17 +14,7 @@ from speechbrain_clsp.dataio.manifest import Manifest
 
 
 def record_key(*parts: Any) -> str:
-    """Return the SHA-256 of a request's parts: clip, audio, prompt, model, sampling, ...
-
-    Arguments
-    ---------
-    *parts
-        Bytes, or what JSON can hold.
-
-    Returns
-    -------
-    str
-        64 hexadecimal digits, equal if and only if all parts are.
+    """Return the SHA-256 of a request's parts, bytes or JSON: clip, audio, prompt, model, ...
 
     Example
     -------
@@ -118,28 +108,30 @@ class Records:
     def __init__(self, path: str | os.PathLike, sync_every: int = 1) -> None:
         self.path = Path(path)
         self.sync_every = sync_every
+        self.keys: set[str] = set()
+        self.tickets: set[str | None] = set()
+        self._unsynced = 0
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._file = open(self.path, "ab", buffering=0)
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._file.close()
-            raise BlockingIOError(
-                f"{path}: another process is writing to it; wait for it"
-            ) from error
-        self.keys: set[str] = set()
-        self.tickets: set[str | None] = set()
-        complete = 0
-        try:
-            for record, _, end in read_places(self.path):
-                complete = end
-                self.keys.add(record["key"])
-                self.tickets.add(record.get("ticket"))
-        except ValueError:
+            self._lock_and_read()
+        except (OSError, ValueError):
             self._file.close()
             raise
+
+    def _lock_and_read(self) -> None:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise BlockingIOError(
+                f"{self.path}: another process is writing to it; wait for it"
+            ) from error
+        complete = 0
+        for record, _, end in read_places(self.path):
+            complete = end
+            self.keys.add(record["key"])
+            self.tickets.add(record.get("ticket"))
         self._file.truncate(complete)
-        self._unsynced = 0
 
     def append(self, record: Mapping[str, Any]) -> bool:
         """Add a record; return False, and write nothing, if its key is there already."""
@@ -151,18 +143,17 @@ class Records:
         self.keys.add(record["key"])
         self._unsynced += 1
         if self._unsynced >= self.sync_every:
-            self.sync()
+            self._sync()
         return True
 
-    def sync(self) -> None:
-        """Force what was appended to the disk."""
+    def _sync(self) -> None:
         os.fsync(self._file.fileno())
         self._unsynced = 0
 
     def close(self) -> None:
         """Force what was appended to the disk and close the file."""
         if not self._file.closed:
-            self.sync()
+            self._sync()
             self._file.close()
 
     def __enter__(self) -> Records:

@@ -64,8 +64,6 @@ class ConcurrencyLimit:
     Example
     -------
     >>> limit = ConcurrencyLimit(8)
-    >>> limit.size
-    4
     >>> limit.overloaded(limit.round)
     >>> limit.size
     2
@@ -140,18 +138,11 @@ def classify(error: Exception) -> RetryableError:
     raise error
 
 
-def retry_delay(attempt: int, pause: float, after: float = 0.0) -> float:
-    """Return the seconds to wait after a failed attempt.
+def retry_delay(attempt: int, pause: float, after: float) -> float:
+    """Return the seconds to wait after failed attempt number ``attempt``, from 0.
 
-    Arguments
-    ---------
-    attempt : int
-        Number of the attempt, from 0.
-    pause : float
-        Seconds, at most, after the first attempt; doubled with each further one, up to a minute.
-        How much of it is waited is drawn, to spread those who wait.
-    after : float
-        Seconds that the server asks for; they are added.
+    ``pause`` doubles with each attempt, up to a minute. How much of it is waited is drawn, to
+    spread those who wait; ``after``, the seconds that the server asks for, is added.
     """
     return after + random.uniform(0.1, 1.0) * min(LONGEST_PAUSE, pause * 2**attempt)
 
@@ -184,13 +175,7 @@ def status_text(error: Any) -> str:
 
 
 def import_openai() -> Any:
-    """Return the optional package ``openai``.
-
-    Raises
-    ------
-    ValueError
-        If it is missing; says how to install it.
-    """
+    """Return the optional package ``openai``; raise ValueError if it is missing."""
     try:
         import openai
     except ImportError as error:

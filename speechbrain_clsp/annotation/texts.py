@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from speechbrain_clsp.ratings.table import read_lines
 
 
 def read_texts(path: str | os.PathLike, column: str, allow_empty: bool = False) -> dict[str, str]:
-    """Read a text per clip.
+    """Read a text per clip, by id of the clip.
 
     Arguments
     ---------
@@ -20,29 +22,33 @@ def read_texts(path: str | os.PathLike, column: str, allow_empty: bool = False) 
     allow_empty : bool
         Whether a text may be empty.
 
-    Returns
-    -------
-    dict
-        Text by id of the clip.
-
     Raises
     ------
     ValueError
-        If an entry lacks them; names it.
+        If a line lacks them; names it.
 
     Example
     -------
-    >>> path = getfixture("tmp_path") / "said.csv"
-    >>> _ = path.write_text("id,text" + chr(10) + "a,Come in." + chr(10))
+    >>> path = getfixture("tmp_path") / "said.jsonl"
+    >>> _ = path.write_text('{"id": "a", "text": "Come in."}')
     >>> read_texts(path, "text")
     {'a': 'Come in.'}
     """
+    csv = str(path).endswith(".csv")
+    lines = read_lines(path, ("id", column)) if csv else _read_json_lines(path)
     found: dict[str, str] = {}
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        lines = csv.DictReader(file) if str(path).endswith(".csv") else map(json.loads, file)
-        for number, line in enumerate(lines, start=1):
-            text = line.get(column) if isinstance(line, Mapping) else None
-            if text is None or not (text or allow_empty) or not line.get("id"):
-                raise ValueError(f"{path}, entry {number}: needs id and {column}")
-            found[line["id"]] = text
+    for where, line in lines:
+        text = line.get(column) if isinstance(line, Mapping) else None
+        if text is None or not (text or allow_empty) or not line.get("id"):
+            raise ValueError(f"{where}: needs id and {column}")
+        found[line["id"]] = text
     return found
+
+
+def _read_json_lines(path: str | os.PathLike) -> Iterator[tuple[str, Any]]:
+    with open(path, encoding="utf-8") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                yield f"{path}, line {number}", json.loads(line)
+            except json.JSONDecodeError as error:
+                raise ValueError(f"{path}, line {number} is not JSON: {error}") from error

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
-import numpy as np
+import pandas as pd
 
 from speechbrain_clsp.evaluation.similarity import correlate, krippendorff_alpha
 from speechbrain_clsp.evaluation.statistics import Estimate, bootstrap_mean
+from speechbrain_clsp.evaluation.tables import pipes
 from speechbrain_clsp.ratings import SCORES, Rating, dimensions
+from speechbrain_clsp.utils.files import atomic_write
 
 PEOPLE = "people"  # the judge of ratings by people
+CHOICES = {"first": 1.0, "tie": 0.0, "second": -1.0}
 OUTCOMES = {"better": 1.0, "tie": 0.0, "worse": -1.0}
 
 
@@ -46,23 +52,6 @@ class JudgeMetrics:
     position_bias: dict[str, Estimate] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class JudgeAgreement:
-    """How two judges' mean scores of the same captions correlate.
-
-    Arguments
-    ---------
-    pearson, spearman : float
-        Correlations.
-    captions : int
-        How many both scored.
-    """
-
-    pearson: float
-    spearman: float
-    captions: int
-
-
 def people_records(ratings: Iterable[Rating]) -> Iterator[dict[str, Any]]:
     """Yield people's ratings of all dimensions as scores of one judge, a rater per round.
 
@@ -92,11 +81,6 @@ def judge_metrics(records: Iterable[Mapping[str, Any]], seed: int = 0) -> JudgeM
     seed : int
         Of resampling.
 
-    Returns
-    -------
-    JudgeMetrics
-        Its results.
-
     Example
     -------
     >>> record = {"kind": "score", "id": "a", "source": "x", "round": 0, "coverage": 4}
@@ -105,59 +89,58 @@ def judge_metrics(records: Iterable[Mapping[str, Any]], seed: int = 0) -> JudgeM
     4.0
     """
     records = list(records)
-    scores = [record for record in records if record["kind"] == "score"]
-    pairs = [record for record in records if record["kind"] == "pair"]
+    scores = pd.DataFrame([record for record in records if record["kind"] == "score"])
+    pairs = pd.DataFrame([_signed(record) for record in records if record["kind"] == "pair"])
     metrics = JudgeMetrics(clips=len({record["id"] for record in records}))
-    for source in sorted({record["source"] for record in scores}):
-        ours = [record for record in scores if record["source"] == source]
-        metrics.scores[source] = {
-            name: mean_over_clips([(r["id"], float(r[name])) for r in ours], seed)
-            for name in dimensions()
-        }
-    for pair in sorted({tuple(sorted(record["sources"])) for record in pairs}):
-        ours = [record for record in pairs if set(record["sources"]) == set(pair)]
-        metrics.pairs[" vs ".join(pair)] = {
-            name: _fractions([(r["id"], outcome(r, name, pair[0])) for r in ours], seed)
-            for name in dimensions()
-        }
-    for name in dimensions():
-        of_scores = {(r["id"], r["source"], r["round"]): float(r[name]) for r in scores}
-        of_pairs = {
-            (r["id"], tuple(sorted(r["sources"])), r["round"]): outcome(r, name, min(r["sources"]))
-            for r in pairs
-        }
-        metrics.agreement[name] = {"scores": _alpha(of_scores), "pairs": _alpha(of_pairs)}
-        if pairs:
-            first = [(r["id"], outcome(r, name, r["sources"][0])) for r in pairs]
-            metrics.position_bias[name] = mean_over_clips(first, seed)
+    agreement: dict[str, dict] = {name: {"scores": None, "pairs": None} for name in dimensions()}
+    metrics.agreement = agreement
+    if len(scores):
+        for source, ours in scores.groupby("source"):
+            metrics.scores[source] = {n: _mean(ours[n], ours["id"], seed) for n in dimensions()}
+        for name in dimensions():
+            agreement[name]["scores"] = _alpha(scores, "source", name)
+    if len(pairs):
+        for pair, ours in pairs.groupby("pair"):
+            metrics.pairs[pair] = {
+                name: {
+                    kind: _mean(ours[name] == value, ours["id"], seed)
+                    for kind, value in OUTCOMES.items()
+                }
+                for name in dimensions()
+            }
+        for name in dimensions():
+            agreement[name]["pairs"] = _alpha(pairs, "pair", name)
+            first = pairs[name] * pairs["sign"]
+            metrics.position_bias[name] = _mean(first, pairs["id"], seed)
     return metrics
 
 
-def outcome(record: Mapping[str, Any], name: str, source: str) -> float:
-    """Return 1 if a source won a pair, -1 if the other did, 0 for a tie.
-
-    Example
-    -------
-    >>> outcome({"sources": ["a", "b"], "coverage": "second"}, "coverage", "a")
-    -1.0
-    """
-    if record[name] == "tie":
-        return OUTCOMES["tie"]
-    winner = record["sources"][0 if record[name] == "first" else 1]
-    return OUTCOMES["better" if winner == source else "worse"]
+def _signed(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a record of a pair with 1 where the source whose name sorts first is better."""
+    first, second = record["sources"]
+    sign = 1 if first <= second else -1
+    values = {name: sign * CHOICES[record[name]] for name in dimensions()}
+    pair = " vs ".join(sorted((first, second)))
+    return {"id": record["id"], "round": record["round"], "pair": pair, "sign": sign, **values}
 
 
-def mean_over_clips(values: Sequence[tuple[str, float]], seed: int) -> Estimate:
+def _mean(values: pd.Series, clips: pd.Series, seed: int) -> Estimate:
     """Return a mean with its bootstrap interval; values of a clip are averaged first."""
-    by_clip = defaultdict(list)
-    for clip, value in values:
-        by_clip[clip].append(value)
-    means = np.array([np.mean(some) for _, some in sorted(by_clip.items())])
+    means = values.astype(float).groupby(clips).mean().to_numpy()
     return Estimate(float(means.mean()), *bootstrap_mean(means, seed))
 
 
-def judge_agreement(records: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, JudgeAgreement]]:
-    """Compare judges, such as a model and people, by the scores that both gave.
+def _alpha(frame: pd.DataFrame, item: str, name: str) -> float | None:
+    """Return alpha over rounds; None if it means nothing."""
+    table = frame.pivot_table(name, index=["id", item], columns="round")
+    alpha = krippendorff_alpha(table.to_numpy(dtype=float)) if table.shape[1] > 1 else math.nan
+    return None if math.isnan(alpha) else alpha
+
+
+def judge_agreement(
+    records: Iterable[Mapping[str, Any]],
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Compare judges, such as a model and people, by their mean scores of the same captions.
 
     Arguments
     ---------
@@ -167,29 +150,57 @@ def judge_agreement(records: Iterable[Mapping[str, Any]]) -> dict[str, dict[str,
     Returns
     -------
     dict
-        By pair of judges (``one vs other``) and dimension; pairs with fewer than three captions in
-        common are left out.
+        By pair of judges (``one vs other``) and dimension: the correlations ``pearson`` and
+        ``spearman``, and how many ``captions`` both scored. Pairs with fewer than three captions
+        in common are left out.
     """
-    means: dict[str, dict[str, dict]] = {}
-    for record in records:
-        if record["kind"] == "score":
-            for name in dimensions():
-                found = means.setdefault(name, {}).setdefault(record["judge"], defaultdict(list))
-                found[record["id"], record["source"]].append(float(record[name]))
-    agreement: dict[str, dict[str, JudgeAgreement]] = {}
-    for name, judges in means.items():
-        for one, other in combinations(sorted(judges), 2):
-            common = sorted(set(judges[one]) & set(judges[other]))
-            if len(common) < 3:
-                continue
-            x, y = (np.array([np.mean(judges[j][key]) for key in common]) for j in (one, other))
-            agreement.setdefault(f"{one} vs {other}", {})[name] = JudgeAgreement(
-                correlate("pearson", x, y), correlate("spearman", x, y), len(common)
-            )
+    scores = pd.DataFrame([record for record in records if record["kind"] == "score"])
+    if not len(scores):
+        return {}
+    means = scores.groupby(["judge", "id", "source"])[list(dimensions())].mean()
+    agreement: dict[str, dict[str, dict[str, float]]] = {}
+    for one, other in combinations(means.index.unique("judge").sort_values(), 2):
+        ours, theirs = means.loc[one].align(means.loc[other], join="inner")
+        if len(ours) < 3:
+            continue
+        agreement[f"{one} vs {other}"] = {
+            name: {
+                "pearson": correlate("pearson", ours[name].to_numpy(), theirs[name].to_numpy()),
+                "spearman": correlate("spearman", ours[name].to_numpy(), theirs[name].to_numpy()),
+                "captions": len(ours),
+            }
+            for name in dimensions()
+        }
     return agreement
 
 
-def verdict_tables(metrics: JudgeMetrics) -> dict[str, list[list[str]]]:
+def write_report(records: Sequence[Mapping[str, Any]], folder: Path, seed: int = 0) -> str:
+    """Write ``judge.json`` and ``judge.md`` of all judges; returns the latter's text."""
+    metrics: dict[str, JudgeMetrics] = {}
+    parts = ["# Judges\n", f"{len(records)} answers; in brackets, 95 % bootstrap intervals.\n"]
+    for judge in sorted({record["judge"] for record in records}):
+        metrics[judge] = judge_metrics([r for r in records if r["judge"] == judge], seed)
+        for title, rows in _tables(metrics[judge]).items():
+            parts.append(f"## {judge}: {title}\n\n{pipes(rows)}")
+    agreement = judge_agreement(records)
+    if agreement:
+        rows = [["judges", "dimension", "captions", "Pearson", "Spearman"]]
+        for judges, by_dimension in agreement.items():
+            for name, found in by_dimension.items():
+                cells = [f"{found[kind]:.2f}" for kind in ("pearson", "spearman")]
+                rows.append([judges, name, str(found["captions"]), *cells])
+        parts.append(f"## Judges compared\n\n{pipes(rows)}")
+
+    def plain(value: Any) -> dict[str, Any]:
+        return value.to_dict() if isinstance(value, Estimate) else vars(value)
+
+    text = json.dumps({"judges": metrics, "agreement": agreement}, indent=1, default=plain)
+    atomic_write(folder / "judge.json", text + "\n")
+    atomic_write(folder / "judge.md", "\n".join(parts))
+    return "\n".join(parts)
+
+
+def _tables(metrics: JudgeMetrics) -> dict[str, list[list[str]]]:
     """Lay a judge's results out as tables, header first, in the shape of the paper's."""
     names = list(dimensions())
     tables = {}
@@ -200,11 +211,11 @@ def verdict_tables(metrics: JudgeMetrics) -> dict[str, list[list[str]]]:
         ]
         tables[f"Scores from {SCORES.low:g} to {SCORES.high:g}"] = [["source", *names], *rows]
     if metrics.pairs:
-        rows = []
-        for pair, found in metrics.pairs.items():
-            for kind in OUTCOMES:
-                cells = [found[name][kind].format(percent=True, digits=0) for name in names]
-                rows.append([f"{pair}: {kind}", *cells])
+        rows = [
+            [f"{pair}: {kind}", *(found[n][kind].format(percent=True, digits=0) for n in names)]
+            for pair, found in metrics.pairs.items()
+            for kind in OUTCOMES
+        ]
         tables["First against second, in %"] = [["", *names], *rows]
     rows = []
     for kind in ("scores", "pairs"):
@@ -218,31 +229,3 @@ def verdict_tables(metrics: JudgeMetrics) -> dict[str, list[list[str]]]:
     if rows:
         tables["Agreement of rounds and position bias"] = [["", *names], *rows]
     return tables
-
-
-def agreement_table(agreement: Mapping[str, Mapping[str, JudgeAgreement]]) -> list[list[str]]:
-    """Lay the comparison of judges out as a table, header first."""
-    rows = [["judges", "dimension", "captions", "Pearson", "Spearman"]]
-    for judges, found in agreement.items():
-        for name, one in found.items():
-            cells = [str(one.captions), f"{one.pearson:.2f}", f"{one.spearman:.2f}"]
-            rows.append([judges, name, *cells])
-    return rows
-
-
-def _fractions(outcomes: Sequence[tuple[str, float]], seed: int) -> dict[str, Estimate]:
-    return {
-        kind: mean_over_clips([(clip, float(got == value)) for clip, got in outcomes], seed)
-        for kind, value in OUTCOMES.items()
-    }
-
-
-def _alpha(values: Mapping[tuple, float]) -> float | None:
-    """Return alpha over rounds, the last part of keys; None if it means nothing."""
-    rounds = {number: n for n, number in enumerate(sorted({key[-1] for key in values}))}
-    items = {item: n for n, item in enumerate(dict.fromkeys(key[:-1] for key in values))}
-    table = np.full((len(items), len(rounds)), np.nan)
-    for key, value in values.items():
-        table[items[key[:-1]], rounds[key[-1]]] = value
-    alpha = krippendorff_alpha(table) if len(rounds) > 1 else np.nan
-    return None if np.isnan(alpha) else alpha

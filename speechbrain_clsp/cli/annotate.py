@@ -10,13 +10,7 @@ RELEASE = "release"
 
 
 def add_commands(commands: argparse._SubParsersAction) -> None:
-    """Add the command.
-
-    Arguments
-    ---------
-    commands : argparse subparsers
-        Where it goes.
-    """
+    """Add the command."""
     command = add_command(
         commands,
         run_annotate,
@@ -35,7 +29,11 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         help="default: all in order; with --shard all but release",
     )
     command.add_argument(
-        "--shard", default="0/1", metavar="I/N", help="work on part I, from 0, of N parts"
+        "--shard",
+        type=read_shard,
+        default=(0, 1),
+        metavar="I/N",
+        help="work on part I, from 0, of N parts",
     )
     command.add_argument(
         "--set",
@@ -48,21 +46,22 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
 
 def run_annotate(options: argparse.Namespace) -> None:
     """Run stages and print what each did."""
-    from speechbrain_clsp.annotation.config import read_settings
-    from speechbrain_clsp.annotation.pipeline import Annotation
+    from speechbrain_clsp.annotation import Annotation, read_settings, write_release
     from speechbrain_clsp.annotation.stages import STAGES
-    from speechbrain_clsp.annotation.stages.release import summary, write_release
     from speechbrain_clsp.dataio.manifest import Manifest
 
-    shard = read_shard(options.shard)
     settings = read_settings(options.config, options.set)
     manifest = Manifest(options.manifest)
-    annotation = Annotation(options.output, manifest, settings, shard)
-    for stage in options.stage or (STAGES if shard[1] > 1 else (*STAGES, RELEASE)):
+    annotation = Annotation(options.output, manifest, settings, options.shard)
+    for stage in options.stage or (STAGES if options.shard[1] > 1 else (*STAGES, RELEASE)):
         if stage == RELEASE:
             folder = f"{options.output}/{RELEASE}"
-            print(f"release: {summary(write_release(options.output, manifest, folder))}")
-            print(f"Manifest, cuts and datasheet.html are in {folder}")
+            made = write_release(options.output, manifest, folder)
+            print(
+                f"release: {made['captions']} captions of {made['clips']} clips,"
+                f" {made['hours']:.2f} hours, {made['vocabulary']} words\n"
+                f"Manifest, cuts and datasheet.html are in {folder}"
+            )
         else:
             done = annotation.run(stage)
             print(f"{stage}: {', '.join(f'{k} {_short(v)}' for k, v in done.items() if v)}")
@@ -71,11 +70,6 @@ def run_annotate(options: argparse.Namespace) -> None:
 def read_shard(text: str) -> tuple[int, int]:
     """Read ``I/N``.
 
-    Raises
-    ------
-    ValueError
-        If it is not of that form.
-
     Example
     -------
     >>> read_shard("3/8")
@@ -83,7 +77,7 @@ def read_shard(text: str) -> tuple[int, int]:
     """
     number, _, count = text.partition("/")
     if not (number.isdigit() and count.isdigit() and int(number) < int(count)):
-        raise ValueError(f"--shard {text}: must be I/N with I from 0 to N - 1")
+        raise argparse.ArgumentTypeError(f"{text} must be I/N with I from 0 to N - 1")
     return int(number), int(count)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import random
 from pathlib import Path
 from typing import Any
@@ -15,13 +14,7 @@ OURS = "--manifest clips.arrow --captions ours=a.arrow cascaded=b.csv --output j
 
 
 def add_commands(commands: argparse._SubParsersAction) -> None:
-    """Add the command and its sub-commands.
-
-    Arguments
-    ---------
-    commands : argparse subparsers
-        Where it goes.
-    """
+    """Add the command and its sub-commands."""
     command = add_command(
         commands,
         run_report,
@@ -89,11 +82,10 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
 
 def run_ask(options: argparse.Namespace) -> None:
     """Ask the model, then show the tables."""
-    from speechbrain_clsp.annotation.config import read_judge_settings
-    from speechbrain_clsp.annotation.judge import judge_jobs
-    from speechbrain_clsp.annotation.run import run_jobs
+    from speechbrain_clsp.annotation import judge_jobs, read_settings, run_jobs
 
-    settings = read_judge_settings(options.config, [*options.set, f"seed={options.seed}"])
+    changes = [f"judge.{change}" for change in [*options.set, f"seed={options.seed}"]]
+    settings = read_settings(options.config, changes).judge
     rows, captions = choose_clips(options)
     jobs = list(judge_jobs(rows, captions, settings, options.kinds))
     run_jobs(jobs, settings, Path(options.output) / RECORDS, len(jobs))
@@ -126,17 +118,8 @@ def run_read(options: argparse.Namespace) -> None:
 def run_report(options: argparse.Namespace) -> None:
     """Write ``judge.json`` and ``judge.md`` and show the tables."""
     from speechbrain_clsp.annotation.records import read_records
-    from speechbrain_clsp.annotation.verdicts import (
-        agreement_table,
-        judge_agreement,
-        judge_metrics,
-        people_records,
-        verdict_tables,
-    )
-    from speechbrain_clsp.evaluation.statistics import Estimate
-    from speechbrain_clsp.evaluation.tables import pipes
+    from speechbrain_clsp.annotation.verdicts import people_records, write_report
     from speechbrain_clsp.ratings import RatingStore
-    from speechbrain_clsp.utils.files import atomic_write
 
     output = Path(options.output)
     records = list(read_records(output / RECORDS)) if (output / RECORDS).is_file() else []
@@ -145,35 +128,13 @@ def run_report(options: argparse.Namespace) -> None:
             records += people_records(store.ratings())
     if not records:
         raise ValueError(f"{output} has no answers: run clsp judge ask, or read, first")
-    metrics: dict[str, Any] = {}
-    parts = ["# Judges\n", f"{len(records)} answers; in brackets, 95 % bootstrap intervals.\n"]
-    for judge in sorted({record["judge"] for record in records}):
-        metrics[judge] = judge_metrics([r for r in records if r["judge"] == judge], options.seed)
-        for title, rows in verdict_tables(metrics[judge]).items():
-            parts.append(f"## {judge}: {title}\n\n{pipes(rows)}")
-    agreement = judge_agreement(records)
-    if agreement:
-        parts.append(f"## Judges compared\n\n{pipes(agreement_table(agreement))}")
-
-    def plain(value: Any) -> dict[str, Any]:
-        return value.to_dict() if isinstance(value, Estimate) else vars(value)
-
-    text = json.dumps({"judges": metrics, "agreement": agreement}, indent=1, default=plain)
-    atomic_write(output / "judge.json", text + "\n")
-    atomic_write(output / "judge.md", "\n".join(parts))
-    print("\n".join(parts))
+    print(write_report(records, output, options.seed))
 
 
 def choose_clips(
     options: argparse.Namespace,
 ) -> tuple[list[dict[str, Any]], dict[str, dict[str, str]]]:
-    """Return the clips that all sources describe, and each source's captions by id.
-
-    Raises
-    ------
-    ValueError
-        If names are missing or double, or no clip is common to all.
-    """
+    """Return the clips that all sources describe, and each source's captions by id."""
     from speechbrain_clsp.dataio.manifest import Manifest
     from speechbrain_clsp.utils.files import parse_key_values
 
@@ -189,25 +150,12 @@ def choose_clips(
 
 
 def read_captions(path: str) -> dict[str, str]:
-    """Read one caption per clip: a manifest's first fine one, or a file's column ``caption``.
-
-    Raises
-    ------
-    ValueError
-        If a line has no id or caption; names it.
-
-    Example
-    -------
-    >>> path = getfixture("tmp_path") / "a.jsonl"
-    >>> _ = path.write_text('{"id": "a", "caption": "A man."}')
-    >>> read_captions(str(path))
-    {'a': 'A man.'}
-    """
+    """Read a caption by id: a manifest's first fine one, or a file's column ``caption``."""
     from speechbrain_clsp.annotation.texts import read_texts
     from speechbrain_clsp.dataio.manifest import Manifest
 
-    if path.endswith(".arrow"):
-        manifest = Manifest(path)
-        pairs = zip(manifest.values("id"), manifest.values("fine_captions"))
-        return {name: captions[0] for name, captions in pairs if captions}
-    return read_texts(path, "caption")
+    if not path.endswith(".arrow"):
+        return read_texts(path, "caption")
+    manifest = Manifest(path)
+    pairs = zip(manifest.values("id"), manifest.values("fine_captions"))
+    return {name: captions[0] for name, captions in pairs if captions}

@@ -3,27 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import io
-import os
-import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import soundfile
-
-from speechbrain_clsp.annotation.client import (
-    ChatClient,
-    Completion,
-    ServerSettings,
-    audio_part,
-)
+from speechbrain_clsp.annotation.client import ChatClient, ServerSettings
+from speechbrain_clsp.annotation.clips import WavReader, clip_job
 from speechbrain_clsp.annotation.prompts import caption_prompt
-from speechbrain_clsp.annotation.records import record_key
-from speechbrain_clsp.annotation.run import Job, Request
-from speechbrain_clsp.dataio.audio import SAMPLE_RATE
+from speechbrain_clsp.annotation.run import Job
 from speechbrain_clsp.dataio.manifest import Manifest
-from speechbrain_clsp.dataio.shards import ClipReader
 
 # What the published pipeline samples with.
 SAMPLING = {"temperature": 0.6, "top_p": 0.95, "top_k": 20, "max_tokens": 512}
@@ -68,16 +56,7 @@ def in_shard(name: str, shard: tuple[int, int]) -> bool:
 def caption_jobs(
     manifest: Manifest, settings: CaptionSettings, shard: tuple[int, int] = (0, 1)
 ) -> Iterator[Job]:
-    """Return a job per clip.
-
-    Arguments
-    ---------
-    manifest : Manifest
-        The clips.
-    settings : CaptionSettings
-        What is asked.
-    shard : tuple of int
-        Number, from 0, and count: only clips of this shard.
+    """Return a job per clip of a shard, given as its number, from 0, and their count.
 
     Returns
     -------
@@ -85,89 +64,37 @@ def caption_jobs(
         Records have ``row`` (number in the manifest), ``captions`` (list of str), ``dropped`` (list
         of dict: caption, rule, reason) and ``model``.
     """
-    read = ThreadLocalReader()
+    read = WavReader()
     for number, row in enumerate(manifest):
         if in_shard(row["id"], shard):
             yield _job(number, row, settings, read)
 
 
-def clip_ticket(row: Mapping[str, Any], *asked: Any) -> str:
-    """Return a key of what is asked about a clip, from its file's size and time, not its content.
-
-    Example
-    -------
-    >>> row = {"id": "a", "audio": "gone.wav"}
-    >>> clip_ticket(row, "Describe.") == clip_ticket(row, "Count.")
-    False
-    """
-    place = [row.get(name) for name in ("id", "audio", "offset", "nbytes", "start", "duration")]
-    try:
-        status = os.stat(row["audio"])
-        place += [status.st_size, status.st_mtime_ns]
-    except OSError:
-        pass  # reading it raises
-    return record_key(place, *asked)
-
-
-class ThreadLocalReader:
-    """Reads clips as wav files, 16 kHz, mono, 16 bits; each thread opens shards of its own."""
-
-    def __init__(self) -> None:
-        self._local = threading.local()
-
-    def __call__(self, row: Mapping[str, Any]) -> bytes:
-        """Return the bytes of a wav file.
-
-        Raises
-        ------
-        FileNotFoundError, AudioError
-            As :class:`~speechbrain_clsp.dataio.shards.ClipReader`.
-        """
-        if not hasattr(self._local, "reader"):
-            self._local.reader = ClipReader()
-        wav = self._local.reader(row)
-        buffer = io.BytesIO()
-        soundfile.write(buffer, wav.numpy(), SAMPLE_RATE, format="WAV", subtype="PCM_16")
-        return buffer.getvalue()
-
-
-def _job(number: int, row: Mapping[str, Any], settings: CaptionSettings, read: Callable) -> Job:
+def _job(number: int, row: Mapping[str, Any], settings: CaptionSettings, read: WavReader) -> Job:
     prompt = caption_prompt(row, settings.template, settings.labels_template)
     sampling = {**settings.sampling, "n": settings.candidates}
-    asked = (prompt, settings.model, sampling)
-    ticket = clip_ticket(row, *asked)
+    head = {"row": number, "model": settings.model}
 
-    def prepare() -> Request:
-        if row["duration"] >= settings.longest:
-            return Request(ticket, _too_long(number, row, settings))
-        wav = read(row)
-        content = [audio_part(wav), {"type": "text", "text": prompt}]
-        messages = [{"role": "user", "content": content}]
+    async def ask(client: ChatClient, messages: list[dict[str, Any]]) -> dict[str, Any]:
+        return {**head, **_captions(await client.complete(messages, sampling))}
 
-        async def ask(client: ChatClient) -> dict[str, Any]:
-            answer = await client.complete(messages, sampling)
-            return {"row": number, **_captions(answer), "model": settings.model}
+    job = clip_job(row, read, prompt, (settings.model, sampling), ask)
+    if row["duration"] < settings.longest:
+        return job
 
-        return Request(record_key(row["id"], wav, *asked), ask)
-
-    return Job(row["id"], ticket, prepare)
-
-
-def _too_long(number: int, row: Mapping[str, Any], settings: CaptionSettings) -> Callable:
-    reason = f"{row['duration']:.1f} s, {settings.longest:g} s or longer"
-
-    async def answer(_: ChatClient) -> dict[str, Any]:
+    async def reject(_: ChatClient) -> dict[str, Any]:
+        reason = f"{row['duration']:.1f} s, {settings.longest:g} s or longer"
         dropped = [{"caption": "", "rule": "duration", "reason": reason}]
-        return {"row": number, "captions": [], "dropped": dropped, "model": settings.model}
+        return {**head, "captions": [], "dropped": dropped}
 
-    return answer
+    return Job(job.id, job.ticket, lambda: (job.ticket, reject))
 
 
-def _captions(completion: Completion) -> dict[str, Any]:
+def _captions(choices: Sequence[Any]) -> dict[str, Any]:
     captions, dropped = [], []
-    for text, finish in zip(completion.texts, completion.finish_reasons):
-        text = text.strip()
-        if finish == "length":
+    for choice in choices:
+        text = (choice.message.content or "").strip()
+        if choice.finish_reason == "length":
             dropped.append({"caption": text, "rule": "cut off", "reason": "longer than max_tokens"})
         elif not text:
             dropped.append({"caption": text, "rule": "empty", "reason": "no text"})

@@ -6,19 +6,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
-from typing import Any
 
 # Words by which a caption says what is absent, and phrases by which it speaks of several people.
 ABSENCE = (
-    "no",
-    "not",
-    "neither",
-    "nor",
-    "free from",
-    "with no",
-    "without",
-    "lacking",
-    "rather than",
+    *("no", "not", "neither", "nor", "without", "lacking"),
+    *("free from", "with no", "rather than"),
 )
 SEVERAL = ("speakers", "first speaker", "second speaker")
 DROPS_CLIP = "several speakers"
@@ -88,20 +80,6 @@ def caption_faults(
 ) -> list[tuple[str, str]]:
     """Return the rules that a caption breaks, each with a reason.
 
-    Arguments
-    ---------
-    caption : str
-        As written.
-    settings : FilterSettings
-        The rules.
-    transcript : str, optional
-        What is said in the clip.
-
-    Returns
-    -------
-    list of tuple of str
-        Rule and reason.
-
     Example
     -------
     >>> caption_faults("A man, not young.", FilterSettings(shortest=10))
@@ -125,17 +103,8 @@ def caption_faults(
 
 def filter_captions(
     captions: Sequence[str], settings: FilterSettings, transcript: str | None = None
-) -> tuple[list[str], list[dict[str, Any]]]:
+) -> tuple[list[str], list[dict[str, str]]]:
     """Split captions of a clip into those to keep and those to drop.
-
-    Arguments
-    ---------
-    captions : sequence of str
-        Of one clip.
-    settings : FilterSettings
-        The rules.
-    transcript : str, optional
-        What is said in the clip.
 
     Returns
     -------

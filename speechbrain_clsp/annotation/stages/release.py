@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -59,11 +60,6 @@ class SortedRecords:
 
     Of a record only its place is in memory, 24 bytes.
 
-    Arguments
-    ---------
-    paths : sequence of path
-        Files of records with ``row``.
-
     Raises
     ------
     ValueError
@@ -71,10 +67,10 @@ class SortedRecords:
     """
 
     def __init__(self, paths: Sequence[str | os.PathLike]) -> None:
-        self.paths = [Path(path) for path in paths]
+        self.paths = paths
         places = [
             (record["row"], number, start)
-            for number, path in enumerate(self.paths)
+            for number, path in enumerate(paths)
             for record, start, _ in read_places(path)
         ]
         self._places_of_rows = np.array(sorted(places), dtype=np.int64).reshape(-1, 3)
@@ -82,7 +78,7 @@ class SortedRecords:
         twice = rows[1:][rows[1:] == rows[:-1]]
         if len(twice):
             raise ValueError(
-                f"Row {twice[0]} of the manifest has two records in {self.paths[0]}: an earlier"
+                f"Row {twice[0]} of the manifest has two records in {paths[0]}: an earlier"
                 " stage was run anew; delete the files of the stages after it and run them again"
             )
 
@@ -90,14 +86,11 @@ class SortedRecords:
         return len(self._places_of_rows)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        files = [open(path, "rb") for path in self.paths]
-        try:
+        with ExitStack() as stack:
+            files = [stack.enter_context(open(path, "rb")) for path in self.paths]
             for _, number, offset in self._places_of_rows.tolist():
                 files[number].seek(offset)
                 yield json.loads(files[number].readline())
-        finally:
-            for file in files:
-                file.close()
 
 
 def released_rows(records: SortedRecords, manifest: Manifest) -> Iterator[dict[str, Any]]:
@@ -107,8 +100,7 @@ def released_rows(records: SortedRecords, manifest: Manifest) -> Iterator[dict[s
     """
     for record in records:
         if record["captions"]:
-            row = row_of(record, manifest)
-            yield {**row, "fine_captions": record["captions"]}
+            yield {**row_of(record, manifest), "fine_captions": record["captions"]}
 
 
 def write_release(
@@ -150,11 +142,3 @@ def write_release(
     write_cuts(folder / CUTS, released_rows(records, manifest), read_headers=False)
     write_manifest(folder / MANIFEST, released_rows(records, manifest))
     return sheet.write(folder)
-
-
-def summary(statistics: Mapping[str, Any]) -> str:
-    """Return a line about a release."""
-    return (
-        f"{statistics['captions']} captions of {statistics['clips']} clips,"
-        f" {statistics['hours']:.2f} hours, {statistics['vocabulary']} words"
-    )

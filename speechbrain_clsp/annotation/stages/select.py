@@ -52,22 +52,10 @@ def word_vectors(captions: Sequence[str]) -> np.ndarray:
 
 
 def most_different(vectors: np.ndarray, count: int) -> list[int]:
-    """Choose vectors of which each is far from those before it.
+    """Choose at most ``count`` rows of unit vectors [N, D], each far from those before it.
 
     The first is the one nearest to all others, the most typical; each further one has the
     smallest largest cosine with those chosen (Gonzalez's rule for k centers). Ties go to the first.
-
-    Arguments
-    ---------
-    vectors : np.ndarray
-        [N, D], of unit norm.
-    count : int
-        How many to choose; all if there are fewer.
-
-    Returns
-    -------
-    list of int
-        Rows, in the order in which they were chosen.
 
     Example
     -------
@@ -105,32 +93,34 @@ def select(
     Returns
     -------
     tuple
-        Captions in the order of ``most_different``, and for each dropped one a dict with
+        Captions in the order of :func:`most_different`, and for each dropped one a dict with
         ``caption``, ``rule`` and ``reason``.
 
     Example
     -------
-    >>> kept, _ = select(["A man.", "A calm man.", "Fast speech"], SelectSettings(most=2))
-    >>> kept
+    >>> select(["A man.", "A calm man.", "Fast speech"], SelectSettings(most=2))[0]
     ['A man.', 'Fast speech']
     """
     dropped = []
-    left = list(range(len(captions)))
+    left = list(captions)
+
+    def drop(some: Sequence[str], rule: str, reason: str) -> None:
+        dropped.extend({"caption": text, "rule": rule, "reason": reason} for text in some)
+        left[:] = [caption for caption in left if caption not in some]
+
     if settings.gate is not None:
         if fit is None:
             raise ValueError("select: a gate needs a clsp to measure with")
-        for n in [n for n in left if fit[n] < settings.gate]:
-            reason = f"cosine {fit[n]:.3f} with the speech, below {settings.gate:g}"
-            dropped.append({"caption": captions[n], "rule": "gate", "reason": reason})
-        left = [n for n in left if fit[n] >= settings.gate]
+        for caption, cosine in zip(captions, fit):
+            if cosine < settings.gate:
+                reason = f"cosine {cosine:.3f} with the speech, below {settings.gate:g}"
+                drop([caption], "gate", reason)
     if len(left) < settings.least:
         reason = f"{len(left)} captions are left, fewer than {settings.least}"
-        dropped += [{"caption": captions[n], "rule": "too few", "reason": reason} for n in left]
+        drop(list(left), "too few", reason)
+    if not left:
         return [], dropped
-    order = most_different(embed([captions[n] for n in left]), settings.most) if left else []
-    chosen = [left[n] for n in order]
-    for n in left:
-        if n not in chosen:
-            reason = f"{settings.most} others differ more"
-            dropped.append({"caption": captions[n], "rule": "selection", "reason": reason})
-    return [captions[n] for n in chosen], dropped
+    chosen = [left[n] for n in most_different(embed(left), settings.most)]
+    others = [caption for caption in left if caption not in chosen]
+    drop(others, "selection", f"{settings.most} others differ more")
+    return chosen, dropped

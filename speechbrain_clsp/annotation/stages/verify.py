@@ -12,10 +12,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from speechbrain_clsp.annotation.client import ChatClient, Completion, ServerSettings
-from speechbrain_clsp.annotation.prompts import fill, label_lines, template_text, verify_rules
+from speechbrain_clsp.annotation.client import ChatClient, ServerSettings
+from speechbrain_clsp.annotation.prompts import fill, label_lines, template_text
 from speechbrain_clsp.annotation.records import record_key, row_of
-from speechbrain_clsp.annotation.run import Job, Request
+from speechbrain_clsp.annotation.run import Job
 from speechbrain_clsp.annotation.stages.filter import (
     SEVERAL,
     FilterSettings,
@@ -56,24 +56,24 @@ class VerifySettings(ServerSettings):
     verdicts: int = 3
 
 
+def verify_rules() -> dict[str, str]:
+    """Return the verifier's rules, by name.
+
+    Example
+    -------
+    >>> list(verify_rules())
+    ['surroundings', 'absence', 'content', 'single_speaker', 'labels']
+    """
+    return json.loads(template_text("verify_rules.json"))
+
+
 def verify_jobs(
     records: Iterable[Mapping[str, Any]],
     manifest: Manifest,
     settings: VerifySettings,
-    transcripts: Mapping[str, str] | None = None,
+    transcripts: Mapping[str, str],
 ) -> Iterator[Job]:
-    """Return a job per record of the captions' stage.
-
-    Arguments
-    ---------
-    records : iterable of dict
-        With ``id``, ``row`` and ``captions``.
-    manifest : Manifest
-        The clips.
-    settings : VerifySettings
-        What is asked.
-    transcripts : mapping, optional
-        What is said, by id of the clip.
+    """Return a job per record of the captions' stage; transcripts are by id of the clip.
 
     Returns
     -------
@@ -82,8 +82,8 @@ def verify_jobs(
         those that it breaks.
     """
     for record in records:
-        row = row_of(record, manifest)
-        yield _job(record, ClipFacts(row, (transcripts or {}).get(record["id"])), settings)
+        facts = ClipFacts(row_of(record, manifest), transcripts.get(record["id"]))
+        yield _job(record, facts, settings)
 
 
 class ClipFacts:
@@ -117,13 +117,11 @@ class ClipFacts:
     def tools(self) -> list[dict[str, Any]]:
         """Return the tools as the protocol describes them; none takes arguments."""
         nothing = {"type": "object", "properties": {}}
-        return [
-            {
-                "type": "function",
-                "function": {"name": name, "description": about, "parameters": nothing},
-            }
+        functions = [
+            {"name": name, "description": about, "parameters": nothing}
             for name, about in self.ABOUT.items()
         ]
+        return [{"type": "function", "function": function} for function in functions]
 
     def call(self, name: str, caption: str) -> str:
         """Answer a call about a caption; for a name that is not a tool, list the tools."""
@@ -143,40 +141,10 @@ class ClipFacts:
         return f"There is no tool {name!r}, only {', '.join(self.ABOUT)}"
 
 
-def broken_rules(verdict: Mapping[str, Any], rules: Iterable[str]) -> dict[str, str]:
-    """Return the rules that a verdict says are broken, with the reasons.
-
-    Raises
-    ------
-    ValueError, KeyError, TypeError
-        If it is not a verdict on all rules.
-
-    Example
-    -------
-    >>> broken_rules({"absence": {"reason": "says no", "broken": True}}, ["absence"])
-    {'absence': 'says no'}
-    """
-    broken = {rule: (verdict[rule]["broken"], str(verdict[rule]["reason"])) for rule in rules}
-    if not all(isinstance(flag, bool) for flag, _ in broken.values()):
-        raise ValueError("broken must be true or false")
-    return {rule: reason for rule, (flag, reason) in broken.items() if flag}
-
-
 async def verify_caption(
     client: ChatClient, caption: str, facts: ClipFacts, settings: VerifySettings
 ) -> dict[str, str]:
-    """Let the model use its tools, then ask for its verdict.
-
-    Arguments
-    ---------
-    client : ChatClient
-        The client.
-    caption : str
-        What is checked.
-    facts : ClipFacts
-        What is known about the clip.
-    settings : VerifySettings
-        The settings.
+    """Let the model use its tools on a caption, then ask for its verdict.
 
     Returns
     -------
@@ -195,32 +163,40 @@ async def verify_caption(
         {"role": "user", "content": f"The description:\n{caption}"},
     ]
     for _ in range(settings.rounds):
-        answer = await client.complete(messages, settings.sampling, tools=facts.tools())
-        calls = answer.message.get("tool_calls") or []
-        messages += [_said(answer), *(_result(call, facts, caption) for call in calls)]
+        choices = await client.complete(messages, settings.sampling, tools=facts.tools())
+        message = choices[0].message
+        calls = message.tool_calls or []
+        # What the model thought is not sent back.
+        said = message.model_dump(include={"content", "tool_calls"}, exclude_none=True)
+        messages.append({"role": "assistant", "content": None, **said})
+        for call in calls:
+            content = facts.call(call.function.name, caption)
+            messages.append({"role": "tool", "tool_call_id": call.id, "content": content})
         if not calls:
             break
     messages.append({"role": "user", "content": template_text("verify_verdict.txt")})
+    schema = dict.fromkeys(rules, VERDICT)
     return await client.complete_object(
-        messages,
-        settings.sampling,
-        "verdict",
-        dict.fromkeys(rules, VERDICT),
-        lambda verdict: broken_rules(verdict, rules),
-        settings.verdicts,
+        messages, settings.sampling, "verdict", schema, broken_rules, settings.verdicts
     )
 
 
-def _said(answer: Completion) -> dict[str, Any]:
-    """Return the model's message as history: what it thought is not sent back."""
-    kept = ("content", "tool_calls")
-    said = {name: answer.message[name] for name in kept if name in answer.message}
-    return {"role": "assistant", "content": None, **said}
+def broken_rules(verdict: Mapping[str, Any]) -> dict[str, str]:
+    """Return the reasons by rule that a verdict says is broken.
 
-
-def _result(call: Mapping[str, Any], facts: ClipFacts, caption: str) -> dict[str, Any]:
-    content = facts.call(call["function"]["name"], caption)
-    return {"role": "tool", "tool_call_id": call["id"], "content": content}
+    Raises
+    ------
+    ValueError, KeyError, TypeError
+        If it is not a verdict on all rules.
+    """
+    broken = {}
+    for rule in verify_rules():
+        flag, reason = verdict[rule]["broken"], str(verdict[rule]["reason"])
+        if not isinstance(flag, bool):
+            raise ValueError("broken must be true or false")
+        if flag:
+            broken[rule] = reason
+    return broken
 
 
 def _job(record: Mapping[str, Any], facts: ClipFacts, settings: VerifySettings) -> Job:
@@ -231,13 +207,13 @@ def _job(record: Mapping[str, Any], facts: ClipFacts, settings: VerifySettings) 
     async def ask(client: ChatClient) -> dict[str, Any]:
         checks = [verify_caption(client, caption, facts, settings) for caption in captions]
         verdicts = await asyncio.gather(*checks)
-        dropped = [
-            {"caption": caption, "rule": rule, "reason": reason}
-            for caption, broken in zip(captions, verdicts)
-            for rule, reason in list(broken.items())[:1]
-        ]
-        kept = [caption for caption, broken in zip(captions, verdicts) if not broken]
-        found = {"captions": kept, "dropped": dropped, "verdicts": list(verdicts)}
-        return {"row": record["row"], **found}
+        kept, dropped = [], []
+        for caption, broken in zip(captions, verdicts):
+            if broken:
+                rule, reason = next(iter(broken.items()))
+                dropped.append({"caption": caption, "rule": rule, "reason": reason})
+            else:
+                kept.append(caption)
+        return {"row": record["row"], "captions": kept, "dropped": dropped, "verdicts": verdicts}
 
-    return Job(name, key, lambda: Request(key, ask))
+    return Job(name, key, lambda: (key, ask))

@@ -9,9 +9,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from speechbrain_clsp.annotation.client import ChatClient, ServerSettings
-from speechbrain_clsp.annotation.prompts import verify_rules
 from speechbrain_clsp.annotation.retries import RequestRejectedError
-from speechbrain_clsp.annotation.stages.verify import ClipFacts, VerifySettings, verify_caption
+from speechbrain_clsp.annotation.stages.verify import (
+    ClipFacts,
+    VerifySettings,
+    verify_caption,
+    verify_rules,
+)
 
 CAPTION = "A man speaks slowly and says come to the open window, without haste."
 
