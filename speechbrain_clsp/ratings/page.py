@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from jinja2 import Template
+
 from speechbrain_clsp.ratings.scales import SLIDER
 from speechbrain_clsp.ratings.task import RatingTask, RequestError
 
@@ -41,26 +43,24 @@ class RatingHandler(BaseHTTPRequestHandler):
     def _answer(self, work: Any) -> None:
         try:
             # A page from elsewhere must not reach this server by a name that resolves to it.
-            if urlsplit(f"//{self.headers.get('Host', '')}").hostname not in (
-                "127.0.0.1",
-                "localhost",
-            ):
+            host = urlsplit(f"//{self.headers.get('Host', '')}").hostname
+            if host not in ("127.0.0.1", "localhost"):
                 raise RequestError(403, "only for this machine")
             work()
-        except RequestError as error:
+        except (RequestError, ValueError) as error:
             self.close_connection = True  # a body may be left unread
-            self._send_json(error.status, {"error": str(error)})
+            status = error.status if isinstance(error, RequestError) else 400
+            self._send_json(status, {"error": str(error)})
 
     def _get(self) -> None:
         url = urlsplit(self.path)
         if url.path == "/":
-            self._send(200, page(), {"Content-Type": "text/html; charset=utf-8"})
+            page = Template(PAGE.read_text(encoding="utf-8")).render(scale=SLIDER)
+            self._send(200, page.encode(), {"Content-Type": "text/html; charset=utf-8"})
         elif url.path == "/next":
             (rater,) = parse_qs(url.query).get("rater", [""])[:1]
             self._send_json(200, self.task.next_item(rater))
         elif match := re.fullmatch(r"/audio/(\d{1,9})", url.path):
-            if int(match[1]) >= len(self.task.items):
-                raise RequestError(404, f"there is no item {match[1]}")
             self._send_file(self.task.audio(int(match[1])))
         else:
             raise RequestError(404, "there is no such page")
@@ -77,7 +77,7 @@ class RatingHandler(BaseHTTPRequestHandler):
             body = json.loads(self.rfile.read(int(length)))
             rater, number, rating = (body[name] for name in ("rater", "item", "rating"))
         except (ValueError, KeyError, TypeError) as error:
-            raise RequestError(400, "must be an object with rater, item and rating") from error
+            raise ValueError("must be an object with rater, item and rating") from error
         self.task.rate(rater, number, rating)
         self._send_json(200, self.task.next_item(rater))
 
@@ -126,18 +126,3 @@ def rating_server(task: RatingTask, port: int = 0) -> ThreadingHTTPServer:
     """
     handler = type("Handler", (RatingHandler,), {"task": task})
     return ThreadingHTTPServer(("127.0.0.1", port), handler)
-
-
-def page() -> bytes:
-    """Return the page as HTML, with the scale filled in.
-
-    Example
-    -------
-    >>> b'min="0" max="5"' in page(), b"{{" in page()
-    (True, False)
-    """
-    middle = (SLIDER.low + SLIDER.high) / 2
-    text = PAGE.read_text(encoding="utf-8")
-    for name, value in {"low": SLIDER.low, "middle": middle, "high": SLIDER.high}.items():
-        text = text.replace(f"{{{{{name}}}}}", f"{value:g}")
-    return text.encode()

@@ -12,14 +12,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Scale:
-    """The values that a rating may have.
-
-    Arguments
-    ---------
-    low, high : float
-        The lowest and the highest value.
-    whole : bool
-        Whether only whole numbers are allowed.
+    """The values from ``low`` to ``high`` that a rating may have: all, or only ``whole`` numbers.
 
     Example
     -------
@@ -37,18 +30,7 @@ class Scale:
         return tuple(range(math.ceil(self.low), math.floor(self.high) + 1))
 
     def check(self, value: Any) -> float:
-        """Return a value as float.
-
-        Raises
-        ------
-        ValueError
-            If it is not a number of this scale.
-
-        Example
-        -------
-        >>> Scale(0, 5).check(4.5)
-        4.5
-        """
+        """Return a value as float; raise ValueError if it is not a number of this scale."""
         kind = "a whole number" if self.whole else "a number"
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if not number or not self.low <= value <= self.high or (self.whole and value % 1):

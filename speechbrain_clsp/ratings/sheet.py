@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import random
 from collections.abc import Mapping, Sequence
@@ -12,10 +10,9 @@ from typing import Any
 
 from speechbrain_clsp.ratings.scales import SCORES, dimensions
 from speechbrain_clsp.ratings.store import Rating
-from speechbrain_clsp.ratings.table import read_lines
-from speechbrain_clsp.utils.files import atomic_write
+from speechbrain_clsp.ratings.table import read_lines, write_lines
 
-KEY_COLUMNS = ("item", "id", "source")
+KEY_COLUMNS = ("item", "id", "source", "caption")
 
 
 def write_sheet(
@@ -62,15 +59,13 @@ def write_sheet(
     items = [(row, source) for row in rows for source in captions]
     random.Random(seed).shuffle(items)
     to_fill: list[list[Any]] = [["item", "audio", "caption", *dimensions()]]
-    key_lines: list[list[Any]] = [[*KEY_COLUMNS, "caption"]]
+    key_lines: list[list[Any]] = [list(KEY_COLUMNS)]
     for item, (row, source) in enumerate(items, start=1):
         caption = captions[source][row["id"]]
         to_fill.append([item, row["audio"], caption, *[""] * len(dimensions())])
         key_lines.append([item, row["id"], source, caption])
-    for file, lines in ((key_path, key_lines), (path, to_fill)):
-        text = io.StringIO(newline="")
-        csv.writer(text).writerows(lines)
-        atomic_write(file, text.getvalue())
+    write_lines(key_path, key_lines)
+    write_lines(path, to_fill)
     return key_path
 
 
@@ -104,21 +99,15 @@ def read_sheet(path: str | os.PathLike, key: str | os.PathLike, rater: str) -> l
         if item in seen:
             raise ValueError(f"{place}: item {item} was there before")
         seen.add(item)
-        scores = {name: _score(line[name], f"{place}, {name}") for name in dimensions()}
-        given = {name: score for name, score in scores.items() if score is not None}
-        if given and len(given) < len(scores):
-            raise ValueError(f"{place}: fill in all of {', '.join(scores)}, or none")
+        cells = {name: (line[name] or "").strip() for name in dimensions()}
+        given = {name: score for name, score in cells.items() if score}
+        if given and len(given) < len(dimensions()):
+            raise ValueError(f"{place}: fill in all of {', '.join(dimensions())}, or none")
         about = items[item]
-        where = (about["id"] or "", about.get("caption") or "", about["source"] or "")
-        ratings += [Rating(*where, rater, name, score) for name, score in given.items()]
+        for name, score in given.items():
+            if score not in map(str, SCORES.values):
+                ends = f"{SCORES.low:g} to {SCORES.high:g}"
+                raise ValueError(f"{place}, {name}: {score!r} is not a whole number from {ends}")
+            where = (about["id"], about["caption"], about["source"])
+            ratings.append(Rating(*where, rater, name, float(score)))
     return ratings
-
-
-def _score(text: str | None, place: str) -> float | None:
-    text = (text or "").strip()
-    if not text:
-        return None
-    if text not in map(str, SCORES.values):
-        ends = f"{SCORES.low:g} to {SCORES.high:g}"
-        raise ValueError(f"{place}: {text!r} is not a whole number from {ends}")
-    return float(text)

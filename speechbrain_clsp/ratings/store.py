@@ -24,17 +24,13 @@ class Rating:
 
     Arguments
     ---------
-    clip, caption : str
-        The item: the file or id of a clip, and the text that was rated.
-    category : str
-        The group of captions that the item belongs to, such as ``intrinsic`` or the system that
-        wrote the caption.
-    rater : str
-        Name of the rater.
-    dimension : str
-        What was rated, such as ``style`` or ``coverage``.
+    clip, caption, category : str
+        The item: file or id of a clip, the text, and the group that it belongs to, such as
+        ``intrinsic`` or the system that wrote it.
+    rater, dimension : str
+        Who rated, and what, such as ``style`` or ``coverage``.
     value : float
-        The rating, on the scale that is stored with it.
+        On the scale that is stored with it.
     """
 
     clip: str
@@ -65,9 +61,8 @@ class RatingStore:
     -------
     >>> rating = Rating("a.wav", "A man.", "intrinsic", "Ann", "style", 4.5)
     >>> with RatingStore(getfixture("tmp_path") / "ratings.sqlite") as store:
-    ...     store.add([rating], Scale(0, 5)), store.add([rating], Scale(0, 5)), store.ratings()
-    (1, 0, [Rating(clip='a.wav', caption='A man.', category='intrinsic', rater='Ann', \
-dimension='style', value=4.5)])
+    ...     store.add([rating], Scale(0, 5)), store.ratings() == [rating]
+    (1, True)
     """
 
     def __init__(self, path: str | os.PathLike) -> None:
@@ -83,38 +78,21 @@ dimension='style', value=4.5)])
             raise ValueError(f"{path} cannot be used as a store of ratings: {error}") from error
 
     def add(self, ratings: Iterable[Rating], scale: Scale, replace: bool = False) -> int:
-        """Add ratings, all or none.
+        """Add ratings on one scale, all or none; return how many are new or changed.
 
-        Arguments
-        ---------
-        ratings : iterable of Rating
-            What was rated.
-        scale : Scale
-            The scale of their values; stored with them.
-        replace : bool
-            Whether a rating takes the place of an earlier one by the same rater on the same item
-            and dimension; otherwise the earlier one stays.
-
-        Returns
-        -------
-        int
-            How many ratings are new or changed.
-
-        Raises
-        ------
-        ValueError
-            If a value is not on the scale.
+        An earlier rating by the same rater of the same item and dimension stays, unless ``replace``
+        is true. Raises ValueError if a value is not on the scale.
         """
         rows = [
             (*astuple(rating)[:-1], scale.check(rating.value), scale.low, scale.high)
             for rating in ratings
         ]
-        conflict = (
-            "(rater, dimension, clip, caption, category) DO UPDATE SET value = excluded.value,"
-            " low = excluded.low, high = excluded.high WHERE value != excluded.value"
-            if replace
-            else "DO NOTHING"
-        )
+        conflict = "DO NOTHING"
+        if replace:
+            conflict = (
+                "(rater, dimension, clip, caption, category) DO UPDATE SET value = excluded.value,"
+                " low = excluded.low, high = excluded.high WHERE value != excluded.value"
+            )
         with self._lock, self._base:
             before = self._base.total_changes
             query = f"INSERT INTO ratings VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT {conflict}"

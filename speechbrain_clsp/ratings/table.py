@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -47,6 +48,8 @@ def read_lines(
 ) -> Iterator[tuple[str, dict[str, str | None]]]:
     """Yield the lines of a CSV file, each with its place for messages: ``file, line 2``.
 
+    Cells that a line lacks are None.
+
     Raises
     ------
     ValueError
@@ -63,9 +66,9 @@ def read_lines(
             raise ValueError(
                 f"{path}, line 1: lacks the columns {absent}; it needs {list(columns)}"
             )
-        further = set(header) - set(columns)
+        further = sorted(set(header) - set(columns))
         if only and further:
-            raise ValueError(f"{path}, line 1: has further columns: {sorted(further)}")
+            raise ValueError(f"{path}, line 1: has further columns: {further}")
         for line in reader:
             where = f"{path}, line {reader.line_num}"
             if only and None in line:
@@ -77,37 +80,35 @@ def read_lines(
         raise ValueError(f"{path}, line {reader.line_num if reader else 1}: {error}") from error
 
 
-def rating_of_line(line: dict[str, str | None], where: str) -> Rating:
-    """Return the rating on a line of a table.
+def read_table(path: str | os.PathLike, only: bool = False) -> Iterator[tuple[str, Rating]]:
+    """Yield the ratings of a table, each with its place; raises as :func:`read_lines`."""
+    for where, line in read_lines(path, COLUMNS, only):
+        cells = [line[name] for name in COLUMNS[:-1]]
+        if None in cells:
+            raise ValueError(f"{where}: the line ends before {COLUMNS[cells.index(None)]}")
+        try:
+            value = float(line["rating"] or "")
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value):
+            raise ValueError(
+                f"{where}: the rating {line['rating']!r} is not a number; leave out lines without"
+                " one"
+            )
+        yield where, Rating(*cells, STYLE, value)
 
-    Raises
-    ------
-    ValueError
-        If the rating is not a finite number, or a cell is missing.
-    """
-    clip, caption, category, rater = (line[name] for name in (*ITEM_COLUMNS, "rater"))
-    if rater is None or category is None:
-        raise ValueError(f"{where}: the line ends before {'rater' if category else 'category'}")
-    try:
-        value = float(line["rating"] or "")
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise ValueError(
-            f"{where}: the rating {line['rating']!r} is not a number; leave out lines without one"
-        )
-    return Rating(clip or "", caption or "", category, rater, STYLE, value)
+
+def write_lines(path: str | os.PathLike, lines: Iterable[Sequence[Any]]) -> None:
+    """Write a CSV file, header first, atomically."""
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows(lines)
+    atomic_write(path, text.getvalue())
 
 
 def write_table(path: str | os.PathLike, ratings: Iterable[Rating]) -> None:
     """Write ratings as a table, atomically."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for rating in ratings:
-        cells = (rating.clip, rating.caption, rating.category, rating.rater)
-        writer.writerow([*cells, f"{rating.value:g}"])
-    atomic_write(path, text.getvalue())
+    lines = [(r.clip, r.caption, r.category, r.rater, f"{r.value:g}") for r in ratings]
+    write_lines(path, [COLUMNS, *lines])
 
 
 def read_ratings(path: str | os.PathLike) -> Ratings:
@@ -146,8 +147,7 @@ def read_ratings(path: str | os.PathLike) -> Ratings:
         with RatingStore(path) as store:
             placed = [(str(path), rating) for rating in store.ratings(STYLE)]
     else:
-        lines = read_lines(path, COLUMNS)
-        placed = [(where, rating_of_line(line, where)) for where, line in lines]
+        placed = list(read_table(path))
     if not placed:
         raise ValueError(f"{path} holds no rating")
     categories: dict[tuple[str, str], str] = {}
@@ -160,8 +160,5 @@ def read_ratings(path: str | os.PathLike) -> Ratings:
             raise ValueError(f"{where}: rater {rater!r} rated {item} before")
         found[item, rater] = rating.value
     items, raters = list(categories), sorted({rater for _, rater in found})
-    scores = np.full((len(items), len(raters)), np.nan)
-    rows, columns = ({name: i for i, name in enumerate(names)} for names in (items, raters))
-    for (item, rater), value in found.items():
-        scores[rows[item], columns[rater]] = value
-    return Ratings(items, list(categories.values()), raters, scores)
+    values = [[found.get((item, rater), math.nan) for rater in raters] for item in items]
+    return Ratings(items, list(categories.values()), raters, np.array(values))

@@ -4,29 +4,20 @@ from __future__ import annotations
 
 import os
 import random
-import shutil
-import sys
 import threading
-from collections.abc import Sequence
-from itertools import count
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from speechbrain_clsp.ratings.scales import SLIDER, STYLE
 from speechbrain_clsp.ratings.store import STORE_SUFFIX, Rating, RatingStore
-from speechbrain_clsp.ratings.table import (
-    COLUMNS,
-    ITEM_COLUMNS,
-    rating_of_line,
-    read_lines,
-    write_table,
-)
+from speechbrain_clsp.ratings.table import ITEM_COLUMNS, read_lines, read_table, write_table
 
 LONGEST_NAME = 64
 
 
-class RequestError(ValueError):
-    """A request of the page's that is wrong, with the HTTP status to answer."""
+class RequestError(Exception):
+    """A request of the page's that cannot be answered, with its HTTP status."""
 
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(reason)
@@ -65,60 +56,30 @@ class RatingTask:
         seed: int = 0,
     ) -> None:
         self.items, self.root, self.seed = _read_items(items), Path(audio_root), seed
-        absent = [item["clip"] for item in self.items if not (self.root / item["clip"]).is_file()]
+        absent = [clip for clip, _, _ in self.items if not (self.root / clip).is_file()]
         if absent:
             raise FileNotFoundError(f"{len(absent)} clips are not in {self.root}: {absent[:3]}")
-        self._numbers = {tuple(item.values()): n for n, item in enumerate(self.items)}
         output = Path(output)
         if output.suffix not in (".csv", STORE_SUFFIX):
             raise ValueError(f"{output}: the name must end in {STORE_SUFFIX} or .csv")
         self.table = output if output.suffix == ".csv" else None
-        table = self._read_table(output) if self.table and output.is_file() else []
+        table = list(_read_output(output)) if self.table else []
         self.store = RatingStore(output.with_suffix(STORE_SUFFIX))
         self._lock = threading.Lock()
-        self.rated: dict[str, dict[int, str]] = {}
+        known: dict[tuple, str] = {}
         stored = [(str(self.store.path), rating) for rating in self.store.ratings()]
         for where, rating in [*stored, *table]:
-            done = self.rated.setdefault(rating.rater, {})
+            item = (rating.clip, rating.caption, rating.category)
+            if item not in self.items or rating.dimension != STYLE or not rating.rater:
+                raise ValueError(f"{where}: not a rating of these items; name another --output")
             value = f"{rating.value:g}"  # as a table has it
-            before = done.setdefault(self._number(rating, where), value)
+            before = known.setdefault((rating.rater, item), value)
             if before != value:
                 raise ValueError(
                     f"{where}: this rating was {before} before; correct the line, or move"
                     f" {self.store.path} away if the table is right"
                 )
         self._save([rating for _, rating in table])
-
-    def _number(self, rating: Rating, where: str) -> int:
-        number = self._numbers.get((rating.clip, rating.caption, rating.category))
-        if number is None or rating.dimension != STYLE or not rating.rater:
-            raise ValueError(f"{where}: not a rating of these items; name another --output")
-        return number
-
-    def _read_table(self, path: Path) -> list[tuple[str, Rating]]:
-        """Return what a table holds, each rating with its place.
-
-        A last line that a kill cut off is left out; the table is copied to another name first.
-        """
-        if not path.stat().st_size:
-            return []
-        found, lines = [], list(read_lines(path, COLUMNS, only=True))
-        for number, (where, line) in enumerate(lines, start=1):
-            if number == len(lines) and not line["rating"] and path.read_bytes()[-1:] != b"\n":
-                names = (path.with_name(f"{path.name}.cut-off-{n}") for n in count(1))
-                aside = next(name for name in names if not name.exists())
-                shutil.copyfile(path, aside)
-                note = f"{where} is cut off and left out; {aside} is a copy of the file as it was"
-                print(note, file=sys.stderr)
-                break
-            rating = rating_of_line(line, where)
-            self._number(rating, where)
-            try:
-                SLIDER.check(rating.value)
-            except ValueError as error:
-                raise ValueError(f"{where}: {error}") from error
-            found.append((where, rating))
-        return found
 
     def _save(self, ratings: Sequence[Rating]) -> int:
         with self._lock:
@@ -130,19 +91,17 @@ class RatingTask:
     def next_item(self, rater: str) -> dict[str, Any]:
         """Return the pair that a rater gets next, or that there is none left.
 
-        Raises
-        ------
-        RequestError
-            If the name cannot be used.
+        Raises ValueError if the name cannot be used.
         """
-        done = self.rated.get(_checked_name(rater), {})
+        _check_name(rater)
+        ratings = self.store.ratings()
+        done = {(r.clip, r.caption, r.category) for r in ratings if r.rater == rater}
         count = {"done": len(done), "total": len(self.items)}
-        order = list(range(len(self.items)))
+        order = list(enumerate(self.items))
         random.Random(f"{self.seed} {rater}").shuffle(order)
-        for number in order:
-            if number not in done:
-                shown = {"item": number, "caption": self.items[number]["caption"]}
-                return {"finished": False, **shown, **count}
+        for number, item in order:
+            if item not in done:
+                return {"finished": False, "item": number, "caption": item[1], **count}
         return {"finished": True, **count}
 
     def rate(self, rater: Any, number: Any, rating: Any) -> None:
@@ -150,51 +109,59 @@ class RatingTask:
 
         Raises
         ------
+        ValueError
+            If the name, the item or the rating cannot be used.
         RequestError
-            If the name, the item or the rating cannot be used, or the item was rated before.
+            If there is no such item, or it was rated before.
         """
-        rater = _checked_name(rater)
+        _check_name(rater)
         if isinstance(number, bool) or not isinstance(number, int):
-            raise RequestError(400, f"item {number!r} is not a number")
+            raise ValueError(f"item {number!r} is not a number")
         if not 0 <= number < len(self.items):
             raise RequestError(404, f"there is no item {number}")
-        try:
-            value = SLIDER.check(rating)
-        except ValueError as error:
-            raise RequestError(400, f"rating {error}") from error
-        item = self.items[number]
-        where = (item["clip"], item["caption"], item["category"])
-        added = self._save([Rating(*where, rater, STYLE, value)])
-        self.rated.setdefault(rater, {})[number] = f"{value:g}"
-        if not added:
+        if not self._save([Rating(*self.items[number], rater, STYLE, rating)]):
             raise RequestError(409, f"{rater} rated item {number} before")
 
     def summary(self) -> str:
         """Return how many ratings there are, and of how many raters, in words."""
-        return f"{sum(map(len, self.rated.values()))} ratings by {len(self.rated)} raters"
+        ratings = self.store.ratings()
+        return f"{len(ratings)} ratings by {len({rating.rater for rating in ratings})} raters"
 
     def audio(self, number: int) -> Path:
         """Return an item's file."""
-        return self.root / self.items[number]["clip"]
+        if number >= len(self.items):
+            raise RequestError(404, f"there is no item {number}")
+        return self.root / self.items[number][0]
 
 
-def _checked_name(rater: Any) -> str:
+def _check_name(rater: Any) -> None:
     if not isinstance(rater, str) or not rater.strip() or rater != rater.strip():
-        raise RequestError(400, "a rater needs a name")
+        raise ValueError("a rater needs a name")
     if len(rater) > LONGEST_NAME or not rater.isprintable():
-        raise RequestError(400, f"a name has at most {LONGEST_NAME} printable characters")
-    return rater
+        raise ValueError(f"a name has at most {LONGEST_NAME} printable characters")
 
 
-def _read_items(path: str | os.PathLike) -> list[dict[str, str]]:
-    items: dict[tuple[str, str], dict[str, str]] = {}
+def _read_items(path: str | os.PathLike) -> list[tuple[str, ...]]:
+    items: dict[tuple[str, ...], tuple[str, ...]] = {}
     for where, line in read_lines(path, ITEM_COLUMNS):
-        item = {name: (line[name] or "").strip() for name in ITEM_COLUMNS}
-        if not all(item.values()) or not all(text.isprintable() for text in item.values()):
+        item = tuple((line[name] or "").strip() for name in ITEM_COLUMNS)
+        if not all(item) or not all(text.isprintable() for text in item):
             raise ValueError(f"{where}: clip, caption and category must be one line of text")
-        if (item["clip"], item["caption"]) in items:
+        if item[:2] in items:
             raise ValueError(f"{where}: this clip and caption were there before")
-        items[item["clip"], item["caption"]] = item
+        items[item[:2]] = item
     if not items:
         raise ValueError(f"{path} holds no item")
     return list(items.values())
+
+
+def _read_output(path: Path) -> Iterator[tuple[str, Rating]]:
+    """Yield what a table holds, each rating with its place."""
+    if not path.is_file() or not path.stat().st_size:
+        return
+    for where, rating in read_table(path, only=True):
+        try:
+            SLIDER.check(rating.value)
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from error
+        yield where, rating

@@ -52,7 +52,7 @@ def ask(url: str, body=None, **headers) -> tuple[int, dict]:
 def test_a_rater_goes_on_after_a_kill_and_the_suite_reads_it(folder):
     raters = ("Ann", "Bob, the \u00fcber\u2019rater")
     shown = {rater: [] for rater in raters}
-    for part in range(3):
+    for _ in range(3):
         with rating_page(folder) as (url, process):
             for rater in raters:
                 for _ in range(2):
@@ -64,13 +64,12 @@ def test_a_rater_goes_on_after_a_kill_and_the_suite_reads_it(folder):
                     assert status == 200 and after["done"] == len(shown[rater])
             process.send_signal(signal.SIGKILL)
             process.wait()
-        with open(folder / "ratings.csv", "a", encoding="utf-8") as file:
-            file.write(f'clip 0.wav,"A torn li{part}')
-        aside = folder / f"ratings.csv.cut-off-{part + 1}"
-        assert not aside.exists()
+        lines = (folder / "ratings.csv").read_text(encoding="utf-8").splitlines(keepends=True)
+        # A kill between the writes of the store and of its table.
+        (folder / "ratings.csv").write_text("".join(lines[:-1]), encoding="utf-8")
     with rating_page(folder) as (url, _):
-        assert aside.read_text().endswith("A torn li2")
         assert ask(f"{url}next?rater=Ann") == (200, {"finished": True, "done": 6, "total": 6})
+        assert (folder / "ratings.csv").read_text(encoding="utf-8") == "".join(lines)
     assert all(sorted(order) == list(range(ITEMS)) for order in shown.values())
     assert len({tuple(order) for order in shown.values()}) == 2  # everybody has an own order
     ratings = read_ratings(folder / "ratings.csv")
