@@ -6,7 +6,6 @@ one, edit it, and name the copy in the configuration.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -22,7 +21,7 @@ SAID_AS = {  # the labels that the published prompt gives, and what it calls the
 
 
 @lru_cache
-def template_text(name: str | os.PathLike) -> str:
+def template_text(name: str | Path) -> str:
     """Return a template of the package by name, or else the file of that path.
 
     Raises
@@ -43,7 +42,7 @@ def template_text(name: str | os.PathLike) -> str:
     return path.read_text(encoding="utf-8")
 
 
-def fill(name: str | os.PathLike, **values: str) -> str:
+def fill(name: str | Path, **values: str) -> str:
     """Return a template with its names filled in.
 
     Raises
@@ -81,8 +80,8 @@ def label_lines(row: Mapping[str, Any]) -> list[str]:
 
 def caption_prompt(
     row: Mapping[str, Any],
-    template: str | os.PathLike = "caption.txt",
-    labels_template: str | os.PathLike = "caption_labels.txt",
+    template: str | Path = "caption.txt",
+    labels_template: str | Path = "caption_labels.txt",
 ) -> str:
     """Return the captioner's prompt; it speaks of labels only if the clip has any.
 

@@ -45,7 +45,7 @@ class Ratings:
 
 def read_lines(
     path: str | os.PathLike, columns: Sequence[str], only: bool = False
-) -> Iterator[tuple[str, dict[str, str | None]]]:
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the lines of a CSV file, each with its place for messages: ``file, line 2``.
 
     Cells that a line lacks are None.
@@ -83,9 +83,9 @@ def read_lines(
 def read_table(path: str | os.PathLike, only: bool = False) -> Iterator[tuple[str, Rating]]:
     """Yield the ratings of a table, each with its place; raises as :func:`read_lines`."""
     for where, line in read_lines(path, COLUMNS, only):
-        cells = [line[name] for name in COLUMNS[:-1]]
-        if None in cells:
-            raise ValueError(f"{where}: the line ends before {COLUMNS[cells.index(None)]}")
+        clip, caption, category, rater = (line[name] for name in COLUMNS[:-1])
+        if rater is None or category is None:
+            raise ValueError(f"{where}: the line ends before {'rater' if category else 'category'}")
         try:
             value = float(line["rating"] or "")
         except ValueError:
@@ -95,7 +95,7 @@ def read_table(path: str | os.PathLike, only: bool = False) -> Iterator[tuple[st
                 f"{where}: the rating {line['rating']!r} is not a number; leave out lines without"
                 " one"
             )
-        yield where, Rating(*cells, STYLE, value)
+        yield where, Rating(clip, caption, category, rater, STYLE, value)
 
 
 def write_lines(path: str | os.PathLike, lines: Iterable[Sequence[Any]]) -> None:

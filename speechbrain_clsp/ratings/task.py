@@ -141,15 +141,15 @@ def _check_name(rater: Any) -> None:
         raise ValueError(f"a name has at most {LONGEST_NAME} printable characters")
 
 
-def _read_items(path: str | os.PathLike) -> list[tuple[str, ...]]:
-    items: dict[tuple[str, ...], tuple[str, ...]] = {}
+def _read_items(path: str | os.PathLike) -> list[tuple[str, str, str]]:
+    items: dict[tuple[str, str], tuple[str, str, str]] = {}
     for where, line in read_lines(path, ITEM_COLUMNS):
-        item = tuple((line[name] or "").strip() for name in ITEM_COLUMNS)
+        clip, caption, category = item = tuple((line[name] or "").strip() for name in ITEM_COLUMNS)
         if not all(item) or not all(text.isprintable() for text in item):
             raise ValueError(f"{where}: clip, caption and category must be one line of text")
-        if item[:2] in items:
+        if (clip, caption) in items:
             raise ValueError(f"{where}: this clip and caption were there before")
-        items[item[:2]] = item
+        items[clip, caption] = (clip, caption, category)
     if not items:
         raise ValueError(f"{path} holds no item")
     return list(items.values())

@@ -101,7 +101,7 @@ def select(
     >>> select(["A man.", "A calm man.", "Fast speech"], SelectSettings(most=2))[0]
     ['A man.', 'Fast speech']
     """
-    dropped = []
+    dropped: list[dict[str, str]] = []
     left = list(captions)
 
     def drop(some: Sequence[str], rule: str, reason: str) -> None:
