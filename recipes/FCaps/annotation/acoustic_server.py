@@ -20,7 +20,12 @@ from typing import Any
 
 import soundfile
 
-from speechbrain_clsp.mini_fcaps.acoustics import Hearing, claimed_gender, claims, listen
+from speechbrain_clsp.mini_fcaps.acoustics import (
+    AcousticMeasurement,
+    claimed_gender,
+    claims,
+    measure_acoustics,
+)
 from speechbrain_clsp.utils.files import parse_key_values
 
 CAPTIONER, VERIFIER, JUDGE = "acoustic-captioner", "acoustic-verifier", "acoustic-judge"
@@ -54,13 +59,15 @@ def draw_mistake(rates: dict[str, float], draw: random.Random) -> str:
     return ""
 
 
-def describe(hearing: Hearing, label: str | None, draw: random.Random, mistake: str) -> str:
+def describe(
+    measured: AcousticMeasurement, label: str | None, draw: random.Random, mistake: str
+) -> str:
     """Write a caption of what was measured; a label of the rate takes precedence."""
-    rate = RATE_LABELS.index(label) if label in RATE_LABELS else hearing.level("rate")
+    rate = RATE_LABELS.index(label) if label in RATE_LABELS else measured.level("rate")
     if mistake == "wrong_rate":
         rate = 2 - rate if rate != 1 else 2
-    pitch = f", around {hearing.hertz:.0f} hertz" if hearing.hertz == hearing.hertz else ""
-    volume = VOLUMES[hearing.level("loudness")]
+    pitch = f", around {measured.hertz:.0f} hertz" if measured.hertz == measured.hertz else ""
+    volume = VOLUMES[measured.level("loudness")]
     first = f"{draw.choice(OPENINGS)} {RATES[rate]} and {volume}{pitch}."
     if mistake == "short":
         return first
@@ -83,11 +90,11 @@ def check(caption: str, found: str, rules: list[str]) -> dict[str, dict[str, Any
     return {rule: {"reason": f"{rule} by rule", "broken": broken[rule]} for rule in rules}
 
 
-def score(caption: str, hearing: Hearing) -> dict[str, int]:
+def score(caption: str, measured: AcousticMeasurement) -> dict[str, int]:
     """Score a caption: what it claims, how much, and whether it is made of sentences."""
     gender, said = claimed_gender(caption), claims(caption)
-    measured = {attribute: hearing.level(attribute, gender) for attribute in said}
-    known = {attribute: level for attribute, level in measured.items() if level is not None}
+    levels = {attribute: measured.level(attribute, gender) for attribute in said}
+    known = {attribute: level for attribute, level in levels.items() if level is not None}
     right = sum(said[attribute] == level for attribute, level in known.items())
     sentences = re.fullmatch(r"([A-Z][^.]*\w\.\s*)+", caption) is not None
     return {
@@ -128,13 +135,13 @@ class AcousticHandler(BaseHTTPRequestHandler):
 
     def _caption(self, request: dict[str, Any]) -> list[dict[str, Any]]:
         audio, text = _audio_and_text(request)
-        hearing = listen(soundfile.read(io.BytesIO(audio), dtype="float64")[0])
+        measured = measure_acoustics(soundfile.read(io.BytesIO(audio), dtype="float64")[0])
         label = re.search(r"speaking rate: (\w+ speed)", text)
         captions = []
         for number in range(request.get("n", 1)):
             draw = self._draw(audio, number)
             mistake = draw_mistake(self.options.mistakes, draw)
-            captions.append(describe(hearing, label and label[1], draw, mistake))
+            captions.append(describe(measured, label and label[1], draw, mistake))
         return [{"content": caption} for caption in captions]
 
     def _verify(self, request: dict[str, Any]) -> list[dict[str, Any]]:
@@ -155,14 +162,14 @@ class AcousticHandler(BaseHTTPRequestHandler):
 
     def _judge(self, request: dict[str, Any]) -> list[dict[str, Any]]:
         audio, text = _audio_and_text(request)
-        hearing = listen(soundfile.read(io.BytesIO(audio), dtype="float64")[0])
+        measured = measure_acoustics(soundfile.read(io.BytesIO(audio), dtype="float64")[0])
         draw = self._draw(audio + text.encode(), request.get("seed", 0))
         if request["response_format"]["json_schema"]["name"] == "score":
-            values = score(text.partition("The description:\n")[2].strip(), hearing)
+            values = score(text.partition("The description:\n")[2].strip(), measured)
             noisy = {name: self._noisy(value, draw) for name, value in values.items()}
             return [{"content": json.dumps({"reason": "", **noisy})}]
         pair = re.search(r"First description:\n(.*)\n\nSecond description:\n(.*)", text, re.S)
-        first, second = (score(caption.strip(), hearing) for caption in pair.groups())
+        first, second = (score(caption.strip(), measured) for caption in pair.groups())
         biased = draw.random() < self.options.position_bias
         chosen = {name: "first" if biased else _prefer(first[name], second[name]) for name in first}
         return [{"content": json.dumps({"reason": "", **chosen})}]
