@@ -73,19 +73,9 @@ class Usage:
 
 
 class ChatClient:
-    """Asks a model, on one server or on several equal ones in turn.
+    """Asks a model, on one server or on several equal ones in turn; counts in ``usage``.
 
-    Arguments
-    ---------
-    settings : ServerSettings
-        Which servers, and how they are asked.
-    usage : Usage, optional
-        Where requests and tokens are counted.
-
-    Raises
-    ------
-    ValueError
-        If the ``openai`` package is missing.
+    Raises ValueError if the ``openai`` package is missing.
     """
 
     def __init__(self, settings: ServerSettings, usage: Usage | None = None) -> None:
@@ -101,13 +91,7 @@ class ChatClient:
         self._answered = 0
 
     async def check(self) -> None:
-        """Ask every server whether it is there and has the model.
-
-        Raises
-        ------
-        ServerUnavailableError
-            If not; before anything else was spent.
-        """
+        """Raise ServerUnavailableError if a server is not there or does not have the model."""
         openai = import_openai()
         wanted = self.settings.model
         for server in self._servers:
@@ -189,20 +173,13 @@ class ChatClient:
         ---------
         messages, sampling
             See :meth:`complete`.
-        name : str
-            What the object is called, in the request and in the error.
-        properties : mapping
-            The JSON schema of each of its values; all are required.
+        name, properties
+            What the object is called, and the JSON schema of each of its values.
         read : callable
             The object to what is returned; raises ValueError, KeyError or TypeError if it is
             malformed.
         attempts : int
-            How often it is asked for.
-
-        Raises
-        ------
-        RequestRejectedError
-            If no object is well-formed.
+            How often it is asked for before :class:`RequestRejectedError` is raised.
         """
         schema = {
             "type": "object",

@@ -18,19 +18,17 @@ from speechbrain_clsp.dataio.audio import SAMPLE_RATE
 from speechbrain_clsp.dataio.shards import ClipReader
 
 
-class WavReader:
+class WavReader(threading.local):
     """Reads clips as wav files, 16 kHz, mono, 16 bits; each thread opens shards of its own."""
 
     def __init__(self) -> None:
-        self._local = threading.local()
+        self._read = ClipReader()
 
     def __call__(self, row: Mapping[str, Any]) -> bytes:
         """Return a wav file's bytes; raises as :class:`~speechbrain_clsp.dataio.ClipReader`."""
-        if not hasattr(self._local, "reader"):
-            self._local.reader = ClipReader()
-        wav = self._local.reader(row)
         buffer = io.BytesIO()
-        soundfile.write(buffer, wav.numpy(), SAMPLE_RATE, format="WAV", subtype="PCM_16")
+        wav = self._read(row).numpy()
+        soundfile.write(buffer, wav, SAMPLE_RATE, format="WAV", subtype="PCM_16")
         return buffer.getvalue()
 
 
@@ -59,20 +57,10 @@ def clip_job(
     asked: tuple[Any, ...],
     ask: Callable[[ChatClient, list[dict[str, Any]]], Awaitable[dict[str, Any]]],
 ) -> Job:
-    """Return the job of a clip.
+    """Return the job that sends a row of the manifest, as ``read`` reads it, with a prompt.
 
-    Arguments
-    ---------
-    row : mapping
-        Its row of the manifest.
-    read : WavReader
-        Reads it.
-    prompt : str
-        Goes with the audio.
-    asked : tuple
-        What else the answer depends on, as JSON can hold it: model, sampling, ...
-    ask : callable
-        Takes the client and the message; returns the record's fields.
+    ``asked`` is what else the answer depends on, as JSON can hold it: model, sampling, ...; ``ask``
+    takes the client and the messages and returns the record's fields.
     """
 
     def prepare() -> tuple[str, Ask]:

@@ -17,28 +17,13 @@ from speechbrain_clsp.annotation.stages.select import SelectSettings
 from speechbrain_clsp.annotation.stages.verify import VerifySettings
 from speechbrain_clsp.utils.files import parse_key_values
 
-SECTIONS = {
-    "caption": CaptionSettings,
-    "verify": VerifySettings,
-    "filter": FilterSettings,
-    "select": SelectSettings,
-    "judge": JudgeSettings,
-}
-
 
 @dataclass(frozen=True)
 class AnnotationSettings:
-    """The settings of every stage, and of the judge; see the classes of its fields.
+    """The settings of the stages, in the order in which they run, and of ``clsp judge``.
 
-    Arguments
-    ---------
-    caption, verify, filter, select
-        Of the stages, in the order in which they run.
-    judge
-        Of ``clsp judge``.
-    transcripts : str, optional
-        File of what is said in the clips; see :func:`~speechbrain_clsp.annotation.texts.read_texts`
-        (column ``text``).
+    ``transcripts`` is a file of what is said in the clips, with a column ``text``; see
+    :func:`~speechbrain_clsp.annotation.texts.read_texts`.
     """
 
     caption: CaptionSettings = field(default_factory=CaptionSettings)
@@ -47,6 +32,13 @@ class AnnotationSettings:
     select: SelectSettings = field(default_factory=SelectSettings)
     judge: JudgeSettings = field(default_factory=JudgeSettings)
     transcripts: str | None = None
+
+
+SECTIONS: dict[str, Any] = {
+    each.name: each.default_factory
+    for each in fields(AnnotationSettings)
+    if each.name != "transcripts"
+}
 
 
 def read_settings(path: str | os.PathLike | None, overrides: Sequence[str]) -> AnnotationSettings:
@@ -58,11 +50,6 @@ def read_settings(path: str | os.PathLike | None, overrides: Sequence[str]) -> A
         YAML with a mapping per section; what is left out has its default.
     overrides : sequence of str
         ``section.name=value``, the value as in YAML.
-
-    Returns
-    -------
-    AnnotationSettings
-        The settings.
 
     Raises
     ------

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, fields
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
 from speechbrain_clsp.annotation.client import ServerSettings
@@ -21,7 +19,7 @@ from speechbrain_clsp.annotation.run import run_jobs
 from speechbrain_clsp.annotation.stages import STAGES
 from speechbrain_clsp.annotation.stages.caption import caption_jobs, in_shard
 from speechbrain_clsp.annotation.stages.filter import filter_captions
-from speechbrain_clsp.annotation.stages.select import select, word_vectors
+from speechbrain_clsp.annotation.stages.select import select
 from speechbrain_clsp.annotation.stages.verify import verify_jobs
 from speechbrain_clsp.annotation.texts import read_texts
 from speechbrain_clsp.dataio.manifest import Manifest
@@ -29,7 +27,6 @@ from speechbrain_clsp.dataio.shards import ClipReader
 from speechbrain_clsp.inference.clsp import CLSP
 from speechbrain_clsp.utils.files import atomic_write
 
-BATCH = 64  # clips whose speech or captions a CLSP embeds at a time
 # What may differ between runs that share records, since it does not change answers.
 INCIDENTAL = {field.name for field in fields(ServerSettings)} - {"model"}
 
@@ -71,12 +68,7 @@ class Annotation:
         return self.folder / f"{stage}{part}.jsonl"
 
     def run(self, stage: str) -> dict[str, Any]:
-        """Run one stage, or go on with it.
-
-        Returns
-        -------
-        dict
-            What was done, to be shown.
+        """Run one stage, or go on with it; returns what was done, to be shown.
 
         Raises
         ------
@@ -113,41 +105,44 @@ class Annotation:
         return vars(run_jobs(jobs, settings, self.path("verify"), total))
 
     def _filter(self) -> dict[str, Any]:
-        def work(batch: list[dict[str, Any]]) -> Iterator[tuple[list, list]]:
-            for record in batch:
-                transcript = self.transcripts.get(record["id"])
-                yield filter_captions(record["captions"], self.settings.filter, transcript)
+        def work(record: Mapping[str, Any]) -> tuple[list, list]:
+            transcript = self.transcripts.get(record["id"])
+            return filter_captions(record["captions"], self.settings.filter, transcript)
 
         return self._locally("filter", work)
 
     def _select(self) -> dict[str, Any]:
         settings = self.settings.select
-        measure = clsp_measure(settings.clsp, settings.gate is not None) if settings.clsp else None
+        clsp, read = CLSP.from_pretrained(settings.clsp) if settings.clsp else None, ClipReader()
 
-        def work(batch: list[dict[str, Any]]) -> Iterator[tuple[list, list]]:
-            rows = [row_of(record, self.manifest) for record in batch]
-            measured = measure(batch, rows) if measure else [(word_vectors, None)] * len(batch)
-            for record, (embed, fit) in zip(batch, measured):
-                yield select(record["captions"], settings, embed, fit)
+        def work(record: Mapping[str, Any]) -> tuple[list, list]:
+            captions, vectors, fit = record["captions"], None, None
+            row = row_of(record, self.manifest)
+            if clsp and captions:
+                embedded = clsp.encode_text(captions)
+                vectors = embedded.cpu().numpy()
+                if settings.gate is not None:
+                    speech = clsp.encode_batch(read(row).unsqueeze(0))[0]
+                    fit = (embedded @ speech).tolist()
+            return select(captions, settings, vectors, fit)
 
         return self._locally("select", work)
 
-    def _locally(self, stage: str, work: Callable) -> dict[str, Any]:
+    def _locally(
+        self, stage: str, work: Callable[[Mapping[str, Any]], tuple[list, list]]
+    ) -> dict[str, Any]:
         """Work through records without a server; what is there already is not done again."""
         kept = dropped = 0
         answers = self._answers_of(stage)
         with Records(self.path(stage), sync_every=1000) as records:
-            keyed = (
-                (record_key(record["key"], answers), record)
-                for record in tqdm(self._records(stage), desc=stage, unit="clip")
-            )
-            undone = ((key, record) for key, record in keyed if key not in records.keys)
-            while batch := list(islice(undone, BATCH)):
-                results = work([record for _, record in batch])
-                for (key, record), (captions, drops) in zip(batch, results):
-                    head = {"key": key, "id": record["id"], "row": record["row"]}
-                    records.append({**head, "captions": captions, "dropped": drops})
-                    kept, dropped = kept + len(captions), dropped + len(drops)
+            for record in tqdm(self._records(stage), desc=stage, unit="clip"):
+                key = record_key(record["key"], answers)
+                if key in records.keys:
+                    continue
+                captions, drops = work(record)
+                head = {"key": key, "id": record["id"], "row": record["row"]}
+                records.append({**head, "captions": captions, "dropped": drops})
+                kept, dropped = kept + len(captions), dropped + len(drops)
             return {"clips": len(records.keys), "kept now": kept, "dropped now": dropped}
 
     def _remember(self, stage: str) -> None:
@@ -172,42 +167,3 @@ class Annotation:
             if name in answers:
                 answers[name] = template_text(answers[name])
         return json.loads(json.dumps(answers))
-
-
-def clsp_measure(
-    source: str, with_speech: bool
-) -> Callable[[Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]]], list[tuple]]:
-    """Return a function that measures captions, and how they fit speech, by a CLSP.
-
-    Arguments
-    ---------
-    source : str
-        Folder or Hub repository.
-    with_speech : bool
-        Whether the speech is embedded as well.
-
-    Returns
-    -------
-    callable
-        (records, rows of the manifest) to a pair per record: a function from captions to
-        embeddings [N, D], and the cosine of each caption with the speech, or None.
-    """
-    clsp, read = CLSP.from_pretrained(source), ClipReader()
-
-    def measure(records: Sequence[Mapping], rows: Sequence[Mapping]) -> list[tuple]:
-        texts = list(dict.fromkeys(text for record in records for text in record["captions"]))
-        vectors = dict(zip(texts, clsp.encode_text(texts).cpu().numpy())) if texts else {}
-
-        def embed(captions: Sequence[str]) -> np.ndarray:
-            return np.stack([vectors[caption] for caption in captions])
-
-        def fit(row: Mapping[str, Any], captions: Sequence[str]) -> list[float]:
-            speech = clsp.encode_batch(read(row).unsqueeze(0))[0].cpu().numpy()
-            return [float(vectors[caption] @ speech) for caption in captions]
-
-        return [
-            (embed, fit(row, record["captions"]) if with_speech else None)
-            for record, row in zip(records, rows)
-        ]
-
-    return measure

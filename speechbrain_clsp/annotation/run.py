@@ -39,12 +39,10 @@ class Job:
     id : str
         The clip's.
     ticket : str
-        A key that costs nothing to compute, so that a restart need not read audio again. It trusts
-        that a file whose path, size and time are the same has the same content.
+        A key from path, size and time of the file, so that a restart need not read audio again.
     prepare : callable
-        Reads what is needed, in a thread, and returns the record's key (see
-        :func:`~speechbrain_clsp.annotation.records.record_key`; over all that is sent) and a
-        function from the client to the record's other fields.
+        Reads what is needed, in a thread, and returns the record's key, over all that is sent, and
+        a function from the client to the record's other fields.
     """
 
     id: str
@@ -88,18 +86,12 @@ def run_jobs(
     Arguments
     ---------
     jobs : iterable of Job
-        Read as they are needed: there may be millions.
+        Read as they are needed: there may be millions; ``total`` is for the progress bar.
     settings : ServerSettings
         Which servers are asked, and how many requests may be put aside before the run stops.
     records : str or path
-        File of records, such as ``x.jsonl``; ``x.quarantine.jsonl`` gets what is put aside.
-    total : int, optional
-        Number of jobs, for the progress bar.
-
-    Returns
-    -------
-    RunReport
-        Also written to ``x.report.json``, after failed runs too.
+        File of records, such as ``x.jsonl``; ``x.quarantine.jsonl`` gets what is put aside, and
+        ``x.report.json`` what is returned, after failed runs too.
 
     Raises
     ------

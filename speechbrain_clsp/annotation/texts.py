@@ -13,19 +13,9 @@ from speechbrain_clsp.ratings.table import read_lines
 def read_texts(path: str | os.PathLike, column: str, allow_empty: bool = False) -> dict[str, str]:
     """Read a text per clip, by id of the clip.
 
-    Arguments
-    ---------
-    path : str or path
-        ``.csv`` with the columns ``id`` and ``column``, or ``.jsonl`` with these keys.
-    column : str
-        Name of the text.
-    allow_empty : bool
-        Whether a text may be empty.
-
-    Raises
-    ------
-    ValueError
-        If a line lacks them; names it.
+    The file is ``.csv`` with the columns ``id`` and ``column``, or ``.jsonl`` with these keys.
+    Raises ValueError, with the line, where they are missing or empty; the text may be empty if that
+    is allowed.
 
     Example
     -------

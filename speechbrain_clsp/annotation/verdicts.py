@@ -28,21 +28,10 @@ OUTCOMES = {"better": 1.0, "tie": 0.0, "worse": -1.0}
 class JudgeMetrics:
     """One judge's results; intervals are bootstrapped over clips, whose rounds are averaged first.
 
-    Arguments
-    ---------
-    clips : int
-        How many were judged.
-    scores : dict
-        By source and dimension, the mean score.
-    pairs : dict
-        By pair of sources and dimension, the fractions ``better``, ``tie`` and ``worse`` of the
-        first named.
-    agreement : dict
-        By dimension, Krippendorff's alpha over rounds of ``scores`` and of ``pairs``; None where
-        there is none.
-    position_bias : dict
-        By dimension, how much more often the first place wins than the second: 0 if it makes no
-        difference.
+    ``scores`` are means by source and dimension; ``pairs`` by pair of sources and dimension the
+    fractions ``better``, ``tie`` and ``worse`` of the first named; ``agreement`` by dimension
+    Krippendorff's alpha over rounds of ``scores`` and of ``pairs``, None where there is none;
+    ``position_bias`` by dimension how much more often the first place wins than the second.
     """
 
     clips: int = 0
@@ -72,14 +61,7 @@ def people_records(ratings: Iterable[Rating]) -> Iterator[dict[str, Any]]:
 
 
 def judge_metrics(records: Iterable[Mapping[str, Any]], seed: int = 0) -> JudgeMetrics:
-    """Compute one judge's results.
-
-    Arguments
-    ---------
-    records : iterable of dict
-        Of one judge, see :func:`~speechbrain_clsp.annotation.judge.judge_jobs`.
-    seed : int
-        Of resampling.
+    """Compute one judge's results from its records, see ``judge_jobs``; ``seed`` is of resampling.
 
     Example
     -------
@@ -142,11 +124,6 @@ def judge_agreement(
 ) -> dict[str, dict[str, dict[str, float]]]:
     """Compare judges, such as a model and people, by their mean scores of the same captions.
 
-    Arguments
-    ---------
-    records : iterable of dict
-        Of several judges.
-
     Returns
     -------
     dict
@@ -163,14 +140,11 @@ def judge_agreement(
         ours, theirs = means.loc[one].align(means.loc[other], join="inner")
         if len(ours) < 3:
             continue
-        agreement[f"{one} vs {other}"] = {
-            name: {
-                "pearson": correlate("pearson", ours[name].to_numpy(), theirs[name].to_numpy()),
-                "spearman": correlate("spearman", ours[name].to_numpy(), theirs[name].to_numpy()),
-                "captions": len(ours),
-            }
-            for name in dimensions()
-        }
+        agreement[f"{one} vs {other}"] = found = {}
+        for name in dimensions():
+            x, y = ours[name].to_numpy(), theirs[name].to_numpy()
+            found[name] = {kind: correlate(kind, x, y) for kind in ("pearson", "spearman")}
+            found[name]["captions"] = len(ours)
     return agreement
 
 

@@ -106,12 +106,12 @@ def released_rows(records: SortedRecords, manifest: Manifest) -> Iterator[dict[s
 def write_release(
     annotated: str | os.PathLike, manifest: Manifest, folder: str | os.PathLike
 ) -> dict[str, Any]:
-    """Write a release; the same records give the same bytes.
+    """Write a release of a folder of records; the same records give the same bytes.
 
     Arguments
     ---------
     annotated : str or path
-        Folder of records, all stages done.
+        Folder of records.
     manifest : Manifest
         What was annotated.
     folder : str or path

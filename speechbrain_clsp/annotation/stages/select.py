@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise
 
@@ -74,7 +74,7 @@ def most_different(vectors: np.ndarray, count: int) -> list[int]:
 def select(
     captions: Sequence[str],
     settings: SelectSettings,
-    embed: Callable[[Sequence[str]], np.ndarray] = word_vectors,
+    vectors: np.ndarray | None = None,
     fit: Sequence[float] | None = None,
 ) -> tuple[list[str], list[dict[str, str]]]:
     """Choose captions of a clip.
@@ -85,8 +85,8 @@ def select(
         Those that passed the stages before.
     settings : SelectSettings
         How many.
-    embed : callable
-        Captions to unit vectors [N, D].
+    vectors : np.ndarray, optional
+        Their embeddings [N, D], of unit norm; default: :func:`word_vectors`.
     fit : sequence of float, optional
         Cosine of each caption with the clip's speech, for the gate.
 
@@ -101,26 +101,26 @@ def select(
     >>> select(["A man.", "A calm man.", "Fast speech"], SelectSettings(most=2))[0]
     ['A man.', 'Fast speech']
     """
-    dropped: list[dict[str, str]] = []
-    left = list(captions)
-
-    def drop(some: Sequence[str], rule: str, reason: str) -> None:
-        dropped.extend({"caption": text, "rule": rule, "reason": reason} for text in some)
-        left[:] = [caption for caption in left if caption not in some]
-
-    if settings.gate is not None:
+    why: dict[int, tuple[str, str]] = {}
+    if settings.gate is not None and captions:
         if fit is None:
             raise ValueError("select: a gate needs a clsp to measure with")
-        for caption, cosine in zip(captions, fit):
+        for n, cosine in enumerate(fit):
             if cosine < settings.gate:
                 reason = f"cosine {cosine:.3f} with the speech, below {settings.gate:g}"
-                drop([caption], "gate", reason)
+                why[n] = ("gate", reason)
+    left = [n for n in range(len(captions)) if n not in why]
     if len(left) < settings.least:
         reason = f"{len(left)} captions are left, fewer than {settings.least}"
-        drop(list(left), "too few", reason)
-    if not left:
-        return [], dropped
-    chosen = [left[n] for n in most_different(embed(left), settings.most)]
-    others = [caption for caption in left if caption not in chosen]
-    drop(others, "selection", f"{settings.most} others differ more")
-    return chosen, dropped
+        why |= dict.fromkeys(left, ("too few", reason))
+        left = []
+    chosen = []
+    if left:
+        vectors = word_vectors(captions) if vectors is None else vectors
+        chosen = [left[n] for n in most_different(vectors[left], settings.most)]
+    others = [n for n in left if n not in chosen]
+    why |= dict.fromkeys(others, ("selection", f"{settings.most} others differ more"))
+    dropped = [
+        {"caption": captions[n], "rule": r, "reason": reason} for n, (r, reason) in why.items()
+    ]
+    return [captions[n] for n in chosen], dropped
