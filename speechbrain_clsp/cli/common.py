@@ -51,11 +51,6 @@ def add_command(
     example : str
         A command line that a user can copy.
 
-    Returns
-    -------
-    argparse.ArgumentParser
-        Takes the command's arguments.
-
     Example
     -------
     >>> commands = Parser(prog="clsp").add_subparsers()
@@ -76,18 +71,8 @@ def add_command(
 def run_command(run: Callable[[Any], int | None], options: Any) -> int:
     """Run a command; its errors end in one line on stderr and an exit code.
 
-    Arguments
-    ---------
-    run : callable
-        The command.
-    options : argparse.Namespace
-        Its options.
-
-    Returns
-    -------
-    int
-        What ``run`` returns, or 0; 2 after an error of the user's; 130 when interrupted; 141 when
-        nobody reads stdout any more. Other exceptions pass: they are faults of this package.
+    The code is what ``run`` returns, or 0; 2 after an error of the user's; 130 when interrupted;
+    141 when nobody reads stdout any more. Other exceptions pass: they are faults of this package.
     """
     try:
         with quiet_libraries():

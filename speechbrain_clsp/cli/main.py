@@ -10,18 +10,10 @@ from speechbrain_clsp.cli.common import Parser, run_command
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command.
+    """Run what follows ``clsp``, by default that of the command line; return the exit code.
 
-    Arguments
-    ---------
-    arguments : list of str, optional
-        What follows ``clsp``; default: the command line.
-
-    Returns
-    -------
-    int
-        The exit code: 0; 1 if a check found something; 2 after an error of the user's; see
-        :func:`speechbrain_clsp.cli.common.run_command`.
+    It is 0; 1 if a check found something; 2 after an error of the user's; see
+    :func:`speechbrain_clsp.cli.common.run_command`.
     """
     options = parser().parse_args(arguments)
     return run_command(options.run, options)

@@ -6,7 +6,6 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,14 +18,8 @@ DEFAULT_MODEL = "results/mini/model"
 
 
 def add_commands(commands: argparse._SubParsersAction) -> None:
-    """Add the commands to a parser.
-
-    Arguments
-    ---------
-    commands : argparse subparsers
-        Where they go.
-    """
-    score = _add_model_command(
+    """Add the commands."""
+    score = add_command(
         commands,
         run_score,
         "score",
@@ -35,7 +28,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     )
     score.add_argument("audio")
     score.add_argument("captions", nargs="+")
-    embed = _add_model_command(
+    embed = add_command(
         commands,
         run_embed,
         "embed",
@@ -44,7 +37,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     )
     embed.add_argument("audio", nargs="+")
     embed.add_argument("--output", required=True, help="the .npz file to write")
-    classify = _add_model_command(
+    classify = add_command(
         commands,
         run_classify,
         "classify",
@@ -55,6 +48,13 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     classify.add_argument(
         "--prompts", nargs="+", required=True, help="the classes, or one .json file {label: prompt}"
     )
+    for command in (score, embed, classify):
+        command.add_argument(
+            "--model",
+            help=f"model folder or Hub repository; default: $CLSP_MODEL, else {DEFAULT_MODEL}",
+        )
+        command.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...; default: cpu")
+        command.add_argument("--json", action="store_true", help="print JSON")
     convert = add_command(
         commands,
         run_convert,
@@ -80,24 +80,6 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     publish.add_argument("repository", help="user/name; made if it does not exist")
     publish.add_argument("--private", action="store_true", help="hide a new repository")
     publish.add_argument("--dry-run", action="store_true", help="only list what would be sent")
-
-
-def _add_model_command(
-    commands: argparse._SubParsersAction,
-    run: Callable[[argparse.Namespace], int | None],
-    name: str,
-    description: str,
-    example: str,
-) -> argparse.ArgumentParser:
-    """Add a command that loads a model."""
-    command = add_command(commands, run, name, description, example)
-    command.add_argument(
-        "--model",
-        help=f"model folder or Hub repository; default: $CLSP_MODEL, else {DEFAULT_MODEL}",
-    )
-    command.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...; default: cpu")
-    command.add_argument("--json", action="store_true", help="print JSON")
-    return command
 
 
 def run_score(options: argparse.Namespace) -> None:

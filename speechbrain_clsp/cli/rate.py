@@ -11,13 +11,7 @@ PORT = 8765
 
 
 def add_commands(commands: argparse._SubParsersAction) -> None:
-    """Add the command.
-
-    Arguments
-    ---------
-    commands : argparse subparsers
-        Where it goes.
-    """
+    """Add the command."""
     command = add_command(
         commands,
         run_rate,
