@@ -169,6 +169,9 @@ class _Run:
         """Prepare and ask one job, and write what came of it."""
         try:
             key, ask = await asyncio.to_thread(job.prepare)
+            if key in self.kept.keys:  # files were copied or touched: the ticket alone is new
+                self.report.skipped += 1
+                return
             fields = await ask(self.client)
         except ServerUnavailableError:
             raise

@@ -118,6 +118,18 @@ def test_shards_cover_all_and_other_settings_are_refused(tmp_path, capsys):
         assert main(faster) == 0
 
 
+def test_files_that_were_touched_are_not_sent_again(tmp_path):
+    write_clips(tmp_path, 20)
+    with chat_server(tmp_path) as (url, log):
+        assert main(arguments(tmp_path, url)) == 0
+        for path in tmp_path.glob("*.wav"):
+            os.utime(path, (0, 0))
+        assert main(arguments(tmp_path, url)) == 0
+        assert sum(1 for _ in open(log)) == 20
+    report = json.loads((tmp_path / "out/caption.report.json").read_text())
+    assert report["skipped"] == 20 and report["done"] == 0
+
+
 def test_long_clips_are_counted_and_not_sent(tmp_path):
     soundfile.write(tmp_path / "long.wav", np.zeros(16000 * 31), 16000)
     row = {"id": "long", "audio": str(tmp_path / "long.wav"), "duration": 31.0}
