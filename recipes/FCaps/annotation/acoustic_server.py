@@ -135,7 +135,7 @@ class AcousticHandler(BaseHTTPRequestHandler):
 
     def _caption(self, request: dict[str, Any]) -> list[dict[str, Any]]:
         audio, text = _audio_and_text(request)
-        measured = measure_acoustics(soundfile.read(io.BytesIO(audio), dtype="float64")[0])
+        measured = _measure(audio)
         label = re.search(r"speaking rate: (\w+ speed)", text)
         captions = []
         for number in range(request.get("n", 1)):
@@ -148,11 +148,10 @@ class AcousticHandler(BaseHTTPRequestHandler):
         messages = request["messages"]
         results = [message["content"] for message in messages if message["role"] == "tool"]
         if request.get("tools") and not results:
-            names = [tool["function"]["name"] for tool in request["tools"]]
-            calls = [
-                {"id": name, "type": "function", "function": {"name": name, "arguments": "{}"}}
-                for name in names
+            functions = [
+                {"name": tool["function"]["name"], "arguments": "{}"} for tool in request["tools"]
             ]
+            calls = [{"id": f["name"], "type": "function", "function": f} for f in functions]
             return [{"content": None, "tool_calls": calls}]
         if "response_format" not in request:
             return [{"content": "I have seen enough."}]
@@ -162,22 +161,19 @@ class AcousticHandler(BaseHTTPRequestHandler):
 
     def _judge(self, request: dict[str, Any]) -> list[dict[str, Any]]:
         audio, text = _audio_and_text(request)
-        measured = measure_acoustics(soundfile.read(io.BytesIO(audio), dtype="float64")[0])
+        measured = _measure(audio)
         draw = self._draw(audio + text.encode(), request.get("seed", 0))
         if request["response_format"]["json_schema"]["name"] == "score":
             values = score(text.partition("The description:\n")[2].strip(), measured)
-            noisy = {name: self._noisy(value, draw) for name, value in values.items()}
-            return [{"content": json.dumps({"reason": "", **noisy})}]
+            for name, value in values.items():
+                if draw.random() < self.options.noise:
+                    values[name] = min(5, max(1, value + draw.choice((-1, 1))))
+            return [{"content": json.dumps({"reason": "", **values})}]
         pair = re.search(r"First description:\n(.*)\n\nSecond description:\n(.*)", text, re.S)
         first, second = (score(caption.strip(), measured) for caption in pair.groups())
         biased = draw.random() < self.options.position_bias
         chosen = {name: "first" if biased else _prefer(first[name], second[name]) for name in first}
         return [{"content": json.dumps({"reason": "", **chosen})}]
-
-    def _noisy(self, value: int, draw: random.Random) -> int:
-        if draw.random() >= self.options.noise:
-            return value
-        return min(5, max(1, value + draw.choice((-1, 1))))
 
     def _draw(self, content: bytes, number: int) -> random.Random:
         """Return chance that is the same for the same question."""
@@ -198,6 +194,10 @@ def _audio_and_text(request: dict[str, Any]) -> tuple[bytes, str]:
     parts = {part["type"]: part for part in request["messages"][0]["content"]}
     audio = base64.b64decode(parts["input_audio"]["input_audio"]["data"])
     return audio, parts["text"]["text"]
+
+
+def _measure(wav: bytes) -> AcousticMeasurement:
+    return measure_acoustics(soundfile.read(io.BytesIO(wav), dtype="float64")[0])
 
 
 def _prefer(first: int, second: int) -> str:
