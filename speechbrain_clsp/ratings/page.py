@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import mimetypes
 import re
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -40,17 +41,21 @@ class RatingHandler(BaseHTTPRequestHandler):
         """Take a rating; answers with the next item."""
         self._answer(self._post)
 
-    def _answer(self, work: Any) -> None:
+    def _answer(self, work: Callable[[], None]) -> None:
         try:
             # A page from elsewhere must not reach this server by a name that resolves to it.
             host = urlsplit(f"//{self.headers.get('Host', '')}").hostname
             if host not in ("127.0.0.1", "localhost"):
                 raise RequestError(403, "only for this machine")
             work()
-        except (RequestError, ValueError) as error:
-            self.close_connection = True  # a body may be left unread
-            status = error.status if isinstance(error, RequestError) else 400
-            self._send_json(status, {"error": str(error)})
+        except RequestError as error:
+            self._refuse(error.status, error)
+        except ValueError as error:
+            self._refuse(400, error)
+
+    def _refuse(self, status: int, error: Exception) -> None:
+        self.close_connection = True  # a body may be left unread
+        self._send_json(status, {"error": str(error)})
 
     def _get(self) -> None:
         url = urlsplit(self.path)
@@ -115,14 +120,6 @@ class RatingHandler(BaseHTTPRequestHandler):
 
 
 def rating_server(task: RatingTask, port: int = 0) -> ThreadingHTTPServer:
-    """Return a server on this machine's loopback address; call ``serve_forever``.
-
-    Arguments
-    ---------
-    task : RatingTask
-        The pairs.
-    port : int
-        0: any that is free.
-    """
+    """Return a server on this machine's loopback address, by default on any port that is free."""
     handler = type("Handler", (RatingHandler,), {"task": task})
     return ThreadingHTTPServer(("127.0.0.1", port), handler)

@@ -26,18 +26,14 @@ def write_sheet(
     Arguments
     ---------
     path : str or path
-        The sheet, ``.csv``: item, audio, caption, and an empty column per dimension.
+        The sheet, ``.csv``: item, audio, caption, and an empty column per dimension. The key,
+        ``x.key.csv`` for ``x.csv``, has item, id, source and caption; its path is returned.
     rows : sequence of dict
         Rows of the manifest, the clips.
     captions : mapping
         For each source, caption by id of the clip.
     seed : int
         Of the order.
-
-    Returns
-    -------
-    Path
-        The key, ``x.key.csv`` for ``x.csv``: item, id, source, caption.
 
     Raises
     ------
@@ -72,22 +68,8 @@ def write_sheet(
 def read_sheet(path: str | os.PathLike, key: str | os.PathLike, rater: str) -> list[Rating]:
     """Return the ratings of a filled sheet; items that are left empty are left out.
 
-    Arguments
-    ---------
-    path, key : str or path
-        See :func:`write_sheet`.
-    rater : str
-        Who filled it in.
-
-    Returns
-    -------
-    list of Rating
-        One per item and dimension; ``clip`` is the clip's id and ``category`` the source.
-
-    Raises
-    ------
-    ValueError
-        If a line cannot be understood; names it.
+    See :func:`write_sheet`; a rating's ``clip`` is the clip's id and its ``category`` the source.
+    Raises ValueError if a line cannot be understood; names it.
     """
     items = {line["item"]: line for _, line in read_lines(key, KEY_COLUMNS)}
     ratings: list[Rating] = []

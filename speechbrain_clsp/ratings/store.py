@@ -44,12 +44,7 @@ class Rating:
 class RatingStore:
     """An SQLite file (in WAL mode) of ratings; each is on the disk before ``add`` returns.
 
-    Several threads and processes may use the same file.
-
-    Arguments
-    ---------
-    path : str or path
-        The file; made if it does not exist.
+    Several threads and processes may use the same file. It is made if it does not exist.
 
     Raises
     ------

@@ -89,10 +89,7 @@ class RatingTask:
         return added
 
     def next_item(self, rater: str) -> dict[str, Any]:
-        """Return the pair that a rater gets next, or that there is none left.
-
-        Raises ValueError if the name cannot be used.
-        """
+        """Return the pair that a rater, by name, gets next, or that there is none left."""
         _check_name(rater)
         ratings = self.store.ratings()
         done = {(r.clip, r.caption, r.category) for r in ratings if r.rater == rater}
@@ -107,12 +104,8 @@ class RatingTask:
     def rate(self, rater: Any, number: Any, rating: Any) -> None:
         """Write a rating to the disk.
 
-        Raises
-        ------
-        ValueError
-            If the name, the item or the rating cannot be used.
-        RequestError
-            If there is no such item, or it was rated before.
+        Raises ValueError if the name, the item or the rating cannot be used, and RequestError if
+        there is no such item or it was rated before.
         """
         _check_name(rater)
         if isinstance(number, bool) or not isinstance(number, int):
