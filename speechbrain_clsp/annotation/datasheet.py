@@ -35,7 +35,6 @@ class Datasheet:
     """
 
     def __init__(self) -> None:
-        self.clips = self.captions = 0
         self.seconds = 0.0
         self.words: Counter[str] = Counter()
         self.openings: Counter[str] = Counter()
@@ -49,8 +48,6 @@ class Datasheet:
     def add(self, row: Mapping[str, Any]) -> None:
         """Count a released row of the manifest."""
         captions = row["fine_captions"]
-        self.clips += 1
-        self.captions += len(captions)
         self.seconds += row["duration"]
         self.durations[int(row["duration"] // SECONDS_PER_BIN)] += 1
         self.per_clip[len(captions)] += 1
@@ -74,14 +71,14 @@ class Datasheet:
 
     def statistics(self) -> dict[str, Any]:
         """Return all counts, as JSON can hold them."""
-        total = sum(self.words.values())
+        words, captions = self.words.total(), self.characters.total()
         return {
-            "clips": self.clips,
-            "captions": self.captions,
+            "clips": self.per_clip.total(),
+            "captions": captions,
             "hours": self.seconds / 3600,
             "captions_per_clip": dict(sorted(self.per_clip.items())),
-            "words": total,
-            "words_per_caption": total / max(1, self.captions),
+            "words": words,
+            "words_per_caption": words / max(1, captions),
             "vocabulary": len(self.words),
             "words_used_once": sum(count == 1 for count in self.words.values()),
             "commonest_openings": dict(self.openings.most_common(10)),

@@ -59,16 +59,8 @@ def judge_jobs(
 ) -> Iterator[Job]:
     """Return a job per clip, round, and source or pair of sources, in random order.
 
-    Arguments
-    ---------
-    rows : sequence of dict
-        Rows of the manifest, the clips.
-    captions : mapping
-        For each source, caption by id of the clip; all sources have all clips.
-    settings : JudgeSettings
-        How.
-    kinds : sequence of str
-        ``score``, ``pair`` or both.
+    ``rows`` are those of the manifest; ``captions`` has for each source the caption by id of the
+    clip, and all sources have all clips; ``kinds`` are ``score``, ``pair`` or both.
 
     Returns
     -------

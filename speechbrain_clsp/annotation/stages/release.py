@@ -133,7 +133,7 @@ def write_release(
     sheet = Datasheet()
     for row in released_rows(records, manifest):
         sheet.add(row)
-    if not sheet.clips:
+    if not sheet.per_clip:
         raise ValueError(f"{annotated}: no caption was kept; see the rules in its records")
     for stage in STAGES:
         for path in shard_files(annotated, stage):

@@ -93,8 +93,8 @@ def select(
     Returns
     -------
     tuple
-        Captions in the order of :func:`most_different`, and for each dropped one a dict with
-        ``caption``, ``rule`` and ``reason``.
+        Captions in the order of :func:`most_different`, and what is dropped, as
+        :func:`~speechbrain_clsp.annotation.stages.filter.filter_captions` returns it.
 
     Example
     -------

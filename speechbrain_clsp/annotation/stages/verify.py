@@ -87,14 +87,7 @@ def verify_jobs(
 
 
 class ClipFacts:
-    """What is known about a clip, as tools that a model can call.
-
-    Arguments
-    ---------
-    row : mapping
-        Its row of the manifest.
-    transcript : str, optional
-        What is said.
+    """What is known about a clip, its row and transcript, as tools that a model can call.
 
     Example
     -------
@@ -146,15 +139,8 @@ async def verify_caption(
 ) -> dict[str, str]:
     """Let the model use its tools on a caption, then ask for its verdict.
 
-    Returns
-    -------
-    dict
-        Reason by broken rule; empty if the caption passed.
-
-    Raises
-    ------
-    RequestRejectedError
-        If no verdict is well-formed.
+    Returns the reasons by broken rule, none if the caption passed; raises RequestRejectedError if
+    no verdict is well-formed.
     """
     rules = verify_rules()
     listed = "\n".join(f"- {rule}: {text}" for rule, text in rules.items())
@@ -182,12 +168,14 @@ async def verify_caption(
 
 
 def broken_rules(verdict: Mapping[str, Any]) -> dict[str, str]:
-    """Return the reasons by rule that a verdict says is broken.
+    """Return the reasons by rule that a verdict says is broken; raise if it lacks a rule.
 
-    Raises
-    ------
-    ValueError, KeyError, TypeError
-        If it is not a verdict on all rules.
+    Example
+    -------
+    >>> broken = {rule: rule == "absence" for rule in verify_rules()}
+    >>> verdict = {rule: {"reason": "says no", "broken": broken[rule]} for rule in broken}
+    >>> broken_rules(verdict)
+    {'absence': 'says no'}
     """
     broken = {}
     for rule in verify_rules():
