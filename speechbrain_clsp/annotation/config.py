@@ -41,7 +41,9 @@ SECTIONS: dict[str, Any] = {
 }
 
 
-def read_settings(path: str | os.PathLike | None, overrides: Sequence[str]) -> AnnotationSettings:
+def read_settings(
+    path: str | os.PathLike | None, overrides: Sequence[str] = ()
+) -> AnnotationSettings:
     """Read a configuration.
 
     Arguments
