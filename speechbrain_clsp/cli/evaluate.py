@@ -13,7 +13,6 @@ MINI_TEST = Path("data/mini_fcaps/test.arrow")
 SPECIAL = {
     "prompts": ("mini", "zero-shot"),
     "ensemble": ("mini", "zero-shot"),
-    "beyond_paper": ("mini", "fcaps"),
     "train_manifest": ("mini", "fcaps", "zero-shot"),
     "audio_root": ("similarity",),
 }
@@ -53,12 +52,6 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     command.add_argument("--cache", help="SQLite file of embeddings; default: in --output")
     command.add_argument("--seed", type=int, default=0, help="of resampling")
     command.add_argument("--device", default="cpu", help="cpu, cuda, ...; default: cpu")
-    retrieval = command.add_argument_group("retrieval (suites mini and fcaps)")
-    retrieval.add_argument(
-        "--beyond-paper",
-        action="store_true",
-        help="add tables with corrections for hubs, which are not comparable with the paper's",
-    )
     classes = command.add_argument_group("classes (suites mini and zero-shot)")
     classes.add_argument("--prompts", help="prompt file or set; default: that of the data's source")
     classes.add_argument(
@@ -99,7 +92,6 @@ def run_evaluate(options: argparse.Namespace) -> None:
         ensemble=options.ensemble,
         train=options.train_manifest,
         audio_root=options.audio_root,
-        beyond_paper=options.beyond_paper,
         seed=options.seed,
     )
     write_results(evaluation, options.output)

@@ -16,7 +16,6 @@ import transformers
 from torch import Tensor
 
 from speechbrain_clsp import __version__
-from speechbrain_clsp.captions.policies import EVALUATED
 from speechbrain_clsp.dataio.manifest import Manifest
 from speechbrain_clsp.evaluation import SUITES
 from speechbrain_clsp.evaluation.clips import captions_by_kind, whole_files
@@ -24,7 +23,6 @@ from speechbrain_clsp.evaluation.examples import pick_examples
 from speechbrain_clsp.evaluation.models.base import Model
 from speechbrain_clsp.evaluation.models.cache import CachedModel
 from speechbrain_clsp.evaluation.result import Evaluation, ModelComparison
-from speechbrain_clsp.evaluation.retrieval.hubness import corrected_rankings
 from speechbrain_clsp.evaluation.retrieval.metrics import (
     MEDIAN,
     caption_pairs,
@@ -39,8 +37,6 @@ from speechbrain_clsp.prepare.leakage import check_leakage
 from speechbrain_clsp.ratings.table import read_ratings
 from speechbrain_clsp.utils.files import sha256_of_file
 
-BANK_CLIPS = 1000  # training queries for querybank normalization
-
 
 def run_suite(
     suite: str,
@@ -50,7 +46,6 @@ def run_suite(
     ensemble: bool = False,
     train: str | os.PathLike | None = None,
     audio_root: str | os.PathLike | None = None,
-    beyond_paper: bool = False,
     seed: int = 0,
 ) -> Evaluation:
     """Evaluate models on the same data.
@@ -73,9 +68,6 @@ def run_suite(
         Manifest of the training data, to look for leaks.
     audio_root : path, optional
         Folder that the ratings' clips are relative to. Default: the ratings' folder.
-    beyond_paper : bool
-        Whether to add tables with corrections that the paper does not use; see
-        :mod:`~speechbrain_clsp.evaluation.retrieval.hubness`. ``train`` gives the bank of queries.
     seed : int
         Seed of all resampling.
 
@@ -118,8 +110,6 @@ def run_suite(
         speech = _embed_clips(models, rows)
         if suite != "zero-shot":
             _retrieval(evaluation, models, rows, speech)
-            if beyond_paper:
-                _corrections(evaluation, models, rows, speech, training)
         if suite != "fcaps":
             source = prompts or ("mini" if suite == "mini" else _source_of(rows, path))
             _zero_shot(evaluation, models, rows, speech, read_tasks(source, ensemble))
@@ -187,43 +177,6 @@ def _retrieval(
                         kind, rows, captions, speech[name], text, ranks
                     )
             _compare(evaluation, table, values)
-
-
-def _corrections(
-    evaluation: Evaluation,
-    models: Mapping[str, Model],
-    rows: list,
-    speech: dict[str, Tensor],
-    train: Manifest | None,
-) -> None:
-    """Fill the tables with corrections for hubs."""
-    captions_of_kind = captions_by_kind(rows)
-    banks = {} if train is None else _banks(models, train, captions_of_kind)
-    pairs = torch.arange(len(rows))[:, None].expand(-1, 2)
-    for kind, captions in captions_of_kind.items():
-        for name, model in models.items():
-            text, bank = model.encode_text(captions), banks.get((kind, name))
-            for correction, rankings in corrected_rankings(speech[name], text, pairs, bank).items():
-                metrics = retrieval_estimates(rankings, evaluation.seed)
-                evaluation.tables.setdefault(f"{kind}, {correction}", {})[name] = metrics
-
-
-def _banks(
-    models: Mapping[str, Model], train: Manifest, captions: Mapping[str, list[str]]
-) -> dict[tuple[str, str], tuple[Tensor, Tensor]]:
-    """Embed training clips, and their captions that are not among those of the test set."""
-    step = max(1, len(train) // BANK_CLIPS)
-    rows = [train[i] for i in range(0, len(train), step)[:BANK_CLIPS]]
-    speech = _embed_clips(models, rows)
-    banks = {}
-    for kind in captions:
-        lists = [row[f"{kind}_captions"] for row in rows]
-        texts = {own[EVALUATED[kind]] for own in lists if own} - set(captions[kind])
-        if not texts:
-            raise ValueError(f"{train.path} has no {kind} captions for querybank normalization")
-        for name, model in models.items():
-            banks[kind, name] = (speech[name], model.encode_text(sorted(texts)))
-    return banks
 
 
 def _zero_shot(

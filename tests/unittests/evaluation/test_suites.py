@@ -185,24 +185,6 @@ def test_a_leak_is_noticed(data, tmp_path, capsys):
     assert "clip7" in capsys.readouterr().out and "clip7" in page
 
 
-def test_corrections_are_labelled_and_stand_apart(data, tmp_path):
-    folder, _ = data
-    fresh = rows(tmp_path, 30, first=300)
-    write_manifest(tmp_path / "train.arrow", fresh)
-    metrics = evaluate(
-        tmp_path / "out",
-        *("--suite", "fcaps", "--data", folder / "test.arrow", "--model", "random"),
-        *("--train-manifest", tmp_path / "train.arrow", "--beyond-paper"),
-    )
-    added = [name for name in metrics["tables"] if "not in the paper" in name]
-    assert len(added) == 4 and sum("transductive" in name for name in added) == 2
-    plain = evaluate(
-        tmp_path / "plain", "--suite", "fcaps", "--data", folder / "test.arrow", "--model", "random"
-    )
-    assert plain["tables"]["fine"] == metrics["tables"]["fine"]
-    assert not any("not in the paper" in name for name in plain["tables"])
-
-
 def test_zero_shot_takes_the_prompts_of_the_corpus(data, tmp_path, capsys):
     folder, _ = data
     metrics = evaluate(
