@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gpu_parts import models, recipe
 from gpu_parts.setting import RowFunction, Setting, float32_products
-from speechbrain_clsp.evaluation.retrieval.metrics import retrieval_ranks
+from speechbrain_clsp.evaluation.retrieval.ranking import rank_pairs
 from speechbrain_clsp.lobes.features import KaldiFbank
 from speechbrain_clsp.lobes.zipformer.regularizers import Balancer, Whiten
 from speechbrain_clsp.nnet.gradcache import GradCache
@@ -177,8 +177,8 @@ def ranks(setting: Setting) -> dict:
     text = speech + 5.5 * torch.randn(speech.shape, generator=draw)
     text[1] = text[0]
     with float32_products(tf32=True):
-        found = retrieval_ranks(speech.to(setting.device), text.to(setting.device)).cpu()
-    differing = int((found != retrieval_ranks(speech, text)).sum())
+        found = rank_pairs(speech.to(setting.device), text.to(setting.device)).rank.cpu()
+    differing = int((found != rank_pairs(speech, text).rank).sum())
     return {"pairs": len(speech), "ranks that differ": differing, "passed": differing == 0}
 
 
