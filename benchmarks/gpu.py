@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks"), str(ROOT / "tests" / "unittests")]
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 from gpu_parts import PARTS
 from gpu_parts.environment import environment

@@ -8,7 +8,6 @@ import shutil
 from collections.abc import Callable, Iterator
 
 import torch
-from reference import stored, tiny_speech_tower
 from torch import Tensor
 
 from gpu_parts import models, recipe
@@ -21,6 +20,7 @@ from speechbrain_clsp.nnet.losses import contrastive_loss, hard_negative_loss
 from speechbrain_clsp.nnet.masking import masked_mean, padding_mask
 from speechbrain_clsp.nnet.optim import ScaledAdam
 from speechbrain_clsp.nnet.schedulers import Eden
+from tests.utils.reference import stored, tiny_speech_tower
 
 LEAST_COSINE = 0.9995
 
