@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 
-from speechbrain_clsp.evaluation.retrieval.ranking import rank_both, rank_pairs
+from speechbrain_clsp.evaluation.retrieval.ranking import rank_directions, rank_pairs
 
 SIZE = 512
 NOISE = 5.5  # a caption's distance from its clip: R@1 is neither 0 nor 1
@@ -58,10 +58,10 @@ def by_matrix(speech: torch.Tensor, text: torch.Tensor) -> list[torch.Tensor]:
 
 def by_tiles(speech: torch.Tensor, text: torch.Tensor) -> list[torch.Tensor]:
     """Return exact ranks in both directions; in one if there are fewer clips than captions."""
-    if len(speech) < len(text):
+    if len(speech) < len(text):  # not every caption is in a pair
         pairs = torch.arange(len(speech))[:, None].expand(-1, 2)
         return [rank_pairs(speech, text, pairs).rank]
-    return [ranking.rank for ranking in rank_both(speech, text)]
+    return [ranking.rank for ranking in rank_directions(speech, text).values()]
 
 
 def measure(method: str, options: argparse.Namespace) -> dict:

@@ -27,9 +27,9 @@ from speechbrain_clsp.evaluation.retrieval.metrics import (
     MEDIAN,
     caption_pairs,
     query_values,
-    rank_directions,
     retrieval_estimates,
 )
+from speechbrain_clsp.evaluation.retrieval.ranking import rank_directions
 from speechbrain_clsp.evaluation.similarity import describe, similarity_metrics
 from speechbrain_clsp.evaluation.statistics import Estimate, paired_comparison
 from speechbrain_clsp.evaluation.zero_shot import Task, classify_rows, read_tasks

@@ -14,12 +14,11 @@ import torch
 from scipy.stats import hypergeom
 from torch import Tensor
 
-from speechbrain_clsp.evaluation.retrieval.ranking import Ranking, rank_both
+from speechbrain_clsp.evaluation.retrieval.ranking import Ranking, rank_directions
 from speechbrain_clsp.evaluation.statistics import Estimate, bootstrap_mean, median_interval
 
 RECALLS = (1, 5, 10)
 PRECISION_DEPTH = 10
-DIRECTIONS = ("speech_to_text", "text_to_speech")
 MEDIAN = "median_rank"
 
 
@@ -55,7 +54,7 @@ def retrieval_estimates(rankings: dict[str, Ranking], seed: int = 0) -> dict[str
     Arguments
     ---------
     rankings : dict
-        As :func:`rank_directions` returns them.
+        As :func:`~speechbrain_clsp.evaluation.retrieval.ranking.rank_directions` returns them.
     seed : int
         Seed of the bootstrap.
 
@@ -82,27 +81,6 @@ def retrieval_estimates(rankings: dict[str, Ranking], seed: int = 0) -> dict[str
     return estimates
 
 
-def rank_directions(
-    speech: Tensor, text: Tensor, pairs: Tensor | None = None
-) -> dict[str, Ranking]:
-    """Rank captions for clips and clips for captions.
-
-    Arguments
-    ---------
-    speech, text : Tensor
-        [N, D] and [M, D].
-    pairs : Tensor, optional
-        [P, 2] int64: clip, caption. Default: clip i and caption i belong together.
-
-    Returns
-    -------
-    dict
-        A :class:`~speechbrain_clsp.evaluation.retrieval.ranking.Ranking` for ``speech_to_text``,
-        then one for ``text_to_speech``.
-    """
-    return dict(zip(DIRECTIONS, rank_both(speech, text, pairs)))
-
-
 def caption_pairs(captions: Sequence[str]) -> tuple[list[str], Tensor]:
     """Merge equal captions, and list which clip each belongs to.
 
@@ -113,10 +91,8 @@ def caption_pairs(captions: Sequence[str]) -> tuple[list[str], Tensor]:
 
     Returns
     -------
-    texts : list of str
-        M captions, each once.
-    pairs : Tensor
-        [N, 2] int64: clip, caption.
+    (list of str, Tensor)
+        M captions, each once, and [N, 2] int64: clip, caption.
 
     Example
     -------
@@ -130,18 +106,10 @@ def caption_pairs(captions: Sequence[str]) -> tuple[list[str], Tensor]:
 
 
 def query_values(ranking: Ranking) -> dict[str, np.ndarray]:
-    """Turn ranks into one value per query and metric, of which the metric is the mean or median.
+    """Turn ranks of Q queries into one value per query and metric, each [Q] float64.
 
-    Arguments
-    ---------
-    ranking : Ranking
-        Of Q queries.
-
-    Returns
-    -------
-    dict
-        ``R@k``: whether a relevant item is among the first k; ``mAP@10``: average precision;
-        ``median_rank``: the first relevant item's rank. Each [Q] float64.
+    ``R@k``: whether a relevant item is among the first k; ``mAP@10``: average precision;
+    ``median_rank``: the first relevant item's rank. A metric is the mean or median of its values.
 
     Example
     -------
@@ -158,7 +126,7 @@ def query_values(ranking: Ranking) -> dict[str, np.ndarray]:
 
 
 def chance_levels(totals: Sequence[int], size: int) -> dict[str, float]:
-    """Return what a random order gives on average.
+    """Return what a random order gives on average, by the names of :func:`query_values`.
 
     Arguments
     ---------
@@ -166,11 +134,6 @@ def chance_levels(totals: Sequence[int], size: int) -> dict[str, float]:
         How many relevant items each query has.
     size : int
         Number of items.
-
-    Returns
-    -------
-    dict
-        Keys as of :func:`query_values`.
 
     Example
     -------

@@ -1,11 +1,14 @@
 """Exact ranks from tiles of the similarity matrix, whose size memory does not have to hold.
 
-A score is the inner product in float64. Most are computed in shorter types and still counted
-exactly, see :mod:`speechbrain_clsp.evaluation.retrieval.counting`.
+A score is the inner product in float64. Tiles are computed in float32, whose rounding error has a
+bound; only scores closer to a threshold than this bound are computed again, in float64. So ranks
+do not depend on the size of tiles, the library or the device.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,19 +16,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from speechbrain_clsp.evaluation.retrieval.counting import (
-    FLOAT32_ROUNDING,
-    FLOAT64_ROUNDING,
-    count_at_least,
-    norms,
-    pair_scores,
-    rounding_bound,
-    true_float32,
-)
-
+DIRECTIONS = ("speech_to_text", "text_to_speech")
 CHUNK = 1024  # queries in a tile; ranks do not depend on it
 ACROSS = 8192  # items in a tile
+PAIR_CHUNK = 8192  # pairs whose scores are computed at a time
+CROWDED = 64  # if more than 1 in 64 scores is in doubt, all are computed again
 LONG = 2000  # tiles from which a progress bar is shown
+FLOAT32_ROUNDING, FLOAT64_ROUNDING = 2.0**-24, 2.0**-53  # relative, of one operation
 
 
 @dataclass(frozen=True)
@@ -104,32 +101,32 @@ def rank_pairs(queries: Tensor, gallery: Tensor, pairs: Tensor | None = None) ->
     return side.ranking()
 
 
-def rank_both(
-    queries: Tensor, gallery: Tensor, pairs: Tensor | None = None
-) -> tuple[Ranking, Ranking]:
-    """Rank queries' items and items' queries from one pass over the similarity matrix.
+def rank_directions(
+    speech: Tensor, text: Tensor, pairs: Tensor | None = None
+) -> dict[str, Ranking]:
+    """Rank captions for clips and clips for captions, from one pass over the similarity matrix.
 
     Arguments
     ---------
-    queries, gallery, pairs
-        As in :func:`rank_pairs`; every item must be in a pair, too.
+    speech, text, pairs
+        Queries and items of :func:`rank_pairs`; every caption must be in a pair, too.
 
     Returns
     -------
-    tuple of Ranking
-        Of the items that are relevant to queries, and of the queries that are to items.
+    dict
+        A Ranking for ``speech_to_text``, then one for ``text_to_speech``.
 
     Example
     -------
     >>> pairs = torch.tensor([[0, 0], [0, 1], [1, 2]])
-    >>> both = rank_both(torch.eye(3)[:2], torch.eye(3)[[0, 1, 1]], pairs)
-    >>> [one.rank.tolist() for one in both]
-    [[1, 3, 2], [1, 2, 1]]
+    >>> both = rank_directions(torch.eye(3)[:2], torch.eye(3)[[0, 1, 1]], pairs)
+    >>> {direction: ranking.rank.tolist() for direction, ranking in both.items()}
+    {'speech_to_text': [1, 3, 2], 'text_to_speech': [1, 2, 1]}
     """
-    pairs = _checked_pairs(queries, gallery, pairs)
-    forth, back = _Side(queries, gallery, pairs), _Side(gallery, queries, pairs.flip(1))
-    _count_tiles(queries, gallery, rows=forth, columns=back)
-    return forth.ranking(), back.ranking()
+    pairs = _checked_pairs(speech, text, pairs)
+    forth, back = _Side(speech, text, pairs), _Side(text, speech, pairs.flip(1))
+    _count_tiles(speech, text, rows=forth, columns=back)
+    return dict(zip(DIRECTIONS, (forth.ranking(), back.ranking())))
 
 
 class _Side:
@@ -145,8 +142,9 @@ class _Side:
             number = int((self.total == 0).nonzero()[0, 0])
             raise ValueError(f"Query {number} has no relevant item")
         self.first = self.total.cumsum(0) - self.total
-        self.scores = pair_scores(vectors, others, self.query, self.item)
-        bound = rounding_bound(norms(vectors), norms(others).max(), vectors.shape[1])
+        self.scores = _pair_scores(vectors, others, self.query, self.item)
+        # How far inner products can be off, in units of one operation's rounding error.
+        bound = 2 * (vectors.shape[1] + 4) * _norms(vectors) * _norms(others).max()
         self.error = bound * FLOAT32_ROUNDING
         # What float64 cannot tell apart is a tie.
         self.thresholds = self.scores - (bound * FLOAT64_ROUNDING)[self.query]
@@ -160,7 +158,7 @@ class _Side:
             some = (total > k).nonzero()[:, 0]  # few have many relevant items
             ours = slice(None) if len(some) == len(total) else some
             pair = first[some] + k
-            self.counts[pair] += count_at_least(
+            self.counts[pair] += _count_at_least(
                 tile[ours], self.thresholds[pair], error[ours], vectors[ours], others
             )
 
@@ -188,12 +186,82 @@ def _count_tiles(
 ) -> None:
     """Count in every tile of the similarity matrix, along rows and maybe along columns."""
     tiles = [(r, c) for r in _slices(len(queries), CHUNK) for c in _slices(len(gallery), ACROSS)]
-    with true_float32():
+    with _true_float32():
         for down, across in tqdm(tiles, desc="Ranking", unit="tile", disable=len(tiles) < LONG):
             tile = queries[down].float() @ gallery[across].float().T
             rows.count(tile, down, gallery[across])
             if columns:
                 columns.count(tile.T, across, queries[down])
+
+
+def _norms(rows: Tensor) -> Tensor:
+    """Return the norms [N] of rows, in float64."""
+    return torch.cat([part.double().norm(dim=1) for part in rows.split(PAIR_CHUNK)])
+
+
+def _pair_scores(queries: Tensor, gallery: Tensor, query: Tensor, item: Tensor) -> Tensor:
+    """Return the float64 scores [P] of pairs of rows, given by [P] indices of each."""
+    parts = [
+        (queries[one].double() * gallery[other].double()).sum(dim=1)
+        for one, other in zip(query.split(PAIR_CHUNK), item.split(PAIR_CHUNK))
+    ]
+    return torch.cat(parts)
+
+
+def _count_at_least(
+    tile: Tensor, thresholds: Tensor, error: Tensor, queries: Tensor, gallery: Tensor
+) -> Tensor:
+    """Count, for each of q queries, the items whose float64 score is at least its threshold [q].
+
+    ``tile`` [q, g] is ``queries @ gallery.T`` in float32, ``error`` [q] how far it can be off.
+    """
+    surely, possibly = _at_least(tile, thresholds + error), _at_least(tile, thresholds - error)
+    counts = _count_rows(surely)
+    doubtful = _count_rows(possibly) - counts
+    some = doubtful.nonzero()[:, 0]
+    if not len(some):
+        return counts
+    if doubtful.sum() > len(some) * tile.shape[1] // CROWDED:  # as in a collapsed model
+        exact = queries[some].double() @ gallery.double().T
+        counts[some] = (exact >= thresholds[some, None]).sum(dim=1)
+        return counts
+    row, column = (possibly[some] & ~surely[some]).nonzero().T
+    row = some[row]
+    settled = _pair_scores(queries, gallery, row, column) >= thresholds[row]
+    return counts.index_add_(0, row, settled.long())
+
+
+@contextmanager
+def _true_float32() -> Iterator[None]:
+    """Multiply in float32 proper: the bounds do not hold for TF32 or bfloat16 products."""
+    precision = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(precision)
+
+
+# On a CPU numpy compares and counts several times as fast as torch does.
+def _at_least(tile: Tensor, thresholds: Tensor) -> Tensor:
+    """Return a mask [q, g] of the scores that are at least their row's threshold [q]."""
+    thresholds = thresholds.to(tile.dtype)[:, None]
+    if not tile.is_cpu:
+        return tile >= thresholds
+    return torch.from_numpy(tile.numpy() >= thresholds.numpy())
+
+
+def _count_rows(mask: Tensor) -> Tensor:
+    """Count along rows [q] of a mask, which may be a transposed view."""
+    if not mask.is_cpu:
+        return mask.sum(dim=1)
+    if mask.is_contiguous():
+        return torch.tensor([np.count_nonzero(row) for row in mask.numpy()], dtype=torch.long)
+    flags = mask.T.numpy().view(np.uint8)
+    counts = np.zeros(flags.shape[1], dtype=np.int64)
+    for start in range(0, len(flags), 255):  # more ones than that overflow the byte
+        counts += np.add.reduce(flags[start : start + 255], axis=0, dtype=np.uint8)
+    return torch.from_numpy(counts)
 
 
 def _places(scores: Tensor, thresholds: Tensor) -> tuple[Tensor, Tensor]:
@@ -212,9 +280,11 @@ def _slices(size: int, step: int) -> list[slice]:
 
 def _checked_pairs(queries: Tensor, gallery: Tensor, pairs: Tensor | None) -> Tensor:
     """Return the pairs of queries and relevant items, or raise ValueError."""
-    if queries.dim() != 2 or gallery.dim() != 2 or queries.shape[1] != gallery.shape[1]:
+    are_rows = queries.dim() == gallery.dim() == 2 and queries.shape[1] == gallery.shape[1]
+    if not are_rows or (pairs is None and len(queries) != len(gallery)):
         raise ValueError(
-            f"queries {list(queries.shape)} and gallery {list(gallery.shape)} must both be [N, D]"
+            f"queries {list(queries.shape)} and gallery {list(gallery.shape)} must both be [N, D],"
+            " or pairs must tell which rows belong together"
         )
     if not len(queries) or not len(gallery):
         raise ValueError("There is nothing to rank: queries or gallery are empty")
@@ -222,11 +292,6 @@ def _checked_pairs(queries: Tensor, gallery: Tensor, pairs: Tensor | None) -> Te
         if not all(part.isfinite().all() for part in rows.split(CHUNK)):
             raise ValueError("Embeddings hold NaN or infinite values: they cannot be ranked")
     if pairs is None:
-        if len(queries) != len(gallery):
-            raise ValueError(
-                f"queries {list(queries.shape)} and gallery {list(gallery.shape)} must both be"
-                " [N, D], or pairs must tell which belong together"
-            )
         return torch.arange(len(queries))[:, None].expand(-1, 2)
     if pairs.dim() != 2 or pairs.shape[1:] != (2,):
         raise ValueError(f"pairs {list(pairs.shape)} must be [P, 2]: query, item")

@@ -10,11 +10,10 @@ from speechbrain_clsp.evaluation.retrieval.metrics import (
     caption_pairs,
     chance_levels,
     query_values,
-    rank_directions,
     retrieval_estimates,
     retrieval_metrics,
 )
-from speechbrain_clsp.evaluation.retrieval.ranking import rank_pairs
+from speechbrain_clsp.evaluation.retrieval.ranking import rank_directions, rank_pairs
 from tests.utils.ranking import noisy_pairs, unit
 
 
