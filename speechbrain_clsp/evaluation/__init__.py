@@ -13,7 +13,7 @@ _HOMES = {
     "Comparison": "statistics",
     "Estimate": "statistics",
     "Evaluation": "result",
-    "open_model": "models.open",
+    "open_model": "models",
     "paired_comparison": "statistics",
     "read_tasks": "zero_shot",
     "retrieval_metrics": "retrieval.metrics",

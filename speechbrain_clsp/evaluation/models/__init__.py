@@ -1,27 +1,54 @@
 """Models that can be evaluated side by side, each fed as its authors require.
 
-One module per kind, :mod:`base` for what they share, :mod:`cache` so that nothing is embedded
-twice, and :mod:`open`, which opens any kind by its specification.
+One module per kind, :mod:`base` for what they share, and :mod:`cache` so that nothing is embedded
+twice.
 """
 
-from speechbrain_clsp.evaluation.models.base import Model
+from __future__ import annotations
+
+from speechbrain_clsp.evaluation.models.base import Model, split_revision
 from speechbrain_clsp.evaluation.models.bounds import OracleModel, RandomModel, UntrainedModel
 from speechbrain_clsp.evaluation.models.cache import CachedModel
 from speechbrain_clsp.evaluation.models.clap import ClapModel
 from speechbrain_clsp.evaluation.models.clsp import ClspModel
-from speechbrain_clsp.evaluation.models.dual_encoder import DualEncoderModel
-from speechbrain_clsp.evaluation.models.open import open_model
+from speechbrain_clsp.evaluation.models.dual_encoder import KNOWN, DualEncoderModel
 from speechbrain_clsp.evaluation.models.precomputed import PrecomputedModel
 
-__all__ = [
-    "CachedModel",
-    "ClapModel",
-    "ClspModel",
-    "DualEncoderModel",
-    "Model",
-    "OracleModel",
-    "PrecomputedModel",
-    "RandomModel",
-    "UntrainedModel",
-    "open_model",
-]
+__all__ = ["CachedModel", "ClspModel", "Model", "open_model"]
+
+
+def open_model(spec: str, device: str = "cpu") -> Model:
+    """Open a model by its specification.
+
+    Arguments
+    ---------
+    spec : str
+        ``folder`` or ``user/name`` for a CLSP of ours or in the published form;
+        ``clap:folder-or-repository`` for a CLAP of transformers; ``paraspeechclap:...`` and
+        ``paraclap:...``, see :mod:`~speechbrain_clsp.evaluation.models.dual_encoder`;
+        ``file:embeddings.npz`` for embeddings that were computed elsewhere; as bounds ``random``,
+        ``untrained:folder`` and ``oracle:manifest.arrow``. A repository may end in ``@revision``.
+    device : str
+        Where it runs.
+
+    Example
+    -------
+    >>> open_model("random").encode_text(["A man."]).shape
+    torch.Size([1, 512])
+    """
+    if spec == "random":
+        return RandomModel()
+    kind, _, source = spec.partition(":")
+    if not source:  # also a folder that is called as a kind is
+        return ClspModel.open(*split_revision(spec), device)
+    if kind == "file":
+        return PrecomputedModel(source)
+    if kind == "oracle":
+        return OracleModel(source)
+    if kind == "untrained":
+        return UntrainedModel(source, device)
+    if kind == "clap":
+        return ClapModel(*split_revision(source), device)
+    if kind in KNOWN:
+        return DualEncoderModel(*split_revision(source), KNOWN[kind], device)
+    return ClspModel.open(*split_revision(spec), device)

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import soundfile
 import torch
 from torch import Tensor
 
-from speechbrain_clsp.dataio.audio import AudioError
+from speechbrain_clsp.dataio.audio import AudioError, read_samples
 from speechbrain_clsp.dataio.resample import resample
 from speechbrain_clsp.pretrained.hub import CONFIG, find_file
 from speechbrain_clsp.utils.files import sha256_of_file
 
 MOVING = "main"  # a branch: its content may change
 BATCH_TEXTS = 64
+MAX_TOKENS = 512
 WEIGHT_FILES = ("*.safetensors", "*.ckpt", "*.pth.tar", "*.json", "*.yaml", "*.model", "vocab.txt")
 
 
@@ -47,6 +47,71 @@ class Model(Protocol):
         """Embed M captions; returns [M, D] float32 of unit norm on the CPU."""
 
 
+class DualEncoderBase:
+    """A model of which subclasses embed batches: a feature extractor and a tokenizer before it.
+
+    Arguments
+    ---------
+    model, revision : str
+        See :class:`Model`.
+    extractor, tokenizer
+        Those of transformers.
+    device : str
+        Where it runs.
+    batch_clips : int
+        Clips that are embedded at once.
+    """
+
+    is_bound = False
+
+    def __init__(
+        self,
+        model: str,
+        revision: str,
+        extractor: Any,
+        tokenizer: Any,
+        device: str,
+        batch_clips: int = 1,
+    ) -> None:
+        self.model, self.revision, self.device = model, revision, device
+        self.extractor, self.tokenizer, self.batch_clips = extractor, tokenizer, batch_clips
+
+    @torch.no_grad()
+    def encode_files(self, paths: Sequence[str]) -> Tensor:
+        """Embed audio files."""
+        size = self.batch_clips
+        parts = [paths[start : start + size] for start in range(0, len(paths), size)]
+        return torch.cat(
+            [unit(self._embed_speech([self._read(p) for p in part])) for part in parts]
+        )
+
+    @torch.no_grad()
+    def encode_text(self, texts: Sequence[str]) -> Tensor:
+        """Embed captions, of which at most 512 tokens count."""
+        vectors = []
+        for start in range(0, len(texts), BATCH_TEXTS):
+            tokens = self.tokenizer(
+                list(texts[start : start + BATCH_TEXTS]),
+                padding=True,
+                truncation=True,
+                max_length=MAX_TOKENS,
+                return_tensors="pt",
+            ).to(self.device)
+            vectors.append(unit(self._embed_text(tokens["input_ids"], tokens["attention_mask"])))
+        return torch.cat(vectors)
+
+    def _read(self, path: str) -> np.ndarray:
+        return read_at(path, self.extractor.sampling_rate)
+
+    def _embed_speech(self, wavs: list[np.ndarray]) -> Tensor:
+        """Embed waveforms at the extractor's rate; returns [B, D]."""
+        raise NotImplementedError
+
+    def _embed_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Embed tokens [B, L]; returns [B, D]."""
+        raise NotImplementedError
+
+
 def split_revision(source: str) -> tuple[str, str | None]:
     """Split ``user/name@revision``; a path that exists has no revision.
 
@@ -61,81 +126,47 @@ def split_revision(source: str) -> tuple[str, str | None]:
     return name, revision or None
 
 
-def folder_revision(folder: str | os.PathLike) -> str:
-    """Return a folder's state as the SHA-256 of its weights and settings.
-
-    Example
-    -------
-    >>> folder = getfixture("tmp_path")
-    >>> _ = (folder / "config.json").write_text("{}")
-    >>> folder_revision(folder).partition(":")[0]
-    'sha256'
-    """
-    digest = hashlib.sha256()
-    for path in sorted({p for pattern in WEIGHT_FILES for p in Path(folder).glob(pattern)}):
-        digest.update(path.name.encode() + bytes.fromhex(sha256_of_file(path)))
-    return f"sha256:{digest.hexdigest()}"
-
-
-def state_of(source: str, revision: str | None = None) -> str:
+def state_of(source: str, revision: str | None = None, name: str = CONFIG) -> str:
     """Return a folder's SHA-256, or the commit that a revision of a Hub repository stands for.
 
     Arguments
     ---------
     source : str
-        A folder, or a repository with a ``config.json``.
+        A folder, whose weights and settings count, or a repository.
     revision : str, optional
         Of the repository.
+    name : str
+        A file that the repository has.
 
     Example
     -------
     >>> state_of(str(getfixture("tmp_path"))).partition(":")[0]
     'sha256'
     """
-    if Path(source).is_dir():
-        return folder_revision(source)
-    return commit_of(find_file(source, CONFIG, revision))
-
-
-def commit_of(path: Path) -> str:
-    """Return the commit of a file in the Hub's cache, ``snapshots/<commit>/<file>``.
-
-    Example
-    -------
-    >>> commit_of(Path("hub/models--user--name/snapshots/0123abcd/config.json"))
-    '0123abcd'
-    """
-    return path.parent.name
+    if not Path(source).is_dir():
+        # In the Hub's cache files lie in snapshots/<commit>.
+        return find_file(source, name, revision).parent.name
+    digest = hashlib.sha256()
+    for path in sorted({p for pattern in WEIGHT_FILES for p in Path(source).glob(pattern)}):
+        digest.update(path.name.encode() + bytes.fromhex(sha256_of_file(path)))
+    return f"sha256:{digest.hexdigest()}"
 
 
 def read_at(path: str | os.PathLike, rate: int) -> np.ndarray:
-    """Read a file as mono [T] float32 at a model's own sample rate.
+    """Read a file as mono [T] float32 at a model's own sample rate in Hz.
 
     Example
     -------
+    >>> import soundfile
     >>> path = getfixture("tmp_path") / "a.wav"
     >>> soundfile.write(path, np.zeros((16000, 2)), 16000)
     >>> read_at(path, 48000).shape
     (48000,)
     """
-    try:
-        samples, own = soundfile.read(path, dtype="float32", always_2d=True)
-    except soundfile.LibsndfileError as error:
-        raise AudioError(f"{path}: cannot be read as audio: {error}") from error
+    samples, own = read_samples(path, str(path))
     if not len(samples) or not np.isfinite(samples).all():
         raise AudioError(f"{path}: holds no samples, or NaN or infinite ones")
     return resample(torch.from_numpy(samples.mean(axis=1)), own, rate).numpy()
-
-
-def batches(items: Sequence[Any], size: int = BATCH_TEXTS) -> Iterator[list[Any]]:
-    """Yield lists of at most ``size`` items.
-
-    Example
-    -------
-    >>> list(batches("abc", 2))
-    [['a', 'b'], ['c']]
-    """
-    return (list(items[start : start + size]) for start in range(0, len(items), size))
 
 
 def unit(vectors: Tensor) -> Tensor:

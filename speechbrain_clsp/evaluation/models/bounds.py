@@ -23,16 +23,11 @@ from speechbrain_clsp.inference.clsp import CLSP
 from speechbrain_clsp.pretrained.folder import HYPERPARAMS, translate_definition
 from speechbrain_clsp.utils.files import sha256_of_file
 
-COLUMNS = ("gender", "accent", "pitch", "speaking_rate")
-LISTS = ("intrinsic_tags", "situational_tags")
-
 
 class RandomModel:
     """The lower bound: a random direction for each file and each caption, always the same."""
 
-    is_bound = True
-
-    model, revision, size = "random", "1", 512
+    model, revision, is_bound = "random", "1", True
 
     def encode_files(self, paths: Sequence[str]) -> Tensor:
         """Embed the files' contents as noise."""
@@ -44,7 +39,7 @@ class RandomModel:
 
     def _direction(self, content: bytes) -> Tensor:
         seed = int.from_bytes(hashlib.sha256(content).digest()[:7], "big")
-        noise = np.random.default_rng(seed).standard_normal(self.size)
+        noise = np.random.default_rng(seed).standard_normal(512)
         return unit(torch.from_numpy(noise))
 
 
@@ -107,7 +102,7 @@ class OracleModel:
         rows = list(Manifest(manifest))
         # A part of a recording comes as a file that is named after its clip.
         keys = [row["audio"] if is_whole_file(row) else clip_name(row) for row in rows]
-        sets = dict(zip(keys, map(attributes, rows)))
+        sets = dict(zip(keys, map(_attributes, rows)))
         known: dict[str, set[str]] = {
             prompt: {f"{task.column}={name}"}
             for task in read_tasks("mini")
@@ -139,16 +134,9 @@ class OracleModel:
         return unit(vectors)
 
 
-def attributes(row: dict[str, Any]) -> set[str]:
-    """Return all labels of a clip.
-
-    Example
-    -------
-    >>> row = {"gender": "male", "accent": None, "pitch": None, "speaking_rate": None,
-    ...        "labels": {"loudness": "loud"}, "intrinsic_tags": ["deep"], "situational_tags": []}
-    >>> sorted(attributes(row))
-    ['deep', 'gender=male', 'labels.loudness=loud']
-    """
-    columns = [*COLUMNS, *(f"labels.{name}" for name in row["labels"])]
+def _attributes(row: dict[str, Any]) -> set[str]:
+    """Return all labels and tags of a clip, such as ``gender=male`` and ``deep``."""
+    columns = ["gender", "accent", "pitch", "speaking_rate"]
+    columns += [f"labels.{name}" for name in row["labels"]]
     labels = {f"{column}={value}" for column in columns if (value := value_of(row, column))}
-    return labels | {tag for name in LISTS for tag in row[name] or []}
+    return labels | {*(row["intrinsic_tags"] or []), *(row["situational_tags"] or [])}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from speechbrain_clsp.evaluation.models.base import MOVING, folder_revision
+from speechbrain_clsp.evaluation.models.base import MOVING, state_of
 from speechbrain_clsp.inference.clsp import CLSP
 from speechbrain_clsp.pretrained.hub import PINS
 
@@ -18,8 +18,7 @@ class ClspModel:
     Arguments
     ---------
     clsp : CLSP
-        Anything with ``encode_files(paths, progress) -> [N, D]`` and ``encode_text(texts) -> [M,
-        D]``, of unit norm.
+        The model.
     model, revision : str
         What it is and in which state; see :class:`~speechbrain_clsp.evaluation.models.base.Model`.
     """
@@ -31,21 +30,12 @@ class ClspModel:
 
     @classmethod
     def open(cls, source: str, revision: str | None = None, device: str = "cpu") -> ClspModel:
-        """Open a folder or a Hub repository.
-
-        Arguments
-        ---------
-        source : str
-            Folder or repository.
-        revision : str, optional
-            Of the repository; default: the pinned one of known repositories.
-        device : str
-            Where it runs.
-        """
+        """Open a folder, or a Hub repository at a revision, which defaults to the pinned one."""
         clsp = CLSP.from_pretrained(source, revision, run_opts={"device": device})
+        if Path(source).is_dir():
+            return cls(clsp, source, state_of(source))
         pinned = PINS[source].revision if source in PINS else MOVING
-        is_folder = Path(source).is_dir()
-        return cls(clsp, source, folder_revision(source) if is_folder else revision or pinned)
+        return cls(clsp, source, revision or pinned)
 
     def encode_files(self, paths: Sequence[str]) -> Tensor:
         """Embed audio files of any rate and length."""

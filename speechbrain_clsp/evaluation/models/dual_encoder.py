@@ -20,8 +20,6 @@ repositories, of which more than one is tried. Resampling is ours, not theirs.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -32,21 +30,14 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.nn.functional import gelu, normalize
+from torch.nn.functional import gelu
 from transformers import AutoConfig, AutoModel, AutoTokenizer, Wav2Vec2FeatureExtractor
 
 from speechbrain_clsp.dataio.audio import AudioError
-from speechbrain_clsp.evaluation.models.base import (
-    batches,
-    commit_of,
-    folder_revision,
-    read_at,
-    state_of,
-)
+from speechbrain_clsp.evaluation.models.base import DualEncoderBase, state_of
 from speechbrain_clsp.pretrained.folder import WEIGHTS
 from speechbrain_clsp.pretrained.hub import find_file
 
-MAX_TOKENS = 512
 BATCH_CLIPS = 8
 WIDTH_KEY = "audio_projection.linear1.weight"  # [joint dimension, speech dimension]
 UNUSED_KEYS = {"log_logit_scale", "logit_scale", "text_branch.base.embeddings.position_ids"}
@@ -88,19 +79,8 @@ KNOWN = {
 }
 
 
-class Projection(nn.Module):
-    """From an encoder's space to the joint one.
-
-    Arguments
-    ---------
-    dim, joint_dim : int
-        Sizes of the two.
-
-    Example
-    -------
-    >>> Projection(4, 3)(torch.zeros(2, 4)).shape
-    torch.Size([2, 3])
-    """
+class _Projection(nn.Module):
+    """From an encoder's space, [..., dim], to the joint one, [..., joint_dim]."""
 
     def __init__(self, dim: int, joint_dim: int) -> None:
         super().__init__()
@@ -129,8 +109,8 @@ class DualEncoder(nn.Module):
         super().__init__()
         self.audio_branch = nn.ModuleDict({"base": AutoModel.from_config(speech)})
         self.text_branch = nn.ModuleDict({"base": AutoModel.from_config(text)})
-        self.audio_projection = Projection(speech.hidden_size, joint_dim)
-        self.text_projection = Projection(text.hidden_size, joint_dim)
+        self.audio_projection = _Projection(speech.hidden_size, joint_dim)
+        self.text_projection = _Projection(text.hidden_size, joint_dim)
 
     def embed_speech(self, samples: Tensor, mask: Tensor) -> Tensor:
         """Embed clips.
@@ -145,30 +125,22 @@ class DualEncoder(nn.Module):
         Returns
         -------
         Tensor
-            [B, D] of unit norm.
+            [B, D].
         """
         encoder = self.audio_branch["base"]
         hidden = encoder(samples, attention_mask=mask).last_hidden_state
         n_frames = count_frames(mask.sum(dim=1), encoder.config)[:, None]
         own = torch.arange(hidden.shape[1], device=hidden.device) < n_frames
-        mean = (hidden * own[..., None]).sum(dim=1) / n_frames
-        return normalize(self.audio_projection(mean), dim=-1)
+        return self.audio_projection((hidden * own[..., None]).sum(dim=1) / n_frames)
 
-    def embed_text(self, **tokens: Tensor) -> Tensor:
-        """Embed captions, as the tokenizer gives them, [B, L] each; returns [B, D] of unit norm."""
-        hidden = self.text_branch["base"](**tokens).last_hidden_state
-        return normalize(self.text_projection(hidden[:, 0]), dim=-1)
+    def embed_text(self, input_ids: Tensor, mask: Tensor) -> Tensor:
+        """Embed tokens [B, L] of captions, with a mask that is 1 on them; returns [B, D]."""
+        hidden = self.text_branch["base"](input_ids, attention_mask=mask).last_hidden_state
+        return self.text_projection(hidden[:, 0])
 
 
 def count_frames(n_samples: Any, config: Any) -> Any:
-    """Return how many frames of a convolutional front end lie within a clip.
-
-    Arguments
-    ---------
-    n_samples : int or Tensor
-        Length of the clip.
-    config : transformers.PretrainedConfig
-        With ``conv_kernel`` and ``conv_stride``.
+    """Return how many frames of a convolutional front end lie within ``n_samples``, also a Tensor.
 
     Example
     -------
@@ -181,7 +153,7 @@ def count_frames(n_samples: Any, config: Any) -> Any:
     return n_samples
 
 
-class DualEncoderModel:
+class DualEncoderModel(DualEncoderBase):
     """A published dual encoder as a model to evaluate.
 
     Arguments
@@ -205,73 +177,52 @@ class DualEncoderModel:
         If the checkpoint holds anything but tensors, or they are not those of the network.
     """
 
-    is_bound = False
-
     def __init__(
         self, source: str, revision: str | None, published: Published, device: str = "cpu"
     ) -> None:
-        path, state_of_weights = find_checkpoint(source, published, revision)
+        path, state_of_weights = _find_checkpoint(source, published, revision)
         speech, text = (
             str(Path(source) / part) if (Path(source) / part).is_dir() else getattr(published, part)
             for part in ("speech", "text")
         )
         configs = [AutoConfig.from_pretrained(place) for place in (speech, text)]
-        self.network = load_network(path, *configs).eval().to(device)
-        self.extractor = Wav2Vec2FeatureExtractor.from_pretrained(speech)
-        self.extractor.do_normalize &= not published.raw_samples
-        self.tokenizer = AutoTokenizer.from_pretrained(text)
-        self.model, self.device = source, device
-        self.revision = " ".join([state_of_weights, *map(state_of, (speech, text))])
+        self.network = _load_network(path, *configs).eval().to(device)
+        extractor = Wav2Vec2FeatureExtractor.from_pretrained(speech)
+        extractor.do_normalize &= not published.raw_samples
         # A group norm over time sees padding, mask or not.
-        padded = configs[0].feat_extract_norm == "layer"
-        self.batch_clips = BATCH_CLIPS if padded else 1
+        is_padded = configs[0].feat_extract_norm == "layer"
+        super().__init__(
+            source,
+            " ".join([state_of_weights, *map(state_of, (speech, text))]),
+            extractor,
+            AutoTokenizer.from_pretrained(text),
+            device,
+            BATCH_CLIPS if is_padded else 1,
+        )
 
-    @torch.no_grad()
-    def encode_files(self, paths: Sequence[str]) -> Tensor:
-        """Embed audio files."""
-        vectors = []
-        for part in batches(paths, self.batch_clips):
-            inputs = self.extractor(
-                [self._read(path) for path in part],
-                sampling_rate=self.extractor.sampling_rate,
-                padding=True,
-                return_attention_mask=True,
-                return_tensors="pt",
-            ).to(self.device)
-            speech = self.network.embed_speech(inputs["input_values"], inputs["attention_mask"])
-            vectors.append(speech.cpu())
-        return torch.cat(vectors)
+    def _embed_speech(self, wavs: list[np.ndarray]) -> Tensor:
+        inputs = self.extractor(
+            wavs,
+            sampling_rate=self.extractor.sampling_rate,
+            padding=True,
+            return_attention_mask=True,
+            return_tensors="pt",
+        ).to(self.device)
+        return self.network.embed_speech(inputs["input_values"], inputs["attention_mask"])
 
-    @torch.no_grad()
-    def encode_text(self, texts: Sequence[str]) -> Tensor:
-        """Embed captions."""
-        vectors = []
-        for part in batches(texts):
-            tokens = self.tokenizer(
-                part,
-                padding=True,
-                truncation=True,
-                max_length=MAX_TOKENS,
-                return_tensors="pt",
-            ).to(self.device)
-            vectors.append(self.network.embed_text(**tokens).cpu())
-        return torch.cat(vectors)
+    def _embed_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        return self.network.embed_text(input_ids, attention_mask)
 
-    def _read(self, path: str | os.PathLike) -> np.ndarray:
-        rate = self.extractor.sampling_rate
-        wav = read_at(path, rate)
+    def _read(self, path: str) -> np.ndarray:
+        wav = super()._read(path)
         if count_frames(len(wav), self.network.audio_branch["base"].config) < 1:
-            raise AudioError(f"{path}: lasts {len(wav) / rate:.3f} s, too short for {self.model}")
+            seconds = len(wav) / self.extractor.sampling_rate
+            raise AudioError(f"{path}: lasts {seconds:.3f} s, too short for {self.model}")
         return wav
 
 
-def find_checkpoint(
-    source: str, published: Published, revision: str | None = None
-) -> tuple[Path, str]:
-    """Return the path of a model's weights, safetensors rather than a pickle, and their state.
-
-    Arguments and errors are those of :class:`DualEncoderModel`.
-    """
+def _find_checkpoint(source: str, published: Published, revision: str | None) -> tuple[Path, str]:
+    """Return the path of a model's weights, safetensors rather than a pickle, and their state."""
     folder = Path(source)
     if folder.is_dir():
         found = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.pth.tar"))
@@ -279,39 +230,19 @@ def find_checkpoint(
             raise FileNotFoundError(
                 f"{source} must hold one *.safetensors or one *.pth.tar, not {len(found)}"
             )
-        return found[0], folder_revision(folder)
+        return found[0], state_of(source)
     name = folder.name
     names = [each.format(name=name, last=name.rsplit("-", 1)[-1]) for each in published.weights]
     for each in names:
         try:
-            path = find_file(source, each, revision)
+            return find_file(source, each, revision), state_of(source, revision, each)
         except (FileNotFoundError, ConnectionError) as error:  # offline they look the same
             reason = error
-        else:
-            return path, commit_of(path)
     raise FileNotFoundError(f"None of {names} could be found or downloaded: {reason}") from reason
 
 
-def load_network(path: Path, speech: Any, text: Any) -> DualEncoder:
-    """Make the network and give it a checkpoint's weights, in float32.
-
-    Arguments
-    ---------
-    path : path
-        ``*.safetensors``, or a pickle of a state dict, of which only tensors are read.
-    speech, text : transformers.PretrainedConfig
-        Settings of the encoders.
-
-    Returns
-    -------
-    DualEncoder
-        On the CPU.
-
-    Raises
-    ------
-    ValueError
-        If the file is damaged, holds anything but tensors, or they are not those of the network.
-    """
+def _load_network(path: Path, speech: Any, text: Any) -> DualEncoder:
+    """Make the network from its encoders' settings, and give it a checkpoint's weights."""
     state = _read_tensors(path)
     if WIDTH_KEY not in state:
         raise ValueError(f"{path} lacks {WIDTH_KEY}: it is not a checkpoint of a dual encoder")
@@ -327,6 +258,7 @@ def load_network(path: Path, speech: Any, text: Any) -> DualEncoder:
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read ``*.safetensors``, or a pickle of a state dict, of which only tensors are read."""
     try:
         if path.suffix == ".safetensors":
             return load_file(path)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -35,37 +34,38 @@ class PrecomputedModel:
     is_bound = False
 
     def __init__(self, path: str | os.PathLike) -> None:
-        with np.load(path, allow_pickle=False) as arrays:
-            absent = [name for name in ARRAYS if name not in arrays]
-            if absent:
-                raise ValueError(f"{path} lacks the arrays {absent}")
-            self.speech = _by_name(path, arrays["paths"], arrays["embeddings"])
-            self.text = _by_name(path, arrays["texts"], arrays["text_embeddings"])
-            self.model = str(arrays["model"]) if "model" in arrays else Path(path).stem
-            stated = str(arrays["revision"]) if "revision" in arrays else ""
-        self.revision = stated or f"sha256:{sha256_of_file(path)}"
         self.path = path
+        with np.load(path, allow_pickle=False) as file:
+            arrays = dict(file)
+        absent = [name for name in ARRAYS if name not in arrays]
+        if absent:
+            raise ValueError(f"{path} lacks the arrays {absent}")
+        self.speech = self._by_name(arrays["paths"], arrays["embeddings"])
+        self.text = self._by_name(arrays["texts"], arrays["text_embeddings"])
+        self.model = str(arrays.get("model", Path(path).stem))
+        self.revision = str(arrays.get("revision", "")) or f"sha256:{sha256_of_file(path)}"
 
     def encode_files(self, paths: Sequence[str]) -> Tensor:
         """Look up files, by path or else by name."""
-        names = {}
+        names: dict[str, str] = {}
         for known in self.speech:  # a name that occurs in two folders is ambiguous
-            names[Path(known).name] = None if Path(known).name in names else known
-        keys = [p if p in self.speech else names.get(Path(p).name) for p in map(str, paths)]
-        return self._look_up(self.speech, keys, list(map(str, paths)))
+            names[Path(known).name] = "" if Path(known).name in names else known
+        keys = [p if p in self.speech else names.get(Path(p).name, "") for p in paths]
+        return self._look_up(self.speech, keys, paths)
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """Look up captions."""
-        return self._look_up(self.text, list(texts), list(texts))
+        return self._look_up(self.text, texts, texts)
 
-    def _look_up(self, known: dict[str, Tensor], keys: list, asked: list[str]) -> Tensor:
+    def _look_up(
+        self, known: dict[str, Tensor], keys: Sequence[str], asked: Sequence[str]
+    ) -> Tensor:
         absent = [name for key, name in zip(keys, asked) if key not in known]
         if absent:
             raise ValueError(f"{self.path} has no embedding of {len(absent)}, such as {absent[:3]}")
         return torch.stack([known[key] for key in keys])
 
-
-def _by_name(path: Any, names: np.ndarray, vectors: np.ndarray) -> dict[str, Tensor]:
-    if vectors.ndim != 2 or len(names) != len(vectors):
-        raise ValueError(f"{path}: {len(names)} names, but vectors {list(vectors.shape)}")
-    return dict(zip(map(str, names), unit(torch.from_numpy(np.ascontiguousarray(vectors)))))
+    def _by_name(self, names: np.ndarray, vectors: np.ndarray) -> dict[str, Tensor]:
+        if vectors.ndim != 2 or len(names) != len(vectors):
+            raise ValueError(f"{self.path}: {len(names)} names, vectors {list(vectors.shape)}")
+        return dict(zip(map(str, names), unit(torch.from_numpy(np.ascontiguousarray(vectors)))))

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from speechbrain_clsp.dataio.manifest import write_manifest
-from speechbrain_clsp.evaluation.models.open import open_model
+from speechbrain_clsp.evaluation.models import open_model
 from speechbrain_clsp.evaluation.retrieval.ranking import rank_pairs
 from tests.utils.small import CAPTIONS, model_folder
 

@@ -3,7 +3,7 @@
 import torch
 
 from speechbrain_clsp import CLSP
-from speechbrain_clsp.evaluation.models.base import folder_revision
+from speechbrain_clsp.evaluation.models.base import state_of
 from speechbrain_clsp.evaluation.models.clsp import ClspModel
 from tests.utils.small import CAPTIONS, model_folder
 
@@ -16,4 +16,4 @@ def test_our_own_folder_gives_what_the_interface_gives(tmp_path, clips):
     before = model.revision
     weights = next(folder.glob("*.safetensors"), None) or next(folder.glob("*.ckpt"))
     weights.write_bytes(weights.read_bytes() + b"x")
-    assert folder_revision(folder) != before
+    assert state_of(str(folder)) != before

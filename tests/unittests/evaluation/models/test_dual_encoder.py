@@ -19,9 +19,9 @@ from transformers import (
 )
 
 from speechbrain_clsp.dataio.audio import AudioError
+from speechbrain_clsp.evaluation.models import open_model
 from speechbrain_clsp.evaluation.models.base import read_at
 from speechbrain_clsp.evaluation.models.dual_encoder import KNOWN, DualEncoder
-from speechbrain_clsp.evaluation.models.open import open_model
 from tests.utils.hub_server import COMMIT, HubServer
 from tests.utils.small import CAPTIONS, tone, write
 
@@ -234,7 +234,7 @@ def test_a_checkpoint_with_code_or_with_wrong_keys_is_refused(tmp_path):
 
 SCRIPT = """
 import sys
-from speechbrain_clsp.evaluation.models.open import open_model
+from speechbrain_clsp.evaluation.models import open_model
 model = open_model(sys.argv[1])
 print(model.revision, *model.encode_files([sys.argv[2]])[0].tolist())
 """
