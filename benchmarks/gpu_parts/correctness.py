@@ -132,7 +132,7 @@ def scaled_adam(setting: Setting) -> dict:
     optimizer = ScaledAdam(parameters.values(), lr=0.045, clipping_update_period=8)
     schedule = Eden(lr_batches=20, lr_epochs=2, warmup_batches=10, warmup_start=0.5)
     for k in range(40):
-        schedule.set_rate(optimizer, step=k, epoch=k // 10)
+        schedule(optimizer, step=k, epoch=k // 10)
         for name, parameter in parameters.items():
             parameter.grad = reference[f"grad_{k}_{name}"].to(setting.device)
         optimizer.step()
