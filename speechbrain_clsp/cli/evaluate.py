@@ -19,13 +19,7 @@ SPECIAL = {
 
 
 def add_commands(commands: argparse._SubParsersAction) -> None:
-    """Add the command.
-
-    Arguments
-    ---------
-    commands : argparse subparsers
-        Where it goes.
-    """
+    """Add the command to a parser's subparsers."""
     command = add_command(
         commands,
         run_evaluate,
@@ -74,7 +68,7 @@ def run_evaluate(options: argparse.Namespace) -> None:
     data = options.data or ([str(MINI_TEST)] if options.suite == "mini" else [])
     if not data:
         raise ValueError(f"--suite {options.suite} needs --data")
-    specs = name_models(options.model)
+    specs = _name_models(options.model)
     from speechbrain_clsp.evaluation.models import CachedModel, open_model
     from speechbrain_clsp.evaluation.report import write_results
     from speechbrain_clsp.evaluation.suites import run_suite
@@ -98,29 +92,8 @@ def run_evaluate(options: argparse.Namespace) -> None:
     print(markdown_tables(evaluation))
 
 
-def name_models(words: list[str]) -> dict[str, str]:
-    """Split ``NAME=SPEC``; without a name, the specification is the name.
-
-    Arguments
-    ---------
-    words : list of str
-        From the command line.
-
-    Returns
-    -------
-    dict
-        Specification by name.
-
-    Raises
-    ------
-    ValueError
-        If two models have the same name.
-
-    Example
-    -------
-    >>> name_models(["ours=results/mini/model", "random"])
-    {'ours': 'results/mini/model', 'random': 'random'}
-    """
+def _name_models(words: list[str]) -> dict[str, str]:
+    """Return specifications by name, from words NAME=SPEC; without one, the spec is the name."""
     models: dict[str, str] = {}
     for word in words:
         name, _, spec = word.partition("=")

@@ -17,26 +17,25 @@ from scipy.io import wavfile
 from speechbrain_clsp.captions.policies import EVALUATED
 from speechbrain_clsp.dataio.shards import ClipReader
 
+PLACE = ("offset", "nbytes", "start", "channel")  # columns of clips that are parts of a file
+
 
 @contextmanager
 def whole_files(rows: Iterable[Mapping[str, Any]]) -> Iterator[list[dict[str, Any]]]:
     """Yield rows whose ``audio`` is a file with that clip and nothing else.
+
+    Clips that are files stay where they are; others are written to a temporary folder, named after
+    their id, as float32 samples at their own rate.
 
     Arguments
     ---------
     rows : iterable of dict
         Of a manifest.
 
-    Yields
-    ------
-    list of dict
-        The rows. Clips that are files stay where they are; others are written to a temporary
-        folder, named after their id, as float32 samples at their own rate.
-
     Raises
     ------
     FileNotFoundError, AudioError
-        If one of the others cannot be read.
+        If a clip that is to be written cannot be read.
 
     Example
     -------
@@ -56,8 +55,7 @@ def whole_files(rows: Iterable[Mapping[str, Any]]) -> Iterator[list[dict[str, An
                 samples, rate = reader.read_samples(row)
                 path = Path(folder) / clip_name(row)
                 wavfile.write(path, rate, samples)  # soundfile's would hold the time of writing
-                whole_file = {"offset": None, "nbytes": None, "start": None, "channel": None}
-                row = {**row, "audio": str(path), **whole_file}
+                row = {**row, **dict.fromkeys(PLACE), "audio": str(path)}
             whole.append(dict(row))
         yield whole
 
@@ -70,7 +68,7 @@ def is_whole_file(row: Mapping[str, Any]) -> bool:
     >>> is_whole_file({"audio": "a.wav"}), is_whole_file({"audio": "a.wav", "start": 0.0})
     (True, False)
     """
-    return all(row.get(column) is None for column in ("offset", "start", "channel"))
+    return all(row.get(column) is None for column in PLACE)
 
 
 def clip_name(row: Mapping[str, Any]) -> str:
@@ -85,18 +83,9 @@ def clip_name(row: Mapping[str, Any]) -> str:
 
 
 def captions_by_kind(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """Return the first global and the last fine caption of every clip, as published.
+    """Return the N clips' first global and last fine captions, as published.
 
-    Arguments
-    ---------
-    rows : list of dict
-        N rows of a manifest.
-
-    Returns
-    -------
-    dict
-        N captions for ``global`` and N for ``fine``; a kind that no clip has is left out:
-        ParaSpeechCaps has global captions only.
+    A kind that no clip has is left out: ParaSpeechCaps has global captions only.
 
     Raises
     ------
@@ -107,8 +96,6 @@ def captions_by_kind(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
     -------
     >>> captions_by_kind([{"id": "a", "global_captions": ["G", "H"], "fine_captions": ["E", "F"]}])
     {'global': ['G'], 'fine': ['F']}
-    >>> captions_by_kind([{"id": "a", "global_captions": ["G", "H"], "fine_captions": []}])
-    {'global': ['G']}
     """
     captions = {}
     for kind, place in EVALUATED.items():

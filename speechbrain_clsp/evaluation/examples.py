@@ -71,7 +71,7 @@ def pick_examples(
     text: Tensor,
     ranks: Tensor,
 ) -> RetrievalExamples:
-    """Pick what a report shows.
+    """Pick what a report shows, from all of up to 4,096 clips, or from fewer, evenly spread.
 
     Arguments
     ---------
@@ -85,11 +85,6 @@ def pick_examples(
         [N, D] each, of unit norm.
     ranks : Tensor
         [N] int64, ranks of the clips' own captions.
-
-    Returns
-    -------
-    RetrievalExamples
-        From all of up to 4,096 clips; from fewer, evenly spread, of larger test sets.
 
     Example
     -------
@@ -120,12 +115,11 @@ def pick_examples(
             float(scores[number, found]),
         )
 
-    order = margin.argsort().tolist()
     shown = torch.linspace(0, size - 1, min(MATRIX_CLIPS, size)).long()
     return RetrievalExamples(
         kind,
         [retrieval(number) for number in margin.argsort(descending=True)[:EXAMPLES].tolist()],
-        [retrieval(number) for number in order[:EXAMPLES]],
+        [retrieval(number) for number in margin.argsort()[:EXAMPLES].tolist()],
         [captions[i] for i in shown],
         [rows[i]["id"] for i in shown],
         (text[shown] @ speech[shown].T).numpy(),

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from markupsafe import Markup
 
 from speechbrain_clsp.evaluation.clips import whole_files
-from speechbrain_clsp.evaluation.examples import Retrieval
 from speechbrain_clsp.evaluation.result import Evaluation
 from speechbrain_clsp.evaluation.tables import (
     all_tables,
@@ -49,59 +50,35 @@ def write_results(
     }
     for name, text in texts.items():
         atomic_write(Path(folder) / name, text)
-    write_report(evaluation, Path(folder) / "report.html", training_log)
-
-
-def write_report(
-    evaluation: Evaluation,
-    path: str | os.PathLike,
-    training_log: str | os.PathLike | None = None,
-) -> None:
-    """Write the page, atomically.
-
-    Arguments
-    ---------
-    evaluation : Evaluation
-        As :func:`~speechbrain_clsp.evaluation.suites.run_suite` returns it; the clips of its
-        examples are read again.
-    path : str or path
-        The .html file.
-    training_log : str or path, optional
-        SpeechBrain's ``train_log.txt``, for curves.
-    """
-    jinja = environment(TEMPLATES).overlay()
-    jinja.filters = {**jinja.filters, "heading": heading, "shade": shade, "player": player}
     title = f"Evaluation: {evaluation.suite}"
-    body = jinja.get_template("report.html").render(
+    template = environment(TEMPLATES).get_template("report.html")
+    body = template.render(
         title=title,
         evaluation=evaluation,
         tables=all_tables(evaluation),
-        charts=[] if training_log is None else training_curves(training_log),
+        charts=[] if training_log is None else _training_curves(training_log),
         provenance=provenance(evaluation),
+        heading=heading,
+        shade=_shade,
+        player=_player,
     )
-    write_page(path, title, [body])
+    write_page(Path(folder) / "report.html", title, [body])
 
 
-def player(found: Retrieval) -> Markup:
-    """Return an audio player that holds the clip of a retrieval."""
-    with whole_files([found.row]) as (clip,):
+def _player(row: Mapping[str, Any]) -> Markup:
+    """Return an audio player that holds a row's clip."""
+    with whole_files([row]) as (clip,):
         return audio_player(clip["audio"])
 
 
-def shade(value: float, low: float, high: float) -> str:
-    """Return a cell's style: from white to blue, with a text color that stays readable.
-
-    Example
-    -------
-    >>> shade(0, 0, 1)
-    'background:rgb(255,255,255);color:#111'
-    """
+def _shade(value: float, low: float, high: float) -> str:
+    """Return a cell's style: from white to blue, with a text color that stays readable."""
     depth = min(max((value - low) / (high - low or 1.0), 0.0), 1.0)
     red, green, blue = (round(255 + depth * (end - 255)) for end in (29, 78, 216))
     return f"background:rgb({red},{green},{blue});color:{'#fff' if depth > 0.55 else '#111'}"
 
 
-def training_curves(path: str | os.PathLike) -> list[Markup]:
+def _training_curves(path: str | os.PathLike) -> list[Markup]:
     """Return charts of the loss, and of the recall on validation data, by epoch."""
     curves = read_training_log(path)
     losses = {name: points for name, points in curves.items() if name.endswith(("loss", "chance"))}
@@ -112,12 +89,6 @@ def training_curves(path: str | os.PathLike) -> list[Markup]:
 
 def read_training_log(path: str | os.PathLike) -> dict[str, list[tuple[float, float]]]:
     """Read the curves of SpeechBrain's train_log.txt.
-
-    Arguments
-    ---------
-    path : str or path
-        The log, one line per epoch such as
-        ``epoch: 1, lr: 1.0e-02 - train loss: 3.2 - valid loss: 3.0, valid fine_R@1: 0.1``.
 
     Returns
     -------

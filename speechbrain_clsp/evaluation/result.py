@@ -15,22 +15,7 @@ from speechbrain_clsp.evaluation.statistics import Comparison, Estimate
 from speechbrain_clsp.evaluation.zero_shot import Classification
 
 COLUMNS = ("table", "model", "metric", "value", "low", "high", "chance")
-
-
-@dataclass(frozen=True)
-class ModelComparison:
-    """Two models compared by one metric of a table, query by query."""
-
-    table: str
-    metric: str
-    first: str
-    second: str
-    result: Comparison
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return all of it as a dict, for JSON."""
-        names = {"table": self.table, "metric": self.metric}
-        return {**names, "first": self.first, "second": self.second, **self.result.to_dict()}
+PAIR = ("table", "metric", "first", "second")
 
 
 @dataclass
@@ -51,8 +36,9 @@ class Evaluation:
         Versions of the libraries.
     tables : dict
         ``tables[table][model][metric]`` is an Estimate.
-    comparisons : list of ModelComparison
-        Of all models but bounds, in pairs.
+    comparisons : dict
+        ``comparisons[table, metric, first, second]`` is the Comparison of two models, of which
+        neither is a bound.
     confusions : dict
         ``confusions[table][model]`` is a Classification.
     agreement : dict
@@ -80,7 +66,7 @@ class Evaluation:
     models: dict[str, dict[str, str]] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     tables: dict[str, dict[str, dict[str, Estimate]]] = field(default_factory=dict)
-    comparisons: list[ModelComparison] = field(default_factory=list)
+    comparisons: dict[tuple[str, str, str, str], Comparison] = field(default_factory=dict)
     confusions: dict[str, dict[str, Classification]] = field(default_factory=dict)
     agreement: dict[str, dict[str, Agreement]] = field(default_factory=dict)
     ratings: dict[str, int] = field(default_factory=dict)
@@ -91,11 +77,8 @@ class Evaluation:
     def to_frame(self) -> pd.DataFrame:
         """Return one row per table, model and metric.
 
-        Returns
-        -------
-        pandas.DataFrame
-            With the columns ``table``, ``model``, ``metric``, ``value``, ``low``, ``high``,
-            ``chance``; the last three are NaN where there is none.
+        Its columns are ``table``, ``model``, ``metric``, ``value``, ``low``, ``high`` and
+        ``chance``; the last three are NaN where there is none.
         """
         rows = [
             {"table": table, "model": model, "metric": metric, **estimate.to_dict()}
@@ -113,9 +96,12 @@ class Evaluation:
             "versions": self.versions,
             "data": self.data,
             "models": self.models,
-            "tables": _to_dicts(self.tables),
-            "comparisons": [comparison.to_dict() for comparison in self.comparisons],
-            "confusions": _to_dicts(self.confusions),
+            "tables": self.tables,
+            "comparisons": [
+                {**dict(zip(PAIR, names)), **vars(comparison)}
+                for names, comparison in self.comparisons.items()
+            ],
+            "confusions": self.confusions,
             "agreement": {
                 category: {
                     "items": next(iter(models.values())).items,
@@ -128,20 +114,15 @@ class Evaluation:
             "leaks": self.leaks,
             "warnings": self.warnings,
         }
-        return _without_nan(content)
+        return _for_json(content)
 
 
-def _to_dicts(nested: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        key: _to_dicts(value) if isinstance(value, Mapping) else value.to_dict()
-        for key, value in nested.items()
-    }
-
-
-def _without_nan(value: Any) -> Any:
-    """Return the same with None for NaN, which JSON does not have."""
+def _for_json(value: Any) -> Any:
+    """Return the same as dicts and lists, with None for NaN, which JSON does not have."""
+    if isinstance(value, Estimate | Classification):
+        value = value.to_dict()
     if isinstance(value, Mapping):
-        return {key: _without_nan(each) for key, each in value.items()}
+        return {key: _for_json(each) for key, each in value.items()}
     if isinstance(value, list):
-        return [_without_nan(each) for each in value]
+        return [_for_json(each) for each in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -24,7 +24,7 @@ ALL = "all"
 
 
 def krippendorff_alpha(scores: np.ndarray) -> float:
-    """Return Krippendorff's alpha for interval data.
+    """Return Krippendorff's alpha for interval data; 1 is perfect agreement, 0 that of chance.
 
     1 - observed / expected disagreement, where disagreement is the mean squared difference: of two
     ratings of the same item, and of any two ratings. Items with one rating tell nothing. Written
@@ -33,13 +33,8 @@ def krippendorff_alpha(scores: np.ndarray) -> float:
     Arguments
     ---------
     scores : numpy.ndarray
-        [N, R], NaN where a rater did not rate.
-
-    Returns
-    -------
-    float
-        1 for perfect agreement, 0 for none beyond chance; NaN if no item has two ratings or all
-        ratings are equal.
+        [N, R], NaN where a rater did not rate. If no item has two ratings, or all ratings are
+        equal, alpha is NaN.
 
     Example
     -------
@@ -106,7 +101,7 @@ class Agreement:
 def similarity_metrics(
     ratings: Ratings, scores: Sequence[float] | np.ndarray, seed: int = 0
 ) -> dict[str, Agreement]:
-    """Compare a model's scores with people, by category.
+    """Compare a model's scores with people, by category and, if there are several, for ``all``.
 
     Arguments
     ---------
@@ -116,11 +111,6 @@ def similarity_metrics(
         [N], the model's.
     seed : int
         Seed of the bootstrap over pairs.
-
-    Returns
-    -------
-    dict
-        For each category and, if there are several, for ``all``.
 
     Raises
     ------
@@ -132,8 +122,8 @@ def similarity_metrics(
     >>> names = [("a", "x"), ("b", "x"), ("c", "x"), ("d", "x")]
     >>> people = np.array([[1.0, 1], [2, 3], [3, 3], [5, 4]])
     >>> ratings = Ratings(names, ["intrinsic"] * 4, ["r1", "r2"], people)
-    >>> found = similarity_metrics(ratings, [0.1, 0.2, 0.3, 0.4])
-    >>> found["intrinsic"].correlations["spearman"].value
+    >>> found = similarity_metrics(ratings, [0.1, 0.2, 0.3, 0.4])["intrinsic"]
+    >>> found.correlations["spearman"].value
     1.0
     """
     values = np.asarray(scores, float)
@@ -195,7 +185,7 @@ def _correlations(name: str, first: np.ndarray, second: np.ndarray) -> np.ndarra
 
 
 def rater_spread(people: np.ndarray, scores: np.ndarray) -> RaterSpread:
-    """Place the model among the raters.
+    """Place the model among the raters who share at least 3 pairs with others.
 
     Arguments
     ---------
@@ -203,11 +193,6 @@ def rater_spread(people: np.ndarray, scores: np.ndarray) -> RaterSpread:
         [N, R], NaN where a rater did not rate.
     scores : numpy.ndarray
         [N], the model's.
-
-    Returns
-    -------
-    RaterSpread
-        Over the raters who share at least 3 pairs with others.
 
     Example
     -------

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 from scipy.stats import permutation_test, quantile_test
@@ -43,7 +42,7 @@ class Estimate:
     high: float | None = None
     chance: float | None = None
 
-    def format(self, percent: bool = False, digits: int | None = None, dash: str = "-") -> str:
+    def format(self, percent: bool = False, digits: int | None = None) -> str:
         """Return ``value (low-high)``, or the value alone if it has no interval.
 
         Arguments
@@ -52,8 +51,6 @@ class Estimate:
             Multiply by 100; the sign itself belongs into a heading.
         digits : int, optional
             After the point; default: 1 for percentages, otherwise 2.
-        dash : str
-            What stands between the ends; LaTeX wants ``--``.
         """
         factor = 100 if percent else 1
         digits = (1 if percent else 2) if digits is None else digits
@@ -63,7 +60,7 @@ class Estimate:
             if x is not None
         )
         # A dash between negative ends would read as one more sign.
-        between = " to " if any(end.startswith("-") for end in ends) else dash
+        between = " to " if any(end.startswith("-") for end in ends) else "-"
         return f"{value} ({between.join(ends)})" if ends else value
 
     def to_dict(self) -> dict[str, float]:
@@ -90,13 +87,9 @@ class Comparison:
     better: float
     worse: float
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return all of it as a dict, for JSON."""
-        return {**asdict(self), "difference": self.difference.to_dict()}
-
 
 def bootstrap_mean(values: np.ndarray, seed: int = 0) -> tuple[float, float]:
-    """Return the 95 % percentile interval of a mean over clips.
+    """Return the lower and upper end of a mean's 95 % percentile interval.
 
     Arguments
     ---------
@@ -104,11 +97,6 @@ def bootstrap_mean(values: np.ndarray, seed: int = 0) -> tuple[float, float]:
         [N], one value per clip.
     seed : int
         Seed of the resampling.
-
-    Returns
-    -------
-    (float, float)
-        Lower and upper end.
 
     Example
     -------
@@ -154,11 +142,6 @@ def bootstrap_recall(
         [N] int, classes.
     seed : int
         Seed of the resampling.
-
-    Returns
-    -------
-    (float, float)
-        Lower and upper end.
 
     Example
     -------
@@ -218,13 +201,13 @@ def paired_comparison(first: np.ndarray, second: np.ndarray, seed: int = 0) -> C
     differences = first - second
     return Comparison(
         Estimate(float(differences.mean()), *bootstrap_mean(differences, seed)),
-        sign_flip_test(differences, seed),
+        _sign_flip_test(differences, seed),
         better=float((differences > 0).mean()),
         worse=float((differences < 0).mean()),
     )
 
 
-def sign_flip_test(differences: np.ndarray, seed: int = 0) -> float:
+def _sign_flip_test(differences: np.ndarray, seed: int = 0) -> float:
     """Return the two-sided p-value of the test that exchanges the models query by query."""
     differences = differences[differences != 0]  # a tie stays one when models are exchanged
     if len(differences) < 2:  # one query that differs is as likely to favor either

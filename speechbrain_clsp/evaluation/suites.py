@@ -20,11 +20,9 @@ from speechbrain_clsp.dataio.manifest import Manifest
 from speechbrain_clsp.evaluation import SUITES
 from speechbrain_clsp.evaluation.clips import captions_by_kind, whole_files
 from speechbrain_clsp.evaluation.examples import pick_examples
-from speechbrain_clsp.evaluation.models.base import Model
-from speechbrain_clsp.evaluation.models.cache import CachedModel
-from speechbrain_clsp.evaluation.result import Evaluation, ModelComparison
+from speechbrain_clsp.evaluation.models import CachedModel, Model
+from speechbrain_clsp.evaluation.result import Evaluation
 from speechbrain_clsp.evaluation.retrieval.metrics import (
-    MEDIAN,
     caption_pairs,
     query_values,
     retrieval_estimates,
@@ -48,7 +46,7 @@ def run_suite(
     audio_root: str | os.PathLike | None = None,
     seed: int = 0,
 ) -> Evaluation:
-    """Evaluate models on the same data.
+    """Evaluate models on the same data; the same arguments give the same digits again.
 
     Arguments
     ---------
@@ -70,11 +68,6 @@ def run_suite(
         Folder that the ratings' clips are relative to. Default: the ratings' folder.
     seed : int
         Seed of all resampling.
-
-    Returns
-    -------
-    Evaluation
-        The same arguments give the same digits again.
 
     Raises
     ------
@@ -164,12 +157,11 @@ def _retrieval(
                 evaluation.tables.setdefault(table, {})[name] = metrics
                 if model.is_bound:
                     continue  # at chance, or perfect, as it should be
-                evaluation.warnings += suspicion(metrics, f"{name}, {table}")
+                evaluation.warnings += _suspicions(metrics, f"{name}, {table}")
                 values[name] = {
                     f"{direction}_{metric}": each
                     for direction, ranking in rankings.items()
                     for metric, each in query_values(ranking).items()
-                    if metric != MEDIAN
                 }
                 if pairs is None:  # of both kinds, the report shows the last: fine captions
                     ranks = rankings["speech_to_text"].rank
@@ -197,7 +189,7 @@ def _zero_shot(
             evaluation.tables.setdefault(table, {})[name] = found.metrics
             evaluation.confusions.setdefault(table, {})[name] = found
             if not model.is_bound:
-                evaluation.warnings += suspicion(found.metrics, f"{name}, {table}")
+                evaluation.warnings += _suspicions(found.metrics, f"{name}, {table}")
                 values[name] = {"WA": found.hits}
         _compare(evaluation, table, values)
 
@@ -208,9 +200,9 @@ def _compare(
     """Compare models in pairs, query by query."""
     for first, second in combinations(values, 2):
         for metric in values[first]:
-            pair = values[first][metric], values[second][metric]
-            result = paired_comparison(*pair, evaluation.seed)
-            evaluation.comparisons.append(ModelComparison(table, metric, first, second, result))
+            evaluation.comparisons[table, metric, first, second] = paired_comparison(
+                values[first][metric], values[second][metric], evaluation.seed
+            )
 
 
 def _similarity(
@@ -239,27 +231,8 @@ def _similarity(
                 )
 
 
-def suspicion(metrics: Mapping[str, Estimate], where: str) -> list[str]:
-    """Warn of metrics that a sound evaluation hardly gives.
-
-    Arguments
-    ---------
-    metrics : dict
-        Estimates by name, with chance levels.
-    where : str
-        Model and table, for the message.
-
-    Returns
-    -------
-    list of str
-        Warnings: recall no better than chance (captions or labels may belong to other clips), or
-        perfect retrieval among many (the model may see the answer).
-
-    Example
-    -------
-    >>> suspicion({"speech_to_text_R@10": Estimate(0.1, 0.0, 0.2, chance=0.1)}, "m, fine")
-    ['m, fine: speech_to_text_R@10 is no better than chance: do captions belong to their clips?']
-    """
+def _suspicions(metrics: Mapping[str, Estimate], where: str) -> list[str]:
+    """Warn of metrics that a sound evaluation hardly gives: chance level, or perfect retrieval."""
     found = []
     for name, estimate in metrics.items():
         low, chance = estimate.low, estimate.chance

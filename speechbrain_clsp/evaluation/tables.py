@@ -21,11 +21,9 @@ from speechbrain_clsp.evaluation.similarity import CORRELATIONS
 from speechbrain_clsp.evaluation.statistics import Estimate
 
 PUBLISHED = Path(__file__).parent / "published" / "metrics.json"
-EMPTY = "-"
 CHANCE = "chance"
 PAIRS = "Models in pairs"
 AGREEMENT = "Raters and models, each against the mean of the other raters"
-LATEX_SPECIAL = re.compile(r"[&%$#_{}]")
 
 
 @dataclass(frozen=True)
@@ -46,12 +44,7 @@ class Published:
 
 
 def published_metrics(suite: str) -> dict[tuple[str, str], Published]:
-    """Return what papers state for a suite's data, by table and metric.
-
-    Arguments
-    ---------
-    suite : str
-        For ``mini`` nothing is published.
+    """Return what papers state for a suite's data, by table and metric; nothing for ``mini``.
 
     Example
     -------
@@ -69,53 +62,32 @@ def published_metrics(suite: str) -> dict[tuple[str, str], Published]:
     return found
 
 
-def format_metric(name: str, estimate: Estimate | None, dash: str = "-") -> str:
-    """Return an estimate as text: fractions in %, correlations and ranks as they are.
+def format_metric(name: str, estimate: Estimate | float | None) -> str:
+    """Return a metric as text: fractions in %, correlations and ranks as they are.
 
     Arguments
     ---------
     name : str
         Of the metric.
-    estimate : Estimate, optional
+    estimate : Estimate, float or None
         Its value; without one, or if it is NaN, a hyphen is returned.
-    dash : str
-        What stands in an interval.
 
     Example
     -------
-    >>> format_metric("WA", Estimate(0.572, 0.55, 0.6)), format_metric("pearson", Estimate(0.893))
+    >>> format_metric("WA", Estimate(0.572, 0.55, 0.6)), format_metric("pearson", 0.893)
     ('57.2 (55.0-60.0)', '0.893')
     """
-    if estimate is None or math.isnan(estimate.value):
-        return EMPTY
+    if not isinstance(estimate, Estimate):
+        estimate = Estimate(math.nan if estimate is None else estimate)
     if estimate.low is not None and math.isnan(estimate.low):
         estimate = Estimate(estimate.value)
     if name in CORRELATIONS:
-        return estimate.format(digits=3, dash=dash)
-    is_rank = name.endswith(MEDIAN)
-    return estimate.format(percent=not is_rank, digits=1, dash=dash)
+        return estimate.format(digits=3)
+    return estimate.format(percent=not name.endswith(MEDIAN), digits=1)
 
 
-def format_value(name: str, value: float | None) -> str:
-    """Return a value without an interval as text; see :func:`format_metric`."""
-    return format_metric(name, None if value is None else Estimate(value))
-
-
-def metric_tables(evaluation: Evaluation, dash: str = "-") -> dict[str, list[list[str]]]:
-    """Lay every table of metrics out as rows of cells, the first of which is the header.
-
-    Arguments
-    ---------
-    evaluation : Evaluation
-        As :func:`~speechbrain_clsp.evaluation.suites.run_suite` returns it.
-    dash : str
-        What stands in an interval.
-
-    Returns
-    -------
-    dict
-        For each table, rows: metric, models, published models, chance.
-    """
+def _metric_tables(evaluation: Evaluation) -> dict[str, list[list[str]]]:
+    """Return each table's rows: metric, models, published models, chance; the first is a header."""
     published = published_metrics(evaluation.suite)
     tables = {}
     for name, models in evaluation.tables.items():
@@ -125,11 +97,10 @@ def metric_tables(evaluation: Evaluation, dash: str = "-") -> dict[str, list[lis
         rows = [["", *models, *stated, *([CHANCE] if chances else [])]]
         for metric, estimate in first.items():
             entry = published.get((name, metric))
-            estimates = [metrics.get(metric) for metrics in models.values()]
-            estimates += [entry.estimate if entry and entry.model == m else None for m in stated]
-            cells = [format_metric(metric, each, dash) for each in estimates]
-            cells += [format_value(metric, estimate.chance)] if chances else []
-            rows.append([metric.replace("_", " "), *cells])
+            cells: list[Estimate | float | None] = [each.get(metric) for each in models.values()]
+            cells += [entry.estimate if entry and entry.model == m else None for m in stated]
+            cells += [estimate.chance] if chances else []
+            rows.append([_words(metric), *(format_metric(metric, cell) for cell in cells)])
         tables[name] = rows
     return tables
 
@@ -147,32 +118,29 @@ def heading(table: str) -> str:
 
 
 def all_tables(evaluation: Evaluation) -> dict[str, list[list[str]]]:
-    """Return all tables by title: metrics, comparisons of models, agreement of raters."""
-    tables = metric_tables(evaluation)
+    """Return all tables by title: metrics, comparisons of models, agreement of raters.
+
+    A table is a list of rows of cells, of which the first is its header.
+    """
+    tables = _metric_tables(evaluation)
     if evaluation.comparisons:
-        tables[PAIRS] = comparison_rows(evaluation)
+        tables[PAIRS] = _comparison_rows(evaluation)
     if evaluation.agreement:
-        tables[AGREEMENT] = agreement_rows(evaluation)
+        tables[AGREEMENT] = _agreement_rows(evaluation)
     return tables
 
 
-def comparison_rows(evaluation: Evaluation) -> list[list[str]]:
-    """Return the comparisons of models as rows of cells, in percentage points."""
+def _comparison_rows(evaluation: Evaluation) -> list[list[str]]:
+    """Return the comparisons of models, in percentage points."""
     rows = [["table", "metric", "models", "difference", "p"]]
-    for pair in evaluation.comparisons:
-        rows.append(
-            [
-                pair.table,
-                pair.metric.replace("_", " "),
-                f"{pair.first} - {pair.second}",
-                format_metric(pair.metric, pair.result.difference),
-                f"{pair.result.p_value:.4f}",
-            ]
-        )
+    for (table, metric, first, second), found in evaluation.comparisons.items():
+        difference = format_metric(metric, found.difference)
+        pair = f"{first} - {second}"
+        rows.append([table, _words(metric), pair, difference, f"{found.p_value:.4f}"])
     return rows
 
 
-def agreement_rows(evaluation: Evaluation) -> list[list[str]]:
+def _agreement_rows(evaluation: Evaluation) -> list[list[str]]:
     """Return, by category and model, how raters agree and where the model stands among them.
 
     The raters' column is lowest / median / highest Spearman correlation of a rater with the mean
@@ -182,17 +150,15 @@ def agreement_rows(evaluation: Evaluation) -> list[list[str]]:
     for category, models in evaluation.agreement.items():
         for name, found in models.items():
             spread = found.raters
-            alpha, low, middle, high, own = (
-                format_value("spearman", value)
-                for value in (
-                    *(found.alpha, spread.lowest, spread.median, spread.highest),
-                    spread.model,
-                )
-            )
-            below = format_value("fraction", spread.below_model)
-            raters = f"{low} / {middle} / {high}"
-            rows.append([category, str(found.items), alpha, raters, name, own, below])
+            values = (found.alpha, spread.lowest, spread.median, spread.highest, spread.model)
+            alpha, *raters, own = (format_metric("spearman", value) for value in values)
+            below = format_metric("fraction", spread.below_model)
+            rows.append([category, str(found.items), alpha, " / ".join(raters), name, own, below])
     return rows
+
+
+def _words(metric: str) -> str:
+    return metric.replace("_", " ")
 
 
 def provenance(evaluation: Evaluation) -> list[str]:
@@ -245,13 +211,14 @@ def pipes(rows: Sequence[Sequence[str]], align: bool = False) -> str:
 def latex_tables(evaluation: Evaluation) -> str:
     """Return all tables of metrics as LaTeX (package booktabs), fractions in %."""
     parts = []
-    for name, (head, *rows) in metric_tables(evaluation, dash="--").items():
+    for name, (head, *rows) in _metric_tables(evaluation).items():
+        cells = pd.DataFrame(rows, columns=head).replace(r"(?<=\d)-(?=\d)", "--", regex=True)
         parts.append(
-            pd.DataFrame(rows, columns=head).to_latex(
+            cells.to_latex(
                 index=False,
                 escape=True,
                 column_format="l" + "r" * (len(head) - 1),
-                caption=LATEX_SPECIAL.sub(r"\\\g<0>", heading(name)),
+                caption=re.sub(r"[&%$#_{}]", r"\\\g<0>", heading(name)),
                 position="htbp",
             )
         )

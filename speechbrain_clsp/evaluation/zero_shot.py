@@ -82,7 +82,7 @@ class Task:
         if value is None:
             return -1
         if self.below is not None:
-            value = self._class_of_number(row, value, self.below)
+            value = self._class_of_number(row["id"], value)
         if value not in self.prompts:
             raise ValueError(
                 f"Clip {row['id']!r}: {self.column} is {value!r}, for which {self.name!r} has no"
@@ -90,21 +90,17 @@ class Task:
             )
         return list(self.prompts).index(value)
 
-    def _class_of_number(
-        self, row: Mapping[str, Any], value: str, below: Mapping[str, float | None]
-    ) -> str:
+    def _class_of_number(self, clip: str, value: str) -> str:
         try:
             number = float(value)
         except ValueError as error:
-            raise ValueError(
-                f"Clip {row['id']!r}: {self.column} is {value!r}, not a number"
-            ) from error
-        for name, bound in below.items():
+            raise ValueError(f"Clip {clip!r}: {self.column} is {value!r}, not a number") from error
+        for name, bound in (self.below or {}).items():
             if bound is None or number < bound:
                 return name
-        raise ValueError(f"Clip {row['id']!r}: {self.column} is {value}, beyond {below}")
+        raise ValueError(f"Clip {clip!r}: {self.column} is {value}, beyond {self.below}")
 
-    def embed(self, encode_text: Callable[[list[str]], Tensor]) -> tuple[Tensor, list[int]]:
+    def embed(self, encode_text: Callable[[list[str]], Tensor]) -> list[Tensor]:
         """Embed the prompts.
 
         Arguments
@@ -114,19 +110,16 @@ class Task:
 
         Returns
         -------
-        prompts : Tensor
-            [P, D] of unit norm, class by class.
-        sizes : list of int
-            Number of prompts of each class.
+        list of Tensor
+            [P, D] of unit norm for the P prompts of each class.
         """
         words = [word for group in self.prompts.values() for word in group]
         texts = [template.replace("{}", word) for word in words for template in self.templates]
         wordings = encode_text(texts).float().cpu().unflatten(0, (len(words), -1))
+        prompts = wordings[:, 0]
         if len(self.templates) > 1:
             prompts = torch.nn.functional.normalize(wordings.mean(dim=1), dim=-1)
-        else:
-            prompts = wordings[:, 0]
-        return prompts, [len(group) for group in self.prompts.values()]
+        return list(prompts.split([len(group) for group in self.prompts.values()]))
 
 
 def read_tasks(source: str | os.PathLike, ensemble: bool = False) -> list[Task]:
@@ -142,11 +135,6 @@ def read_tasks(source: str | os.PathLike, ensemble: bool = False) -> list[Task]:
         :class:`Task` explains. Names that start with ``_`` are comments.
     ensemble : bool
         Whether to use the further templates as well. The paper does not.
-
-    Returns
-    -------
-    list of Task
-        The tasks, in the file's order.
 
     Raises
     ------
@@ -172,7 +160,17 @@ def read_tasks(source: str | os.PathLike, ensemble: bool = False) -> list[Task]:
     try:
         tasks = json.loads(path.read_text(encoding="utf-8"))
         return [
-            _task(name, task, ensemble) for name, task in tasks.items() if not name.startswith("_")
+            Task(
+                name,
+                task["column"],
+                {k: [v] if isinstance(v, str) else list(v) for k, v in task["prompts"].items()},
+                task.get("pool", "mean"),
+                [task.get("template", "{}"), *(task.get("ensemble", []) if ensemble else [])],
+                task.get("values"),
+                task.get("below"),
+            )
+            for name, task in tasks.items()
+            if not name.startswith("_")
         ]
     except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
@@ -181,50 +179,29 @@ def read_tasks(source: str | os.PathLike, ensemble: bool = False) -> list[Task]:
         ) from error
 
 
-def _task(name: str, entry: dict[str, Any], ensemble: bool) -> Task:
-    templates = [entry.get("template", "{}"), *(entry.get("ensemble", []) if ensemble else [])]
-    return Task(
-        name,
-        entry["column"],
-        {k: [v] if isinstance(v, str) else list(v) for k, v in entry["prompts"].items()},
-        entry.get("pool", "mean"),
-        templates,
-        entry.get("values"),
-        entry.get("below"),
-    )
-
-
-def classify(speech: Tensor, prompts: Tensor, sizes: list[int], pool: str = "mean") -> Tensor:
-    """Pick the nearest class.
+def classify(speech: Tensor, classes: Sequence[Tensor], pool: str = "mean") -> Tensor:
+    """Return the nearest class of each clip, [N] int64.
 
     Arguments
     ---------
     speech : Tensor
         [N, D] of unit norm.
-    prompts : Tensor
-        [P, D] of unit norm, class by class.
-    sizes : list of int
-        Number of prompts of each class.
+    classes : list of Tensor
+        Prompts, as :meth:`Task.embed` returns them.
     pool : str
         A class's cosine is that with the normalized ``mean`` of its prompts, or the greatest of
         those with each of them (``max``).
 
-    Returns
-    -------
-    Tensor
-        [N] int64.
-
     Example
     -------
-    >>> classify(torch.eye(2), torch.eye(2)[[1, 0]], [1, 1]).tolist()
+    >>> classify(torch.eye(2), [torch.eye(2)[1:], torch.eye(2)[:1]]).tolist()
     [1, 0]
     """
-    groups = prompts.split(sizes)
     if pool == "max":
-        cosines = torch.stack([(speech @ group.T).amax(dim=1) for group in groups], dim=1)
+        cosines = torch.stack([(speech @ group.T).amax(dim=1) for group in classes], dim=1)
     else:
-        classes = torch.stack([group.mean(dim=0) for group in groups])
-        cosines = speech @ torch.nn.functional.normalize(classes, dim=-1).T
+        means = torch.stack([group.mean(dim=0) for group in classes])
+        cosines = speech @ torch.nn.functional.normalize(means, dim=-1).T
     return cosines.argmax(dim=1)
 
 
@@ -263,7 +240,7 @@ def classify_rows(
     encode_text: Callable[[list[str]], Tensor],
     seed: int = 0,
 ) -> Classification | None:
-    """Classify the clips that have a class.
+    """Classify the clips that have a class; returns None if no clip has one.
 
     Arguments
     ---------
@@ -274,21 +251,15 @@ def classify_rows(
     speech : Tensor
         [N, D] of unit norm.
     encode_text : callable
-        list of M str -> [M, D] of unit norm.
+        As in :meth:`Task.embed`.
     seed : int
         Seed of the bootstrap.
-
-    Returns
-    -------
-    Classification or None
-        None if no clip has a class.
     """
     labels = np.array([task.label_of(row) for row in rows])
     known = labels >= 0
     if not known.any():
         return None
-    prompts, sizes = task.embed(encode_text)
-    predicted = classify(speech, prompts, sizes, task.pool).numpy()
+    predicted = classify(speech, task.embed(encode_text), task.pool).numpy()
     return compare_with_labels(predicted[known], labels[known], list(task.prompts), seed)
 
 
@@ -304,12 +275,7 @@ def compare_with_labels(
     classes : sequence of str
         Names of the classes that could be answered.
     seed : int
-        Seed of the bootstrap.
-
-    Returns
-    -------
-    Classification
-        With intervals: of UAR, clips are resampled within their class.
+        Seed of the bootstrap; for UAR, clips are resampled within their class.
 
     Example
     -------

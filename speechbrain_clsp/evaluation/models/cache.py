@@ -67,7 +67,12 @@ class CachedModel:
         return self._encode(self.inner.encode_text, keys, list(texts))
 
     def _encode(self, encode: Callable, keys: list[str], items: list[str]) -> Tensor:
-        found = {key: vector for key in set(keys) if (vector := self._read(key)) is not None}
+        found = {}
+        for key in set(keys):
+            query = "SELECT vector FROM vectors WHERE model = ? AND item = ?"
+            row = self.base.execute(query, (self.identity, key)).fetchone()
+            if row is not None:
+                found[key] = torch.from_numpy(np.frombuffer(row[0], np.float32).copy())
         absent = list({key: item for key, item in zip(keys, items) if key not in found}.items())
         for start in range(0, len(absent), BATCH):
             names, batch = zip(*absent[start : start + BATCH])
@@ -77,8 +82,3 @@ class CachedModel:
                 self.base.execute("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)", row)
             self.base.commit()
         return torch.stack([found[key] for key in keys])
-
-    def _read(self, key: str) -> Tensor | None:
-        query = "SELECT vector FROM vectors WHERE model = ? AND item = ?"
-        row = self.base.execute(query, (self.identity, key)).fetchone()
-        return None if row is None else torch.from_numpy(np.frombuffer(row[0], np.float32).copy())

@@ -44,7 +44,6 @@ def retrieval_metrics(speech: Tensor, text: Tensor) -> dict[str, float]:
         f"{direction}_{name}": float(values.mean())
         for direction, ranking in rank_directions(speech, text).items()
         for name, values in query_values(ranking).items()
-        if name != MEDIAN
     }
 
 
@@ -73,11 +72,14 @@ def retrieval_estimates(rankings: dict[str, Ranking], seed: int = 0) -> dict[str
         # The items of one direction are the queries of the other.
         chance = chance_levels(ranking.total.tolist(), len(other.total))
         for name, values in query_values(ranking).items():
-            if name == MEDIAN:
-                value, interval = np.median(values), median_interval(values)
-            else:
-                value, interval = values.mean(), bootstrap_mean(values, seed)
-            estimates[f"{direction}_{name}"] = Estimate(float(value), *interval, chance[name])
+            interval = bootstrap_mean(values, seed)
+            estimates[f"{direction}_{name}"] = Estimate(
+                float(values.mean()), *interval, chance[name]
+            )
+        first = ranking.first().cpu().numpy().astype(float)
+        estimates[f"{direction}_{MEDIAN}"] = Estimate(
+            float(np.median(first)), *median_interval(first), chance[MEDIAN]
+        )
     return estimates
 
 
@@ -108,8 +110,8 @@ def caption_pairs(captions: Sequence[str]) -> tuple[list[str], Tensor]:
 def query_values(ranking: Ranking) -> dict[str, np.ndarray]:
     """Turn ranks of Q queries into one value per query and metric, each [Q] float64.
 
-    ``R@k``: whether a relevant item is among the first k; ``mAP@10``: average precision;
-    ``median_rank``: the first relevant item's rank. A metric is the mean or median of its values.
+    ``R@k``: whether a relevant item is among the first k; ``mAP@10``: average precision. A metric
+    is the mean of its values.
 
     Example
     -------
@@ -121,12 +123,11 @@ def query_values(ranking: Ranking) -> dict[str, np.ndarray]:
     first = ranking.first().cpu().numpy()
     values = {f"R@{k}": (first <= k).astype(float) for k in RECALLS}
     values[f"mAP@{PRECISION_DEPTH}"] = ranking.average_precision(PRECISION_DEPTH)
-    values[MEDIAN] = first.astype(float)
     return values
 
 
 def chance_levels(totals: Sequence[int], size: int) -> dict[str, float]:
-    """Return what a random order gives on average, by the names of :func:`query_values`.
+    """Return what a random order gives on average, also as the median of first ranks.
 
     Arguments
     ---------

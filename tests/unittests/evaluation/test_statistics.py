@@ -66,10 +66,10 @@ def test_large_sets_get_the_same_interval_from_counts():
 @pytest.mark.parametrize(
     "estimate, text",
     [
-        (Estimate(0.5, 0.25, 0.75), "50.0 (25.0--75.0)"),
+        (Estimate(0.5, 0.25, 0.75), "50.0 (25.0-75.0)"),
         (Estimate(-0.02, -0.05, 0.01), "-2.0 (-5.0 to 1.0)"),
         (Estimate(float("nan")), "-"),
     ],
 )
 def test_estimates_are_formatted_for_tables(estimate, text):
-    assert estimate.format(percent=True, dash="--") == text
+    assert estimate.format(percent=True) == text

@@ -64,9 +64,9 @@ def test_excited_is_happy_and_other_emotions_are_left_out():
     assert names == ["happy", "happy", "angry", "neutral", "sad", None, None, None]
     assert task.label_of({"id": "a", "labels": {}}) == -1
     # Nearest to "excited" alone is an answer of happy, as with an argmax over five prompts.
-    prompts, sizes = task.embed(lambda texts: torch.eye(len(texts)))
+    classes = task.embed(lambda texts: torch.eye(len(texts)))
     position = texts_of(task).index("A speaker in a excited tone.")
-    predicted = classify(torch.eye(5)[[position]], prompts, sizes, task.pool)
+    predicted = classify(torch.eye(5)[[position]], classes, task.pool)
     assert list(task.prompts)[int(predicted)] == "happy"
 
 
@@ -74,8 +74,10 @@ def test_an_ensemble_averages_wordings_of_a_word_not_words():
     plain, ensemble = tasks("iemocap")["emotion"], tasks("iemocap", ensemble=True)["emotion"]
     count = len(ensemble.templates)
     assert count > 1 and len(texts_of(ensemble)) == 5 * count
-    prompts, sizes = ensemble.embed(lambda texts: torch.eye(len(texts)))
-    assert prompts.shape[0] == 5 and sizes == plain.embed(lambda t: torch.eye(len(t)))[1]
+    classes = ensemble.embed(lambda texts: torch.eye(len(texts)))
+    prompts = torch.cat(classes)
+    assert len(prompts) == 5
+    assert [*map(len, classes)] == [*map(len, plain.embed(lambda t: torch.eye(len(t))))]
     torch.testing.assert_close(prompts @ prompts.T, torch.eye(5))
     torch.testing.assert_close(prompts[0, :count], torch.full((count,), count**-0.5))
     for name, task in tasks("iemocap").items():
@@ -113,7 +115,7 @@ def test_several_prompts_of_a_class_are_averaged():
     ).unbind()
     expected = torch.stack([prompts[:4].mean(0), prompts[4:].mean(0)])
     expected = (speech @ torch.nn.functional.normalize(expected, dim=1).T).argmax(1)
-    assert torch.equal(classify(speech, prompts, [4, 2]), expected)
+    assert torch.equal(classify(speech, prompts.split([4, 2])), expected)
 
 
 def test_prompt_files_are_checked(tmp_path):
