@@ -27,11 +27,6 @@ def whole_files(rows: Iterable[Mapping[str, Any]]) -> Iterator[list[dict[str, An
     Clips that are files stay where they are; others are written to a temporary folder, named after
     their id, as float32 samples at their own rate.
 
-    Arguments
-    ---------
-    rows : iterable of dict
-        Of a manifest.
-
     Raises
     ------
     FileNotFoundError, AudioError
@@ -72,13 +67,7 @@ def is_whole_file(row: Mapping[str, Any]) -> bool:
 
 
 def clip_name(row: Mapping[str, Any]) -> str:
-    """Return the name of the file that is written for a clip: its id, which must not name folders.
-
-    Example
-    -------
-    >>> clip_name({"id": "talk/2"})
-    'talk%2F2.wav'
-    """
+    """Return the name of the file that is written for a clip: its id, without folders."""
     return row["id"].replace("%", "%25").replace("/", "%2F") + ".wav"
 
 

@@ -77,10 +77,8 @@ def pick_examples(
     ---------
     kind : str
         Of the captions.
-    rows : list of dict
-        N rows of the manifest.
-    captions : list of str
-        N captions.
+    rows, captions : list
+        N rows of the manifest and their captions.
     speech, text : Tensor
         [N, D] each, of unit norm.
     ranks : Tensor

@@ -88,12 +88,9 @@ def _training_curves(path: str | os.PathLike) -> list[Markup]:
 
 
 def read_training_log(path: str | os.PathLike) -> dict[str, list[tuple[float, float]]]:
-    """Read the curves of SpeechBrain's train_log.txt.
+    """Read the curves of SpeechBrain's train_log.txt: for each name, points (epoch, value).
 
-    Returns
-    -------
-    dict
-        For each name, points (epoch, value); an epoch that was run twice counts once.
+    An epoch that was run twice counts once.
 
     Example
     -------

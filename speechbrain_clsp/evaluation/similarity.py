@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -28,7 +28,7 @@ def krippendorff_alpha(scores: np.ndarray) -> float:
 
     1 - observed / expected disagreement, where disagreement is the mean squared difference: of two
     ratings of the same item, and of any two ratings. Items with one rating tell nothing. Written
-    here since the libraries that have it (krippendorff, pingouin) are under the GPL.
+    here since libraries that have it are under the GPL.
 
     Arguments
     ---------
@@ -101,7 +101,7 @@ class Agreement:
 def similarity_metrics(
     ratings: Ratings, scores: Sequence[float] | np.ndarray, seed: int = 0
 ) -> dict[str, Agreement]:
-    """Compare a model's scores with people, by category and, if there are several, for ``all``.
+    """Compare scores with people's, by category and, if there are several, for ``all``.
 
     Arguments
     ---------
@@ -144,12 +144,9 @@ def _agreement(people: np.ndarray, scores: np.ndarray, seed: int) -> Agreement:
     if len(scores) < MINIMUM_ITEMS:
         return Agreement(len(scores))
     means = np.nanmean(people, axis=1)
-    return Agreement(
-        len(scores),
-        {name: correlation_estimate(name, scores, means, seed) for name in CORRELATIONS},
-        krippendorff_alpha(people),
-        rater_spread(people, scores),
-    )
+    correlations = {name: correlation_estimate(name, scores, means, seed) for name in CORRELATIONS}
+    spread = rater_spread(people, scores)
+    return Agreement(len(scores), correlations, krippendorff_alpha(people), spread)
 
 
 def correlate(name: str, first: np.ndarray, second: np.ndarray) -> float:
@@ -207,13 +204,11 @@ def rater_spread(people: np.ndarray, scores: np.ndarray) -> RaterSpread:
         if use.sum() < MINIMUM_ITEMS:
             continue
         means = np.nanmean(others[use], axis=1)
-        pair = (
-            correlate("spearman", people[use, rater], means),
-            correlate("spearman", scores[use], means),
-        )
-        if not np.isnan(pair).any():
-            theirs.append(pair[0])
-            model.append(pair[1])
+        own = correlate("spearman", people[use, rater], means)
+        models = correlate("spearman", scores[use], means)
+        if not math.isnan(own + models):
+            theirs.append(own)
+            model.append(models)
     if not theirs:
         return RaterSpread(0)
     return RaterSpread(
@@ -226,8 +221,8 @@ def rater_spread(people: np.ndarray, scores: np.ndarray) -> RaterSpread:
     )
 
 
-def describe(ratings: Ratings) -> Mapping[str, int]:
-    """Return how many pairs, raters and ratings there are, and the pairs of each category."""
+def describe(ratings: Ratings) -> dict[str, int]:
+    """Return the numbers of pairs, raters and ratings, and of the pairs of each category."""
     return {
         "pairs": len(ratings.items),
         "raters": len(ratings.raters),

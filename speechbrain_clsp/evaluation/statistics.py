@@ -45,12 +45,8 @@ class Estimate:
     def format(self, percent: bool = False, digits: int | None = None) -> str:
         """Return ``value (low-high)``, or the value alone if it has no interval.
 
-        Arguments
-        ---------
-        percent : bool
-            Multiply by 100; the sign itself belongs into a heading.
-        digits : int, optional
-            After the point; default: 1 for percentages, otherwise 2.
+        ``percent`` multiplies by 100; the sign itself belongs into a heading. ``digits`` stand
+        after the point; default: 1 for percentages, otherwise 2.
         """
         factor = 100 if percent else 1
         digits = (1 if percent else 2) if digits is None else digits
@@ -77,7 +73,8 @@ class Comparison:
     difference : Estimate
         Of the means, with its paired bootstrap interval.
     p_value : float
-        Two-sided, of a permutation test that exchanges the models query by query.
+        Two-sided, of a permutation test that exchanges the models query by query: of all
+        permutations for few queries, else of 9999.
     better, worse : float
         Fractions of queries on which the first is so.
     """
@@ -89,14 +86,7 @@ class Comparison:
 
 
 def bootstrap_mean(values: np.ndarray, seed: int = 0) -> tuple[float, float]:
-    """Return the lower and upper end of a mean's 95 % percentile interval.
-
-    Arguments
-    ---------
-    values : numpy.ndarray
-        [N], one value per clip.
-    seed : int
-        Seed of the resampling.
+    """Return the 95 % percentile interval of the mean of ``values``, [N], one per clip.
 
     Example
     -------
@@ -134,14 +124,8 @@ def bootstrap_recall(
 ) -> tuple[float, float]:
     """Return the 95 % percentile interval of an unweighted average recall.
 
-    Clips are resampled within each class, so that no resample lacks one.
-
-    Arguments
-    ---------
-    predicted, labels : numpy.ndarray
-        [N] int, classes.
-    seed : int
-        Seed of the resampling.
+    Clips are resampled within each class, so that no resample lacks one. ``predicted`` and
+    ``labels`` are classes, [N] int.
 
     Example
     -------
@@ -166,8 +150,8 @@ def percentiles(resampled: np.ndarray) -> tuple[float, float]:
 def paired_comparison(first: np.ndarray, second: np.ndarray, seed: int = 0) -> Comparison:
     """Compare two models on the same queries.
 
-    Most queries are as easy or as hard for both models, so that differences vary much less than
-    the two metrics do: intervals that overlap do not show that models are equal.
+    Differences vary much less than the two metrics do, since most queries are as easy or as hard
+    for both models.
 
     Arguments
     ---------
@@ -175,11 +159,6 @@ def paired_comparison(first: np.ndarray, second: np.ndarray, seed: int = 0) -> C
         [N] values of each query, such as 1 for a right answer, in the same order.
     seed : int
         Seed of bootstrap and permutations.
-
-    Returns
-    -------
-    Comparison
-        The p-value is exact for few queries, else of 9999 permutations.
 
     Raises
     ------
@@ -213,12 +192,9 @@ def _sign_flip_test(differences: np.ndarray, seed: int = 0) -> float:
     if len(differences) < 2:  # one query that differs is as likely to favor either
         return 1.0
 
-    def statistic(x: np.ndarray, y: np.ndarray, axis: int = -1) -> np.ndarray:
-        return (x - y).sum(axis=axis)
-
     result = permutation_test(
         (differences / 2, -differences / 2),
-        statistic,
+        lambda x, y, axis: (x - y).sum(axis=axis),
         permutation_type="samples",
         vectorized=True,
         n_resamples=PERMUTATIONS,

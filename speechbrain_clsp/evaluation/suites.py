@@ -30,7 +30,7 @@ from speechbrain_clsp.evaluation.retrieval.metrics import (
 from speechbrain_clsp.evaluation.retrieval.ranking import rank_directions
 from speechbrain_clsp.evaluation.similarity import describe, similarity_metrics
 from speechbrain_clsp.evaluation.statistics import Estimate, paired_comparison
-from speechbrain_clsp.evaluation.zero_shot import Task, classify_rows, read_tasks
+from speechbrain_clsp.evaluation.zero_shot import Task, classify, compare_with_labels, read_tasks
 from speechbrain_clsp.prepare.leakage import check_leakage
 from speechbrain_clsp.ratings.table import read_ratings
 from speechbrain_clsp.utils.files import sha256_of_file
@@ -181,11 +181,16 @@ def _zero_shot(
     """Fill a table per task that clips have classes of."""
     corpus = "" if evaluation.suite == "mini" else f"{rows[0]['source']} "
     for task in tasks:
+        labels = np.array([task.label_of(row) for row in rows])
+        known = labels >= 0
+        if not known.any():
+            continue
         table, values = f"{corpus}{task.name}", {}
         for name, model in models.items():
-            found = classify_rows(task, rows, speech[name], model.encode_text, evaluation.seed)
-            if found is None:
-                break
+            predicted = classify(speech[name], task.embed(model.encode_text), task.pool).numpy()
+            found = compare_with_labels(
+                predicted[known], labels[known], list(task.prompts), evaluation.seed
+            )
             evaluation.tables.setdefault(table, {})[name] = found.metrics
             evaluation.confusions.setdefault(table, {})[name] = found
             if not model.is_bound:
@@ -214,7 +219,7 @@ def _similarity(
     """Fill a table per category of ratings."""
     ratings = read_ratings(path)
     _add_data(evaluation, path, len(ratings.items))
-    evaluation.ratings = dict(describe(ratings))
+    evaluation.ratings = describe(ratings)
     root = Path(audio_root) if audio_root is not None else Path(path).parent
     clips, captions = zip(*ratings.items)
     for name, model in models.items():

@@ -9,8 +9,8 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -26,40 +26,26 @@ PAIRS = "Models in pairs"
 AGREEMENT = "Raters and models, each against the mean of the other raters"
 
 
-@dataclass(frozen=True)
-class Published:
-    """A metric that a paper states.
-
-    Arguments
-    ---------
-    model, source : str
-        What it is of, and where it is stated.
-    estimate : Estimate
-        The value; an interval only where the paper states one.
-    """
-
-    model: str
-    source: str
-    estimate: Estimate
+def _published_entries(suite: str) -> list[dict[str, Any]]:
+    """Return what papers state; for ``mini`` nothing is published."""
+    return [] if suite == "mini" else json.loads(PUBLISHED.read_text(encoding="utf-8"))
 
 
-def published_metrics(suite: str) -> dict[tuple[str, str], Published]:
-    """Return what papers state for a suite's data, by table and metric; nothing for ``mini``.
+def published_tables(suite: str) -> dict[str, dict[str, dict[str, Estimate]]]:
+    """Return what papers state for a suite's data, by table, model and metric.
 
     Example
     -------
-    >>> published_metrics("fcaps")["fine", "speech_to_text_R@1"].estimate.value
+    >>> published_tables("fcaps")["fine"]["CLSP (published)"]["speech_to_text_R@1"].value
     0.681
     """
-    if suite == "mini":
-        return {}
-    found = {}
-    for entry in json.loads(PUBLISHED.read_text(encoding="utf-8")):
+    tables: dict[str, dict[str, dict[str, Estimate]]] = {}
+    for entry in _published_entries(suite):
         value, half = entry["value"], entry["half_width"]
         estimate = Estimate(value) if half is None else Estimate(value, value - half, value + half)
-        published = Published(entry["model"], entry["source"], estimate)
-        found[entry["table"], entry["metric"]] = published
-    return found
+        models = tables.setdefault(entry["table"], {})
+        models.setdefault(entry["model"], {})[entry["metric"]] = estimate
+    return tables
 
 
 def format_metric(name: str, estimate: Estimate | float | None) -> str:
@@ -88,31 +74,23 @@ def format_metric(name: str, estimate: Estimate | float | None) -> str:
 
 def _metric_tables(evaluation: Evaluation) -> dict[str, list[list[str]]]:
     """Return each table's rows: metric, models, published models, chance; the first is a header."""
-    published = published_metrics(evaluation.suite)
+    published = published_tables(evaluation.suite)
     tables = {}
     for name, models in evaluation.tables.items():
         first = next(iter(models.values()))
-        stated = sorted({entry.model for (table, _), entry in published.items() if table == name})
-        chances = any(estimate.chance is not None for estimate in first.values())
-        rows = [["", *models, *stated, *([CHANCE] if chances else [])]]
+        columns = models | published.get(name, {})
+        has_chance = any(estimate.chance is not None for estimate in first.values())
+        rows = [["", *columns, *([CHANCE] if has_chance else [])]]
         for metric, estimate in first.items():
-            entry = published.get((name, metric))
-            cells: list[Estimate | float | None] = [each.get(metric) for each in models.values()]
-            cells += [entry.estimate if entry and entry.model == m else None for m in stated]
-            cells += [estimate.chance] if chances else []
-            rows.append([_words(metric), *(format_metric(metric, cell) for cell in cells)])
+            cells = [format_metric(metric, metrics.get(metric)) for metrics in columns.values()]
+            cells += [format_metric(metric, estimate.chance)] if has_chance else []
+            rows.append([_words(metric), *cells])
         tables[name] = rows
     return tables
 
 
 def heading(table: str) -> str:
-    """Return a table's name as readers see it.
-
-    Example
-    -------
-    >>> heading("fine, equal captions merged"), heading("gender")
-    ('fine captions, equal captions merged', 'gender')
-    """
+    """Return a table's name as readers see it: ``fine captions`` for ``fine``."""
     kind, comma, rest = table.partition(",")
     return f"{kind} captions{comma}{rest}" if kind in EVALUATED else table
 
@@ -166,7 +144,7 @@ def provenance(evaluation: Evaluation) -> list[str]:
     models = [f"{n}: {m['model']}, revision {m['revision']}" for n, m in evaluation.models.items()]
     data = [f"{d['name']}: {d['rows']} rows, sha256 {d['sha256']}" for d in evaluation.data]
     versions = ", ".join(f"{name} {version}" for name, version in evaluation.versions.items())
-    sources = sorted({entry.source for entry in published_metrics(evaluation.suite).values()})
+    sources = sorted({entry["source"] for entry in _published_entries(evaluation.suite)})
     published = [f"published metrics: {source}" for source in sources]
     return [*models, *data, f"seed {evaluation.seed}; {versions}", *published]
 

@@ -21,7 +21,7 @@ PROMPTS = Path(__file__).parent / "prompts"
 
 @dataclass(frozen=True)
 class Task:
-    """A classification task.
+    """A classification task, as :func:`read_tasks` reads it.
 
     Arguments
     ---------
@@ -82,7 +82,7 @@ class Task:
         if value is None:
             return -1
         if self.below is not None:
-            value = self._class_of_number(row["id"], value)
+            value = self._group_of(row["id"], value, self.below)
         if value not in self.prompts:
             raise ValueError(
                 f"Clip {row['id']!r}: {self.column} is {value!r}, for which {self.name!r} has no"
@@ -90,28 +90,20 @@ class Task:
             )
         return list(self.prompts).index(value)
 
-    def _class_of_number(self, clip: str, value: str) -> str:
+    def _group_of(self, clip: str, value: str, below: Mapping[str, float | None]) -> str:
         try:
             number = float(value)
         except ValueError as error:
             raise ValueError(f"Clip {clip!r}: {self.column} is {value!r}, not a number") from error
-        for name, bound in (self.below or {}).items():
+        for name, bound in below.items():
             if bound is None or number < bound:
                 return name
-        raise ValueError(f"Clip {clip!r}: {self.column} is {value}, beyond {self.below}")
+        raise ValueError(f"Clip {clip!r}: {self.column} is {value}, beyond {below}")
 
     def embed(self, encode_text: Callable[[list[str]], Tensor]) -> list[Tensor]:
-        """Embed the prompts.
+        """Embed the prompts of each class; returns [P, D] of unit norm for its P prompts.
 
-        Arguments
-        ---------
-        encode_text : callable
-            list of M str -> [M, D] of unit norm.
-
-        Returns
-        -------
-        list of Tensor
-            [P, D] of unit norm for the P prompts of each class.
+        ``encode_text`` takes a list of M str and returns [M, D] of unit norm.
         """
         words = [word for group in self.prompts.values() for word in group]
         texts = [template.replace("{}", word) for word in words for template in self.templates]
@@ -233,49 +225,12 @@ class Classification:
         return {"classes": self.classes, "confusion": self.confusion.tolist(), "n": n}
 
 
-def classify_rows(
-    task: Task,
-    rows: Sequence[Mapping[str, Any]],
-    speech: Tensor,
-    encode_text: Callable[[list[str]], Tensor],
-    seed: int = 0,
-) -> Classification | None:
-    """Classify the clips that have a class; returns None if no clip has one.
-
-    Arguments
-    ---------
-    task : Task
-        What is asked.
-    rows : list of dict
-        N rows of a manifest.
-    speech : Tensor
-        [N, D] of unit norm.
-    encode_text : callable
-        As in :meth:`Task.embed`.
-    seed : int
-        Seed of the bootstrap.
-    """
-    labels = np.array([task.label_of(row) for row in rows])
-    known = labels >= 0
-    if not known.any():
-        return None
-    predicted = classify(speech, task.embed(encode_text), task.pool).numpy()
-    return compare_with_labels(predicted[known], labels[known], list(task.prompts), seed)
-
-
 def compare_with_labels(
     predicted: np.ndarray, labels: np.ndarray, classes: Sequence[str], seed: int = 0
 ) -> Classification:
-    """Compute weighted accuracy, unweighted average recall and the confusion matrix.
+    """Compare answers with true classes, [N] int each, indices of the names ``classes``.
 
-    Arguments
-    ---------
-    predicted, labels : numpy.ndarray
-        [N] int, classes.
-    classes : sequence of str
-        Names of the classes that could be answered.
-    seed : int
-        Seed of the bootstrap; for UAR, clips are resampled within their class.
+    ``seed`` is that of the bootstrap; for UAR, clips are resampled within their class.
 
     Example
     -------

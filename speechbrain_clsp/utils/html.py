@@ -31,11 +31,8 @@ LABELS = 9  # at most, along the horizontal axis
 def environment(folder: Path = TEMPLATES) -> Environment:
     """Return a jinja2 environment that escapes every value.
 
-    Arguments
-    ---------
-    folder : path
-        Where templates are looked for, before those here: ``pieces.html`` has the macros ``table``
-        and ``chart``.
+    It finds templates in ``folder`` and then those here: ``pieces.html`` has the macros ``table``
+    and ``chart``.
 
     Example
     -------
@@ -52,16 +49,7 @@ def environment(folder: Path = TEMPLATES) -> Environment:
 
 
 def write_page(path: str | os.PathLike, title: str, sections: Sequence[str]) -> None:
-    """Write a self-contained page, atomically.
-
-    Arguments
-    ---------
-    path : str or path
-        The .html file.
-    title : str
-        Its title.
-    sections : list of str
-        HTML, in the order in which it is read; it is not escaped.
+    """Write a self-contained page of ``sections``, HTML that is not escaped, atomically.
 
     Example
     -------
@@ -93,20 +81,7 @@ def _piece(macro: str, *arguments: Any, **options: Any) -> Markup:
 
 
 def line_chart(title: str, series: Mapping[str, Sequence[tuple[float, float]]]) -> Markup:
-    """Return curves as SVG.
-
-    Arguments
-    ---------
-    title : str
-        What is drawn.
-    series : dict
-        For each curve, its points (x, y).
-
-    Returns
-    -------
-    Markup
-        The figure.
-    """
+    """Return curves as SVG; ``series`` holds each one's points (x, y)."""
     xs = sorted({x for points in series.values() for x, _ in points})
     ys = [y for points in series.values() for _, y in points]
     bottom, top, grid = _grid(min([*ys, 0.0]), max([*ys, 0.0]))
@@ -125,19 +100,9 @@ def line_chart(title: str, series: Mapping[str, Sequence[tuple[float, float]]]) 
 
 
 def bar_chart(title: str, bars: Mapping[str, float]) -> Markup:
-    """Return bars, each over its name, as SVG.
+    """Return bars, not negative, each over its name, as SVG.
 
-    Arguments
-    ---------
-    title : str
-        What is drawn.
-    bars : dict
-        Heights, not negative; names are left out where there are too many to read.
-
-    Returns
-    -------
-    Markup
-        The figure.
+    Names are left out where there are too many to read.
     """
     _, top, grid = _grid(0.0, max(bars.values()))
     width = (RIGHT - LEFT) / len(bars)

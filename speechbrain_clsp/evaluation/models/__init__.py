@@ -6,7 +6,9 @@ twice.
 
 from __future__ import annotations
 
-from speechbrain_clsp.evaluation.models.base import Model, split_revision
+from pathlib import Path
+
+from speechbrain_clsp.evaluation.models.base import Model
 from speechbrain_clsp.evaluation.models.bounds import OracleModel, RandomModel, UntrainedModel
 from speechbrain_clsp.evaluation.models.cache import CachedModel
 from speechbrain_clsp.evaluation.models.clap import ClapModel
@@ -40,7 +42,7 @@ def open_model(spec: str, device: str = "cpu") -> Model:
         return RandomModel()
     kind, _, source = spec.partition(":")
     if not source:  # also a folder that is called as a kind is
-        return ClspModel.open(*split_revision(spec), device)
+        return ClspModel.open(*_split_revision(spec), device)
     if kind == "file":
         return PrecomputedModel(source)
     if kind == "oracle":
@@ -48,7 +50,15 @@ def open_model(spec: str, device: str = "cpu") -> Model:
     if kind == "untrained":
         return UntrainedModel(source, device)
     if kind == "clap":
-        return ClapModel(*split_revision(source), device)
+        return ClapModel(*_split_revision(source), device)
     if kind in KNOWN:
-        return DualEncoderModel(*split_revision(source), KNOWN[kind], device)
-    return ClspModel.open(*split_revision(spec), device)
+        return DualEncoderModel(*_split_revision(source), KNOWN[kind], device)
+    return ClspModel.open(*_split_revision(spec), device)
+
+
+def _split_revision(source: str) -> tuple[str, str | None]:
+    """Split ``user/name@revision``; a path that exists has no revision."""
+    if Path(source).exists():
+        return source, None
+    name, _, revision = source.partition("@")
+    return name, revision or None

@@ -48,18 +48,9 @@ class Model(Protocol):
 
 
 class DualEncoderBase:
-    """A model of which subclasses embed batches: a feature extractor and a tokenizer before it.
+    """A model of transformers' ``extractor`` and ``tokenizer``; subclasses embed what these give.
 
-    Arguments
-    ---------
-    model, revision : str
-        See :class:`Model`.
-    extractor, tokenizer
-        Those of transformers.
-    device : str
-        Where it runs.
-    batch_clips : int
-        Clips that are embedded at once.
+    ``batch_clips`` are embedded at once. For ``model`` and ``revision`` see :class:`Model`.
     """
 
     is_bound = False
@@ -110,20 +101,6 @@ class DualEncoderBase:
     def _embed_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Embed tokens [B, L]; returns [B, D]."""
         raise NotImplementedError
-
-
-def split_revision(source: str) -> tuple[str, str | None]:
-    """Split ``user/name@revision``; a path that exists has no revision.
-
-    Example
-    -------
-    >>> split_revision("user/name@v1"), split_revision("user/name")
-    (('user/name', 'v1'), ('user/name', None))
-    """
-    if Path(source).exists():
-        return source, None
-    name, _, revision = source.partition("@")
-    return name, revision or None
 
 
 def state_of(source: str, revision: str | None = None, name: str = CONFIG) -> str:

@@ -23,6 +23,8 @@ from speechbrain_clsp.inference.clsp import CLSP
 from speechbrain_clsp.pretrained.folder import HYPERPARAMS, translate_definition
 from speechbrain_clsp.utils.files import sha256_of_file
 
+SEED = 0  # of the untrained model's weights
+
 
 class RandomModel:
     """The lower bound: a random direction for each file and each caption, always the same."""
@@ -52,8 +54,6 @@ class UntrainedModel(ClspModel):
         Folder in SpeechBrain's format; its YAML is run.
     device : str
         Where it runs.
-    seed : int
-        Of the weights; the caller's random numbers are left alone.
 
     Raises
     ------
@@ -63,31 +63,25 @@ class UntrainedModel(ClspModel):
 
     is_bound = True
 
-    def __init__(self, source: str, device: str = "cpu", seed: int = 0) -> None:
+    def __init__(self, source: str, device: str = "cpu") -> None:
         definition = Path(source) / HYPERPARAMS
         if not definition.is_file():
             raise FileNotFoundError(f"untrained:{source}: there is no {definition}")
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.manual_seed(SEED)
             hparams = load_hyperpyyaml(translate_definition(definition.read_text(encoding="utf-8")))
         tokenizer = hparams["tokenizer"]
         tokenizer.load(Path(source) / tokenizer.FILENAME)
         clsp = CLSP(hparams["modules"], hparams, {"device": device})
-        revision = f"{sha256_of_file(definition)} seed {seed}"
-        super().__init__(clsp, f"{source} untrained", revision)
+        super().__init__(clsp, f"{source} untrained", f"{sha256_of_file(definition)} seed {SEED}")
 
 
 class OracleModel:
-    """The upper bound: knows every labelled attribute of every clip, and nothing else.
+    """The upper bound: knows every labelled attribute of every clip of a manifest, and no more.
 
     A clip is the set of its attributes; a caption is that of the clips that it describes; a prompt
     of the set ``mini`` is its class. Clips with equal attributes tie, and so count against it:
     recall below 100 % shows what labels alone cannot tell.
-
-    Arguments
-    ---------
-    manifest : str or path
-        The test set.
 
     Raises
     ------

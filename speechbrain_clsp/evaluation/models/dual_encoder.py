@@ -52,8 +52,8 @@ class Published:
     speech, text : str
         Hub repositories of the encoders; of them settings and tokenizer are read, not weights.
     weights : tuple of str
-        Names that the checkpoint may have in the model's repository; ``{name}`` and ``{last}`` are
-        the repository's name and the part of it behind the last hyphen.
+        Names that the checkpoint may have; ``{name}`` and ``{last}`` are the repository's name and
+        the part of it behind the last hyphen.
     raw_samples : bool
         Whether clips skip the normalization that the speech encoder's feature extractor states.
     """
@@ -95,15 +95,7 @@ class _Projection(nn.Module):
 
 
 class DualEncoder(nn.Module):
-    """The network, with the names that its checkpoint's keys have.
-
-    Arguments
-    ---------
-    speech, text : transformers.PretrainedConfig
-        Settings of the encoders.
-    joint_dim : int
-        Size of the joint space.
-    """
+    """The network of two encoders by their settings, with the names of its checkpoint's keys."""
 
     def __init__(self, speech: Any, text: Any, joint_dim: int) -> None:
         super().__init__()
@@ -113,20 +105,7 @@ class DualEncoder(nn.Module):
         self.text_projection = _Projection(text.hidden_size, joint_dim)
 
     def embed_speech(self, samples: Tensor, mask: Tensor) -> Tensor:
-        """Embed clips.
-
-        Arguments
-        ---------
-        samples : Tensor
-            [B, T] float32 at 16 kHz, zero padded.
-        mask : Tensor
-            [B, T] int64, 1 on samples, 0 on padding.
-
-        Returns
-        -------
-        Tensor
-            [B, D].
-        """
+        """Embed clips [B, T], zero padded, with a mask that is 1 on samples; returns [B, D]."""
         encoder = self.audio_branch["base"]
         hidden = encoder(samples, attention_mask=mask).last_hidden_state
         n_frames = count_frames(mask.sum(dim=1), encoder.config)[:, None]
@@ -242,8 +221,20 @@ def _find_checkpoint(source: str, published: Published, revision: str | None) ->
 
 
 def _load_network(path: Path, speech: Any, text: Any) -> DualEncoder:
-    """Make the network from its encoders' settings, and give it a checkpoint's weights."""
-    state = _read_tensors(path)
+    """Make the network from its encoders' settings, and give it a checkpoint's weights.
+
+    Of a pickle, which must be a state dict, only tensors are read.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except (UnpicklingError, RuntimeError, EOFError, SafetensorError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{path} is damaged or holds more than tensors: {reason}") from error
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise ValueError(f"{path} must hold a state dict: tensors by name and nothing else")
     if WIDTH_KEY not in state:
         raise ValueError(f"{path} lacks {WIDTH_KEY}: it is not a checkpoint of a dual encoder")
     network = DualEncoder(speech, text, len(state[WIDTH_KEY])).float()
@@ -255,17 +246,3 @@ def _load_network(path: Path, speech: Any, text: Any) -> DualEncoder:
     if missing or unexpected:
         raise ValueError(f"{path} lacks {missing} and has, without a place for them, {unexpected}")
     return network
-
-
-def _read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read ``*.safetensors``, or a pickle of a state dict, of which only tensors are read."""
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (UnpicklingError, RuntimeError, EOFError, SafetensorError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{path} is damaged or holds more than tensors: {reason}") from error
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise ValueError(f"{path} must hold a state dict: tensors by name and nothing else")
-    return state

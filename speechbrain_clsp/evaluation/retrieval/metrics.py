@@ -23,17 +23,12 @@ MEDIAN = "median_rank"
 
 
 def retrieval_metrics(speech: Tensor, text: Tensor) -> dict[str, float]:
-    """Compute R@1, R@5, R@10 and mAP@10 in both directions.
+    """Compute R@1, R@5, R@10 and mAP@10 in both directions, in [0, 1] and by names as below.
 
     Arguments
     ---------
     speech, text : Tensor
         [N, D] each, of unit norm; row i of one belongs to row i of the other.
-
-    Returns
-    -------
-    dict
-        Keys such as ``speech_to_text_R@1``; values in [0, 1].
 
     Example
     -------
@@ -48,7 +43,7 @@ def retrieval_metrics(speech: Tensor, text: Tensor) -> dict[str, float]:
 
 
 def retrieval_estimates(rankings: dict[str, Ranking], seed: int = 0) -> dict[str, Estimate]:
-    """Compute all metrics of both directions, with intervals and chance levels.
+    """Compute the metrics of both directions, and median ranks, with intervals and chance levels.
 
     Arguments
     ---------
@@ -56,11 +51,6 @@ def retrieval_estimates(rankings: dict[str, Ranking], seed: int = 0) -> dict[str
         As :func:`~speechbrain_clsp.evaluation.retrieval.ranking.rank_directions` returns them.
     seed : int
         Seed of the bootstrap.
-
-    Returns
-    -------
-    dict
-        Keys such as ``speech_to_text_R@1`` and ``text_to_speech_median_rank``.
 
     Example
     -------
@@ -84,12 +74,7 @@ def retrieval_estimates(rankings: dict[str, Ranking], seed: int = 0) -> dict[str
 
 
 def caption_pairs(captions: Sequence[str]) -> tuple[list[str], Tensor]:
-    """Merge equal captions, and list which clip each belongs to.
-
-    Arguments
-    ---------
-    captions : list of str
-        One caption per clip.
+    """Merge the equal ones of N clips' captions.
 
     Returns
     -------

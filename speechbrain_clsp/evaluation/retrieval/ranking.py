@@ -27,12 +27,12 @@ FLOAT32_ROUNDING, FLOAT64_ROUNDING = 2.0**-24, 2.0**-53  # relative, of one oper
 
 @dataclass(frozen=True)
 class Ranking:
-    """The ranks of the relevant items of every query.
+    """The ranks of the relevant items of every query, as P pairs by query, then by item.
 
     Arguments
     ---------
     query, item : Tensor
-        [P] int64, pairs of a query and an item that is relevant to it; by query, then by item.
+        [P] int64, a query and an item that is relevant to it.
     rank : Tensor
         [P] int64, 1 for the first place.
     order : Tensor
@@ -252,16 +252,10 @@ def _at_least(tile: Tensor, thresholds: Tensor) -> Tensor:
 
 
 def _count_rows(mask: Tensor) -> Tensor:
-    """Count along rows [q] of a mask, which may be a transposed view."""
+    """Count along rows [q] of a mask."""
     if not mask.is_cpu:
         return mask.sum(dim=1)
-    if mask.is_contiguous():
-        return torch.tensor([np.count_nonzero(row) for row in mask.numpy()], dtype=torch.long)
-    flags = mask.T.numpy().view(np.uint8)
-    counts = np.zeros(flags.shape[1], dtype=np.int64)
-    for start in range(0, len(flags), 255):  # more ones than that overflow the byte
-        counts += np.add.reduce(flags[start : start + 255], axis=0, dtype=np.uint8)
-    return torch.from_numpy(counts)
+    return torch.from_numpy(mask.numpy().sum(axis=1, dtype=np.int32)).long()
 
 
 def _places(scores: Tensor, thresholds: Tensor) -> tuple[Tensor, Tensor]:
