@@ -4,9 +4,9 @@ Nothing here reads audio or manifests; a manifest row is a mapping.
 """
 
 from speechbrain_clsp.captions.cleanup import clean_caption, repair_accent
-from speechbrain_clsp.captions.gender import GenderSwap
 from speechbrain_clsp.captions.perturbation import (
     AttributeSwap,
+    GenderSwap,
     Wording,
     between_values,
     read_tables,

@@ -11,6 +11,8 @@ import re
 
 from rapidfuzz.distance import Levenshtein
 
+from speechbrain_clsp.captions.perturbation import cased_like
+
 NOTES = re.compile(r"\b(?:note|or|description)\s*:", re.I)
 BRACKETED = re.compile(r"\([^()]*\)|\[[^\[\]]*\]|\{[^{}]*\}")
 SINGULAR = {
@@ -25,100 +27,52 @@ _PLURALS = re.compile(rf"\b({'|'.join(map(re.escape, SINGULAR))})(?![\w'])", re.
 _LOWER_PARTS = re.compile(r"[A-Za-z]+")
 
 
-def cut_alternatives(text: str) -> str:
-    """Keep the first of several wordings.
-
-    Example
-    -------
-    >>> cut_alternatives("A man whispers. (or) He speaks softly.").strip()
-    'A man whispers.'
-    """
+def _cut_alternatives(text: str) -> str:
+    """Keep the first of several wordings."""
     return re.split(r"\(\s*or\s*\)", text, maxsplit=1, flags=re.I)[0]
 
 
-def drop_bracketed(text: str) -> str:
-    """Drop text in brackets, nested ones too.
-
-    Example
-    -------
-    >>> drop_bracketed("A man (aged [about] 40) whispers.")
-    'A man  whispers.'
-    """
+def _drop_bracketed(text: str) -> str:
+    """Drop text in brackets, nested ones too."""
     while (shorter := BRACKETED.sub("", text)) != text:
         text = shorter
     return text
 
 
-def cut_notes(text: str) -> str:
-    """Cut at "Note:", "Or:" and "Description:"; where the text starts with one, drop just that.
-
-    Example
-    -------
-    >>> cut_notes("A man whispers. Note: no pitch was given."), cut_notes("Description: A man.")
-    ('A man whispers. ', ' A man.')
-    """
+def _cut_notes(text: str) -> str:
+    """Cut at "Note:", "Or:" and "Description:"; where the text starts with one, drop just that."""
     match = NOTES.match(text.lstrip(" \t\n*#\"'"))
     if match:
-        return cut_notes(text[text.index(":") + 1 :])
+        return _cut_notes(text[text.index(":") + 1 :])
     return NOTES.split(text, maxsplit=1)[0]
 
 
-def drop_headings(text: str) -> str:
-    """Drop what stands before a colon.
-
-    Example
-    -------
-    >>> drop_headings("Here is the caption: A man whispers at 3:30.")
-    ' A man whispers at 3:30.'
-    """
+def _drop_headings(text: str) -> str:
+    """Drop what stands before a colon."""
     parts = re.split(r":(?!\d)", text)
     return next((part for part in reversed(parts) if part.strip(" \n\"'")), "")
 
 
-def name_one_person(text: str) -> str:
-    """Replace plural nouns that stand for the one speaker by the singular.
-
-    Example
-    -------
-    >>> name_one_person("Men with a women's voice, and specimen.")
-    "Man with a woman's voice, and specimen."
-    """
-    return _PLURALS.sub(lambda match: _cased_like(SINGULAR[match[0].lower()], match[0]), text)
+def _name_one_person(text: str) -> str:
+    """Replace plural nouns that stand for the one speaker by the singular."""
+    return _PLURALS.sub(lambda match: cased_like(SINGULAR[match[0].lower()], match[0]), text)
 
 
-def name_accents(text: str) -> str:
-    """Replace wordings of origin by "accent".
-
-    Example
-    -------
-    >>> name_accents("A man, Scottish in origin, and an aussie of Indian origin with two accents.")
-    'A man, Scottish accent, and an Australian of Indian accent with two accent.'
-    """
+def _name_accents(text: str) -> str:
+    """Replace wordings of origin by "accent"."""
     text = re.sub(r"\bin (?:origin|accents?)\b", "accent", text, flags=re.I)
     text = re.sub(r"\b(?:origin|continent|accents)\b", "accent", text, flags=re.I)
     text = re.sub(r"\baccent(?: accent)+\b", "accent", text, flags=re.I)
     return re.sub(r"\baussie\b", "Australian", text, flags=re.I)
 
 
-def drop_however(text: str) -> str:
-    """Drop the word "however" with its commas.
-
-    Example
-    -------
-    >>> drop_however("However, he whispers; he is, however, loud.")
-    ' he whispers; he is loud.'
-    """
+def _drop_however(text: str) -> str:
+    """Drop the word "however" with its commas."""
     return re.sub(r",?\s*\bhowever\b,?", "", text, flags=re.I)
 
 
-def tidy_punctuation(text: str) -> str:
-    """Repair spaces and punctuation; end with a full stop.
-
-    Example
-    -------
-    >>> tidy_punctuation('  "A man , with a low voice,,  whispers. . Softly,"')
-    'A man, with a low voice, whispers. Softly.'
-    """
+def _tidy_punctuation(text: str) -> str:
+    """Repair spaces and punctuation; end with a full stop."""
     text = re.sub(r"\s+", " ", text).strip(" *#-_`")
     if text.count('"') % 2 or (text[:1] == '"' == text[-1:] and text.count('"') == 2):
         text = text.replace('"', "")
@@ -131,27 +85,21 @@ def tidy_punctuation(text: str) -> str:
     return text if not text or text.endswith((".", "!", "?", '."', '!"', '?"')) else text + "."
 
 
-def use_sentence_case(text: str) -> str:
-    """Start sentences with capitals.
-
-    Example
-    -------
-    >>> use_sentence_case("a man whispers. he is calm.")
-    'A man whispers. He is calm.'
-    """
+def _use_sentence_case(text: str) -> str:
+    """Start sentences with capitals."""
     return re.sub(r"(^|[.!?]\s+)(\w)", lambda match: match[1] + match[2].upper(), text)
 
 
 RULES = (
-    cut_alternatives,
-    drop_bracketed,
-    cut_notes,
-    drop_headings,
-    name_one_person,
-    name_accents,
-    drop_however,
-    tidy_punctuation,
-    use_sentence_case,
+    _cut_alternatives,
+    _drop_bracketed,
+    _cut_notes,
+    _drop_headings,
+    _name_one_person,
+    _name_accents,
+    _drop_however,
+    _tidy_punctuation,
+    _use_sentence_case,
 )
 
 
@@ -184,19 +132,7 @@ def repair_accent(text: str, label: str | None) -> str:
 
     Words within a Levenshtein distance of two from the label are taken for a misspelling of it;
     for labels of up to five letters the limit is one, since two would turn "crisp" into "Irish".
-    If no word is close enough, the accent is added.
-
-    Arguments
-    ---------
-    text : str
-        A clean caption.
-    label : str, optional
-        The manifest's ``accent``; without one the caption is returned as it is.
-
-    Returns
-    -------
-    str
-        The repaired caption.
+    If no word is close enough, the accent is added; without a label the caption stays as it is.
 
     Example
     -------
@@ -235,9 +171,5 @@ def _with_article(before: str, accent: str) -> str:
     match = re.search(r"\b(an?)(\s+)$", before, flags=re.I)
     if match:
         article = "an" if accent[0] in "AEIOU" else "a"
-        before = before[: match.start()] + _cased_like(article, match[1]) + match[2]
+        before = before[: match.start()] + cased_like(article, match[1]) + match[2]
     return before + accent
-
-
-def _cased_like(word: str, model: str) -> str:
-    return word[0].upper() + word[1:] if model[0].isupper() else word

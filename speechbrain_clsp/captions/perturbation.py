@@ -10,12 +10,18 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from speechbrain_clsp.captions.gender import GenderSwap
-
 QUOTED = re.compile(r'"[^"]*"|\u201c[^\u201d]*\u201d')
 TABLES = Path(__file__).parent / "swaps"
 # Probability that an accent is swapped for another of its own group, as published.
 WITHIN_GROUP = 0.2
+# Words that can follow a "her" or "his" that is not a determiner ("with her, and").
+NOT_OWNED = (
+    "a about across after against along also and are around as at before behind but by can "
+    "during for from had has if in into is it like more not now of on once or quite rather "
+    "she so still than that the then this through to too toward towards under until up very "
+    "was were when where which while who with without yet he"
+).split()
+_FOLLOWING = re.compile(r"\s+([^\W\d_][\w'-]*)")
 
 
 class Wording(NamedTuple):
@@ -46,10 +52,7 @@ Tables = Mapping[str, Mapping[str, Sequence[Wording]]]
 def between_values(values: Mapping[str, Sequence[Sequence[str]]]) -> Tables:
     """Make tables of attributes whose values exclude each other and are worded alike.
 
-    Arguments
-    ---------
-    values : dict
-        For each attribute its values, each a list of phrases that mean it.
+    ``values`` are, for each attribute, its values, each a list of phrases that mean it.
 
     Example
     -------
@@ -68,18 +71,10 @@ def between_values(values: Mapping[str, Sequence[Sequence[str]]]) -> Tables:
 def read_tables(path: str | os.PathLike = TABLES / "paraspeechcaps.json") -> Tables:
     """Read tables from JSON; by default those for ParaSpeechCaps and FCaps.
 
-    Arguments
-    ---------
-    path : str or path
-        ``{attribute: {value: [{"phrases": [...], "opposites": [...]}]}}``. Values are named as the
-        manifest labels them. ``accent`` has instead ``groups``, ``overlaps`` (accents of which one
-        does not contradict the other) and ``display`` (how accents are written, where that is not
-        their name with capitals); ``gender`` has ``pairs`` of words.
-
-    Returns
-    -------
-    dict
-        For :class:`AttributeSwap`.
+    The file holds ``{attribute: {value: [{"phrases": [...], "opposites": [...]}]}}``, with values
+    named as the manifest labels them. ``accent`` has instead ``groups``, ``overlaps`` (accents of
+    which one does not contradict the other) and ``display`` (how accents are written, where that is
+    not their name with capitals); ``gender`` has ``pairs`` of words.
 
     Example
     -------
@@ -119,6 +114,60 @@ def _accents(
     return table
 
 
+class GenderSwap:
+    """Replaces all gendered words of a caption at once.
+
+    ``pairs`` are words for a man and for a woman that replace each other. The forms of "his" and
+    "her" need not be among them: they are chosen by the word that follows.
+
+    Example
+    -------
+    >>> swap = GenderSwap([("man", "woman"), ("he", "she")])
+    >>> swap.changes("She speaks; her voice suits her.", lambda match: True)
+    [(0, 3, 'He'), (12, 15, 'his'), (28, 31, 'him')]
+    """
+
+    def __init__(self, pairs: Sequence[Sequence[str]]) -> None:
+        self.to_male = {female: male for male, female in pairs}
+        self.to_female = {male: female for male, female in pairs}
+        words = {*self.to_male, *self.to_female, "his", "him", "her", "hers"}
+        either = "|".join(sorted(words, key=len, reverse=True))
+        self.pattern = re.compile(rf"(?<![\w-])({either})(?!\w)", re.IGNORECASE)
+
+    def changes(
+        self, caption: str, is_free: Callable[[re.Match], bool]
+    ) -> list[tuple[int, int, str]]:
+        """Return start, end and replacement of every gendered word for which ``is_free`` is true.
+
+        There is none if there are words of both genders: a caption about a man and a woman stays
+        true when they change places.
+        """
+        matches = [match for match in self.pattern.finditer(caption) if is_free(match)]
+        female = {match[0].lower() in (*self.to_male, "her", "hers") for match in matches}
+        if len(female) != 1:
+            return []
+        change = self._male if female.pop() else self._female
+        return [(*match.span(), cased_like(change(match), match[0])) for match in matches]
+
+    def _male(self, match: re.Match) -> str:
+        word = match[0].lower()
+        if word == "her":
+            return "his" if _owns(match) else "him"
+        return "his" if word == "hers" else self.to_male[word]
+
+    def _female(self, match: re.Match) -> str:
+        word = match[0].lower()
+        if word == "his":
+            return "her" if _owns(match) else "hers"
+        return "her" if word == "him" else self.to_female[word]
+
+
+def _owns(match: re.Match) -> bool:
+    """Return whether "her" or "his" is a determiner ("her voice") or not ("with her, and")."""
+    following = _FOLLOWING.match(match.string, match.end())
+    return following is not None and following[1].lower() not in NOT_OWNED
+
+
 class AttributeSwap:
     """Makes a caption false in one attribute; quoted text is not changed.
 
@@ -151,20 +200,8 @@ class AttributeSwap:
     ) -> str:
         """Return the false caption; the caption itself if it names no attribute of the tables.
 
-        Arguments
-        ---------
-        caption : str
-            A true caption.
-        generator : random.Random
-            Draws attribute, value and words.
-        row : dict, optional
-            Manifest row with the clip's labels. If labels confirm some of the values that the
-            caption names, one of these is drawn.
-
-        Returns
-        -------
-        str
-            The caption with one attribute changed.
+        If the labels of the manifest row confirm some of the values that the caption names, one of
+        these is drawn.
         """
         quotes = [match.span() for match in QUOTED.finditer(caption)]
 
@@ -193,17 +230,8 @@ class AttributeSwap:
     ) -> dict[str, dict[str, list[tuple[re.Match, Wording]]]]:
         """Find the attributes that a caption names.
 
-        Arguments
-        ---------
-        caption : str
-            Any text.
-        is_free : callable
-            Takes a match and tells whether it counts.
-
-        Returns
-        -------
-        dict
-            ``found[attribute][value]`` is a list of (match, :class:`Wording`).
+        Returns ``found[attribute][value]``, a list of (match, :class:`Wording`) of those matches
+        for which ``is_free`` is true.
 
         Example
         -------
@@ -259,9 +287,7 @@ def _changes(
         new = chosen[key]
         if match["article"]:
             new = f"{article(new)} {new}"
-        if match[0][0].isupper():
-            new = new[0].upper() + new[1:]
-        changes.append((*match.span(), new))
+        changes.append((*match.span(), cased_like(new, match[0])))
     return changes
 
 
@@ -275,6 +301,11 @@ def article(phrase: str) -> str:
     """
     word = phrase.lower()
     return "an" if word[0] in "aeiou" and not word.startswith(("uk", "uni", "eu", "one")) else "a"
+
+
+def cased_like(word: str, model: str) -> str:
+    """Return a word with a capital if another one has it."""
+    return word[0].upper() + word[1:] if model[0].isupper() else word
 
 
 def _replace(caption: str, changes: Sequence[tuple[int, int, str]]) -> str:

@@ -62,26 +62,10 @@ def draw_texts(
 ) -> Texts:
     """Return a policy's texts for a clip.
 
-    Arguments
-    ---------
-    policy : callable
-        (row, generator, step) -> Texts.
-    row : dict
-        A row of the manifest.
-    generator : random.Random
-        Source of randomness.
-    step : int
-        Batches since training began.
-
-    Returns
-    -------
-    Texts
-        What the policy returned.
-
     Raises
     ------
     TypeError
-        If that is something else than :class:`Texts`.
+        If the policy returns something else than :class:`Texts`.
 
     Example
     -------
@@ -146,27 +130,7 @@ class TwoCaptions:
         return self.first + (self.last - self.first) * progress
 
     def __call__(self, row: Mapping[str, Any], generator: random.Random, step: int = 0) -> Texts:
-        """Draw.
-
-        Arguments
-        ---------
-        row : dict
-            A row of the manifest.
-        generator : random.Random
-            Where chance comes from.
-        step : int
-            Batches since training began.
-
-        Returns
-        -------
-        Texts
-            Two positives; the same twice if the clip has only one.
-
-        Raises
-        ------
-        ValueError
-            If the clip has no caption.
-        """
+        """Draw two positives; the same twice if the clip has only one caption."""
         pool, globals_ = _pool(row), row["global_captions"]
         both = globals_ and row["fine_captions"]
         if both and generator.random() < self.probability(step):
@@ -216,17 +180,7 @@ def evaluation_captions(
 ) -> Texts:
     """Return a clip's first global and last fine caption, as in the published evaluation.
 
-    Arguments
-    ---------
-    row : dict
-        A row of the manifest.
-    generator, step : optional
-        Not used: there is nothing to draw. They make this a policy like any other.
-
-    Returns
-    -------
-    Texts
-        The two captions as positives.
+    There is nothing to draw: ``generator`` and ``step`` make this a policy like any other.
 
     Raises
     ------
