@@ -11,7 +11,7 @@ import re
 
 from rapidfuzz.distance import Levenshtein
 
-from speechbrain_clsp.captions.perturbation import cased_like
+from speechbrain_clsp.captions.perturbation import article, cased_like
 
 NOTES = re.compile(r"\b(?:note|or|description)\s*:", re.I)
 BRACKETED = re.compile(r"\([^()]*\)|\[[^\[\]]*\]|\{[^{}]*\}")
@@ -162,14 +162,12 @@ def repair_accent(text: str, label: str | None) -> str:
     match = re.search(r"\baccent\b", text)
     if match:
         return _with_article(text[: match.start()], accent) + " " + text[match.start() :]
-    article = "an" if accent[0] in "AEIOU" else "a"
-    return f"{text.rstrip('.!? ')}, with {article} {accent} accent."
+    return f"{text.rstrip('.!? ')}, with {article(accent)} {accent} accent."
 
 
 def _with_article(before: str, accent: str) -> str:
     """Put an accent after a text, whose last word may be the article that it needs."""
     match = re.search(r"\b(an?)(\s+)$", before, flags=re.I)
     if match:
-        article = "an" if accent[0] in "AEIOU" else "a"
-        before = before[: match.start()] + cased_like(article, match[1]) + match[2]
+        before = before[: match.start()] + cased_like(article(accent), match[1]) + match[2]
     return before + accent

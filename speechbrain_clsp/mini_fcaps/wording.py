@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 
-from speechbrain_clsp.captions.perturbation import Tables, between_values
+from speechbrain_clsp.captions.perturbation import Tables, article, between_values
 from speechbrain_clsp.mini_fcaps.style import ACCENTS, Style
 
 NOUNS = {
@@ -216,7 +216,7 @@ def _manner(style: Style, generator: random.Random) -> str:
 
 
 def _article(phrase: str) -> str:
-    return f"{'an' if phrase[0].lower() in 'aeiou' else 'a'} {phrase}"
+    return f"{article(phrase)} {phrase}"
 
 
 def _sentence(*parts: str) -> str:

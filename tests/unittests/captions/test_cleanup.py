@@ -89,6 +89,8 @@ def test_any_text_is_cleaned(text):
         ("Has a soft accent.", "welsh", "Has a soft Welsh accent."),
         ("An accent is heard.", "welsh", "A Welsh accent is heard."),
         ("A man.", "klingon", "A man, with a Klingon accent."),
+        ("A man.", "ukrainian", "A man, with a Ukrainian accent."),
+        ("Has an accent.", "ukrainian", "Has a Ukrainian accent."),
         ("A man.", None, "A man."),
         ("A man.", " ", "A man."),
         ("", "irish", ""),
