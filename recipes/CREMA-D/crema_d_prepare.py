@@ -8,7 +8,6 @@ emotion and intensity (LO, MD, HI, or XX for none stated).
 > python crema_d_prepare.py /path/to/CREMA-D data/crema_d
 """
 
-import argparse
 import re
 from functools import partial
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from speechbrain_clsp.prepare.labelled import find_audio, write_corpus
+from speechbrain_clsp.prepare.labelled import find_audio, run_labelled, write_corpus
 
 EMOTIONS = {
     "ANG": "angry",
@@ -37,15 +36,8 @@ HOW_TO_GET = "clone the official CREMA-D repository with Git LFS, and give its f
 def prepare_crema_d(data_folder: str, save_folder: str, skip_prep: bool = False) -> None:
     """Write ``test.arrow``, the manifest of all clips.
 
-    Arguments
-    ---------
-    data_folder : str
-        The repository's folder.
-    save_folder : str
-        Where the manifest is written. Clips have ``gender``, ``labels.emotion``, ``labels.age``
-        (years) and, where it is stated, ``labels.intensity``.
-    skip_prep : bool
-        If True, do nothing.
+    Clips have ``gender``, ``labels.emotion``, ``labels.age`` (years) and, where it is stated,
+    ``labels.intensity``. With ``skip_prep``, nothing is done.
 
     Raises
     ------
@@ -62,24 +54,7 @@ def prepare_crema_d(data_folder: str, save_folder: str, skip_prep: bool = False)
 
 
 def read_actors(path: Path) -> dict[str, dict[str, str]]:
-    r"""Read age and gender of every actor.
-
-    Arguments
-    ---------
-    path : path
-        ``VideoDemographics.csv``.
-
-    Returns
-    -------
-    dict
-        For an actor's number, ``age`` and ``gender``.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If columns are missing, or an age or sex is not valid.
+    r"""Return age and gender by an actor's number, from ``VideoDemographics.csv``.
 
     Example
     -------
@@ -107,11 +82,6 @@ def read_actors(path: Path) -> dict[str, dict[str, str]]:
 def columns_of(path: Path, actors: dict[str, dict[str, str]]) -> dict[str, Any] | None:
     """Return the labels of a file, None if it is known to be silent.
 
-    Raises
-    ------
-    ValueError
-        If the name is not a CREMA-D name, or the actor is not known.
-
     Example
     -------
     >>> actors = {"1001": {"age": "51", "gender": "male"}}
@@ -129,18 +99,9 @@ def columns_of(path: Path, actors: dict[str, dict[str, str]]) -> dict[str, Any] 
     labels = {"emotion": EMOTIONS[emotion], "age": actors[actor]["age"]}
     if intensity in INTENSITIES:
         labels["intensity"] = INTENSITIES[intensity]
-    return {
-        "speaker": f"crema_d_{actor}",
-        "gender": actors[actor]["gender"],
-        "labels": labels,
-    }
+    gender = actors[actor]["gender"]
+    return {"speaker": f"crema_d_{actor}", "gender": gender, "labels": labels}
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description="Write a manifest of CREMA-D.",
-        epilog="example: python crema_d_prepare.py /path/to/CREMA-D data/crema_d",
-    )
-    parser.add_argument("data_folder", help="where the corpus is")
-    parser.add_argument("save_folder", help="where test.arrow is written")
-    prepare_crema_d(**vars(parser.parse_args()))
+    run_labelled(prepare_crema_d, "CREMA-D")

@@ -9,13 +9,12 @@ Layout of ``IEMOCAP_full_release``, which is ``data_folder`` or lies in it:
 > python iemocap_prepare.py /path/to/IEMOCAP_full_release data/iemocap
 """
 
-import argparse
 import re
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from speechbrain_clsp.prepare.labelled import find_audio, write_corpus
+from speechbrain_clsp.prepare.labelled import find_audio, run_labelled, write_corpus
 
 LINE = re.compile(
     r"\[[\d.]+ - [\d.]+\]\t(Ses0[1-5][FM]_\w+)\t([a-z]{3})\t\[([\d.]+), ([\d.]+), ([\d.]+)\]"
@@ -28,18 +27,9 @@ def prepare_iemocap(data_folder: str, save_folder: str, skip_prep: bool = False)
     """Write ``test.arrow``, the manifest of all five sessions.
 
     All emotions are kept, as the codes of the corpus (ang, hap, exc, neu, sad, fru, ..., xxx where
-    raters did not agree). The prompt file defines which of them are classes.
-
-    Arguments
-    ---------
-    data_folder : str
-        The release, or a folder that contains it.
-    save_folder : str
-        Where the manifest is written. Clips have ``gender`` and ``labels``: ``emotion``,
-        ``session``, ``style`` (impro or script), and the mean ratings ``valence``, ``activation``,
-        ``dominance`` (1-5).
-    skip_prep : bool
-        If True, do nothing.
+    raters did not agree). The prompt file defines which of them are classes. Clips have ``gender``
+    and ``labels``: ``emotion``, ``session``, ``style`` (impro or script), and the mean ratings
+    ``valence``, ``activation``, ``dominance`` (1-5). With ``skip_prep``, nothing is done.
 
     Raises
     ------
@@ -61,24 +51,9 @@ def prepare_iemocap(data_folder: str, save_folder: str, skip_prep: bool = False)
 
 
 def read_emotions(folder: Path) -> dict[str, dict[str, str]]:
-    r"""Read the labels of a session's turns.
+    r"""Return emotion, valence, activation and dominance of each turn of a session.
 
-    Arguments
-    ---------
-    folder : path
-        A session's ``EmoEvaluation``; the folders in it, with votes of single raters, are not read.
-
-    Returns
-    -------
-    dict
-        For each turn, ``emotion``, ``valence``, ``activation`` and ``dominance``.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there are no labels.
-    ValueError
-        If a turn has two different labels.
+    The folders in ``EmoEvaluation``, with votes of single raters, are not read.
 
     Example
     -------
@@ -106,11 +81,6 @@ def columns_of(path: Path, emotions: dict[str, dict[str, str]]) -> dict[str, Any
     The speaker's gender is the letter before the turn's number; the first F or M of a name is that
     of the actor who wore the motion-capture markers.
 
-    Raises
-    ------
-    ValueError
-        If the name is not an IEMOCAP name, or the turn has no label.
-
     Example
     -------
     >>> turn = "Ses01F_impro01_M003"
@@ -132,10 +102,4 @@ def columns_of(path: Path, emotions: dict[str, dict[str, str]]) -> dict[str, Any
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description="Write a manifest of IEMOCAP.",
-        epilog="example: python iemocap_prepare.py /path/to/IEMOCAP data/iemocap",
-    )
-    parser.add_argument("data_folder", help="where the corpus is")
-    parser.add_argument("save_folder", help="where test.arrow is written")
-    prepare_iemocap(**vars(parser.parse_args()))
+    run_labelled(prepare_iemocap, "IEMOCAP")

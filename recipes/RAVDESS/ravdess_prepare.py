@@ -8,16 +8,15 @@ anywhere below ``data_folder``: ``Actor_01/03-01-05-01-02-01-01.wav``. A name's 
 > python ravdess_prepare.py /path/to/RAVDESS data/ravdess
 """
 
-import argparse
 import re
 from pathlib import Path
 from typing import Any
 
-from speechbrain_clsp.prepare.labelled import find_audio, write_corpus
+from speechbrain_clsp.prepare.labelled import find_audio, run_labelled, write_corpus
 
 EMOTIONS = ("neutral", "calm", "happy", "sad", "angry", "fear", "disgust", "surprised")
 INTENSITIES = ("normal", "strong")
-AUDIO, SPEECH, SONG = "03", "01", "02"
+AUDIO, SPEECH = "03", "01"
 NAME = re.compile(r"(\d\d)-(\d\d)-(0[1-8])-(0[12])-(0[12])-(0[12])-(\d\d)")
 HOW_TO_GET = "unpack Audio_Speech_Actors_01-24.zip of Zenodo record 1188976 there"
 
@@ -25,15 +24,8 @@ HOW_TO_GET = "unpack Audio_Speech_Actors_01-24.zip of Zenodo record 1188976 ther
 def prepare_ravdess(data_folder: str, save_folder: str, skip_prep: bool = False) -> None:
     """Write ``test.arrow``, the manifest of spoken clips; songs and videos are left out.
 
-    Arguments
-    ---------
-    data_folder : str
-        Where the archive was unpacked.
-    save_folder : str
-        Where the manifest is written. Clips have ``gender``, ``labels.emotion`` and
-        ``labels.intensity``.
-    skip_prep : bool
-        If True, do nothing.
+    Clips have ``gender``, ``labels.emotion`` and ``labels.intensity``. With ``skip_prep``, nothing
+    is done.
 
     Raises
     ------
@@ -50,11 +42,6 @@ def prepare_ravdess(data_folder: str, save_folder: str, skip_prep: bool = False)
 
 def columns_of(path: Path) -> dict[str, Any] | None:
     """Return the labels in a file's name, None if it is not speech.
-
-    Raises
-    ------
-    ValueError
-        If the name is not a RAVDESS name, or the file lies in another actor's folder.
 
     Example
     -------
@@ -80,10 +67,4 @@ def columns_of(path: Path) -> dict[str, Any] | None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description="Write a manifest of RAVDESS.",
-        epilog="example: python ravdess_prepare.py /path/to/RAVDESS data/ravdess",
-    )
-    parser.add_argument("data_folder", help="where the corpus is")
-    parser.add_argument("save_folder", help="where test.arrow is written")
-    prepare_ravdess(**vars(parser.parse_args()))
+    run_labelled(prepare_ravdess, "RAVDESS")

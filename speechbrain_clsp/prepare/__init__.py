@@ -15,7 +15,7 @@ from speechbrain_clsp.prepare.clip import (
 )
 from speechbrain_clsp.prepare.corpora import CORPORA, AudioFinder
 from speechbrain_clsp.prepare.cuts import clip_from_cut, cut_from_row, write_cuts
-from speechbrain_clsp.prepare.labelled import audio_columns, find_audio, write_corpus
+from speechbrain_clsp.prepare.labelled import find_audio, run_labelled, write_corpus
 from speechbrain_clsp.prepare.leakage import Leak, LeakReport, check_leakage
 from speechbrain_clsp.prepare.own_data import prepare_own
 from speechbrain_clsp.prepare.splits import Split, prepare_split
@@ -33,7 +33,6 @@ __all__ = [
     "Split",
     "UnusableClipError",
     "assemble",
-    "audio_columns",
     "build_index",
     "check_leakage",
     "clip_from_cut",
@@ -43,6 +42,7 @@ __all__ = [
     "prepare_own",
     "prepare_split",
     "read_lines",
+    "run_labelled",
     "write_corpus",
     "write_cuts",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -17,27 +18,15 @@ _LFS_POINTER = b"version https://git-lfs"
 
 
 def find_audio(folder: str | os.PathLike, pattern: str, how_to_get: str) -> list[Path]:
-    """List a corpus's audio files, sorted by name.
+    """List a corpus's audio files by a glob pattern, sorted by name.
 
-    Arguments
-    ---------
-    folder : str or path
-        The corpus's folder.
-    pattern : str
-        Glob pattern below it, such as ``**/Actor_*/*.wav``.
-    how_to_get : str
-        How to get the corpus, for the message.
-
-    Returns
-    -------
-    list of path
-        Without hidden files, such as the ``._*`` of archives made on a Mac; of several files with
-        the same name (a corpus unpacked twice) the first.
+    Hidden files, such as the ``._*`` of archives made on a Mac, are left out; of several files with
+    the same name (a corpus unpacked twice) the first is taken.
 
     Raises
     ------
     FileNotFoundError
-        If there is no such file.
+        If there is no such file; the message says how to get the corpus.
 
     Example
     -------
@@ -56,32 +45,8 @@ def find_audio(folder: str | os.PathLike, pattern: str, how_to_get: str) -> list
     return sorted(found.values(), key=lambda path: path.name)
 
 
-def audio_columns(path: Path) -> dict[str, Any]:
-    """Return the columns of the manifest that are read from the audio file.
-
-    Arguments
-    ---------
-    path : path
-        An audio file.
-
-    Returns
-    -------
-    dict
-        ``audio``, absolute; ``duration`` [s]; ``sample_rate``.
-
-    Raises
-    ------
-    AudioError
-        If it is not audio, too short, or a Git LFS pointer.
-
-    Example
-    -------
-    >>> import soundfile
-    >>> path = getfixture("tmp_path") / "a.wav"
-    >>> soundfile.write(path, [0.0] * 8000, 16000)
-    >>> audio_columns(path)["duration"]
-    0.5
-    """
+def _audio_columns(path: Path) -> dict[str, Any]:
+    """Return ``audio``, ``duration`` and ``sample_rate``; raise AudioError if it is not speech."""
     with open(path, "rb") as file:
         if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
             raise AudioError(f"{path}: is a Git LFS pointer, not audio; run `git lfs pull` there")
@@ -96,9 +61,8 @@ def write_corpus(
     files: Iterable[Path],
     columns_of: Callable[[Path], Mapping[str, Any] | None],
     source: str,
-    split: str = "test",
-) -> Path:
-    """Write ``<save_folder>/<split>.arrow`` with the files that have labels and are readable.
+) -> None:
+    """Write ``<save_folder>/test.arrow`` with the files that have labels and are readable.
 
     Arguments
     ---------
@@ -109,13 +73,8 @@ def write_corpus(
     columns_of : callable
         Takes a file and returns its labels, or None to leave it out; raises ValueError if its
         labels are missing or wrong.
-    source, split : str
-        Values of these columns in all rows.
-
-    Returns
-    -------
-    path
-        The manifest.
+    source : str
+        Value of this column in all rows.
 
     Raises
     ------
@@ -127,8 +86,8 @@ def write_corpus(
         try:
             columns = columns_of(file)
             if columns is not None:
-                common = {"id": file.stem, "source": source, "split": split}
-                rows.append({**common, **audio_columns(file), **columns})
+                common = {"id": file.stem, "source": source, "split": "test"}
+                rows.append({**common, **_audio_columns(file), **columns})
         except ValueError as error:
             bad.append(str(error))
     listed = "\n".join(f"- {reason}" for reason in bad[: 2 * MAX_BAD_CLIPS])
@@ -136,7 +95,13 @@ def write_corpus(
         raise ValueError(f"{source}: {len(rows)} clips are usable, {len(bad)} are bad:\n{listed}")
     if bad:
         logger.warning("%s: %d clips left out:\n%s", source, len(bad), listed)
-    manifest = Path(save_folder) / f"{split}.arrow"
-    count = write_manifest(manifest, rows)
-    logger.info("%s: %d clips in %s", source, count, manifest)
-    return manifest
+    manifest = Path(save_folder) / "test.arrow"
+    logger.info("%s: %d clips in %s", source, write_manifest(manifest, rows), manifest)
+
+
+def run_labelled(prepare: Callable[[str, str], None], corpus: str) -> None:
+    """Call a prepare function with the two folders that the command line names."""
+    parser = argparse.ArgumentParser(description=f"Write a manifest of {corpus}.")
+    parser.add_argument("data_folder", help="where the corpus is")
+    parser.add_argument("save_folder", help="where test.arrow is written")
+    prepare(**vars(parser.parse_args()))
