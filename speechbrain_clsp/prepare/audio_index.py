@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from functools import partial
 from hashlib import blake2b
 from multiprocessing import get_context
@@ -22,10 +23,10 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from speechbrain_clsp.dataio.shards import AUDIO_SUFFIXES, scan_shard
-from speechbrain_clsp.utils.files import atomic_path, atomic_write
+from speechbrain_clsp.utils.files import atomic_path
 
 UNREADABLE_SUFFIXES = {".m4a", ".aac", ".mp4", ".wma"}  # audio, but not for libsndfile
-_ARRAYS = {"keys": np.uint64, "files": np.int32, "offsets": np.int64, "sizes": np.int64}
+_SCAN = pa.schema({"key": pa.uint64(), "offset": pa.int64(), "nbytes": pa.int64()})
 
 
 class Place(NamedTuple):
@@ -37,14 +38,9 @@ class Place(NamedTuple):
 
 
 def key_of(name: str, depth: int) -> int:
-    """Return the 64-bit hash of the last parts of a path without its suffix.
+    """Return the 64-bit hash of the last ``depth`` parts of a path without its suffix.
 
-    Arguments
-    ---------
-    name : str
-        A path, or an id in which the parts of a path are joined by ``-`` or ``_``.
-    depth : int
-        Number of parts that identify a clip.
+    ``name`` may also be an id in which the parts of a path are joined by ``-`` or ``_``.
 
     Example
     -------
@@ -60,12 +56,7 @@ def key_of(name: str, depth: int) -> int:
 
 
 class AudioIndex:
-    """A written index, mapped into memory.
-
-    Arguments
-    ---------
-    folder : path
-        Folder written by :func:`build_index`.
+    """A folder written by :func:`build_index`, mapped into memory.
 
     Example
     -------
@@ -81,17 +72,15 @@ class AudioIndex:
 
     def __init__(self, folder: str | os.PathLike) -> None:
         self.folder = Path(folder)
-        about = json.loads((self.folder / "index.json").read_text(encoding="utf-8"))
+        clips = _read_table(self.folder / "clips.arrow")
+        about = json.loads(clips.schema.metadata[b"about"])
         self.depth: int = about["depth"]
         self.problems: list[str] = about["problems"]
         self.unreadable: int = about["unreadable"]
-        self.shards: int = about["shards"]
         self.fingerprint: str = about["fingerprint"]
-        arrays = {n: np.load(self.folder / f"{n}.npy", mmap_mode="r") for n in _ARRAYS}
-        self.keys, self.files = arrays["keys"], arrays["files"]
-        self.offsets, self.sizes = arrays["offsets"], arrays["sizes"]
-        with pa.memory_map(str(self.folder / "paths.arrow")) as source:
-            self.paths = pa.ipc.open_file(source).read_all().column("path")
+        self.keys = clips.column("key").to_numpy()
+        self.places = clips.select(["file", "offset", "nbytes"])
+        self.paths = _read_table(self.folder / "paths.arrow").column("path")
 
     def __reduce__(self) -> tuple:
         return AudioIndex, (self.folder,)
@@ -100,23 +89,7 @@ class AudioIndex:
         return len(self.keys)
 
     def find(self, name: str) -> Place | None:
-        """Look up a clip.
-
-        Arguments
-        ---------
-        name : str
-            Path or id of the clip.
-
-        Returns
-        -------
-        Place or None
-            None if there is no such clip.
-
-        Raises
-        ------
-        LookupError
-            If there are several.
-        """
+        """Look up a clip by a path or id of it; raise LookupError if there are several."""
         key = np.uint64(key_of(name, self.depth))
         first = int(np.searchsorted(self.keys, key))
         if first == len(self.keys) or self.keys[first] != key:
@@ -127,10 +100,8 @@ class AudioIndex:
         return place
 
     def _place(self, entry: int) -> Place:
-        audio, offset = self.paths[int(self.files[entry])].as_py(), int(self.offsets[entry])
-        return (
-            Place(audio, None, None) if offset < 0 else Place(audio, offset, int(self.sizes[entry]))
-        )
+        file, offset, nbytes = (column[entry].as_py() for column in self.places.columns)
+        return Place(self.paths[file].as_py(), offset, nbytes)
 
 
 def build_index(root: str | os.PathLike, depth: int, folder: Path, n_jobs: int = 1) -> AudioIndex:
@@ -147,43 +118,55 @@ def build_index(root: str | os.PathLike, depth: int, folder: Path, n_jobs: int =
         size or modification time changes, so an interrupted call is resumed.
     n_jobs : int
         Number of processes.
-
-    Returns
-    -------
-    AudioIndex
-        Its ``problems`` list damage found in shards.
     """
     shards, files, unreadable = _walk(Path(root))
-    (folder / "shards").mkdir(parents=True, exist_ok=True)
     scan = partial(_scan_to_file, depth=depth, folder=folder / "shards")
     progress = tqdm(
         run_all(scan, shards, n_jobs), "tar files", len(shards), unit="file", disable=not shards
     )
-    scans = [pa.ipc.open_file(pa.memory_map(str(path))).read_all() for path in progress]
+    scans = [_read_table(path) for path in progress]
     problems = [line for scan in scans for line in json.loads(scan.schema.metadata[b"problems"])]
-    counts = np.array([len(scan) for scan in scans], dtype=np.int64)
-    plain = np.fromiter((key_of(path, depth) for path in files), np.uint64, len(files))
-    parts = {"keys": [plain], "offsets": [np.full(len(files), -1)], "sizes": [np.zeros(len(files))]}
-    for name, found in parts.items():
-        found.extend(scan.column(name).to_numpy() for scan in scans)
-    arrays = {name: np.concatenate(found).astype(_ARRAYS[name]) for name, found in parts.items()}
-    numbers = np.repeat(np.arange(len(files), len(files) + len(scans)), counts)
-    arrays["files"] = np.concatenate([np.arange(len(files)), numbers]).astype(np.int32)
-    order = np.argsort(arrays["keys"], kind="stable")
-    arrays = {name: values[order] for name, values in arrays.items()}
-    about = {"depth": depth, "problems": problems, "unreadable": unreadable, "shards": len(shards)}
-    _save(folder, arrays, files + shards, about)
+    keys = np.fromiter((key_of(path, depth) for path in files), np.uint64, len(files))
+    nulls = pa.nulls(len(files), pa.int64())
+    plain = pa.table([pa.array(keys), nulls, nulls], schema=_SCAN)
+    clips = pa.concat_tables([plain, *(scan.replace_schema_metadata() for scan in scans)])
+    counts = [1] * len(files) + [len(scan) for scan in scans]
+    numbers = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+    order = np.argsort(clips.column("key").to_numpy(), kind="stable")
+    clips = clips.append_column("file", pa.array(numbers)).take(order).combine_chunks()
+    digest = blake2b("\n".join(files + shards).encode(), digest_size=16)
+    for column in clips.columns:
+        digest.update(np.ascontiguousarray(column.to_numpy()))
+    about = {"depth": depth, "problems": problems, "unreadable": unreadable}
+    about["fingerprint"] = digest.hexdigest()
+    paths = pa.array(files + shards, pa.string())
+    _write_table(folder / "paths.arrow", pa.table({"path": paths}))
+    _write_table(
+        folder / "clips.arrow", clips.replace_schema_metadata({"about": json.dumps(about)})
+    )
     return AudioIndex(folder)
 
 
 def run_all(work: Callable, items: Iterable, n_jobs: int) -> Iterator:
-    """Apply a function to all items in ``n_jobs`` processes; yield results in order."""
+    """Apply a function to all items in ``n_jobs`` processes; yield results in order.
+
+    Items are read as results are taken, so that few of either are in memory.
+    """
     if n_jobs == 1:
         yield from map(work, items)
         return
     # Spawned: forked children would inherit the locks of threads that they do not have.
-    with ProcessPoolExecutor(n_jobs, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(work, items)
+    pool = ProcessPoolExecutor(n_jobs, mp_context=get_context("spawn"))
+    try:
+        waiting: deque[Future] = deque()
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) > 2 * n_jobs:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _walk(root: Path) -> tuple[list[str], list[str], int]:
@@ -211,31 +194,23 @@ def _scan_to_file(shard: str, depth: int, folder: Path) -> Path:
     if path.is_file():
         return path
     members, problems = scan_shard(shard)
-    table = pa.table(
-        {
-            "keys": pa.array([key_of(m.name, depth) for m in members], pa.uint64()),
-            "offsets": pa.array([m.offset for m in members], pa.int64()),
-            "sizes": pa.array([m.nbytes for m in members], pa.int64()),
-        }
-    ).replace_schema_metadata({"problems": json.dumps([f"{shard}: {line}" for line in problems])})
-    with atomic_path(path) as partial_path:
-        _write_table(partial_path, table)
+    keys = [key_of(member.name, depth) for member in members]
+    places = [m.offset for m in members], [m.nbytes for m in members]
+    metadata = {"problems": json.dumps([f"{shard}: {line}" for line in problems])}
+    _write_table(path, pa.table([keys, *places], schema=_SCAN.with_metadata(metadata)))
     return path
 
 
+def _read_table(path: Path) -> pa.Table:
+    """Map a table into memory."""
+    return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+
+
 def _write_table(path: Path, table: pa.Table) -> None:
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+    """Write a table atomically."""
+    with (
+        atomic_path(path) as partial_path,
+        pa.OSFile(str(partial_path), "wb") as sink,
+        pa.ipc.new_file(sink, table.schema) as writer,
+    ):
         writer.write_table(table)
-
-
-def _save(folder: Path, arrays: dict[str, np.ndarray], paths: list[str], about: dict) -> None:
-    """Write an index; ``index.json`` is written last, so that an index is complete if it exists."""
-    (folder / "index.json").unlink(missing_ok=True)
-    digest = blake2b(digest_size=16)
-    for name, values in arrays.items():
-        np.save(folder / f"{name}.npy", values)
-        digest.update(values)
-    _write_table(folder / "paths.arrow", pa.table({"path": pa.array(paths, pa.string())}))
-    digest.update("\n".join(paths).encode())
-    about["fingerprint"] = digest.hexdigest()
-    atomic_write(folder / "index.json", json.dumps(about))

@@ -21,7 +21,7 @@ def root(tmp_path):
 
 def test_files_and_members_are_found_by_the_parts_that_name_them(root, tmp_path):
     index = build_index(root, 2, tmp_path / "index")
-    assert len(index) == 3 and index.unreadable == 1 and index.shards == 1
+    assert len(index) == 3 and index.unreadable == 1
     assert index.find("any/where/p001/a.mp3") == Place(str(root / "p001/a.wav"))
     assert index.find("p002-a").audio == str(root / "p002/a.flac")
     member = index.find("p009/a")
