@@ -13,10 +13,9 @@ import shutil
 import zlib
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -25,6 +24,7 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from speechbrain_clsp.dataio.manifest import SCHEMA, checked_row, write_batches
+from speechbrain_clsp.prepare.audio_index import run_all
 from speechbrain_clsp.prepare.clip import MALFORMED, Record, UnusableClipError
 from speechbrain_clsp.utils.files import atomic_path, atomic_write
 
@@ -54,15 +54,6 @@ class Outcome:
     captions: Counter = field(default_factory=Counter)
     left_out: Counter = field(default_factory=Counter)
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the content of the report file."""
-        return {
-            "clips": self.clips,
-            "hours": round(self.seconds / 3600, 3),
-            "captions": dict(self.captions),
-            "left_out": dict(self.left_out.most_common()),
-        }
-
 
 def assemble(
     output: str | os.PathLike,
@@ -72,6 +63,7 @@ def assemble(
     n_jobs: int = 1,
     total: int | None = None,
     max_malformed: int = 100,
+    about: Mapping[str, Any] | None = None,
 ) -> Outcome:
     """Convert records to a manifest, and list beside it what was left out.
 
@@ -96,6 +88,8 @@ def assemble(
         Number of records, for the progress bar.
     max_malformed : int
         Stop at more malformed lines than that: the file is probably not the expected one.
+    about : dict, optional
+        What the report states besides the counts.
 
     Returns
     -------
@@ -121,7 +115,8 @@ def assemble(
     folder.mkdir(parents=True, exist_ok=True)
     parts, malformed, first = [], 0, ""
     with tqdm(desc=output.stem, total=total, unit="clip") as progress:
-        for part, counts in _make_parts(folder, records, convert, fingerprint, n_jobs):
+        make = partial(make_part, folder, convert=convert, fingerprint=fingerprint)
+        for part, counts in run_all(make, enumerate(_blocks(records)), n_jobs):
             parts.append(part)
             progress.update(counts["records"])
             malformed += counts["malformed"]
@@ -132,31 +127,17 @@ def assemble(
                     " the right file? If so, raise max_malformed"
                 )
     outcome = _join(output, parts)
+    report = {
+        "clips": outcome.clips,
+        "hours": round(outcome.seconds / 3600, 3),
+        "captions": outcome.captions,
+        "left_out": dict(outcome.left_out.most_common()),
+        **(about or {}),
+    }
+    text = json.dumps(report, indent=2, ensure_ascii=False)
+    atomic_write(report_path(output), text + "\n")
     shutil.rmtree(folder)
     return outcome
-
-
-def _make_parts(
-    folder: Path, records: Iterable[Record], convert: Convert, fingerprint: str, n_jobs: int
-) -> Iterator[tuple[Path, dict]]:
-    """Yield every part, in order, as soon as it exists."""
-    blocks = _blocks(records)
-    if n_jobs == 1:
-        for number, block in enumerate(blocks):
-            yield make_part(folder, number, block, convert, fingerprint)
-        return
-    # Spawned: forked children would inherit the locks of threads that they do not have.
-    pool = ProcessPoolExecutor(n_jobs, mp_context=get_context("spawn"))
-    try:
-        waiting: list[Future] = []
-        for number, block in enumerate(blocks):
-            waiting.append(pool.submit(make_part, folder, number, block, convert, fingerprint))
-            if len(waiting) > 2 * n_jobs:  # bounds the blocks in memory
-                yield waiting.pop(0).result()
-        for future in waiting:
-            yield future.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _blocks(records: Iterable[Record]) -> Iterator[list[Record]]:
@@ -177,9 +158,10 @@ def _blocks(records: Iterable[Record]) -> Iterator[list[Record]]:
 
 
 def make_part(
-    folder: Path, number: int, block: list[Record], convert: Convert, fingerprint: str
+    folder: Path, numbered: tuple[int, list[Record]], convert: Convert, fingerprint: str
 ) -> tuple[Path, dict]:
-    """Write the part of one block, unless it exists; return its path and counts."""
+    """Write the part of one numbered block, unless it exists; return its path and counts."""
+    number, block = numbered
     path = folder / f"{number:06d}.arrow"
     content = zlib.crc32(b"\n".join(record.line for record in block))
     check = f"{zlib.crc32(fingerprint.encode())}-{content}-{len(block)}"
@@ -221,7 +203,7 @@ def _batch(path: Path) -> pa.RecordBatch:
 
 
 def _join(output: Path, parts: list[Path]) -> Outcome:
-    """Join parts into the manifest, without second occurrences of ids; write the reports."""
+    """Join parts into the manifest, without second occurrences of ids; list what was left out."""
     outcome = Outcome()
     repeated = _repeated(parts)
     with (
@@ -230,7 +212,6 @@ def _join(output: Path, parts: list[Path]) -> Outcome:
     ):
         file.write("record\tid\treason\tdetail\n")
         write_batches(output, _kept(parts, repeated, outcome, file))
-    write_report(output, outcome.as_dict())
     return outcome
 
 
@@ -284,9 +265,3 @@ def _refuse_empty(parts: list[Path]) -> None:
 def report_path(manifest: Path) -> Path:
     """Return the path of a manifest's report."""
     return manifest.with_name(f"{manifest.stem}_report.json")
-
-
-def write_report(manifest: Path, report: dict[str, Any]) -> None:
-    """Write a manifest's report atomically."""
-    text = json.dumps(report, indent=2, ensure_ascii=False)
-    atomic_write(report_path(manifest), text + "\n")

@@ -11,10 +11,8 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, TextIO
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from speechbrain_clsp.dataio.audio import SAMPLE_RATE, Header, read_header
 from speechbrain_clsp.dataio.shards import ClipReader
@@ -31,18 +29,9 @@ _COMMAND = re.compile(r"tail -c \+(\d+) (.+) \| head -c (\d+)")  # a member of a
 def clip_from_cut(cut: Mapping[str, Any], text_is_caption: bool = False) -> ClipRecord:
     """Convert a cut to a record of the manifest.
 
-    Arguments
-    ---------
-    cut : dict
-        A ``MonoCut``. Captions are taken from its supervisions' ``custom`` fields
-        ``short_captions`` (global) and ``long_captions`` (fine); all fields may be absent.
-    text_is_caption : bool
-        Where there are none, the supervision's ``text`` is the fine caption.
-
-    Returns
-    -------
-    ClipRecord
-        ``row["start"]`` is None if the cut is the whole of its recording.
+    Captions are taken from the ``custom`` fields ``short_captions`` (global) and ``long_captions``
+    (fine) of the supervisions; with ``text_is_caption``, where there are none, from their ``text``.
+    All fields may be absent. ``row["start"]`` is None if the cut is the whole of its recording.
 
     Raises
     ------
@@ -165,34 +154,23 @@ def write_cuts(
         If an audio file cannot be read, or has several channels of which the row names none.
     """
     count = 0
-    with atomic_path(path) as partial, _open_text(partial) as file:
-        for row in rows:
-            count += 1
-            header = {}
-            if read_headers:
-                info = _header(row)
-                row = {**row, "sample_rate": info.sample_rate}
-                header = {"seconds": info.seconds, "n_channels": info.n_channels}
-            file.write(json.dumps(cut_from_row(row, **header), ensure_ascii=False) + "\n")
+    with atomic_path(path) as partial, open(partial, "wb") as raw:
+        is_gzipped = partial.suffix == ".gz"  # without name and time, which would differ
+        binary = gzip.GzipFile("", "wb", fileobj=raw, mtime=0) if is_gzipped else raw
+        with io.TextIOWrapper(binary, encoding="utf-8") as file:
+            for row in rows:
+                count += 1
+                header = {}
+                if read_headers:
+                    info = _header(row)
+                    row = {**row, "sample_rate": info.sample_rate}
+                    header = {"seconds": info.seconds, "n_channels": info.n_channels}
+                file.write(json.dumps(cut_from_row(row, **header), ensure_ascii=False) + "\n")
     return count
 
 
-@contextmanager
-def _open_text(path: Path) -> Iterator[TextIO]:
-    """Open a file for text, compressed without name and time if it ends in .gz."""
-    with open(path, "wb") as raw:
-        if path.suffix != ".gz":
-            with io.TextIOWrapper(raw, encoding="utf-8") as file:
-                yield file
-            return
-        with (
-            gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0) as packed,
-            io.TextIOWrapper(packed, encoding="utf-8") as file,
-        ):
-            yield file
-
-
 def _header(row: Mapping[str, Any]) -> Header:
+    """Return the header of a row's file."""
     is_member = row["offset"] is not None
     source = ClipReader(1).read_bytes(row) if is_member else row["audio"]
     info = read_header(source, f"{row['id']}: {row['audio']}")
@@ -207,22 +185,19 @@ def _header(row: Mapping[str, Any]) -> Header:
 def cut_from_row(
     row: Mapping[str, Any], seconds: float | None = None, n_channels: int | None = None
 ) -> dict[str, Any]:
-    """Convert a manifest row to a cut that lhotse reads.
+    """Convert a manifest row to a ``MonoCut``, of which :func:`clip_from_cut` gives the row back.
+
+    A member of a shard becomes a source of type ``command`` (``tail`` and ``head``), by which
+    lhotse reads it in place.
 
     Arguments
     ---------
     row : dict
-        With all columns of the manifest. A member of a shard becomes a source of type ``command``
-        (``tail`` and ``head``), by which lhotse reads it in place.
+        With all columns of the manifest.
     seconds : float, optional
         Duration of the whole file; default: until the clip's end.
     n_channels : int, optional
         Channels of the file; default: one, or more if the row names a channel.
-
-    Returns
-    -------
-    dict
-        A ``MonoCut``; :func:`clip_from_cut` gives the row back.
 
     Example
     -------

@@ -12,13 +12,14 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import hf_hub_download
 
-from speechbrain_clsp.prepare.assembly import Outcome, assemble, report_path, write_report
+from speechbrain_clsp.prepare.assembly import Outcome, assemble, report_path
 from speechbrain_clsp.prepare.clip import ClipRecord, Record
 from speechbrain_clsp.prepare.corpora import CORPORA, AudioFinder
 from speechbrain_clsp.utils.files import parse_key_values
@@ -57,17 +58,11 @@ class Split:
     total: int | None = None
 
 
-@dataclass
-class ToRow:
-    """Conversion of a line to a manifest row."""
-
-    to_clip: Callable[[bytes], ClipRecord]
-    finder: AudioFinder
-    label: str
-
-    def __call__(self, line: bytes) -> dict[str, Any]:
-        """Return the row, or raise ``UnusableClipError``."""
-        return {**self.finder(self.to_clip(line)), "split": self.label}
+def _row(
+    line: bytes, to_clip: Callable[[bytes], ClipRecord], finder: AudioFinder, label: str
+) -> dict[str, Any]:
+    """Return the manifest row of a line, or raise ``UnusableClipError``."""
+    return {**finder(to_clip(line)), "split": label}
 
 
 def prepare_split(
@@ -117,20 +112,19 @@ def prepare_split(
         return None
     n_jobs = n_jobs or os.cpu_count() or 1
     finder.index(manifest.parent / ".audio", n_jobs)
+    damaged = [problem for index in finder.indexes.values() for problem in index.problems]
     outcome = assemble(
         manifest,
         split.records,
-        ToRow(split.to_clip, finder, split.label),
+        partial(_row, to_clip=split.to_clip, finder=finder, label=split.label),
         # Without the source file's size: parts made of a truncated download remain valid.
         fingerprint=f"{finder.fingerprint} {split.label} {split.to_clip!r}",
         n_jobs=n_jobs,
         total=split.total,
         max_malformed=max_malformed,
+        about={"damaged_in_shards": damaged, "settings": settings},
     )
-    damaged = [problem for index in finder.indexes.values() for problem in index.problems]
-    report = {**outcome.as_dict(), "damaged_in_shards": damaged, "settings": settings}
-    write_report(manifest, report)
-    print_outcome(split.name, outcome, damaged)
+    _print_outcome(split.name, outcome, damaged)
     return outcome
 
 
@@ -139,7 +133,7 @@ def _is_made(manifest: Path, settings: dict[str, Any]) -> bool:
     if not (manifest.is_file() and report_path(manifest).is_file()):
         return False
     found = json.loads(report_path(manifest).read_text(encoding="utf-8")).get("settings")
-    if found is None:  # interrupted between manifest and report
+    if found is None:
         return False
     if found != settings:
         changed = {k: (found.get(k), v) for k, v in settings.items() if found.get(k) != v}
@@ -151,8 +145,7 @@ def _is_made(manifest: Path, settings: dict[str, Any]) -> bool:
     return True
 
 
-def print_outcome(name: str, outcome: Outcome, damaged: Sequence[str] = ()) -> None:
-    """Print the counts of a split."""
+def _print_outcome(name: str, outcome: Outcome, damaged: Sequence[str]) -> None:
     captions = ", ".join(f"{number:,} {kind}" for kind, number in outcome.captions.items())
     print(f"{name}: {outcome.clips:,} clips, {outcome.seconds / 3600:,.1f} h, {captions} captions")
     for reason, number in outcome.left_out.most_common():
@@ -171,15 +164,8 @@ def check_splits(splits: Iterable[str], known: Iterable[str]) -> None:
 def local_file(source: str | os.PathLike, name: str, revision: str | None = None) -> Path:
     """Return a published file, downloaded to the Hub's cache if need be.
 
-    Arguments
-    ---------
-    source : str or path
-        A folder with the file, directly or in ``data/``; or a data set repository of the Hub that
-        has it in ``data/``.
-    name : str
-        File name.
-    revision : str, optional
-        Revision of the repository.
+    ``source`` is a folder with the file, directly or in ``data/``, or a data set repository of the
+    Hub that has it in ``data/``.
 
     Raises
     ------
