@@ -4,8 +4,6 @@ Parses published captions, locates local audio, checks both, lists what was left
 test clips in training data. The scripts in ``recipes/`` and ``clsp prepare`` are built from it.
 """
 
-from speechbrain_clsp.prepare.assembly import Outcome, assemble
-from speechbrain_clsp.prepare.audio_index import AudioIndex, Place, build_index
 from speechbrain_clsp.prepare.clip import (
     ClipRecord,
     Record,
@@ -16,24 +14,18 @@ from speechbrain_clsp.prepare.clip import (
 from speechbrain_clsp.prepare.corpora import CORPORA, AudioFinder
 from speechbrain_clsp.prepare.cuts import clip_from_cut, cut_from_row, write_cuts
 from speechbrain_clsp.prepare.labelled import find_audio, run_labelled, write_corpus
-from speechbrain_clsp.prepare.leakage import Leak, LeakReport, check_leakage
+from speechbrain_clsp.prepare.leakage import LeakReport, check_leakage
 from speechbrain_clsp.prepare.own_data import prepare_own
 from speechbrain_clsp.prepare.splits import Split, prepare_split
 
 __all__ = [
     "CORPORA",
     "AudioFinder",
-    "AudioIndex",
     "ClipRecord",
-    "Leak",
     "LeakReport",
-    "Outcome",
-    "Place",
     "Record",
     "Split",
     "UnusableClipError",
-    "assemble",
-    "build_index",
     "check_leakage",
     "clip_from_cut",
     "cut_from_row",

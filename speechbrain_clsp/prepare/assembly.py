@@ -35,24 +35,12 @@ Convert = Callable[[bytes], dict[str, Any]]
 
 @dataclass
 class Outcome:
-    """Counts of a conversion.
+    """Counts of a conversion."""
 
-    Arguments
-    ---------
-    clips : int
-        Rows of the manifest.
-    seconds : float
-        Their total duration.
-    captions : Counter
-        Their number of captions, by ``global`` and ``fine``.
-    left_out : Counter
-        Records that gave no row, by reason.
-    """
-
-    clips: int = 0
-    seconds: float = 0.0
-    captions: Counter = field(default_factory=Counter)
-    left_out: Counter = field(default_factory=Counter)
+    clips: int = 0  # rows of the manifest
+    seconds: float = 0.0  # their total duration
+    captions: Counter = field(default_factory=Counter)  # of the rows, by ``global`` and ``fine``
+    left_out: Counter = field(default_factory=Counter)  # records that gave no row, by reason
 
 
 def assemble(
@@ -68,7 +56,8 @@ def assemble(
     """Convert records to a manifest, and list beside it what was left out.
 
     Writes ``<output>``, ``<stem>_report.json`` (counts by reason) and ``<stem>_left_out.tsv`` (one
-    line per record that gave no row: number, id, reason, details).
+    line per record that gave no row: number, id, reason, details). Of several records with one id
+    the first is kept.
 
     Arguments
     ---------
@@ -90,11 +79,6 @@ def assemble(
         Stop at more malformed lines than that: the file is probably not the expected one.
     about : dict, optional
         What the report states besides the counts.
-
-    Returns
-    -------
-    Outcome
-        Counts. Of several records with one id the first is kept.
 
     Raises
     ------

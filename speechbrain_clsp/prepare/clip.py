@@ -16,14 +16,8 @@ MALFORMED = "malformed line"  # the reason that is counted against ``max_malform
 class UnusableClipError(ValueError):
     """A record that cannot become a row of the manifest.
 
-    Arguments
-    ---------
-    reason : str
-        A short phrase of a small set, by which such records are counted.
-    detail : str
-        What is wrong with this record.
-    name : str, optional
-        Its id, if it has one.
+    ``reason`` is a short phrase of a small set, by which such records are counted; ``detail`` says
+    what is wrong with this one; ``name`` is its id, if it has one.
     """
 
     def __init__(self, reason: str, detail: str = "", name: str | None = None) -> None:
@@ -43,32 +37,17 @@ class Record(NamedTuple):
 
 @dataclass
 class ClipRecord:
-    """A parsed record whose audio has not been located yet.
+    """A parsed record whose audio has not been located yet."""
 
-    Arguments
-    ---------
-    row : dict
-        The known columns of the manifest row; ``audio`` is the path that the record gives.
-    names : list of str
-        Paths and ids by which the audio may be found, the most reliable first.
-    """
-
-    row: dict[str, Any]
-    names: list[str]
+    row: dict[str, Any]  # the known columns; ``audio`` is the path that the record gives
+    names: list[str]  # paths and ids by which the audio may be found, the most reliable first
 
 
 def read_lines(path: str | os.PathLike) -> Iterator[Record]:
     r"""Stream the non-empty lines of a text file, gzipped or not.
 
-    Arguments
-    ---------
-    path : str or path
-        Any file; compression is detected by its content.
-
-    Yields
-    ------
-    Record
-        Number of the line in the file, and its bytes without surrounding white space.
+    Compression is detected by the content. Lines lose surrounding white space and keep the numbers
+    that they have in the file.
 
     Raises
     ------
@@ -98,13 +77,7 @@ def read_lines(path: str | os.PathLike) -> Iterator[Record]:
 
 
 def parse_line(line: bytes) -> dict[str, Any]:
-    """Parse a line as a JSON object.
-
-    Raises
-    ------
-    UnusableClipError
-        If it is not one.
-    """
+    """Parse a line as a JSON object; raise UnusableClipError if it is not one."""
     try:
         record = json.loads(line)
     except ValueError as error:

@@ -121,13 +121,6 @@ class AudioFinder:
     def index(self, folder: Path, n_jobs: int = 1) -> None:
         """Index the folders of all corpora; with a template, do nothing.
 
-        Arguments
-        ---------
-        folder : path
-            Where the indexes are written.
-        n_jobs : int
-            Number of processes.
-
         Raises
         ------
         FileNotFoundError

@@ -123,7 +123,7 @@ def _text(value: Any) -> str | None:
 
 
 def _texts(values: Any) -> list[str]:
-    """Return a field as a list of texts: it may be null, a single text, or contain nulls."""
+    """Return a field as a list of texts; it may be null, one text, or contain nulls."""
     values = [values] if isinstance(values, str) else values or []
     return [str(v).strip() for v in values if v is not None and str(v).strip()]
 
@@ -131,7 +131,7 @@ def _texts(values: Any) -> list[str]:
 def write_cuts(
     path: str | os.PathLike, rows: Iterable[Mapping[str, Any]], read_headers: bool = True
 ) -> int:
-    """Write manifest rows as cuts, one JSON line each; the file is written atomically.
+    """Write manifest rows as cuts, one JSON line each, atomically; return their number.
 
     Arguments
     ---------
@@ -142,11 +142,6 @@ def write_cuts(
     read_headers : bool
         Take duration and sample rate from the audio files: lhotse refuses audio that is longer or
         shorter than its cut says. If False, no audio is opened and the rows are trusted.
-
-    Returns
-    -------
-    int
-        Number of cuts.
 
     Raises
     ------

@@ -25,6 +25,7 @@ FRAME_SAMPLES = 80  # 5 ms: shorter than a period of most voices, so that pitch 
 SAME_SOUND = 0.05  # relative distance of envelopes up to which two sounds are the same
 SAME_SECONDS = 0.002  # durations that differ by less belong to clips that are compared by sound
 HEAD_SECONDS = 1.0  # decoded first; most pairs differ there already
+MAX_LISTED = 100_000  # leaks of each kind; counts are not limited
 MAX_PAIRS = 10_000_000  # of captions that are compared at once; bounds the memory
 CAPTION_COLUMNS = ("global_captions", "fine_captions")
 SAME_CLIP = ("id", "audio")  # kinds that are leaks; speakers and captions may be shared on purpose
@@ -43,18 +44,10 @@ class Leak:
 
 @dataclass
 class LeakReport:
-    """Result of :func:`check_leakage`.
+    """Result of :func:`check_leakage`."""
 
-    Arguments
-    ---------
-    counts : dict of str to int
-        By kind, the number of test clips with at least one leak.
-    leaks : list of Leak
-        Pairs of test and training clips, up to ``max_leaks`` of each kind.
-    """
-
-    counts: dict[str, int] = field(default_factory=dict)
-    leaks: list[Leak] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)  # by kind, of test clips with a leak
+    leaks: list[Leak] = field(default_factory=list)  # pairs, up to 100,000 of each kind
 
     def __bool__(self) -> bool:
         return any(self.counts.values())
@@ -87,7 +80,6 @@ def check_leakage(
     test: Manifest,
     train: Manifest,
     kinds: Sequence[str] = ("id", "speaker", "audio", "caption"),
-    max_leaks: int = 100_000,
 ) -> LeakReport:
     """Compare a test set with training data.
 
@@ -102,14 +94,11 @@ def check_leakage(
         - ``audio``: the same sound, also in another format. Clips are compared if their durations
           agree to 2 ms or their files have equal sizes; a training clip is decoded only then.
         - ``caption``: equal, or with 70 % of their triples of successive words in common.
-    max_leaks : int
-        Largest number of leaks of each kind that is listed; counts are not limited.
 
     Returns
     -------
     LeakReport
-        For ids and speakers at most one leak per test clip is listed, for sounds and captions
-        every pair.
+        Lists one leak per test clip for ids and speakers, every pair for sounds and captions.
 
     Raises
     ------
@@ -133,12 +122,10 @@ def check_leakage(
     report = LeakReport()
     for kind in kinds:
         clips: set[str] = set()
-        n_listed = 0
-        for leak in CHECKS[kind](test, train):
+        for number, leak in enumerate(CHECKS[kind](test, train)):
             clips.add(leak.test)
-            if n_listed < max_leaks:
+            if number < MAX_LISTED:
                 report.leaks.append(leak)
-                n_listed += 1
         report.counts[kind] = len(clips)
     return report
 
@@ -178,7 +165,7 @@ def _same_audio(test: Manifest, train: Manifest) -> Iterator[Leak]:
                 if not candidates:
                     continue
                 for other in candidates - tested.keys():
-                    tested[other] = envelope(reader, test[other])
+                    tested[other] = _envelope(reader, test[other])
                 row = train[index]
                 for other in _alike(reader, row, {n: tested[n] for n in sorted(candidates)}):
                     yield Leak("audio", test[other]["id"], row["id"], row["audio"])
@@ -207,27 +194,13 @@ def _file_sizes(manifest: Manifest, batch: pa.RecordBatch) -> list[int | None]:
     return sizes
 
 
-def envelope(
+def _envelope(
     reader: ClipReader, row: dict[str, Any], seconds: float | None = None
 ) -> np.ndarray | None:
-    """Return the loudness of a clip in frames of 5 ms.
+    """Return the loudness in frames of 5 ms; None if the clip cannot be read.
 
     A hash of the samples would miss copies: encoders round them, even lossless ones if the source
     has floating-point samples.
-
-    Arguments
-    ---------
-    reader : ClipReader
-        Reads the clip.
-    row : dict
-        Row of a manifest.
-    seconds : float, optional
-        How much of the clip to read, from its start; default: all.
-
-    Returns
-    -------
-    numpy.ndarray or None
-        [frames] root mean square; None if the clip cannot be read.
     """
     if seconds is not None:
         row = {**row, "start": row["start"] or 0.0, "duration": min(seconds, row["duration"])}
@@ -243,7 +216,7 @@ def _alike(
     reader: ClipReader, row: dict[str, Any], others: dict[int, np.ndarray | None]
 ) -> Iterator[int]:
     """Yield the keys of the envelopes that a training clip's sound agrees with."""
-    head = envelope(reader, row, HEAD_SECONDS)
+    head = _envelope(reader, row, HEAD_SECONDS)
     if head is None:
         return
     head = head[:-2]  # the resampler rounds off the end of a part
@@ -253,7 +226,7 @@ def _alike(
         for key, other in others.items()
         if other is not None and _distance(head, other) <= SAME_SOUND * np.linalg.norm(other)
     }
-    whole = envelope(reader, row) if near else None
+    whole = _envelope(reader, row) if near else None
     for key, other in near.items():
         if whole is not None:
             size = min(len(whole), len(other))

@@ -1,14 +1,22 @@
-"""Validation of a user's recordings and captions, and their manifest."""
+"""A user's recordings and captions: reading, validation, and their manifest.
+
+They come as tables, JSON lines, lhotse cuts or folders.
+"""
 
 from __future__ import annotations
 
+import csv
+import gzip
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pyarrow
+import pyarrow.parquet
 from tqdm import tqdm
 
 from speechbrain_clsp.dataio.audio import (
@@ -18,18 +26,19 @@ from speechbrain_clsp.dataio.audio import (
     seconds_of,
 )
 from speechbrain_clsp.dataio.manifest import write_manifest
-from speechbrain_clsp.prepare.entries import (
-    AUDIO_COLUMNS,
-    CHANNEL,
-    NUMBER_COLUMNS,
-    TAG_COLUMNS,
-    TEXT_COLUMNS,
-    Entry,
-    InvalidColumnError,
-    read_entries,
-)
+from speechbrain_clsp.dataio.shards import AUDIO_SUFFIXES
+from speechbrain_clsp.prepare.clip import UnusableClipError, parse_line, read_lines
+from speechbrain_clsp.prepare.cuts import clip_from_cut
 
 SHOWN_ERRORS = 20
+AUDIO_COLUMNS = ("wav", "audio", "path", "file_name")  # alternative names of one column
+CAPTION_COLUMNS = ("caption", "global_caption", "fine_caption", "global_captions", "fine_captions")
+NUMBER_COLUMNS = ("start", "duration")
+TEXT_COLUMNS = ("id", "speaker", "gender", "accent", "pitch", "speaking_rate", "split", "source")
+TAG_COLUMNS = ("intrinsic_tags", "situational_tags")
+_GROUPS = (AUDIO_COLUMNS, CAPTION_COLUMNS, NUMBER_COLUMNS, TEXT_COLUMNS, TAG_COLUMNS, ("channel",))
+KNOWN_COLUMNS = tuple(name for group in _GROUPS for name in group)
+SEPARATORS = {".csv": ",", ".tsv": "\t"}
 
 
 def prepare_own(
@@ -78,7 +87,7 @@ def prepare_own(
         raise ValueError(f"{output}: the manifest's name must end in .arrow")
     errors: list[str] = []
     rows: list[dict[str, Any]] = []
-    entries = merged(read_entries(source), errors)
+    entries = _merged(_read_entries(source), errors)
     with ThreadPoolExecutor(n_jobs) as pool:
         checked = pool.map(lambda entry: _attempt(entry, output), entries)
         for result in tqdm(checked, "checking", len(entries), unit="clip", disable=None):
@@ -91,9 +100,132 @@ def prepare_own(
     return write_manifest(output, rows), errors
 
 
-def merged(entries: Iterable[Entry], errors: list[str]) -> list[Entry]:
+@dataclass
+class _Entry:
+    """A row of the user's data."""
+
+    where: str  # file and row, for messages
+    values: dict[str, Any]  # by column
+    folder: Path  # that relative paths start from
+    error: str = ""  # why the row cannot be read, if so
+    captions: dict[str, list[str]] = field(default_factory=dict)  # by column of the manifest
+
+    def invalid(self, column: str, message: str) -> ValueError:
+        """Return an error that names the row and a column whose value cannot be used."""
+        return ValueError(f"{self.where}, column {column!r}: {message}")
+
+
+def _read_entries(source: Path) -> Iterator[_Entry]:
+    """Yield the rows of a file or folder."""
+    suffix = Path(source.name.removesuffix(".gz")).suffix
+    if source.is_dir():
+        yield from _entries_of_folder(source)
+    elif not source.exists():
+        raise FileNotFoundError(f"No file or folder {source}")
+    elif suffix in SEPARATORS:
+        yield from _entries_of_table(source, SEPARATORS[suffix])
+    elif suffix in (".jsonl", ".json"):
+        yield from _entries_of_jsonl(source)
+    elif suffix == ".parquet":
+        yield from _entries_of_parquet(source)
+    else:
+        raise ValueError(f"{source}: must be a .csv, .tsv, .jsonl or .parquet file or a folder")
+
+
+def _entries_of_table(path: Path, separator: str) -> Iterator[_Entry]:
+    # Not by pandas, which can go on after a row with too many fields only if it also drops rows
+    # with an open quotation mark without notice, and renames the second of two equal columns.
+    opener = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file, delimiter=separator, strict=True)
+        try:
+            names = [name.strip() for name in next(reader, [])]
+            _check_columns(path, names)
+            number = 1
+            for values in reader:
+                if not values:  # an empty line
+                    continue
+                number += 1
+                where = f"{path} row {number}"
+                if len(values) == len(names):
+                    yield _Entry(where, dict(zip(names, values)), path.parent)
+                    continue
+                error = f"{where}: has {len(values)} fields, the header has {len(names)}"
+                yield _Entry(where, {}, path.parent, error)
+        except (csv.Error, UnicodeDecodeError, EOFError, gzip.BadGzipFile) as error:
+            raise ValueError(f"{path} near line {reader.line_num + 1}: {error}") from error
+
+
+def _check_columns(where: str | Path, names: Iterable[str]) -> None:
+    """Raise if columns are unknown, missing or repeated."""
+    names = list(names)
+    unknown = [n for n in names if n not in KNOWN_COLUMNS and not n.startswith("labels.")]
+    if unknown:
+        known = ", ".join(KNOWN_COLUMNS)
+        raise ValueError(f"{where}: unknown columns {unknown}; known: {known}, labels.*")
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        raise ValueError(f"{where}: has the columns {repeated} more than once")
+    if not set(names) & set(AUDIO_COLUMNS):
+        raise ValueError(f"{where}: has no column 'wav'; it has {names}")
+    if not set(names) & set(CAPTION_COLUMNS):
+        raise ValueError(f"{where}: has no column 'caption'; it has {names}")
+
+
+def _entries_of_parquet(path: Path) -> Iterator[_Entry]:
+    try:
+        file = pyarrow.parquet.ParquetFile(path)
+    except pyarrow.ArrowInvalid as error:
+        raise ValueError(f"{path} is not a parquet file, or damaged: {error}") from error
+    _check_columns(path, file.schema_arrow.names)
+    number = 0
+    for batch in file.iter_batches(batch_size=1024):
+        for values in batch.to_pylist():
+            number += 1
+            yield _Entry(f"{path} row {number}", values, path.parent)
+
+
+def _entries_of_jsonl(path: Path) -> Iterator[_Entry]:
+    for number, line in read_lines(path):
+        where = f"{path} row {number}"
+        try:
+            yield _Entry(where, _values_of(parse_line(line), where), path.parent)
+        except UnusableClipError as error:
+            yield _Entry(where, {}, path.parent, error=f"{where}: {error}")
+        except ValueError as error:
+            yield _Entry(where, {}, path.parent, error=str(error))
+
+
+def _values_of(record: dict, where: str) -> dict[str, Any]:
+    """Return the columns of a JSON object, which may be a cut."""
+    if "recording" in record or "supervisions" in record or "tracks" in record:
+        row = clip_from_cut(record).row
+        return {**row, "wav": row.pop("audio"), "cut": True}
+    _check_columns(where, record)
+    return record
+
+
+def _entries_of_folder(folder: Path) -> Iterator[_Entry]:
+    for name in ("metadata.csv", "metadata.jsonl"):
+        if (folder / name).is_file():
+            yield from _read_entries(folder / name)
+            return
+    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES)
+    if not files:
+        raise ValueError(f"{folder}: has no audio files ({', '.join(sorted(AUDIO_SUFFIXES))})")
+    for path in files:
+        texts, captions = path.with_suffix(".txt"), []
+        if texts.is_file():
+            lines = texts.read_text(encoding="utf-8").splitlines()
+            captions = [line.strip() for line in lines if line.strip()]
+        name = path.relative_to(folder).with_suffix("").as_posix().replace("/", "-")
+        values = {"id": name, "wav": str(path), "caption": captions}
+        yield _Entry(f"{path} (captions in {texts.name})", values, folder)
+
+
+def _merged(entries: Iterable[_Entry], errors: list[str]) -> list[_Entry]:
     """Merge the rows of each clip, one per caption; errors of unreadable rows go to ``errors``."""
-    found: dict[tuple, Entry] = {}
+    found: dict[tuple, _Entry] = {}
     for entry in entries:
         if entry.error:
             errors.append(entry.error)
@@ -113,7 +245,7 @@ def merged(entries: Iterable[Entry], errors: list[str]) -> list[Entry]:
     return list(found.values())
 
 
-def _captions(entry: Entry) -> dict[str, list[str]]:
+def _captions(entry: _Entry) -> dict[str, list[str]]:
     """Return a row's captions; ``caption`` alone serves as both kinds."""
     found = {}
     for kind in ("global_captions", "fine_captions"):
@@ -121,48 +253,46 @@ def _captions(entry: Entry) -> dict[str, list[str]]:
         found[kind] = list(dict.fromkeys(texts))
     if not any(found.values()):
         column = next((name for name in entry.values if "caption" in name), "caption")
-        raise InvalidColumnError(entry.where, column, "is empty: a clip needs a caption")
+        raise entry.invalid(column, "is empty: a clip needs a caption")
     return found
 
 
-def _texts(entry: Entry, column: str) -> list[str]:
+def _texts(entry: _Entry, column: str) -> list[str]:
     value = entry.values.get(column)
     if value is None:
         return []
     values = [value] if isinstance(value, str) else value
     if not isinstance(values, list) or not all(isinstance(v, str) for v in values):
-        raise InvalidColumnError(
-            entry.where, column, f"is {value!r}, not a text or a list of texts"
-        )
+        raise entry.invalid(column, f"is {value!r}, not a text or a list of texts")
     return [v.strip() for v in values if v.strip()]
 
 
-def _audio_of(entry: Entry) -> str:
+def _audio_of(entry: _Entry) -> str:
     column = next((name for name in AUDIO_COLUMNS if entry.values.get(name)), None)
     if column is None:
-        raise InvalidColumnError(entry.where, "wav", "is empty: name an audio file")
+        raise entry.invalid("wav", "is empty: name an audio file")
     return os.path.join(entry.folder, os.path.expanduser(str(entry.values[column])))
 
 
-def _attempt(entry: Entry, output: Path) -> dict[str, Any] | str:
+def _attempt(entry: _Entry, output: Path) -> dict[str, Any] | str:
     try:
         return _row(entry, output)
     except (ValueError, OSError) as error:
         return str(error)
 
 
-def _row(entry: Entry, output: Path) -> dict[str, Any]:
+def _row(entry: _Entry, output: Path) -> dict[str, Any]:
     """Return a checked row of the manifest."""
     values, path = entry.values, os.path.abspath(_audio_of(entry))
     start, duration = (_number(entry, name) for name in NUMBER_COLUMNS)
     is_member = values.get("offset") is not None  # of a shard, in a cut
     if not os.path.isfile(path):
-        raise InvalidColumnError(entry.where, "wav", f"no file {path}")
+        raise entry.invalid("wav", f"no file {path}")
     row = {name: str(values[name]).strip() for name in TEXT_COLUMNS if _is_given(values, name)}
     if not is_member:
         length = seconds_of(path)
         if length == 0:
-            raise InvalidColumnError(entry.where, "wav", f"{path} cannot be read as audio")
+            raise entry.invalid("wav", f"{path} cannot be read as audio")
         duration = _checked_part(entry, start, duration, length)
     row |= {"audio": _shortest_path(path, output), "duration": duration, **entry.captions}
     if start is not None or _is_given(values, "duration"):
@@ -170,8 +300,8 @@ def _row(entry: Entry, output: Path) -> dict[str, Any]:
     row.setdefault("id", _name_of(path, start))
     for name in TAG_COLUMNS:
         row[name] = _tags(entry, name)
-    if _is_given(values, CHANNEL):
-        row[CHANNEL] = int(_number(entry, CHANNEL))
+    if _is_given(values, "channel"):
+        row["channel"] = int(_number(entry, "channel"))
     row |= {k: values[k] for k in ("offset", "nbytes", "sample_rate") if values.get(k) is not None}
     labels = {k.partition(".")[2]: v for k, v in values.items() if k.startswith("labels.") and v}
     labels |= values.get("labels") or {}
@@ -183,27 +313,23 @@ def _is_given(values: dict[str, Any], column: str) -> bool:
 
 
 def _checked_part(
-    entry: Entry, start: float | None, duration: float | None, length: float
+    entry: _Entry, start: float | None, duration: float | None, length: float
 ) -> float:
     """Return the part's duration [s]; raise if it is too short or ends after the file."""
     start = start or 0.0
     if start >= length:
-        raise InvalidColumnError(
-            entry.where, "start", f"is {start} s, the file lasts {length:.2f} s"
-        )
+        raise entry.invalid("start", f"is {start} s, the file lasts {length:.2f} s")
     duration = length - start if duration is None else duration
     if start + duration > length + TOLERANCE_SECONDS:
         end = start + duration
-        raise InvalidColumnError(
-            entry.where, "duration", f"ends at {end:.2f} s, the file at {length:.2f} s"
-        )
+        raise entry.invalid("duration", f"ends at {end:.2f} s, the file at {length:.2f} s")
     if round(duration * SAMPLE_RATE) < MINIMUM_SECONDS * SAMPLE_RATE:
         message = f"is {duration:.3f} s, at least {MINIMUM_SECONDS} s are needed"
-        raise InvalidColumnError(entry.where, "duration", message)
+        raise entry.invalid("duration", message)
     return duration
 
 
-def _number(entry: Entry, column: str) -> float | None:
+def _number(entry: _Entry, column: str) -> float | None:
     value = entry.values.get(column)
     if value is None or value == "":
         return None
@@ -212,11 +338,11 @@ def _number(entry: Entry, column: str) -> float | None:
     except (TypeError, ValueError):
         number = -1.0
     if not 0 <= number < float("inf"):
-        raise InvalidColumnError(entry.where, column, f"is {value!r}, not a number of at least 0")
+        raise entry.invalid(column, f"is {value!r}, not a number of at least 0")
     return number
 
 
-def _tags(entry: Entry, column: str) -> list[str]:
+def _tags(entry: _Entry, column: str) -> list[str]:
     value = entry.values.get(column)
     if isinstance(value, str):  # of a table: "deep; raspy"
         return [tag.strip() for tag in value.split(";") if tag.strip()]

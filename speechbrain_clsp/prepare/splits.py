@@ -31,31 +31,16 @@ DRY_RUN_RECORDS = 10_000
 
 @dataclass
 class Split:
-    """A manifest to prepare.
+    """A manifest to prepare."""
 
-    Arguments
-    ---------
-    name : str
-        The manifest is ``<name>.arrow``.
-    label : str
-        Value of the manifest's column ``split``.
-    records : iterable of Record
-        Read once, as a stream.
-    to_clip : callable
-        Takes a line and returns its :class:`~speechbrain_clsp.prepare.clip.ClipRecord`; must be
-        picklable, and its ``repr`` must tell its settings.
-    settings : dict
-        What the records depend on; an existing manifest must have been made with equal ones.
-    total : int, optional
-        Number of records, if known.
-    """
-
-    name: str
-    label: str
-    records: Iterable[Record]
+    name: str  # the manifest is ``<name>.arrow``
+    label: str  # value of its column ``split``
+    records: Iterable[Record]  # read once, as a stream
+    # Must be picklable, and its ``repr`` must tell its settings.
     to_clip: Callable[[bytes], ClipRecord]
+    # What the records depend on; an existing manifest must have been made with equal ones.
     settings: dict[str, Any] = field(default_factory=dict)
-    total: int | None = None
+    total: int | None = None  # records, if known
 
 
 def _row(
@@ -73,16 +58,16 @@ def prepare_split(
     max_malformed: int = 100,
     dry_run: bool = False,
 ) -> Outcome | None:
-    """Write a manifest, unless it exists.
+    """Write a manifest, unless it exists; print and return its counts, None if it existed.
 
     Arguments
     ---------
     split : Split
         The manifest.
     finder : AudioFinder
-        Locates the audio; it is indexed here.
+        Locates the audio, which is indexed here.
     save_folder : str or path
-        Gets ``<name>.arrow``, ``<name>_report.json``, ``<name>_left_out.tsv`` and, in hidden
+        Gets the files of :func:`~speechbrain_clsp.prepare.assembly.assemble` and, in hidden
         folders, the indexes of tar files.
     n_jobs : int, optional
         Number of processes; default: one per core.
@@ -90,11 +75,6 @@ def prepare_split(
         Largest number of malformed lines.
     dry_run : bool
         Write nothing to ``save_folder``: convert the first 10,000 records in a temporary folder.
-
-    Returns
-    -------
-    Outcome or None
-        Counts, which are also printed; None if the manifest existed.
 
     Raises
     ------
