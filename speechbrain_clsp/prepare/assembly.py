@@ -97,18 +97,19 @@ def assemble(
     output = Path(output)
     folder = output.with_name(f".{output.stem}_parts")
     folder.mkdir(parents=True, exist_ok=True)
-    parts, malformed, first = [], 0, ""
+    parts, malformed = [], []
     with tqdm(desc=output.stem, total=total, unit="clip") as progress:
         make = partial(make_part, folder, convert=convert, fingerprint=fingerprint)
-        for part, counts in run_all(make, enumerate(_blocks(records)), n_jobs):
+        for part in run_all(make, enumerate(_blocks(records)), n_jobs):
             parts.append(part)
-            progress.update(counts["records"])
-            malformed += counts["malformed"]
-            first = first or counts["first"]
-            if malformed > max_malformed:
+            found = _about(part)
+            progress.update(found["records"])
+            malformed += [entry for entry in found["left_out"] if entry[2] == MALFORMED]
+            if len(malformed) > max_malformed:
+                number, _, _, detail = malformed[0]
                 raise ValueError(
-                    f"More than {max_malformed} lines are malformed, the first: {first}. Is this"
-                    " the right file? If so, raise max_malformed"
+                    f"More than {max_malformed} lines are malformed, the first: line {number},"
+                    f" {detail}. Is this the right file? If so, raise max_malformed"
                 )
     outcome = _join(output, parts)
     report = {
@@ -143,25 +144,21 @@ def _blocks(records: Iterable[Record]) -> Iterator[list[Record]]:
 
 def make_part(
     folder: Path, numbered: tuple[int, list[Record]], convert: Convert, fingerprint: str
-) -> tuple[Path, dict]:
-    """Write the part of one numbered block, unless it exists; return its path and counts."""
+) -> Path:
+    """Write the part of one numbered block, unless it exists; return its path."""
     number, block = numbered
     path = folder / f"{number:06d}.arrow"
     content = zlib.crc32(b"\n".join(record.line for record in block))
     check = f"{zlib.crc32(fingerprint.encode())}-{content}-{len(block)}"
-    about = _about(path)
-    if about.get("check") == check:
-        return path, about["counts"]
+    if path.is_file() and _about(path)["check"] == check:
+        return path
     rows, left_out = [], []
     for record in block:
         try:
             rows.append(checked_row(convert(record.line), record.number))
         except UnusableClipError as error:
             left_out.append([record.number, error.name, error.reason, error.detail])
-    malformed = [entry for entry in left_out if entry[2] == MALFORMED]
-    first = f"line {malformed[0][0]}, {malformed[0][3]}" if malformed else ""
-    counts = {"records": len(block), "malformed": len(malformed), "first": first}
-    about = {"check": check, "counts": counts, "left_out": left_out}
+    about = {"check": check, "records": len(block), "left_out": left_out}
     schema = SCHEMA.with_metadata({"about": json.dumps(about)})
     with (
         atomic_path(path) as partial,
@@ -169,13 +166,11 @@ def make_part(
         pa.ipc.new_file(sink, schema) as writer,
     ):
         writer.write_batch(pa.RecordBatch.from_pylist(rows, schema=SCHEMA))
-    return path, counts
+    return path
 
 
 def _about(path: Path) -> dict[str, Any]:
-    """Return the metadata of a part; empty if there is no such part."""
-    if not path.is_file():
-        return {}
+    """Return the metadata of a part."""
     with pa.memory_map(str(path)) as source:
         return json.loads(pa.ipc.open_file(source).schema.metadata[b"about"])
 
@@ -226,24 +221,20 @@ def _kept(
 
 
 def _repeated(parts: list[Path]) -> set[int]:
-    """Return the hashes of ids that occur more than once, using 8 bytes per id."""
+    """Return the hashes of ids that occur more than once, using 8 bytes per id; refuse no id."""
     hashes = array("q")
     for part in parts:
         hashes.extend(map(hash, _batch(part).column("id").to_pylist()))
     if not hashes:
-        _refuse_empty(parts)
+        entries = [entry for part in parts for entry in _about(part)["left_out"]]
+        reasons = dict(Counter(entry[2] for entry in entries).most_common(3))
+        example = f", for example {entries[0][1]}: {entries[0][3]}" if entries else ""
+        raise ValueError(
+            f"No record gives a clip: {reasons or 'there is no record'}{example}. Correct the"
+            " folders or the path template and start again"
+        )
     found = np.sort(np.frombuffer(hashes, dtype=np.int64))
     return set(found[1:][found[1:] == found[:-1]].tolist())
-
-
-def _refuse_empty(parts: list[Path]) -> None:
-    entries = [entry for part in parts for entry in _about(part)["left_out"]]
-    reasons = dict(Counter(entry[2] for entry in entries).most_common(3))
-    example = f", for example {entries[0][1]}: {entries[0][3]}" if entries else ""
-    raise ValueError(
-        f"No record gives a clip: {reasons or 'there is no record'}{example}. Correct the folders"
-        " or the path template and start again"
-    )
 
 
 def report_path(manifest: Path) -> Path:

@@ -165,11 +165,10 @@ class AudioFinder:
         """
         corpora = corpora_of(clip.names) or self.corpora
         if self.template is not None:
-            row, corpus = dict(clip.row), corpora[0]
-            place = self._from_template(clip, corpus)
+            corpus, found = corpora[0], self._from_template(clip, corpora[0])._asdict()
         else:
-            row, corpus, place = self._look_up(clip, corpora)
-        row |= {"audio": place.audio, "offset": place.offset, "nbytes": place.nbytes}
+            corpus, found = self._look_up(clip, corpora)
+        row = {**clip.row, **found}
         row["source"] = row.get("source") or corpus
         if self.check_length or row["duration"] is None:
             row["duration"] = _checked_length(row)
@@ -186,7 +185,8 @@ class AudioFinder:
             raise UnusableClipError("no audio", f"no file {audio}", row["id"])
         return Place(str(audio))
 
-    def _look_up(self, clip: ClipRecord, corpora: list[str]) -> tuple[dict, str, Place]:
+    def _look_up(self, clip: ClipRecord, corpora: list[str]) -> tuple[str, dict[str, Any]]:
+        """Return the corpus that has a clip, and the columns that locate it there."""
         name_of_clip = clip.row["id"]
         searched = [name for name in corpora if name in self.indexes]
         if not searched:
@@ -198,10 +198,10 @@ class AudioFinder:
             try:
                 for name in candidates:
                     if (place := index.find(name)) is not None:
-                        return dict(clip.row), corpus, place
+                        return corpus, place._asdict()
                 for name in candidates:
-                    if (part := _part_of_recording(name, index, clip.row)) is not None:
-                        return part[0], corpus, part[1]
+                    if part := _part_of_recording(name, index, clip.row):
+                        return corpus, part
             except LookupError as error:
                 raise UnusableClipError("audio in two places", str(error), name_of_clip) from error
         m4a = sum(self.indexes[name].unreadable for name in searched)
@@ -210,14 +210,14 @@ class AudioFinder:
         raise UnusableClipError(reason, f"looked for {', '.join(candidates)}{hint}", name_of_clip)
 
 
-def _part_of_recording(name: str, index: AudioIndex, row: dict) -> tuple[dict, Place] | None:
-    """Return row and location of a segment as a part of its recording, if that is indexed."""
+def _part_of_recording(name: str, index: AudioIndex, row: dict) -> dict[str, Any] | None:
+    """Return the columns that locate a segment in its recording, if that is indexed."""
     match = _SEGMENT.fullmatch(name.rpartition("/")[2].removesuffix(".wav"))
-    place = index.find(match.group(1)) if match else None
+    place = index.find(match[1]) if match else None
     if place is None:
         return None
-    start = float(match.group(3)) + (row["start"] or 0.0)
-    return row | {"start": start, "channel": int(match.group(2)) - 1}, place
+    start = float(match[3]) + (row["start"] or 0.0)
+    return {**place._asdict(), "start": start, "channel": int(match[2]) - 1}
 
 
 def _checked_length(row: Mapping[str, Any]) -> float:
