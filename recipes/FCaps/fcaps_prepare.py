@@ -71,14 +71,12 @@ def prepare_fcaps(
 
     Arguments
     ---------
-    data_folder : str
-        Folder of the audio: ``Emilia/EN/*.tar``, ``ears``, ``expresso``, ``voxceleb1``,
-        ``voxceleb2``; tar files or plain files in any of them.
-    save_folder : str
-        Where manifests and reports are written.
+    data_folder, save_folder : str
+        Folder of the audio (``Emilia/EN/*.tar``, ``ears``, ``expresso``, ``voxceleb1``,
+        ``voxceleb2``; tar files or plain files in any of them), and of manifests and reports.
     skip_prep : bool
         If True, do nothing.
-    source : str
+    source, revision : str
         Folder with the published files, or the Hub repository to download them from.
     splits : sequence of str
         Some of emilia, pscbase, valid, test.
@@ -90,14 +88,8 @@ def prepare_fcaps(
     check_length : bool, optional
         Open every file and leave out clips that end after it; default: for all but Emilia, whose
         18 M files would have to be read.
-    revision : str, optional
-        Revision of the Hub repository.
-    n_jobs : int, optional
-        Number of processes; default: one per core.
-    max_malformed : int
-        Largest number of malformed lines per file.
-    dry_run : bool
-        Only print what would be found for the first 10,000 lines of each file.
+    n_jobs, max_malformed, dry_run
+        As for :func:`~speechbrain_clsp.prepare.splits.prepare_split`.
 
     Raises
     ------

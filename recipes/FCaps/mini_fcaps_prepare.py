@@ -8,7 +8,6 @@ Files: ``<data_folder>/wavs/`` and ``<save_folder>/{train,valid,test}.arrow``.
 import argparse
 import json
 import logging
-import multiprocessing
 import os
 from functools import partial
 from pathlib import Path
@@ -19,6 +18,7 @@ from tqdm import tqdm
 from speechbrain_clsp.dataio.audio import SAMPLE_RATE, read_header
 from speechbrain_clsp.dataio.manifest import write_manifest
 from speechbrain_clsp.mini_fcaps.corpus import PlannedClip, manifest_row, plan_clips, render
+from speechbrain_clsp.prepare.audio_index import run_all
 from speechbrain_clsp.utils.files import atomic_path, atomic_write
 
 logger = logging.getLogger(__name__)
@@ -38,7 +38,8 @@ def prepare_mini_fcaps(
 ) -> None:
     """Synthesize the clips and write the manifests.
 
-    A second call does nothing; an interrupted call is resumed.
+    A second call does nothing; an interrupted call is resumed. The same seed and sizes give the
+    same bytes.
 
     Arguments
     ---------
@@ -50,8 +51,6 @@ def prepare_mini_fcaps(
         If True, do nothing.
     n_train, n_valid, n_test : int
         Clips per split.
-    seed : int
-        The same seed and sizes give the same bytes.
     n_jobs : int, optional
         Number of processes; default: one per core.
 
@@ -71,26 +70,24 @@ def prepare_mini_fcaps(
         return
     folder, save_folder = Path(data_folder), Path(save_folder or data_folder)
     sizes = {"train": n_train, "valid": n_valid, "test": n_test}
-    check_settings(folder / "settings.json", {"version": VERSION, "seed": seed, **sizes})
+    _check_settings(folder / "settings.json", {"version": VERSION, "seed": seed, **sizes})
     manifests = {split: save_folder / f"{split}.arrow" for split in sizes}
     if all(path.is_file() for path in manifests.values()):
         logger.info("MiniFCaps exists in %s", save_folder)
         return
     clips = plan_clips(sizes, seed)
-    durations = make_clips(clips, folder, n_jobs or os.cpu_count() or 1)
+    made = run_all(partial(make_clip, folder=folder), clips, n_jobs or os.cpu_count() or 1)
+    durations = list(tqdm(made, "MiniFCaps", len(clips), unit="clip"))
     root = "" if save_folder == folder else folder.absolute()
     rows = [manifest_row(clip, duration, seed) for clip, duration in zip(clips, durations)]
     for split, path in manifests.items():
-        in_split = (
-            {**row, "audio": os.path.join(root, row["audio"])}
-            for row in rows
-            if row["split"] == split
-        )
-        logger.info("%s: %d clips", split, write_manifest(path, in_split))
+        chosen = [row for row in rows if row["split"] == split]
+        in_place = [{**row, "audio": os.path.join(root, row["audio"])} for row in chosen]
+        logger.info("%s: %d clips", split, write_manifest(path, in_place))
     logger.info("MiniFCaps: %.2f hours of speech in %s", sum(durations) / 3600, folder)
 
 
-def check_settings(path: Path, settings: dict) -> None:
+def _check_settings(path: Path, settings: dict) -> None:
     """Record the settings that a folder is made with; raise if there are others."""
     if not path.is_file():
         atomic_write(path, json.dumps(settings))
@@ -101,17 +98,6 @@ def check_settings(path: Path, settings: dict) -> None:
             f"{path.parent} was made with {found}, not {settings}: choose another data_folder,"
             " delete this one, or set skip_prep to use it as it is"
         )
-
-
-def make_clips(clips: list[PlannedClip], folder: Path, n_jobs: int) -> list[float]:
-    """Render every clip that does not exist; return all durations [s]."""
-    work = partial(make_clip, folder=folder)
-    progress = partial(tqdm, total=len(clips), desc="MiniFCaps", unit="clip")
-    if n_jobs == 1:
-        return list(progress(map(work, clips)))
-    # Spawned, since a forked process would share the state of libespeak-ng and torch.
-    with multiprocessing.get_context("spawn").Pool(n_jobs) as pool:
-        return list(progress(pool.imap(work, clips, chunksize=16)))
 
 
 def make_clip(clip: PlannedClip, folder: Path) -> float:

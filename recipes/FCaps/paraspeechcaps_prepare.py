@@ -65,18 +65,10 @@ SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz")
 
 @dataclass
 class ReadDescription:
-    """Conversion of a line of ParaSpeechCaps to a record with clean captions.
+    """Conversion of a line of ParaSpeechCaps to a record with clean captions."""
 
-    Arguments
-    ---------
-    split : str
-        Part of the ids: ``<split>-<source>-<name of the file>``.
-    shortest : int
-        Captions of fewer characters are dropped.
-    """
-
-    split: str
-    shortest: int = 32
+    split: str  # part of the ids: ``<split>-<source>-<name of the file>``
+    shortest: int  # captions of fewer characters are dropped
 
     def __call__(self, line: bytes) -> ClipRecord:
         """Return the record, or raise ``UnusableClipError``."""
@@ -185,43 +177,19 @@ def prepare_paraspeechcaps(
 ) -> None:
     """Write the manifests that do not exist yet; an interrupted call is resumed.
 
+    The other arguments and errors are those of ``prepare_fcaps`` in ``fcaps_prepare.py``.
+
     Arguments
     ---------
-    data_folder : str
-        Folder of the audio: ``ears``, ``expresso``, ``voxceleb1``, ``voxceleb2``, ``Emilia/EN``.
-    save_folder : str
-        Where manifests and reports are written.
-    skip_prep : bool
-        If True, do nothing.
     source : str
         Folder with ``<split>-*.parquet`` or ``<split>.jsonl``, or a Hub repository.
     splits : sequence of str
         Some of train_base, train_scaled, valid (published as dev), holdout, and test, which is
         taken from holdout.
-    folders : dict of str, optional
-        Other places of single corpora.
-    template : str, optional
-        Path of every clip's file below ``data_folder``, for other layouts.
     check_length : bool
         Open every file and leave out clips that end after it.
     shortest_caption : int
         Captions of fewer characters are dropped.
-    revision : str, optional
-        Revision of the Hub repository.
-    n_jobs : int, optional
-        Number of processes; default: one per core.
-    max_malformed : int
-        Largest number of malformed records per split.
-    dry_run : bool
-        Only print what would be found for the first 10,000 records of each split.
-
-    Raises
-    ------
-    FileNotFoundError
-        If captions or all audio folders are missing.
-    ValueError
-        If a published file is damaged, no clip is found, or a manifest was made with other
-        settings. The message says what to do.
     """
     if skip_prep:
         return

@@ -8,18 +8,11 @@ import json
 from speechbrain_clsp.cli.common import add_command
 
 LEAKAGE_KINDS = ("id", "speaker", "audio", "caption")
-FOUND = 1  # exit code of a check that found something
 SHOWN = 10
 
 
 def add_commands(commands: argparse._SubParsersAction) -> None:
-    """Add the commands to a parser.
-
-    Arguments
-    ---------
-    commands : argparse subparsers
-        Where they go.
-    """
+    """Add the commands to a parser."""
     prepare = add_command(
         commands,
         run_prepare,
@@ -90,7 +83,7 @@ def run_check_leakage(options: argparse.Namespace) -> int:
     if options.report:
         found = {"counts": report.counts, "leaks": [vars(leak) for leak in report.leaks]}
         atomic_write(options.report, json.dumps(found, indent=1, ensure_ascii=False))
-    return FOUND if report else 0
+    return int(bool(report))
 
 
 def run_export_cuts(options: argparse.Namespace) -> None:

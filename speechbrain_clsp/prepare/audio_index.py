@@ -155,7 +155,8 @@ def run_all(work: Callable, items: Iterable, n_jobs: int) -> Iterator:
     if n_jobs == 1:
         yield from map(work, items)
         return
-    # Spawned: forked children would inherit the locks of threads that they do not have.
+    # Spawned: forked children would inherit the locks of threads that they do not have, and the
+    # state of libraries such as libespeak-ng.
     pool = ProcessPoolExecutor(n_jobs, mp_context=get_context("spawn"))
     try:
         waiting: deque[Future] = deque()
