@@ -107,7 +107,6 @@ class _Entry:
     where: str  # file and row, for messages
     values: dict[str, Any]  # by column
     folder: Path  # that relative paths start from
-    error: str = ""  # why the row cannot be read, if so
     captions: dict[str, list[str]] = field(default_factory=dict)  # by column of the manifest
 
     def invalid(self, column: str, message: str) -> ValueError:
@@ -115,8 +114,8 @@ class _Entry:
         return ValueError(f"{self.where}, column {column!r}: {message}")
 
 
-def _read_entries(source: Path) -> Iterator[_Entry]:
-    """Yield the rows of a file or folder."""
+def _read_entries(source: Path) -> Iterator[_Entry | str]:
+    """Yield the rows of a file or folder; for one that cannot be read, the reason."""
     suffix = Path(source.name.removesuffix(".gz")).suffix
     if source.is_dir():
         yield from _entries_of_folder(source)
@@ -132,7 +131,7 @@ def _read_entries(source: Path) -> Iterator[_Entry]:
         raise ValueError(f"{source}: must be a .csv, .tsv, .jsonl or .parquet file or a folder")
 
 
-def _entries_of_table(path: Path, separator: str) -> Iterator[_Entry]:
+def _entries_of_table(path: Path, separator: str) -> Iterator[_Entry | str]:
     # Not by pandas, which can go on after a row with too many fields only if it also drops rows
     # with an open quotation mark without notice, and renames the second of two equal columns.
     opener = gzip.open if path.suffix == ".gz" else open
@@ -143,15 +142,12 @@ def _entries_of_table(path: Path, separator: str) -> Iterator[_Entry]:
             _check_columns(path, names)
             number = 1
             for values in reader:
-                if not values:  # an empty line
-                    continue
-                number += 1
+                number += bool(values)  # an empty line is no row
                 where = f"{path} row {number}"
                 if len(values) == len(names):
                     yield _Entry(where, dict(zip(names, values)), path.parent)
-                    continue
-                error = f"{where}: has {len(values)} fields, the header has {len(names)}"
-                yield _Entry(where, {}, path.parent, error)
+                elif values:
+                    yield f"{where}: has {len(values)} fields, the header has {len(names)}"
         except (csv.Error, UnicodeDecodeError, EOFError, gzip.BadGzipFile) as error:
             raise ValueError(f"{path} near line {reader.line_num + 1}: {error}") from error
 
@@ -178,22 +174,21 @@ def _entries_of_parquet(path: Path) -> Iterator[_Entry]:
     except pyarrow.ArrowInvalid as error:
         raise ValueError(f"{path} is not a parquet file, or damaged: {error}") from error
     _check_columns(path, file.schema_arrow.names)
-    number = 0
-    for batch in file.iter_batches(batch_size=1024):
-        for values in batch.to_pylist():
-            number += 1
-            yield _Entry(f"{path} row {number}", values, path.parent)
+    batches = file.iter_batches(batch_size=1024)
+    rows = (values for batch in batches for values in batch.to_pylist())
+    for number, values in enumerate(rows, start=1):
+        yield _Entry(f"{path} row {number}", values, path.parent)
 
 
-def _entries_of_jsonl(path: Path) -> Iterator[_Entry]:
+def _entries_of_jsonl(path: Path) -> Iterator[_Entry | str]:
     for number, line in read_lines(path):
         where = f"{path} row {number}"
         try:
             yield _Entry(where, _values_of(parse_line(line), where), path.parent)
         except UnusableClipError as error:
-            yield _Entry(where, {}, path.parent, error=f"{where}: {error}")
+            yield f"{where}: {error}"
         except ValueError as error:
-            yield _Entry(where, {}, path.parent, error=str(error))
+            yield str(error)
 
 
 def _values_of(record: dict, where: str) -> dict[str, Any]:
@@ -205,7 +200,7 @@ def _values_of(record: dict, where: str) -> dict[str, Any]:
     return record
 
 
-def _entries_of_folder(folder: Path) -> Iterator[_Entry]:
+def _entries_of_folder(folder: Path) -> Iterator[_Entry | str]:
     for name in ("metadata.csv", "metadata.jsonl"):
         if (folder / name).is_file():
             yield from _read_entries(folder / name)
@@ -223,25 +218,22 @@ def _entries_of_folder(folder: Path) -> Iterator[_Entry]:
         yield _Entry(f"{path} (captions in {texts.name})", values, folder)
 
 
-def _merged(entries: Iterable[_Entry], errors: list[str]) -> list[_Entry]:
+def _merged(entries: Iterable[_Entry | str], errors: list[str]) -> list[_Entry]:
     """Merge the rows of each clip, one per caption; errors of unreadable rows go to ``errors``."""
     found: dict[tuple, _Entry] = {}
     for entry in entries:
-        if entry.error:
-            errors.append(entry.error)
+        if isinstance(entry, str):
+            errors.append(entry)
             continue
         try:
             entry.captions = _captions(entry)
             key = tuple(str(entry.values.get(k) or "") for k in ("id", "start", "duration"))
-            key = (*key, _audio_of(entry))
+            first = found.setdefault((*key, _audio_of(entry)), entry)
         except ValueError as error:
             errors.append(str(error))
             continue
-        if key not in found:
-            found[key] = entry
-            continue
         for kind, texts in entry.captions.items():
-            found[key].captions[kind] += [t for t in texts if t not in found[key].captions[kind]]
+            first.captions[kind] = list(dict.fromkeys(first.captions[kind] + texts))
     return list(found.values())
 
 
@@ -283,33 +275,29 @@ def _attempt(entry: _Entry, output: Path) -> dict[str, Any] | str:
 
 def _row(entry: _Entry, output: Path) -> dict[str, Any]:
     """Return a checked row of the manifest."""
-    values, path = entry.values, os.path.abspath(_audio_of(entry))
+    values = {name: value for name, value in entry.values.items() if value not in (None, "")}
+    path = os.path.abspath(_audio_of(entry))
     start, duration = (_number(entry, name) for name in NUMBER_COLUMNS)
-    is_member = values.get("offset") is not None  # of a shard, in a cut
     if not os.path.isfile(path):
         raise entry.invalid("wav", f"no file {path}")
-    row = {name: str(values[name]).strip() for name in TEXT_COLUMNS if _is_given(values, name)}
-    if not is_member:
+    row = {name: str(values[name]).strip() for name in TEXT_COLUMNS if name in values}
+    if "offset" not in values:  # of a cut whose audio lies in a shard
         length = seconds_of(path)
         if length == 0:
             raise entry.invalid("wav", f"{path} cannot be read as audio")
         duration = _checked_part(entry, start, duration, length)
     row |= {"audio": _shortest_path(path, output), "duration": duration, **entry.captions}
-    if start is not None or _is_given(values, "duration"):
+    if start is not None or "duration" in values:
         row["start"] = None if values.get("cut") and start is None else start or 0.0
     row.setdefault("id", _name_of(path, start))
     for name in TAG_COLUMNS:
         row[name] = _tags(entry, name)
-    if _is_given(values, "channel"):
+    if "channel" in values:
         row["channel"] = int(_number(entry, "channel"))
-    row |= {k: values[k] for k in ("offset", "nbytes", "sample_rate") if values.get(k) is not None}
+    row |= {name: values[name] for name in ("offset", "nbytes", "sample_rate") if name in values}
     labels = {k.partition(".")[2]: v for k, v in values.items() if k.startswith("labels.") and v}
     labels |= values.get("labels") or {}
     return row | ({"labels": labels} if labels else {})
-
-
-def _is_given(values: dict[str, Any], column: str) -> bool:
-    return values.get(column) not in (None, "")
 
 
 def _checked_part(
