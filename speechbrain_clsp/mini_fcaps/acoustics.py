@@ -46,36 +46,17 @@ GENDERS = {"male": r"\b(?:man|male)\b", "female": r"\b(?:woman|female)\b"}
 
 @dataclass(frozen=True)
 class AcousticMeasurement:
-    """Level, pitch and rate of a clip.
+    """Level, pitch and rate of a clip."""
 
-    Arguments
-    ---------
-    decibels : float
-        Root mean square of the samples that are not silent, in dB re full scale.
-    hertz : float
-        Median F0; NaN in a whisper.
-    nuclei_per_second : float
-        Syllable nuclei per second.
-    """
-
-    decibels: float
-    hertz: float
-    nuclei_per_second: float
+    decibels: float  # root mean square of the samples that are not silent, re full scale
+    hertz: float  # median F0; NaN in a whisper
+    nuclei_per_second: float  # syllable nuclei
 
     def level(self, attribute: str, gender: str | None = None) -> int | None:
-        """Return the level of an attribute.
+        """Return 0, 1 or 2 for a low, medium or high ``loudness``, ``rate`` or ``pitch``.
 
-        Arguments
-        ---------
-        attribute : str
-            ``loudness``, ``rate`` or ``pitch``.
-        gender : str, optional
-            ``male`` or ``female``, whose boundaries of pitch apply; needed for ``pitch``.
-
-        Returns
-        -------
-        int or None
-            0, 1 or 2 for low, medium or high; None if gender or pitch are unknown.
+        The boundaries of pitch are those of the gender, ``male`` or ``female``. The level is None
+        if gender or pitch are unknown.
 
         Example
         -------
@@ -95,15 +76,7 @@ class AcousticMeasurement:
 def measure_acoustics(wav: np.ndarray) -> AcousticMeasurement:
     """Measure level, pitch and rate of a clip.
 
-    Arguments
-    ---------
-    wav : numpy.ndarray
-        [T] float, 16 kHz, mono.
-
-    Returns
-    -------
-    AcousticMeasurement
-        For silence: minus infinity dB, no pitch, a rate of 0.
+    ``wav`` is [T] float, 16 kHz, mono. Silence has minus infinity dB, no pitch and a rate of 0.
 
     Example
     -------
@@ -153,7 +126,7 @@ def spectral_tilt(wav: np.ndarray) -> float:
 
 
 def fundamental(wav: np.ndarray) -> np.ndarray:
-    """Return F0 of every voiced frame, [V] in Hz; see :func:`pitch_track`."""
+    """Return F0 of every voiced frame, [V] in Hz, by :func:`pitch_track`."""
     track = pitch_track(wav)
     return track[~np.isnan(track)]
 
@@ -164,17 +137,8 @@ def pitch_track(wav: np.ndarray, hop: int = HOP) -> np.ndarray:
     The autocorrelation of a windowed frame is divided by that of the window, so that the height of
     its peaks does not decrease with the lag.
 
-    Arguments
-    ---------
-    wav : numpy.ndarray
-        [T] float, 16 kHz.
-    hop : int
-        Samples from frame to frame; frames have 1,024 and lie within the clip.
-
-    Returns
-    -------
-    numpy.ndarray
-        [F] Hz, NaN where there is no pitch.
+    ``wav`` is [T] float, 16 kHz; frames have 1,024 samples, start every ``hop`` samples and lie
+    within the clip. Returns [F] Hz, NaN where there is no pitch.
     """
     window = np.hanning(FRAME)
     own = np.fft.irfft(np.abs(np.fft.rfft(window, SPECTRUM)) ** 2)

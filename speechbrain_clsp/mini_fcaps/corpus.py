@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import fmean
 from typing import Any
 
@@ -53,74 +54,34 @@ CHANGE_LABELS = {
 
 @dataclass(frozen=True)
 class Part:
-    """A stretch of speech with constant settings, followed by silence.
-
-    Arguments
-    ---------
-    text : str
-        What is said.
-    rate, pitch, pitch_range : int
-        espeak's settings.
-    level : float
-        Root mean square, in dB re full scale.
-    silence : float
-        Seconds of silence after it.
-    """
+    """A stretch of speech with constant settings, followed by silence."""
 
     text: str
-    rate: int
+    rate: int  # this and the next two are espeak's settings
     pitch: int
     pitch_range: int
-    level: float
-    silence: float
+    level: float  # root mean square, in dB re full scale
+    silence: float  # seconds after it
 
 
 @dataclass(frozen=True)
 class PlannedClip:
-    """All that determines a clip.
+    """All that determines a clip."""
 
-    Arguments
-    ---------
-    id : str
-        Name of the clip and of its file.
-    split : str
-        ``train``, ``valid`` or ``test``.
-    style : Style
-        How it is spoken.
-    voice : str
-        espeak voice and variant.
-    parts : tuple of Part
-        What is rendered, in order.
-    place, pause_place : str or None
-        Places of the change and of the pause, keys of :data:`PLACES`.
-    """
-
-    id: str
-    split: str
+    id: str  # name of the clip and of its file
+    split: str  # train, valid or test
     style: Style
-    voice: str
-    parts: tuple[Part, ...]
-    place: str | None
+    voice: str  # espeak voice and variant
+    parts: tuple[Part, ...]  # what is rendered, in order
+    place: str | None  # of the change, a key of ``PLACES``
     pause_place: str | None
 
 
 def plan_clips(sizes: dict[str, int], seed: int) -> list[PlannedClip]:
     """Plan all clips.
 
-    Test and valid hold one clip per signature; neither their signatures nor their sentences occur
-    in another split.
-
-    Arguments
-    ---------
-    sizes : dict
-        Number of clips per split: ``test``, ``valid`` and ``train``.
-    seed : int
-        Seed of all draws.
-
-    Returns
-    -------
-    list of PlannedClip
-        The clips, split by split.
+    ``sizes`` are the numbers of clips by split: ``test``, ``valid`` and ``train``. Test and valid
+    hold one clip per signature; no other split has their signatures or sentences.
 
     Raises
     ------
@@ -166,7 +127,7 @@ def _plan_clip(name: str, split: str, style: Style, generator, sentences: set) -
         if (
             sentence not in sentences
             and SPEAKING_SECONDS[0] < sum(seconds) < SPEAKING_SECONDS[1]
-            and _is_change_audible(seconds, boundary)
+            and (not boundary or _shorter_side(seconds, boundary) > MIN_SECONDS_BESIDE_CHANGE)
             and _lies_in(seconds, boundary, place)
             and _lies_in(seconds, pause, pause_place)
         ):
@@ -188,10 +149,8 @@ def _seconds(style: Style, sentence: tuple[str, ...], boundary: int | None) -> l
     return seconds
 
 
-def _is_change_audible(seconds: list[float], boundary: int | None) -> bool:
-    if boundary is None:
-        return True
-    return min(sum(seconds[:boundary]), sum(seconds[boundary:])) > MIN_SECONDS_BESIDE_CHANGE
+def _shorter_side(seconds: list[float], boundary: int) -> float:
+    return min(sum(seconds[:boundary]), sum(seconds[boundary:]))
 
 
 def _lies_in(seconds: list[float], boundary: int | None, place: str | None) -> bool:
@@ -203,17 +162,14 @@ def _lies_in(seconds: list[float], boundary: int | None, place: str | None) -> b
 
 def _parts(style: Style, voice: Voice, sentence, boundary, pause, generator) -> tuple[Part, ...]:
     """Join phrases up to each boundary, and draw the settings of each part."""
-    cuts = [*sorted({cut for cut in (boundary, pause) if cut}), len(sentence)]
+    cuts = [0, *sorted({cut for cut in (boundary, pause) if cut}), len(sentence)]
     settings = {after: _settings(style, voice, after, generator) for after in (False, True)}
-    silence = generator.uniform(*PAUSE_SECONDS)
-    parts, start = [], 0
-    for end in cuts:
-        is_last = end == len(sentence)
-        text = " ".join(sentence[start:end])
-        after = 0.0 if is_last else silence if end == pause else GAP_SECONDS
+    silences = {pause: generator.uniform(*PAUSE_SECONDS), len(sentence): 0.0}
+    parts = []
+    for start, end in pairwise(cuts):
         is_changed = boundary is not None and start >= boundary
-        parts.append(Part(text, **settings[is_changed], silence=after))
-        start = end
+        text, silence = " ".join(sentence[start:end]), silences.get(end, GAP_SECONDS)
+        parts.append(Part(text, **settings[is_changed], silence=silence))
     return tuple(parts)
 
 
@@ -235,18 +191,7 @@ def _settings(
 
 
 def render(clip: PlannedClip) -> np.ndarray:
-    """Synthesize a clip.
-
-    Arguments
-    ---------
-    clip : PlannedClip
-        The plan.
-
-    Returns
-    -------
-    numpy.ndarray
-        [T] float32 at 16 kHz, in [-1, 1].
-    """
+    """Synthesize a clip, [T] float32 at 16 kHz, in [-1, 1]."""
     pieces = []
     with Synthesizer() as synthesizer:
         for part in clip.parts:
@@ -259,19 +204,8 @@ def render(clip: PlannedClip) -> np.ndarray:
 def manifest_row(clip: PlannedClip, duration: float, seed: int) -> dict[str, Any]:
     """Return a clip's row of the manifest, with its labels and captions.
 
-    Arguments
-    ---------
-    clip : PlannedClip
-        The plan.
-    duration : float
-        Seconds of the rendered file.
-    seed : int
-        Together with the clip's id it determines the wording of its captions.
-
-    Returns
-    -------
-    dict
-        The row; ``audio`` is relative to the data set's folder.
+    The seed and the clip's id determine the wording of the captions; ``duration`` [s] is that of
+    the rendered file, and ``audio`` is relative to the data set's folder.
     """
     style = clip.style
     # "dev" is what the valid split was called when the seeds were fixed.
@@ -306,13 +240,15 @@ def _tags(style: Style, words: dict[str, str]) -> list[str]:
 
 
 def _labels(style: Style) -> dict[str, str]:
-    labels = {"voice": style.kind}
-    labels |= {"whisper": "whispered" if style.kind == "whisper" else "voiced"}
-    labels |= {"loudness": style.loudness} if style.loudness else {}
-    labels |= {"expressiveness": style.expressiveness} if style.expressiveness else {}
     change = style.change
-    labels["change"] = CHANGE_LABELS[change.dimension, change.rises] if change else "none"
-    return labels
+    labels = {
+        "voice": style.kind,
+        "whisper": "whispered" if style.kind == "whisper" else "voiced",
+        "loudness": style.loudness,
+        "expressiveness": style.expressiveness,
+        "change": CHANGE_LABELS[change.dimension, change.rises] if change else "none",
+    }
+    return {name: label for name, label in labels.items() if label}
 
 
 def _distinct(number: int, write) -> list[str]:

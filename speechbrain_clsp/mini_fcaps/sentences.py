@@ -39,15 +39,7 @@ TIMES = (
 def draw_sentence(generator: random.Random) -> tuple[str, str, str]:
     """Draw a sentence in three parts, between which a speaker may pause.
 
-    Arguments
-    ---------
-    generator : random.Random
-        Source of randomness.
-
-    Returns
-    -------
-    tuple of str
-        Action, place and time, in one of three orders; there are 8.5 million combinations.
+    They are action, place and time, in one of three orders; there are 8.5 million combinations.
 
     Example
     -------

@@ -35,17 +35,9 @@ PAUSE_PROBABILITY = 0.3
 
 @dataclass(frozen=True)
 class Change:
-    """Change of one attribute from one level to another at one point of the utterance.
+    """Change of one attribute from one level to another at one point of the utterance."""
 
-    Arguments
-    ---------
-    dimension : str
-        ``rate``, ``pitch`` or ``loudness``.
-    before, after : str
-        Levels of that dimension.
-    """
-
-    dimension: str
+    dimension: str  # rate, pitch or loudness
     before: str
     after: str
 
@@ -62,19 +54,6 @@ class Style:
 
     Whispers and croaks have no audible pitch, expressiveness or gender.
 
-    Arguments
-    ---------
-    kind : str
-        ``male``, ``female``, ``whisper`` or ``croak``.
-    accent : str
-        A key of ``ACCENTS``.
-    rate, pitch, loudness, expressiveness : str or None
-        Levels.
-    change : Change or None
-        The change inside the utterance, if there is one.
-    pause : bool
-        Whether there is a clear pause.
-
     Example
     -------
     >>> style = draw_style("female", random.Random(0))
@@ -82,14 +61,14 @@ class Style:
     True
     """
 
-    kind: str
-    accent: str
+    kind: str  # male, female, whisper or croak
+    accent: str  # a key of ``ACCENTS``
     rate: str | None
     pitch: str | None
     loudness: str | None
     expressiveness: str | None
     change: Change | None
-    pause: bool
+    pause: bool  # whether there is a clear one
 
     @property
     def signature(self) -> tuple:
@@ -106,20 +85,7 @@ class Style:
 
 
 def draw_style(kind: str, generator: random.Random) -> Style:
-    """Draw a style.
-
-    Arguments
-    ---------
-    kind : str
-        ``male``, ``female``, ``whisper`` or ``croak``.
-    generator : random.Random
-        Source of randomness.
-
-    Returns
-    -------
-    Style
-        With every attribute that is audible in its kind of voice.
-    """
+    """Draw a style with every attribute that is audible in its kind of voice."""
     pitched = kind in PITCH_HERTZ
     change = None
     if generator.random() < CHANGE_PROBABILITY:

@@ -100,7 +100,7 @@ class Synthesizer:
     def speak(
         self, text: str, voice: str, rate: int = 170, pitch: int = 50, pitch_range: int = 50
     ) -> np.ndarray:
-        """Synthesize.
+        """Synthesize, [T] float32 at 16 kHz, silence trimmed from both ends.
 
         Arguments
         ---------
@@ -113,11 +113,6 @@ class Synthesizer:
         pitch, pitch_range : int
             0 to 99; a range of 0 is a monotone.
 
-        Returns
-        -------
-        numpy.ndarray
-            [T] float32 at 16 kHz, silence trimmed from both ends.
-
         Raises
         ------
         ValueError
@@ -128,20 +123,10 @@ class Synthesizer:
     def speak_phones(
         self, text: str, voice: str, rate: int = 170, pitch: int = 50, pitch_range: int = 50
     ) -> tuple[np.ndarray, list[tuple[str, float]]]:
-        """Synthesize with the times of phonemes.
+        """Synthesize as :meth:`speak`; return the waveform and its phonemes.
 
-        Arguments
-        ---------
-        text, voice, rate, pitch, pitch_range
-            As for :meth:`speak`.
-
-        Returns
-        -------
-        wav : numpy.ndarray
-            As :meth:`speak` returns it.
-        phones : list of tuple
-            Phoneme in IPA, with its stress and length marks, and its start in seconds; "" is a
-            pause, never two in a row.
+        These are pairs of a phoneme in IPA, with its stress and length marks, and its start in
+        seconds; "" is a pause, never two in a row.
 
         Example
         -------

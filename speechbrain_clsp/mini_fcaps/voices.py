@@ -19,42 +19,22 @@ MAX_SETTING = 99
 class Voice:
     """An espeak voice variant and how its pitch follows the settings.
 
-    Arguments
-    ---------
-    variant : str
-        espeak's name of it.
-    base : float
-        Median F0 [Hz] at pitch setting 50 and range setting 0.
-    lift : float
-        Hz that each step of the range setting adds to the median F0.
-    spread : float
-        Semitones between the 10th and 90th percentile of F0, times F0 [Hz], per range step.
-
     Example
     -------
     >>> Voice("f4", base=160.0, lift=0.384, spread=10.7).settings(hertz=160.0, semitones=0.0)
     (50, 0)
     """
 
-    variant: str
-    base: float
-    lift: float
-    spread: float
+    variant: str  # espeak's name of it
+    base: float  # median F0 [Hz] at pitch setting 50 and range setting 0
+    lift: float  # Hz that each step of the range setting adds to the median F0
+    spread: float  # 10th to 90th percentile of F0 [semitones], times F0 [Hz], per range step
 
     def settings(self, hertz: float, semitones: float) -> tuple[int, int]:
-        """Find the settings for a pitch.
+        """Return espeak's pitch and range settings for a median and a spread of F0.
 
-        Arguments
-        ---------
-        hertz : float
-            Wanted median F0.
-        semitones : float
-            Wanted spread of F0, 10th to 90th percentile.
-
-        Returns
-        -------
-        tuple of int
-            espeak's pitch and range settings, 0 to 99; the nearest ones if out of reach.
+        They are 0 to 99, the nearest ones if the pitch is out of reach. The spread is that between
+        the 10th and the 90th percentile.
         """
         pitch_range = min(round(semitones * hertz / self.spread), MAX_SETTING)
         monotone_hertz = max(hertz - self.lift * pitch_range, 1.0)

@@ -89,18 +89,6 @@ def swap_tables() -> Tables:
 def global_caption(style: Style, generator: random.Random) -> str:
     """Write one sentence that states a style's signature.
 
-    Arguments
-    ---------
-    style : Style
-        Style of the clip.
-    generator : random.Random
-        Draws words and order.
-
-    Returns
-    -------
-    str
-        The caption.
-
     Example
     -------
     >>> from speechbrain_clsp.mini_fcaps.style import draw_style
@@ -128,21 +116,7 @@ def global_caption(style: Style, generator: random.Random) -> str:
 def fine_caption(style: Style, place: str | None, pause_place: str | None, generator) -> str:
     """Write two or three sentences that also say what happens when.
 
-    Arguments
-    ---------
-    style : Style
-        Style of the clip.
-    place : str or None
-        Place of the change: ``early``, ``middle`` or ``late``.
-    pause_place : str or None
-        Place of the pause.
-    generator : random.Random
-        Draws words and order.
-
-    Returns
-    -------
-    str
-        The caption.
+    The places of the change and of the pause are ``early``, ``middle`` or ``late``.
     """
     pick, pronoun = generator.choice, PRONOUNS[style.kind]
     subject, manner, adverbs = (words(style, generator) for words in (_subject, _manner, _adverbs))
