@@ -60,6 +60,7 @@ COLUMNS = (  # the others, such as phonemes, are large
     *("speakerid", "name", "duration", "gender", "accent", "pitch", "speaking_rate"),
 )
 STYLE = ("gender", "accent", "pitch", "speaking_rate")
+SHORTEST_CAPTION = 32  # characters; captions of fewer are dropped
 SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz")
 
 
@@ -68,7 +69,6 @@ class ReadDescription:
     """Conversion of a line of ParaSpeechCaps to a record with clean captions."""
 
     split: str  # part of the ids: ``<split>-<source>-<name of the file>``
-    shortest: int  # captions of fewer characters are dropped
 
     def __call__(self, line: bytes) -> ClipRecord:
         """Return the record, or raise ``UnusableClipError``."""
@@ -81,7 +81,7 @@ class ReadDescription:
         captions = [captions] if isinstance(captions, str) else captions
         accent = record.get("accent")
         captions = [repair_accent(clean_caption(text), accent) for text in captions if text]
-        captions = [text for text in dict.fromkeys(captions) if len(text) >= self.shortest]
+        captions = [text for text in dict.fromkeys(captions) if len(text) >= SHORTEST_CAPTION]
         if not captions:
             raise UnusableClipError("no caption", "none is left after the cleanup", name)
         duration = record.get("duration")
@@ -169,7 +169,6 @@ def prepare_paraspeechcaps(
     folders: dict[str, str] | None = None,
     template: str | None = None,
     check_length: bool = True,
-    shortest_caption: int = 32,
     revision: str | None = None,
     n_jobs: int | None = None,
     max_malformed: int = 100,
@@ -188,8 +187,6 @@ def prepare_paraspeechcaps(
         taken from holdout.
     check_length : bool
         Open every file and leave out clips that end after it.
-    shortest_caption : int
-        Captions of fewer characters are dropped.
     """
     if skip_prep:
         return
@@ -203,8 +200,8 @@ def prepare_paraspeechcaps(
             name,
             published.label,
             one_of_each_style(records) if name == "test" else records,
-            ReadDescription(published.name, shortest_caption),
-            settings={"files": sizes, "shortest_caption": shortest_caption},
+            ReadDescription(published.name),
+            settings={"files": sizes},
             total=published.clips,
         )
         finder = AudioFinder(data_folder, folders, template, published.corpora, check_length)
@@ -221,5 +218,4 @@ if __name__ == "__main__":
         default=DEFAULT_SPLITS,
     )
     parser.set_defaults(check_length=True)
-    parser.add_argument("--shortest_caption", type=int, default=32, help="characters")
     run_prepare(parser, prepare_paraspeechcaps)
