@@ -15,7 +15,6 @@ from speechbrain_clsp.prepare.cuts import clip_from_cut
 from speechbrain_clsp.prepare.splits import (
     Split,
     check_splits,
-    corpus_parser,
     local_file,
     prepare_split,
     run_prepare,
@@ -119,12 +118,10 @@ def prepare_fcaps(
 
 
 if __name__ == "__main__":
-    parser = corpus_parser(
+    run_prepare(
+        prepare_fcaps,
         "Make FCaps' manifests from its captions and the corpora's audio.",
         "fcaps_prepare.py /data/download /data/fcaps --splits pscbase valid test"
         " --folder voxceleb1=/disk2/vox1",
-        REPOSITORY,
-        splits=tuple(SPLITS),
-        default=tuple(SPLITS),
+        tuple(SPLITS),
     )
-    run_prepare(parser, prepare_fcaps)

@@ -30,7 +30,6 @@ from speechbrain_clsp.prepare.splits import (
     Split,
     check_repository,
     check_splits,
-    corpus_parser,
     prepare_split,
     run_prepare,
 )
@@ -209,13 +208,10 @@ def prepare_paraspeechcaps(
 
 
 if __name__ == "__main__":
-    parser = corpus_parser(
+    run_prepare(
+        prepare_paraspeechcaps,
         "Make ParaSpeechCaps' manifests from its captions and the corpora's audio.",
         "paraspeechcaps_prepare.py /data/download /data/psc --splits valid test"
         " --folder voxceleb1=/disk2/vox1",
-        REPOSITORY,
-        splits=tuple(SPLITS),
-        default=DEFAULT_SPLITS,
+        tuple(SPLITS),
     )
-    parser.set_defaults(check_length=True)
-    run_prepare(parser, prepare_paraspeechcaps)

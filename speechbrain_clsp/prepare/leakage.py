@@ -271,28 +271,25 @@ def _near_captions(test: Manifest, train: Manifest) -> Iterator[Leak]:
     sizes = np.array([len(grams) for _, grams in tested])
     with tqdm(total=len(train), desc="captions", unit="clip", disable=None) as progress:
         for batch in train.batches():
-            names, texts, known, n_grams = [], [], [], []
+            near = []  # id, text, known triples, number of triples
             for name, text in _captions(batch):
                 grams = triples(text)
-                found = [columns[gram] for gram in grams if gram in columns]
-                if found and len(found) >= NEAR_CAPTION * len(grams):  # or it cannot be near
-                    names.append(name)
-                    texts.append(text)
-                    known.append(found)
-                    n_grams.append(len(grams))
+                known = [columns[gram] for gram in grams if gram in columns]
+                if known and len(known) >= NEAR_CAPTION * len(grams):  # or it cannot be near
+                    near.append((name, text, known, len(grams)))
             step = max(1, MAX_PAIRS // max(1, len(tested)))
-            for start in range(0, len(known), step):
-                common = _incidence(known[start : start + step], columns) @ occurrences.T
-                common = common.tocoo()
-                rows = start + common.row
-                union = np.array(n_grams)[rows] + sizes[common.col] - common.data
+            for start in range(0, len(near), step):
+                names, texts, found, n_grams = zip(*near[start : start + step])
+                common = (_incidence(found, columns) @ occurrences.T).tocoo()
+                union = np.array(n_grams)[common.row] + sizes[common.col] - common.data
                 for n in np.flatnonzero(common.data >= NEAR_CAPTION * union).tolist():
-                    detail = f"{common.data[n] / union[n]:.0%} of {texts[rows[n]][:80]!r}"
-                    yield Leak("caption", tested[common.col[n]][0], names[rows[n]], detail)
+                    clip = common.row[n]
+                    detail = f"{common.data[n] / union[n]:.0%} of {texts[clip][:80]!r}"
+                    yield Leak("caption", tested[common.col[n]][0], names[clip], detail)
             progress.update(batch.num_rows)
 
 
-def _incidence(rows: list[list[int]], columns: dict) -> csr_array:
+def _incidence(rows: Sequence[list[int]], columns: dict) -> csr_array:
     """Return a sparse matrix [rows, columns] of int32 with a one for every listed column."""
     ends = np.cumsum([0, *map(len, rows)])
     indices = np.array([column for row in rows for column in row], dtype=np.int32)

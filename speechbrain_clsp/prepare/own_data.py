@@ -249,11 +249,13 @@ def _captions(entry: _Entry) -> dict[str, list[str]]:
     return found
 
 
-def _texts(entry: _Entry, column: str) -> list[str]:
+def _texts(entry: _Entry, column: str, separator: str | None = None) -> list[str]:
     value = entry.values.get(column)
     if value is None:
         return []
-    values = [value] if isinstance(value, str) else value
+    values = value
+    if isinstance(value, str):
+        values = value.split(separator) if separator else [value]
     if not isinstance(values, list) or not all(isinstance(v, str) for v in values):
         raise entry.invalid(column, f"is {value!r}, not a text or a list of texts")
     return [v.strip() for v in values if v.strip()]
@@ -286,12 +288,14 @@ def _row(entry: _Entry, output: Path) -> dict[str, Any]:
         if length == 0:
             raise entry.invalid("wav", f"{path} cannot be read as audio")
         duration = _checked_part(entry, start, duration, length)
-    row |= {"audio": _shortest_path(path, output), "duration": duration, **entry.captions}
+    # Relative below the manifest's folder, so that the folder can be moved.
+    audio = path.removeprefix(os.path.join(os.path.abspath(output.parent), ""))
+    row |= {"audio": audio, "duration": duration, **entry.captions}
     if start is not None or "duration" in values:
         row["start"] = None if values.get("cut") and start is None else start or 0.0
     row.setdefault("id", _name_of(path, start))
     for name in TAG_COLUMNS:
-        row[name] = _tags(entry, name)
+        row[name] = _texts(entry, name, separator=";")  # of a table: "deep; raspy"
     if "channel" in values:
         row["channel"] = int(_number(entry, "channel"))
     row |= {name: values[name] for name in ("offset", "nbytes", "sample_rate") if name in values}
@@ -330,22 +334,9 @@ def _number(entry: _Entry, column: str) -> float | None:
     return number
 
 
-def _tags(entry: _Entry, column: str) -> list[str]:
-    value = entry.values.get(column)
-    if isinstance(value, str):  # of a table: "deep; raspy"
-        return [tag.strip() for tag in value.split(";") if tag.strip()]
-    return _texts(entry, column)
-
-
 def _name_of(path: str, start: float | None) -> str:
     stem = Path(path).stem
     return stem if start is None else f"{stem}-{start:g}"
-
-
-def _shortest_path(path: str, output: Path) -> str:
-    """Return a path below the manifest's folder relative to it, so that the folder can be moved."""
-    base = os.path.join(os.path.abspath(output.parent), "")
-    return path.removeprefix(base)
 
 
 def _without_repeated_ids(rows: list[dict], errors: list[str]) -> list[dict]:

@@ -171,30 +171,28 @@ def check_repository(source: str) -> None:
         raise FileNotFoundError(f"{source} is neither a folder nor a Hub repository")
 
 
-def corpus_parser(
-    description: str, example: str, repository: str, splits: Sequence[str], default: Sequence[str]
-) -> argparse.ArgumentParser:
-    """Return a parser with the options that the prepare scripts have in common."""
+def run_prepare(
+    prepare: Callable[..., None], description: str, example: str, splits: Sequence[str]
+) -> None:
+    """Call a prepare function with the options of the command line; errors exit with code 2.
+
+    What is not given on the command line is left to the function's defaults.
+    """
     parser = argparse.ArgumentParser(description=description, epilog=f"example: python {example}")
     parser.add_argument("data_folder", help=f"folder with {', '.join(CORPORA)}")
     parser.add_argument("save_folder", help="where the manifests are written")
-    parser.add_argument("--source", default=repository, help="folder or Hub repository of captions")
+    parser.add_argument("--source", help="folder or Hub repository of captions")
     parser.add_argument("--revision", help="of the repository")
-    parser.add_argument("--splits", nargs="+", default=list(default), choices=list(splits))
+    parser.add_argument("--splits", nargs="+", choices=list(splits))
     parser.add_argument("--folder", action="append", default=[], metavar="CORPUS=PATH")
     parser.add_argument("--template", help="path of a clip's file, e.g. '{corpus}/{stem}.flac'")
-    parser.add_argument("--check_length", action=argparse.BooleanOptionalAction, default=None)
+    parser.add_argument("--check_length", action=argparse.BooleanOptionalAction)
     parser.add_argument("--n_jobs", type=int, help=f"processes; default: {os.cpu_count()}")
-    parser.add_argument("--max_malformed", type=int, default=100)
+    parser.add_argument("--max_malformed", type=int, help="stop at more malformed lines")
     parser.add_argument(
         "--dry_run", action="store_true", help="write nothing, report the first 10,000 records"
     )
-    return parser
-
-
-def run_prepare(parser: argparse.ArgumentParser, prepare: Callable[..., None]) -> None:
-    """Call a prepare function with the arguments of the command line; errors exit with code 2."""
-    options = vars(parser.parse_args())
+    options = {key: value for key, value in vars(parser.parse_args()).items() if value is not None}
     try:
         options["folders"] = parse_key_values(options.pop("folder"), "--folder")
         prepare(**options)

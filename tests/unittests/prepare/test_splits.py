@@ -9,7 +9,6 @@ from speechbrain_clsp.prepare.clip import ClipRecord, Record, parse_line
 from speechbrain_clsp.prepare.corpora import AudioFinder
 from speechbrain_clsp.prepare.splits import (
     Split,
-    corpus_parser,
     local_file,
     prepare_split,
     run_prepare,
@@ -69,12 +68,14 @@ def test_published_files_are_found_in_a_folder_or_its_data(tmp_path):
 
 
 def test_the_command_line_reads_folders_and_tells_errors_briefly(monkeypatch, capsys):
-    parser = corpus_parser("Make.", "x.py /a /b", "user/name", ["train", "test"], ["test"])
+    about = "Make.", "x.py /a /b", ["train", "test"]
     given = []
-    monkeypatch.setattr("sys.argv", ["x.py", "in", "out", "--folder", "ears=/disk2/ears"])
-    run_prepare(parser, lambda **options: given.append(options))
+    line = ["x.py", "in", "out", "--folder", "ears=/disk2/ears", "--splits", "test"]
+    monkeypatch.setattr("sys.argv", line)
+    run_prepare(lambda **options: given.append(options), *about)
     assert given[0]["folders"] == {"ears": "/disk2/ears"} and given[0]["splits"] == ["test"]
+    assert set(given[0]) == {"data_folder", "save_folder", "folders", "splits", "dry_run"}
     monkeypatch.setattr("sys.argv", ["x.py", "in", "out", "--folder", "ears"])
     with pytest.raises(SystemExit) as caught:
-        run_prepare(parser, lambda **options: None)
+        run_prepare(lambda **options: None, *about)
     assert caught.value.code == 2 and "not of the form KEY=VALUE" in capsys.readouterr().err
