@@ -66,15 +66,11 @@ def assemble(
     records : iterable of Record
         Read as a stream, of which some blocks are in memory.
     convert : callable
-        Takes a line and returns a manifest row, or raises
-        :class:`~speechbrain_clsp.prepare.clip.UnusableClipError`. Must be picklable if ``n_jobs``
-        is not 1.
+        Takes a line and returns a manifest row, or raises ``UnusableClipError``; picklable.
     fingerprint : str
         What rows depend on besides their lines. Parts made with another fingerprint are made again.
-    n_jobs : int
-        Number of processes.
-    total : int, optional
-        Number of records, for the progress bar.
+    n_jobs, total : int
+        Number of processes, and of records, for the progress bar.
     max_malformed : int
         Stop at more malformed lines than that: the file is probably not the expected one.
     about : dict, optional

@@ -107,17 +107,9 @@ class AudioIndex:
 def build_index(root: str | os.PathLike, depth: int, folder: Path, n_jobs: int = 1) -> AudioIndex:
     """Index all audio files, and all members of tar files, below a folder.
 
-    Arguments
-    ---------
-    root : str or path
-        The folder.
-    depth : int
-        As for :func:`key_of`.
-    folder : path
-        Where the index is written. Scans of shards are kept there and repeated only if a shard's
-        size or modification time changes, so an interrupted call is resumed.
-    n_jobs : int
-        Number of processes.
+    The index is written to ``folder``; ``depth`` is that of :func:`key_of`. Scans of shards are
+    kept and repeated only if a shard's size or modification time changes, so an interrupted call is
+    resumed.
     """
     shards, files, unreadable = _walk(Path(root))
     scan = partial(_scan_to_file, depth=depth, folder=folder / "shards")

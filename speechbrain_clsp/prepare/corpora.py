@@ -141,7 +141,7 @@ class AudioFinder:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The settings that a manifest's report states."""
+        """What a manifest's report states."""
         return {
             "root": str(self.root),
             "template": self.template,

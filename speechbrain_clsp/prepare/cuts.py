@@ -182,17 +182,10 @@ def cut_from_row(
 ) -> dict[str, Any]:
     """Convert a manifest row to a ``MonoCut``, of which :func:`clip_from_cut` gives the row back.
 
-    A member of a shard becomes a source of type ``command`` (``tail`` and ``head``), by which
-    lhotse reads it in place.
-
-    Arguments
-    ---------
-    row : dict
-        With all columns of the manifest.
-    seconds : float, optional
-        Duration of the whole file; default: until the clip's end.
-    n_channels : int, optional
-        Channels of the file; default: one, or more if the row names a channel.
+    The row has all columns of the manifest. A member of a shard becomes a source of type
+    ``command`` (``tail`` and ``head``), by which lhotse reads it in place. ``seconds`` and
+    ``n_channels`` are those of the whole file; by default it ends with the clip and has one
+    channel, or more if the row names one.
 
     Example
     -------

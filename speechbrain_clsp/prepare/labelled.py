@@ -64,17 +64,9 @@ def write_corpus(
 ) -> None:
     """Write ``<save_folder>/test.arrow`` with the files that have labels and are readable.
 
-    Arguments
-    ---------
-    save_folder : str or path
-        Where the manifest is written.
-    files : iterable of path
-        Audio files; their stems are the ids.
-    columns_of : callable
-        Takes a file and returns its labels, or None to leave it out; raises ValueError if its
-        labels are missing or wrong.
-    source : str
-        Value of this column in all rows.
+    The stems of the files are the ids, and ``source`` is the column of this name in all rows.
+    ``columns_of`` takes a file and returns its labels, or None to leave it out; it raises
+    ValueError if its labels are missing or wrong.
 
     Raises
     ------
