@@ -7,6 +7,7 @@ in any process, and again after an interruption.
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import fmean
@@ -115,7 +116,9 @@ def plan_clips(sizes: dict[str, int], seed: int) -> list[PlannedClip]:
     return clips
 
 
-def _plan_clip(name: str, split: str, style: Style, generator, sentences: set) -> PlannedClip:
+def _plan_clip(
+    name: str, split: str, style: Style, generator: random.Random, sentences: set[tuple]
+) -> PlannedClip:
     """Draw sentences until the boundaries of change and pause lie where they should."""
     place = generator.choice(list(PLACES)) if style.change else None
     while True:
@@ -143,10 +146,17 @@ def _seconds(style: Style, sentence: tuple[str, ...], boundary: int | None) -> l
     """Estimate how long each phrase takes."""
     seconds = []
     for index, text in enumerate(sentence):
-        rate = style.level("rate", boundary is not None and index >= boundary)
+        rate = _level(style, "rate", boundary is not None and index >= boundary)
         effort = SECONDS_PER_PHRASE + SECONDS_PER_CHARACTER * len(text)
         seconds.append(effort / fmean(WORDS_PER_MINUTE[rate]))
     return seconds
+
+
+def _level(style: Style, dimension: str, after_change: bool) -> str:
+    """Return the level of rate or loudness, which every kind of voice has."""
+    level = style.level(dimension, after_change)
+    assert level is not None
+    return level
 
 
 def _shorter_side(seconds: list[float], boundary: int) -> float:
@@ -156,11 +166,19 @@ def _shorter_side(seconds: list[float], boundary: int) -> float:
 def _lies_in(seconds: list[float], boundary: int | None, place: str | None) -> bool:
     if boundary is None:
         return True
+    assert place is not None  # drawn for every boundary
     low, high = PLACES[place]
     return low <= sum(seconds[:boundary]) / sum(seconds) <= high
 
 
-def _parts(style: Style, voice: Voice, sentence, boundary, pause, generator) -> tuple[Part, ...]:
+def _parts(
+    style: Style,
+    voice: Voice,
+    sentence: tuple[str, ...],
+    boundary: int | None,
+    pause: int | None,
+    generator: random.Random,
+) -> tuple[Part, ...]:
     """Join phrases up to each boundary, and draw the settings of each part."""
     cuts = [0, *sorted({cut for cut in (boundary, pause) if cut}), len(sentence)]
     settings = {after: _settings(style, voice, after, generator) for after in (False, True)}
@@ -183,10 +201,10 @@ def _settings(
     semitones = generator.uniform(*SPREAD_SEMITONES[style.expressiveness or "natural"])
     pitch, pitch_range = voice.settings(hertz, semitones)
     return {
-        "rate": generator.randint(*WORDS_PER_MINUTE[style.level("rate", after_change)]),
+        "rate": generator.randint(*WORDS_PER_MINUTE[_level(style, "rate", after_change)]),
         "pitch": pitch,
         "pitch_range": pitch_range,
-        "level": generator.uniform(*LEVEL_DBFS[style.level("loudness", after_change)]),
+        "level": generator.uniform(*LEVEL_DBFS[_level(style, "loudness", after_change)]),
     }
 
 
@@ -251,7 +269,7 @@ def _labels(style: Style) -> dict[str, str]:
     return {name: label for name, label in labels.items() if label}
 
 
-def _distinct(number: int, write) -> list[str]:
+def _distinct(number: int, write: Callable[[], str]) -> list[str]:
     captions: dict[str, None] = {}
     for _ in range(20 * number):
         captions[write()] = None

@@ -91,7 +91,9 @@ def draw_style(kind: str, generator: random.Random) -> Style:
     if generator.random() < CHANGE_PROBABILITY:
         dimension = generator.choice([name for name in LEVELS if pitched or name != "pitch"])
         change = Change(dimension, *generator.sample(LEVELS[dimension], 2))
-    levels = {name: generator.choice(choices) for name, choices in LEVELS.items()}
+    levels: dict[str, str | None] = {
+        name: generator.choice(choices) for name, choices in LEVELS.items()
+    }
     levels["expressiveness"] = generator.choice(EXPRESSIVENESSES)
     if not pitched:
         levels["pitch"] = levels["expressiveness"] = None

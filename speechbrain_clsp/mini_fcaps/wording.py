@@ -7,9 +7,10 @@ what happens when. Wordings of one level are paraphrases, so that every caption 
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 from speechbrain_clsp.captions.perturbation import Tables, article, between_values
-from speechbrain_clsp.mini_fcaps.style import ACCENTS, Style
+from speechbrain_clsp.mini_fcaps.style import ACCENTS, Change, Style
 
 NOUNS = {
     "male": ("man", "male speaker", "male voice"),
@@ -22,17 +23,17 @@ MANNERS = {
     "whisper": ("in a whisper", "in breathy whispers"),
     "croak": ("in a croak", "in a hoarse tone"),
 }
-RATE = {
+RATE: dict[str, tuple[str, ...]] = {
     "slow": ("slowly", "at a slow pace", "with a slow delivery"),
     "measured": ("at a measured pace", "at a medium speed", "at a middling tempo"),
     "fast": ("quickly", "at a fast pace", "with a rapid delivery"),
 }
-PITCH = {
+PITCH: dict[str, tuple[str, ...]] = {
     "low": ("low-pitched", "deep", "low"),
     "medium": ("medium-pitched", "mid-range"),
     "high": ("high-pitched", "high"),
 }
-LOUDNESS = {
+LOUDNESS: dict[str, tuple[str, ...]] = {
     "quiet": ("quietly", "at a low volume", "softly"),
     "moderate": ("at a moderate volume", "at a normal loudness"),
     "loud": ("loudly", "at a high volume", "with a powerful volume"),
@@ -72,7 +73,7 @@ def swap_tables() -> Tables:
     >>> sorted(swap_tables())
     ['accent', 'change', 'expressiveness', 'loudness', 'pitch', 'rate']
     """
-    values = {
+    values: dict[str, Sequence[Sequence[str]]] = {
         "accent": [(accent,) for accent in ACCENTS],
         "rate": list(RATE.values()),
         # Not "low" and "high", which are also said of the volume.
@@ -113,10 +114,17 @@ def global_caption(style: Style, generator: random.Random) -> str:
     return _sentence(*parts, f"{last},", change)
 
 
-def fine_caption(style: Style, place: str | None, pause_place: str | None, generator) -> str:
+def fine_caption(
+    style: Style, place: str | None, pause_place: str | None, generator: random.Random
+) -> str:
     """Write two or three sentences that also say what happens when.
 
     The places of the change and of the pause are ``early``, ``middle`` or ``late``.
+
+    Raises
+    ------
+    ValueError
+        If the style has a change, but it has no place.
     """
     pick, pronoun = generator.choice, PRONOUNS[style.kind]
     subject, manner, adverbs = (words(style, generator) for words in (_subject, _manner, _adverbs))
@@ -127,7 +135,10 @@ def fine_caption(style: Style, place: str | None, pause_place: str | None, gener
         sentences = [_sentence(subject, "speaks", *pick(((adverbs, manner), (manner, adverbs))))]
     events = []  # with their places, to be sorted by time
     if style.change is not None:
-        events.append((list(PLACE).index(place), _sentence(_change(style, place, generator))))
+        if place is None:
+            raise ValueError("A change needs a place")
+        change = _change(style.change, pronoun, place, generator)
+        events.append((list(PLACE).index(place), _sentence(change)))
     if pause_place is not None:
         pause = pick(PAUSES).format(place=pick(PLACE[pause_place]))
         events.append((list(PLACE).index(pause_place), _sentence(pause)))
@@ -135,8 +146,8 @@ def fine_caption(style: Style, place: str | None, pause_place: str | None, gener
     return " ".join(sentences)
 
 
-def _change(style: Style, place: str, generator: random.Random) -> str:
-    change, pick, pronoun = style.change, generator.choice, PRONOUNS[style.kind]
+def _change(change: Change, pronoun: str, place: str, generator: random.Random) -> str:
+    pick = generator.choice
     where = pick(PLACE[place])
     if change.dimension == "pitch":
         before, after = (pick(PITCH[level]) for level in (change.before, change.after))

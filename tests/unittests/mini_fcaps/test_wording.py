@@ -1,6 +1,9 @@
 """Captions against the styles that they state."""
 
+import random
 import re
+
+import pytest
 
 from speechbrain_clsp.mini_fcaps import wording
 from speechbrain_clsp.mini_fcaps.corpus import manifest_row, plan_clips
@@ -75,3 +78,9 @@ def test_held_out_captions_use_no_new_word():
         for caption in row["global_captions"] + row["fine_captions"]:
             words[clip.split] |= set(re.findall(r"[a-z-]+", caption.lower()))
     assert words["test"] <= words["train"]
+
+
+def test_a_change_without_a_place_is_refused(clips):
+    style = next(clip.style for clip in clips if clip.style.change)
+    with pytest.raises(ValueError, match="place"):
+        wording.fine_caption(style, None, None, random.Random(0))
