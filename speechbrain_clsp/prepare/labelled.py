@@ -96,4 +96,5 @@ def run_labelled(prepare: Callable[[str, str], None], corpus: str) -> None:
     parser = argparse.ArgumentParser(description=f"Write a manifest of {corpus}.")
     parser.add_argument("data_folder", help="where the corpus is")
     parser.add_argument("save_folder", help="where test.arrow is written")
-    prepare(**vars(parser.parse_args()))
+    options = parser.parse_args()
+    prepare(options.data_folder, options.save_folder)

@@ -7,7 +7,7 @@ import pytest
 
 from speechbrain_clsp.dataio.manifest import Manifest
 from speechbrain_clsp.evaluation.zero_shot import read_tasks
-from speechbrain_clsp.prepare.labelled import MAX_BAD_CLIPS
+from speechbrain_clsp.prepare.labelled import MAX_BAD_CLIPS, run_labelled
 from tests.utils.small import tone, write
 
 RECIPES = Path(__file__).parents[3] / "recipes"
@@ -122,6 +122,13 @@ def test_crema_d_tells_what_is_missing(tmp_path):
     with pytest.raises(ValueError, match="lacks the columns .*Sex"):
         prepare(str(root), str(tmp_path / "x"))
     prepare(str(root), str(tmp_path / "x"), skip_prep=True)
+
+
+def test_the_command_line_names_both_folders(monkeypatch):
+    called = []
+    monkeypatch.setattr("sys.argv", ["x_prepare.py", "in", "out"])
+    run_labelled(lambda corpus, output: called.append((corpus, output)), "X")
+    assert called == [("in", "out")]
 
 
 EVALUATION = """% [START_TIME - END_TIME] TURN_NAME EMOTION [V, A, D]
