@@ -128,7 +128,7 @@ def build_index(root: str | os.PathLike, depth: int, folder: Path, n_jobs: int =
     clips = clips.append_column("file", pa.array(numbers)).take(order).combine_chunks()
     digest = blake2b("\n".join(files + shards).encode(), digest_size=16)
     for column in clips.columns:
-        digest.update(np.ascontiguousarray(column.to_numpy()))
+        digest.update(np.ascontiguousarray(column.to_numpy()).data)
     about = {"depth": depth, "problems": problems, "unreadable": unreadable}
     about["fingerprint"] = digest.hexdigest()
     paths = pa.array(files + shards, pa.string())

@@ -165,7 +165,8 @@ class AudioFinder:
         """
         corpora = corpora_of(clip.names) or self.corpora
         if self.template is not None:
-            corpus, found = corpora[0], self._from_template(clip, corpora[0])._asdict()
+            corpus = corpora[0]
+            found = self._from_template(self.template, clip, corpus)._asdict()
         else:
             corpus, found = self._look_up(clip, corpora)
         row = {**clip.row, **found}
@@ -174,13 +175,13 @@ class AudioFinder:
             row["duration"] = _checked_length(row)
         return row
 
-    def _from_template(self, clip: ClipRecord, corpus: str) -> Place:
+    def _from_template(self, template: str, clip: ClipRecord, corpus: str) -> Place:
         row = clip.row
         path = str(row.get("audio") or row["id"])
         fields = {"id": row["id"], "path": path, "corpus": corpus, "speaker": row.get("speaker")}
         fields["stem"] = os.path.splitext(os.path.basename(path))[0]
         fields["recording"] = clip.names[-2] if len(clip.names) > 1 else row["id"]
-        audio = self.root / self.template.format(**fields)
+        audio = self.root / template.format(**fields)
         if not audio.is_file():
             raise UnusableClipError("no audio", f"no file {audio}", row["id"])
         return Place(str(audio))
@@ -214,7 +215,7 @@ def _part_of_recording(name: str, index: AudioIndex, row: dict) -> dict[str, Any
     """Return the columns that locate a segment in its recording, if that is indexed."""
     match = _SEGMENT.fullmatch(name.rpartition("/")[2].removesuffix(".wav"))
     place = index.find(match[1]) if match else None
-    if place is None:
+    if match is None or place is None:
         return None
     start = float(match[3]) + (row["start"] or 0.0)
     return {**place._asdict(), "start": start, "channel": int(match[2]) - 1}

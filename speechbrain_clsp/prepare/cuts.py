@@ -155,12 +155,13 @@ def write_cuts(
         with io.TextIOWrapper(binary, encoding="utf-8") as file:
             for row in rows:
                 count += 1
-                header = {}
                 if read_headers:
                     info = _header(row)
                     row = {**row, "sample_rate": info.sample_rate}
-                    header = {"seconds": info.seconds, "n_channels": info.n_channels}
-                file.write(json.dumps(cut_from_row(row, **header), ensure_ascii=False) + "\n")
+                    cut = cut_from_row(row, info.seconds, info.n_channels)
+                else:
+                    cut = cut_from_row(row)
+                file.write(json.dumps(cut, ensure_ascii=False) + "\n")
     return count
 
 

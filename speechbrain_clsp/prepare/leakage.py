@@ -136,7 +136,8 @@ def _same_values(test: Manifest, train: Manifest, column: str) -> Iterator[Leak]
     for name, value in zip(test.values("id"), test.values(column)):
         if value is not None:
             tested[value].append(name)
-    wanted, first = pa.array(list(tested), pa.string()), {}
+    wanted = pa.array(list(tested), pa.string())
+    first: dict[str, str] = {}
     for batch in train.batches():
         shared = batch.filter(pc.is_in(batch.column(column), wanted))
         for name, value in zip(*(shared.column(c).to_pylist() for c in ("id", column))):
@@ -161,7 +162,9 @@ def _same_audio(test: Manifest, train: Manifest) -> Iterator[Leak]:
             sizes = _file_sizes(train, batch)
             for i in range(batch.num_rows):
                 index += 1
-                candidates = {*order[low[i] : high[i]].tolist(), *by_size.get(sizes[i], ())}
+                size = sizes[i]
+                same_size = () if size is None else by_size.get(size, ())
+                candidates = {*order[low[i] : high[i]].tolist(), *same_size}
                 if not candidates:
                     continue
                 for other in candidates - tested.keys():

@@ -91,7 +91,10 @@ def prepare_own(
     with ThreadPoolExecutor(n_jobs) as pool:
         checked = pool.map(lambda entry: _attempt(entry, output), entries)
         for result in tqdm(checked, "checking", len(entries), unit="clip", disable=None):
-            (errors if isinstance(result, str) else rows).append(result)
+            if isinstance(result, str):
+                errors.append(result)
+            else:
+                rows.append(result)
     rows = _without_repeated_ids(rows, errors)
     if errors and not skip_bad:
         raise ValueError(_summary(errors))
@@ -282,7 +285,7 @@ def _row(entry: _Entry, output: Path) -> dict[str, Any]:
     start, duration = (_number(entry, name) for name in NUMBER_COLUMNS)
     if not os.path.isfile(path):
         raise entry.invalid("wav", f"no file {path}")
-    row = {name: str(values[name]).strip() for name in TEXT_COLUMNS if name in values}
+    row: dict[str, Any] = {n: str(values[n]).strip() for n in TEXT_COLUMNS if n in values}
     if "offset" not in values:  # of a cut whose audio lies in a shard
         length = seconds_of(path)
         if length == 0:
@@ -296,8 +299,8 @@ def _row(entry: _Entry, output: Path) -> dict[str, Any]:
     row.setdefault("id", _name_of(path, start))
     for name in TAG_COLUMNS:
         row[name] = _texts(entry, name, separator=";")  # of a table: "deep; raspy"
-    if "channel" in values:
-        row["channel"] = int(_number(entry, "channel"))
+    if (channel := _number(entry, "channel")) is not None:
+        row["channel"] = int(channel)
     row |= {name: values[name] for name in ("offset", "nbytes", "sample_rate") if name in values}
     labels = {k.partition(".")[2]: v for k, v in values.items() if k.startswith("labels.") and v}
     labels |= values.get("labels") or {}
