@@ -22,6 +22,7 @@ MINIMUM_SECONDS = 0.1  # the front end needs nine frames of 10 ms to give one fr
 MAXIMUM_AMPLITUDE = 100.0  # full scale is 1: more is 16-bit values as floats, or damage
 MAXIMUM_RATE = 400_000  # Hz; the resampling filter grows with the rate
 MINIMUM_RATE = 1000  # Hz
+Source = str | os.PathLike | bytes  # a file, or what a file holds
 TOLERANCE_SECONDS = 0.1  # by which a part may end after its recording: lossy codecs pad and cut
 
 
@@ -30,7 +31,7 @@ class AudioError(ValueError):
 
 
 def read_audio(
-    source: str | os.PathLike | bytes | io.BytesIO,
+    source: Source,
     name: str | None = None,
     start: float = 0.0,
     duration: float | None = None,
@@ -43,7 +44,7 @@ def read_audio(
 
     Arguments
     ---------
-    source : str, path, bytes or BytesIO
+    source : str, path or bytes
         A file (wav, flac, mp3, ogg, ...) or what such a file holds.
     name : str, optional
         How messages name the clip; default: its path.
@@ -83,7 +84,7 @@ def read_audio(
 
 
 def read_samples(
-    source: str | os.PathLike | bytes | io.BytesIO,
+    source: Source,
     name: str,
     start: float = 0.0,
     duration: float | None = None,
@@ -100,15 +101,6 @@ def read_samples(
         [T, channels] float32; [T, 1] if ``channel`` is given.
     rate : int
         In Hz.
-
-    Example
-    -------
-    >>> import soundfile
-    >>> path = getfixture("tmp_path") / "stereo.flac"
-    >>> soundfile.write(path, np.zeros((44100, 2)), 44100)
-    >>> samples, rate = read_samples(path, "stereo", start=0.5)
-    >>> samples.shape, rate
-    ((22050, 2), 44100)
     """
     with _open(source, name) as file:
         samples = _read_span(file, start, duration, name)
@@ -122,24 +114,10 @@ def read_samples(
 
 
 def read_windows(source: str | os.PathLike, longest: float) -> Iterator[Tensor]:
-    """Read a clip as equal consecutive windows, of which one at a time is in memory.
+    """Read a clip as equal consecutive windows [T], of which one at a time is in memory.
 
-    Arguments
-    ---------
-    source : str or path
-        An audio file.
-    longest : float
-        Seconds; a clip of at most that comes as one window, as :func:`read_audio` gives it.
-
-    Yields
-    ------
-    Tensor
-        [T] float32 at 16 kHz.
-
-    Raises
-    ------
-    FileNotFoundError, AudioError
-        As :func:`read_audio`.
+    A clip of at most ``longest`` seconds is one window, as :func:`read_audio` gives it, whose
+    errors are raised.
 
     Example
     -------
@@ -161,24 +139,10 @@ def read_windows(source: str | os.PathLike, longest: float) -> Iterator[Tensor]:
 
 
 def read_blocks(source: str | os.PathLike, seconds: float) -> Iterator[Tensor]:
-    """Read a recording in consecutive blocks, of which one at a time is in memory.
+    """Read a recording in consecutive blocks [T], of which one at a time is in memory.
 
-    Arguments
-    ---------
-    source : str or path
-        An audio file.
-    seconds : float
-        Length of what is decoded at once.
-
-    Yields
-    ------
-    Tensor
-        [T] float32 at 16 kHz; joined, blocks are what :func:`read_audio` returns.
-
-    Raises
-    ------
-    FileNotFoundError, AudioError
-        As :func:`read_audio`, at the block where the fault is.
+    So many ``seconds`` are decoded at once. Joined, blocks are what :func:`read_audio` returns,
+    whose errors are raised at the block where the fault is.
 
     Example
     -------
@@ -205,22 +169,8 @@ class Header(NamedTuple):
     n_channels: int
 
 
-def read_header(source: str | os.PathLike | bytes | io.BytesIO, name: str | None = None) -> Header:
-    """Read an audio file's header; nothing is decoded.
-
-    Arguments
-    ---------
-    source : str, path, bytes or BytesIO
-        A file, or its content.
-    name : str, optional
-        How messages name the clip; default: its path.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    AudioError
-        If it is empty or not audio.
+def read_header(source: Source, name: str | None = None) -> Header:
+    """Read an audio file's header; arguments and errors are those of :func:`read_audio`.
 
     Example
     -------
@@ -234,7 +184,7 @@ def read_header(source: str | os.PathLike | bytes | io.BytesIO, name: str | None
         return Header(file.frames / file.samplerate, file.samplerate, file.channels)
 
 
-def seconds_of(source: str | os.PathLike | bytes | io.BytesIO) -> float:
+def seconds_of(source: Source) -> float:
     """Return a clip's length as its header states it; 0 if it cannot be read."""
     try:
         return read_header(source).seconds
@@ -278,14 +228,14 @@ def _check_length(n_samples: int, name: str) -> None:
         raise AudioError(f"{name}: lasts {seconds:.3f} s, at least {MINIMUM_SECONDS} s are needed")
 
 
-def _name_of(source: str | os.PathLike | bytes | io.BytesIO) -> str:
-    return "audio" if isinstance(source, bytes | io.BytesIO) else str(source)
+def _name_of(source: Source) -> str:
+    return "audio" if isinstance(source, bytes) else str(source)
 
 
 @contextmanager
-def _open(source: str | os.PathLike | bytes | io.BytesIO, name: str) -> Iterator[SoundFile]:
-    if isinstance(source, bytes | io.BytesIO):
-        size = len(source) if isinstance(source, bytes) else source.getbuffer().nbytes
+def _open(source: Source, name: str) -> Iterator[SoundFile]:
+    if isinstance(source, bytes):
+        size = len(source)
     else:
         source = Path(source)
         if not source.exists():

@@ -74,30 +74,17 @@ class CaptionedSpeech:
         return self._mapped(Tensor.pin_memory)
 
     def _mapped(self, function: Callable[[Tensor], Tensor]) -> CaptionedSpeech:
-        return replace(
-            self,
-            wavs=function(self.wavs),
-            wav_lens=function(self.wav_lens),
-            tokens=function(self.tokens),
-            padding_mask=function(self.padding_mask),
-            labels=function(self.labels),
-            caption_ids=function(self.caption_ids),
-        )
+        changed: dict[str, Any] = {
+            name: function(x) for name, x in vars(self).items() if isinstance(x, Tensor)
+        }
+        return replace(self, **changed)
 
     def split(self, seconds: float) -> list[CaptionedSpeech]:
         """Cut the batch into chunks of successive clips, without the padding they don't need.
 
-        Arguments
-        ---------
-        seconds : float
-            Padded audio per chunk, at most; a longer clip is a chunk by itself.
-
-        Returns
-        -------
-        list of CaptionedSpeech
-            Joined, they are the batch.
+        A chunk has at most so many ``seconds`` of padded audio; a longer clip is one by itself.
         """
-        n_samples = (self.wav_lens * self.wavs.shape[1]).round().long()
+        n_samples = self._n_samples()
         limit, bounds, longest = seconds * SAMPLE_RATE, [0], 0
         for i, size in enumerate(n_samples.tolist()):
             longest = max(longest, size)
@@ -106,18 +93,15 @@ class CaptionedSpeech:
                 longest = size
         return [self.select(*pair) for pair in pairwise([*bounds, len(n_samples)])]
 
-    def select(self, start: int, end: int) -> CaptionedSpeech:
-        """Return the clips from ``start`` to before ``end``, without the padding they don't need.
+    def _n_samples(self) -> Tensor:
+        return (self.wav_lens * self.wavs.shape[1]).round().long()
 
-        Raises
-        ------
-        ValueError
-            If there are none.
-        """
+    def select(self, start: int, end: int) -> CaptionedSpeech:
+        """Return the clips from ``start`` to before ``end``, without padding they don't need."""
         if not 0 <= start < end <= len(self.ids):
             raise ValueError(f"There are no clips {start} to {end} in a batch of {len(self.ids)}")
         part, n_clips = slice(start, end), len(self.ids)
-        n_samples = (self.wav_lens * self.wavs.shape[1]).round().long()[part]
+        n_samples = self._n_samples()[part]
         longest = int(n_samples.max())
         tokens, padding_mask = (
             x.view(-1, n_clips, x.shape[1])[:, part].flatten(0, 1)
@@ -137,22 +121,16 @@ class CaptionedSpeech:
 
     @classmethod
     def empty(cls, unreadable: Sequence[str] = ()) -> CaptionedSpeech:
-        """Return a batch without clips, which says why.
-
-        Example
-        -------
-        >>> CaptionedSpeech.empty(["a: no such file"]).ids
-        []
-        """
-        nothing = torch.empty(0, 0)
+        """Return a batch without clips, which says why."""
+        nothing = torch.empty(0, 0, dtype=torch.long)
         return cls(
             ids=[],
-            wavs=nothing,
+            wavs=nothing.float(),
             wav_lens=torch.empty(0),
-            tokens=nothing.long(),
+            tokens=nothing,
             padding_mask=nothing.bool(),
-            labels=nothing.long(),
-            caption_ids=nothing.long(),
+            labels=nothing,
+            caption_ids=nothing,
             n_positives=0,
             unreadable=list(unreadable),
         )
@@ -268,7 +246,7 @@ class Collate:
         tokens, padding_mask = self.tokenizer([text for texts in by_position for text in texts])
         ids = [clip["id"] for clip in clips]
         labels = torch.tensor([clip["labels"] for clip in clips], dtype=torch.long)
-        caption_ids = torch.tensor([[text_id(text) for text in texts] for texts in by_position])
+        caption_ids = torch.tensor([[_text_id(text) for text in texts] for texts in by_position])
         return CaptionedSpeech(
             ids,
             wavs,
@@ -295,12 +273,6 @@ def _check_equal_numbers(clips: Sequence[dict[str, Any]]) -> int:
     return numbers[0][0]
 
 
-def text_id(text: str) -> int:
-    """Return 63 bits that identify a text, the same in every process.
-
-    Example
-    -------
-    >>> text_id("A man whispers.") == text_id("A man whispers.") != text_id("A man shouts.")
-    True
-    """
+def _text_id(text: str) -> int:
+    """Return 63 bits that identify a text, the same in every process."""
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big") >> 1

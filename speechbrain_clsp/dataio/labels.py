@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-UNLABELED = -1  # as lobes.attribute_heads ignores it
+from speechbrain_clsp.lobes.attribute_heads import UNLABELED
 
 
 def value_of(row: Mapping[str, Any], column: str) -> Any:
@@ -47,15 +47,13 @@ class AttributeLabels:
         ValueError
             If the row has a value that is not listed.
         """
-        return [self._index(row, column) for column in self.values]
-
-    def _index(self, row: Mapping[str, Any], column: str) -> int:
-        value, known = value_of(row, column), self.values[column]
-        if value is None:
-            return UNLABELED
-        if value not in known:
-            raise ValueError(
-                f"Clip {row['id']!r}: {column} is {value!r}, none of {known}: list it among the"
-                " attribute's values, or fix the manifest"
-            )
-        return known.index(value)
+        classes = []
+        for column, known in self.values.items():
+            value = value_of(row, column)
+            if value is not None and value not in known:
+                raise ValueError(
+                    f"Clip {row['id']!r}: {column} is {value!r}, none of {known}: list it among the"
+                    " attribute's values, or fix the manifest"
+                )
+            classes.append(UNLABELED if value is None else known.index(value))
+        return classes

@@ -104,26 +104,9 @@ def write_manifest(
 def write_batches(
     path: str | os.PathLike, batches: Iterable[pa.RecordBatch], batch_rows: int = BATCH_ROWS
 ) -> int:
-    """Write record batches with the columns of ``SCHEMA`` atomically.
+    """Write record batches of checked rows, of any sizes; the rest is as :func:`write_manifest`.
 
-    Arguments
-    ---------
-    path : str or path
-        Where the manifest goes.
-    batches : iterable of pyarrow.RecordBatch
-        Of checked rows, of any sizes; one at a time is in memory.
-    batch_rows : int
-        Rows per record batch in the file.
-
-    Returns
-    -------
-    int
-        Number of rows written.
-
-    Raises
-    ------
-    ValueError
-        If an id occurs twice.
+    One batch at a time is in memory.
     """
     hashes = array("q")  # 8 bytes per row: a set of 18 M ids would take gigabytes
     schema = SCHEMA.with_metadata({_BATCH_ROWS_KEY: str(batch_rows)})
@@ -167,14 +150,7 @@ def _check_ids(path: Path, hashes: np.ndarray) -> None:
 
 
 def checked_row(row: Mapping[str, Any], number: int) -> dict[str, Any]:
-    """Return a row with its lists filled in.
-
-    Arguments
-    ---------
-    row : dict
-        Some columns of ``SCHEMA``.
-    number : int
-        What messages call it.
+    """Return a row with its lists filled in; ``number`` is what messages call it.
 
     Raises
     ------
@@ -188,10 +164,7 @@ def checked_row(row: Mapping[str, Any], number: int) -> dict[str, Any]:
     missing = [field.name for field in SCHEMA if not field.nullable and row.get(field.name) is None]
     if missing:
         raise ValueError(f"{where}: columns {missing} are missing")
-    checked = dict(row)
-    for name in _LIST_COLUMNS:
-        checked[name] = list(row.get(name) or [])
-    return checked
+    return {**row, **{name: list(row.get(name) or []) for name in _LIST_COLUMNS}}
 
 
 class Manifest:

@@ -18,28 +18,17 @@ VALUES_AT_ONCE = 1 << 22  # of inputs gathered for the filters, 16 MiB
 CACHED_FILTERS = 8  # pairs of rates; that of 400 kHz takes 64 MB, that of 44.1 kHz 0.1
 
 
-class Filters(NamedTuple):
+class _Filters(NamedTuple):
     """The low-pass filter of each output phase, in groups that read about the same inputs.
 
     Output ``up * q + p`` is the sum over i of ``h[p * down - i * up] * x[q * down + i]``, h being
     the low-pass filter around 0.
-
-    Arguments
-    ---------
-    taps : Tensor
-        [groups, span, phases]; phases from ``up`` on are 0.
-    inputs : Tensor
-        [groups, span] int64, the input that a tap multiplies, from the first input of the stride.
-    before : int
-        How many inputs before ``q * down`` a stride begins.
-    width : int
-        Number of inputs that a stride reads.
     """
 
-    taps: Tensor
-    inputs: Tensor
-    before: int
-    width: int
+    taps: Tensor  # [groups, span, phases]; phases from `up` on are 0
+    inputs: Tensor  # [groups, span] int64, what a tap multiplies, from the stride's first input
+    before: int  # how many inputs before q * down a stride begins
+    width: int  # number of inputs that a stride reads
 
 
 def resample(wavs: Tensor, from_rate: int, to_rate: int) -> Tensor:
@@ -97,20 +86,9 @@ def resample(wavs: Tensor, from_rate: int, to_rate: int) -> Tensor:
 def resample_blocks(blocks: Iterable[Tensor], from_rate: int, to_rate: int) -> Iterator[Tensor]:
     """Resample a waveform that comes in blocks; joined, the results are those of the whole.
 
-    Each block is filtered together with the end of the one before. Outputs that need inputs of the
-    next block are held back, and no more than a second and a block is in memory.
-
-    Arguments
-    ---------
-    blocks : iterable of Tensor
-        [T] float each, of any lengths.
-    from_rate, to_rate : int
-        Hz.
-
-    Yields
-    ------
-    Tensor
-        [S] at ``to_rate``.
+    Blocks are [T] float, of any lengths; the rest is as for :func:`resample`. Each block is
+    filtered together with the end of the one before. Outputs that need inputs of the next block are
+    held back, and no more than a second and a block is in memory.
 
     Example
     -------
@@ -155,7 +133,7 @@ def _filtered(strides: Tensor, taps: Tensor, inputs: Tensor, up: int) -> Tensor:
 
 
 @lru_cache(maxsize=CACHED_FILTERS)
-def _filters(up: int, down: int) -> Filters:
+def _filters(up: int, down: int) -> _Filters:
     half = ZERO_CROSSINGS * max(up, down)
     low_pass = firwin(2 * half + 1, 1 / max(up, down), window=("kaiser", KAISER_BETA)) * up
     n_phases = min(up, max(1, 2 * half // down))  # then a group reads twice what one phase does
@@ -172,7 +150,7 @@ def _filters(up: int, down: int) -> Filters:
     before = -int(starts[0])
     inputs = inputs + before
     tensors = torch.from_numpy(taps), torch.from_numpy(inputs)
-    return Filters(*tensors, before, int(inputs.max()) + 1)
+    return _Filters(*tensors, before, int(inputs.max()) + 1)
 
 
 def _ratio(from_rate: int, to_rate: int) -> tuple[int, int]:

@@ -129,13 +129,7 @@ class BucketBatchSampler(Sampler[list[Key]]):
         return len(bounds) * self.n_shards // self.world_size
 
     def padding_fraction(self) -> float:
-        """Return the fraction of this epoch's padded audio that is padding, over all processes.
-
-        Example
-        -------
-        >>> round(BucketBatchSampler([1.0, 3.0, 3.0, 1.0], batch_size=4).padding_fraction(), 3)
-        0.333
-        """
+        """Return the fraction of this epoch's padded audio that is padding, over all processes."""
         spans = np.sort(np.array(self._bounds), axis=0)  # they lie one behind the other
         durations = self.durations[self._order]
         padded = np.maximum.reduceat(durations, spans[:, 0]) * np.diff(spans, axis=1)[:, 0]
@@ -148,15 +142,7 @@ class BucketBatchSampler(Sampler[list[Key]]):
         self._lengths[epoch] = len(self)
 
     def first_step(self) -> int:
-        """Return the number of this epoch's first batch: those of all earlier epochs.
-
-        Example
-        -------
-        >>> sampler = BucketBatchSampler([1.0, 9.0, 1.1, 9.1], batch_size=2)
-        >>> sampler.set_epoch(3)
-        >>> sampler.first_step()
-        4
-        """
+        """Return the number of this epoch's first batch: those of all earlier epochs."""
         earlier = range(1, self.epoch)
         for epoch in earlier:
             if epoch not in self._lengths:

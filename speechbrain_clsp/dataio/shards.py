@@ -38,18 +38,10 @@ class Scan(NamedTuple):
 
 
 def scan_shard(path: str | os.PathLike) -> Scan:
-    """List the audio files in a tar file, reading its headers only.
+    """List the audio files in an uncompressed tar file, reading its headers only.
 
-    Arguments
-    ---------
-    path : str or path
-        An uncompressed tar file, as WebDataset writes them.
-
-    Returns
-    -------
-    Scan
-        Undamaged members, and a line for everything damaged: a header (the search goes on behind
-        it), a member that is empty or cut off, a missing end mark.
+    Returns undamaged members, and a line for everything damaged: a header (the search goes on
+    behind it), a member that is empty or cut off, a missing end mark.
 
     Example
     -------
@@ -82,7 +74,9 @@ def scan_shard(path: str | os.PathLike) -> Scan:
                         members.append(Member(info.name, info.offset_data, info.size))
         except tarfile.TarError as error:
             if not expected:
-                hint = "compressed, gunzip it" if _is_gzip(path) else "not a tar file"
+                file.seek(0)
+                is_gzip = file.read(2) == b"\x1f\x8b"
+                hint = "compressed, gunzip it" if is_gzip else "not a tar file"
                 return Scan([], [f"not read: {hint} ({error})"])
     if expected >= size:
         problems.append(f"no end mark after byte {min(expected, size)}: probably cut off")
@@ -105,11 +99,6 @@ def _gap(path: Path, start: int, end: int) -> list[str]:
         if not any(file.read(BLOCK)):
             return []
     return [f"{end - start} bytes from byte {start} on belong to no member: damaged header"]
-
-
-def _is_gzip(path: Path) -> bool:
-    with open(path, "rb") as file:
-        return file.read(2) == b"\x1f\x8b"
 
 
 class ClipReader:
@@ -148,11 +137,8 @@ class ClipReader:
     def __call__(self, row: Mapping[str, Any]) -> Tensor:
         """Return a row's clip, [T] float32 at 16 kHz.
 
-        Arguments
-        ---------
-        row : dict
-            ``audio`` and, where they apply, ``offset``, ``nbytes``, ``start``, ``duration``,
-            ``channel``; ``duration`` counts only with ``start``.
+        A row is a dict of ``audio`` and, where they apply, ``offset``, ``nbytes``, ``start``,
+        ``duration``, ``channel``; ``duration`` counts only with ``start``.
 
         Raises
         ------

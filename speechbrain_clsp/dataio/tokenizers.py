@@ -91,16 +91,8 @@ def train_sentencepiece(captions: Iterable[str], path: str | os.PathLike, vocab_
     """Train a SentencePiece model and write it to ``path`` atomically.
 
     Byte-pair encoding: on captions of few different words it keeps frequent words whole, where the
-    unigram model cuts them up and doubles the number of tokens.
-
-    Arguments
-    ---------
-    captions : iterable of str
-        Training captions.
-    path : str or path
-        Where the model goes.
-    vocab_size : int
-        Upper bound on the number of tokens; small corpora give fewer.
+    unigram model cuts them up and doubles the number of tokens. ``vocab_size`` is an upper bound;
+    small corpora give fewer.
     """
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
@@ -143,10 +135,8 @@ class RobertaCaptions:
 
         Raises
         ------
-        FileNotFoundError
-            If there is none.
-        ValueError
-            If it is not a tokenizer.
+        FileNotFoundError, ValueError
+            As :meth:`SentencePieceCaptions.load`.
         """
         from tokenizers import Tokenizer
 
@@ -172,8 +162,7 @@ class RobertaCaptions:
         from tokenizers import ByteLevelBPETokenizer
         from tokenizers.processors import RobertaProcessing
 
-        bpe = ByteLevelBPETokenizer(*(str(folder / name) for name in self.PAIR))
-        tokenizer = bpe._tokenizer
+        tokenizer = ByteLevelBPETokenizer(*(str(folder / name) for name in self.PAIR))._tokenizer
         ends = ("</s>", self.END), ("<s>", self.START)
         tokenizer.post_processor = RobertaProcessing(*ends, add_prefix_space=False)
         return tokenizer
@@ -183,19 +172,7 @@ class RobertaCaptions:
         self._loaded().save(str(path))
 
     def __call__(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Tokenize.
-
-        Arguments
-        ---------
-        texts : list of str
-            B captions.
-
-        Returns
-        -------
-        tokens : Tensor
-            [B, L] int64, padded with 1.
-        padding_mask : Tensor
-            [B, L] bool, True on padding.
+        """Tokenize, as :class:`SentencePieceCaptions`, but with padding 1.
 
         Raises
         ------
