@@ -19,9 +19,9 @@ from speechbrain_clsp.dataio.audio import SAMPLE_RATE, read_blocks
 from speechbrain_clsp.inference.checks import check_batch, check_texts
 from speechbrain_clsp.inference.files import BadFiles, pad, read_batches
 from speechbrain_clsp.inference.timeline import Timeline, sliding_windows
+from speechbrain_clsp.lobes.prompt_bank import Prompts, embed_classes
 from speechbrain_clsp.pretrained.folder import HYPERPARAMS, PARTS, find_source, load_folder
 from speechbrain_clsp.pretrained.hub import has_definition, load_official
-from speechbrain_clsp.pretrained.prompts import Prompts, embed_classes
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 

@@ -4,23 +4,17 @@ Loading, saving, conversion between the two forms, and publishing. What comes ou
 tokenizer; :class:`~speechbrain_clsp.inference.clsp.CLSP` makes a model of them.
 """
 
-from importlib import import_module
-from typing import Any
+from speechbrain_clsp.pretrained.conversion import convert_official, export_official
+from speechbrain_clsp.pretrained.folder import FolderPretrainer, load_folder, save_model_folder
+from speechbrain_clsp.pretrained.hub import load_official, load_pretrained_encoder, publish
 
-_NAMES = {
-    "FolderPretrainer": "folder",
-    "convert_official": "conversion",
-    "export_official": "conversion",
-    "load_folder": "folder",
-    "load_official": "hub",
-    "load_pretrained_encoder": "hub",
-    "publish": "hub",
-    "save_model_folder": "folder",
-}
-__all__ = list(_NAMES)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _NAMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_NAMES[name]}"), name)
+__all__ = [
+    "FolderPretrainer",
+    "convert_official",
+    "export_official",
+    "load_folder",
+    "load_official",
+    "load_pretrained_encoder",
+    "publish",
+    "save_model_folder",
+]

@@ -14,14 +14,18 @@ from speechbrain.dataio.encoder import CategoricalEncoder
 from speechbrain.inference.interfaces import Pretrained
 from torch import Tensor, nn
 
-from speechbrain_clsp.dataio.tokenizers import RobertaCaptions
-from speechbrain_clsp.lobes.prompt_bank import PromptBank
+from speechbrain_clsp.lobes.prompt_bank import PromptBank, embed_classes, prompt_groups
 from speechbrain_clsp.lobes.text_tower import RobertaTextTower
-from speechbrain_clsp.pretrained.definition import define
-from speechbrain_clsp.pretrained.folder import LABELS, PARTS, WEIGHTS, save_model_folder, state_of
-from speechbrain_clsp.pretrained.hub import CONFIG, PREFIX, load_official, read_sizes
-from speechbrain_clsp.pretrained.official import UNUSED_IN_LAYERS, to_official
-from speechbrain_clsp.pretrained.prompts import embed_classes, prompt_groups
+from speechbrain_clsp.pretrained.folder import (
+    CONFIG,
+    LABELS,
+    PARTS,
+    WEIGHTS,
+    save_model_folder,
+    state_of,
+)
+from speechbrain_clsp.pretrained.hub import PREFIX, load_official, read_sizes
+from speechbrain_clsp.pretrained.official import UNUSED_IN_LAYERS, define, to_official
 from speechbrain_clsp.utils.files import atomic_path, atomic_write
 
 ORIGIN = """Converted from `{source}`{revision}, whose license applies to the weights.
@@ -31,6 +35,7 @@ Its authors report, on 241 test clips of FCaps (arXiv 2601.03065): R@1 with glob
 such numbers is about 6 points wide on either side. These are their numbers, not measured here."""
 
 
+@torch.no_grad()
 def convert_official(
     source: str | os.PathLike,
     folder: str | os.PathLike,
@@ -47,7 +52,7 @@ def convert_official(
         Where it goes. ``CLSP.from_pretrained`` loads it, and with ``prompts`` SpeechBrain's own
         ``EncoderClassifier.from_hparams``, too.
     revision : str, optional
-        Of the source.
+        Of a repository.
     prompts : dict, optional
         For each class one or several prompts.
 
@@ -63,23 +68,15 @@ def convert_official(
         files = {tokenizer.FILENAME: Path(temporary) / tokenizer.FILENAME}
         tokenizer.save(files[tokenizer.FILENAME])
         if groups:
-            modules["classifier"] = _fill_bank(modules, tokenizer, groups)
+            classes = embed_classes(lambda some: modules["text_tower"](*tokenizer(some)), groups)
+            modules["classifier"] = bank = PromptBank(*classes.shape)
+            bank.fill(classes, modules["logit_scale"]())
             files[LABELS] = Path(temporary) / LABELS
             encoder = CategoricalEncoder()
             encoder.update_from_iterable(list(groups), sequence_input=False)
             encoder.save(files[LABELS])
         origin = ORIGIN.format(source=source, revision=f" at {revision}" if revision else "")
         save_model_folder(folder, definition, modules, files, origin=origin)
-
-
-@torch.no_grad()
-def _fill_bank(
-    modules: Mapping[str, nn.Module], tokenizer: RobertaCaptions, groups: Mapping[str, list[str]]
-) -> PromptBank:
-    classes = embed_classes(lambda texts: modules["text_tower"](*tokenizer(texts)), groups)
-    bank = PromptBank(*classes.shape)
-    bank.fill(classes, modules["logit_scale"]())
-    return bank
 
 
 def export_official(clsp: Pretrained, folder: str | os.PathLike) -> None:
@@ -115,16 +112,13 @@ def export_official(clsp: Pretrained, folder: str | os.PathLike) -> None:
     atomic_write(folder / CONFIG, json.dumps(config, indent=2) + "\n")
     tokenizer.save(folder / tokenizer.FILENAME)
     with atomic_path(folder / WEIGHTS) as temporary:  # last: a folder with weights is complete
-        save_file(official_state(clsp.mods), temporary)
+        save_file(_official_state(clsp.mods), temporary)
 
 
-def official_state(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+def _official_state(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
     """Return a model's weights under the published keys, unused ones included."""
-    parts = {name: modules[name] for name in PARTS}
-    state = {
-        PREFIX + to_official(key): value.detach().cpu().contiguous()
-        for key, value in state_of(parts).items()
-    }
+    parts = state_of({name: modules[name] for name in PARTS})
+    state = {PREFIX + to_official(key): value.cpu().contiguous() for key, value in parts.items()}
     state[f"{PREFIX}logit_scale"] = state[f"{PREFIX}logit_scale"].reshape(())
     for key in list(state):
         if key.endswith(".bypass.bypass_scale"):  # beside it stands one that nothing reads

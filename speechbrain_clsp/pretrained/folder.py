@@ -30,7 +30,7 @@ from speechbrain_clsp import __version__
 HYPERPARAMS = "hyperparams.yaml"
 WEIGHTS = "model.safetensors"
 LABELS = "label_encoder.txt"
-INTERFACE = "config.json"
+CONFIG = "config.json"
 INTERFACE_KEY = "speechbrain_interface"  # in it, and in no published config.json
 CARD = "README.md"
 CARD_TEXT = """# {name}
@@ -74,8 +74,7 @@ RENAMED = {
 class FolderPretrainer(Pretrainer):
     """Fetches a model folder's files under their own names and loads them strictly.
 
-    SpeechBrain's own pretrainer expects ``<key>.ckpt`` files, and only warns of weights that a file
-    lacks, which stay random.
+    SpeechBrain's own expects ``<key>.ckpt`` files, and only warns of weights that a file lacks.
 
     Arguments
     ---------
@@ -126,23 +125,9 @@ class FolderPretrainer(Pretrainer):
 
 
 def find_source(source: str | os.PathLike) -> Path | str:
-    """Tell a folder from a Hub repository.
+    """Return the path of a folder (``~`` is the home folder), or a Hub repository's ``user/name``.
 
-    Arguments
-    ---------
-    source : str or path
-        A folder (``~`` is the home folder), or a repository of the form ``user/name``.
-
-    Returns
-    -------
-    Path or str
-        The folder's path, or the repository's name.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such folder and ``source`` does not have the form of a repository's name; or
-        if the folder is not a model folder but its subfolder ``model`` is.
+    A folder that is not a model folder, but whose subfolder ``model`` is, raises.
 
     Example
     -------
@@ -176,12 +161,8 @@ def load_folder(
     """Build what the definition of a model in SpeechBrain's format names, and load its weights.
 
     It does what SpeechBrain's ``Pretrained.from_hparams`` does, and takes its arguments, but loads
-    folders that earlier versions of this package wrote, too. The definition can run code.
-
-    Returns
-    -------
-    dict
-        Key of the definition -> what was built; ``modules`` among them.
+    folders that earlier versions of this package wrote, too. The definition can run code. Returns
+    what was built by its key in the definition, ``modules`` among them.
     """
     fetching = {"local_strategy": local_strategy, "fetch_config": fetch_config or FetchConfig()}
     path = fetch(hparams_file, str(source), savedir, **fetching)
@@ -221,20 +202,12 @@ def translate_definition(definition: str) -> str:
 def load_weights(path: str | os.PathLike, modules: Mapping[str, nn.Module]) -> None:
     """Load a safetensors file into modules, all of it and nothing else.
 
-    Arguments
-    ---------
-    path : str or path
-        File with the keys ``<module name>.<state-dict key>``; module names may be those of earlier
-        versions.
-    modules : dict of nn.Module
-        The modules.
+    Its keys are ``<module name>.<state-dict key>``; module names may be those of earlier versions.
 
     Raises
     ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If it is not a safetensors file, or keys or shapes do not fit; all are named.
+    FileNotFoundError, ValueError
+        If there is no such safetensors file, or keys or shapes do not fit; all are named.
 
     Example
     -------
@@ -258,21 +231,10 @@ def load_weights(path: str | os.PathLike, modules: Mapping[str, nn.Module]) -> N
 def load_state(
     weights: Mapping[str, Tensor], modules: Mapping[str, nn.Module], path: str | os.PathLike
 ) -> None:
-    """Load a joined state dict into modules, all of it and nothing else.
+    """Load weights, as :func:`state_of` returns them; else as :func:`load_weights`.
 
-    Arguments
-    ---------
-    weights : dict of Tensor
-        As :func:`state_of` returns them.
-    modules : dict of nn.Module
-        The modules; parameters on the meta device are replaced by the given tensors themselves.
-    path : str or path
-        Where the weights come from, for the error.
-
-    Raises
-    ------
-    ValueError
-        If keys or shapes do not fit; all are named.
+    Parameters on the meta device are replaced by the given tensors themselves. ``path`` is where
+    weights come from, for the error.
     """
     expected = state_of(modules)
     problems = [f"missing {key}" for key in expected if key not in weights]
@@ -300,20 +262,10 @@ def state_of(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
 
 
 def extract_definition(hyperparams: str, key: str) -> str:
-    r"""Cut a model's definition out of a recipe's resolved hyperparameters.
+    r"""Cut a model's definition, below a top-level key, out of a recipe's hyperparameters.
 
-    Arguments
-    ---------
-    hyperparams : str
-        HyperPyYAML without references or includes, as SpeechBrain writes it into an
-        experiment's folder: overrides from the command line are in it.
-    key : str
-        Top-level key that holds the definition.
-
-    Returns
-    -------
-    str
-        The definition as HyperPyYAML of its own.
+    Those are HyperPyYAML without references or includes, as SpeechBrain writes it into an
+    experiment's folder: overrides from the command line are in it.
 
     Example
     -------
@@ -367,31 +319,23 @@ def save_model_folder(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     (partial / HYPERPARAMS).write_text(definition, encoding="utf-8")
-    weights = {key: value.detach().cpu().contiguous() for key, value in state_of(modules).items()}
+    weights = {key: value.cpu().contiguous() for key, value in state_of(modules).items()}
     save_file(weights, partial / WEIGHTS)
     (partial / WEIGHTS).chmod(0o644)  # safetensors makes it readable by its owner alone
     for name, file in files.items():
         shutil.copyfile(file, partial / name)
     about = {INTERFACE_KEY: "CLSP", "speechbrain_clsp_version": __version__}
-    (partial / INTERFACE).write_text(json.dumps(about) + "\n", encoding="utf-8")
-    card = _card(folder.name, metrics or {}, origin)
-    (partial / CARD).write_text(card, encoding="utf-8")
-    if folder.exists():
-        old = folder.with_name(f".{folder.name}.old")
-        shutil.rmtree(old, ignore_errors=True)
-        os.replace(folder, old)
-        os.replace(partial, folder)
-        shutil.rmtree(old)
-    else:
-        os.replace(partial, folder)
-
-
-def _card(name: str, metrics: Mapping[str, float], origin: str) -> str:
-    """Return a model card in Markdown."""
-    card = CARD_TEXT.format(name=name, version=__version__)
+    (partial / CONFIG).write_text(json.dumps(about) + "\n", encoding="utf-8")
+    card = CARD_TEXT.format(name=folder.name, version=__version__)
     if origin:
         card += f"\n{origin}\n"
     if metrics:
-        rows = "".join(f"| {key} | {value:.4g} |\n" for key, value in metrics.items())
+        rows = "".join(f"| {name} | {value:.4g} |\n" for name, value in metrics.items())
         card += f"\n| metric | value |\n|---|---|\n{rows}"
-    return card
+    (partial / CARD).write_text(card, encoding="utf-8")
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        os.replace(folder, old)
+    os.replace(partial, folder)
+    shutil.rmtree(old, ignore_errors=True)

@@ -8,11 +8,11 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import torch
 from huggingface_hub import HfApi, hf_hub_download
 from huggingface_hub.errors import (
     EntryNotFoundError,
@@ -22,33 +22,32 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from hyperpyyaml import load_hyperpyyaml
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from speechbrain_clsp.dataio.tokenizers import RobertaCaptions
 from speechbrain_clsp.lobes.speech_tower import SpeechTower
-from speechbrain_clsp.pretrained.definition import build_without_weights, define
 from speechbrain_clsp.pretrained.folder import (
+    CONFIG,
     HYPERPARAMS,
     INTERFACE_KEY,
     WEIGHTS,
     find_source,
     load_state,
 )
-from speechbrain_clsp.pretrained.official import is_unused, read_architecture, to_ours
+from speechbrain_clsp.pretrained.official import define, is_unused, read_architecture, to_ours
 from speechbrain_clsp.utils.files import sha256_of_file
 
-CONFIG = "config.json"
 PREFIX = "model."
 LOGIT_SCALE = "logit_scale.logit_scale"
 
 
-@dataclass(frozen=True)
-class Pin:
+class Pin(NamedTuple):
     """A revision of a Hub repository, and the SHA-256 of files in it."""
 
     revision: str
-    hashes: Mapping[str, str] = field(default_factory=dict)
+    hashes: Mapping[str, str] = {}
 
 
 PINS = {
@@ -71,15 +70,14 @@ def load_official(
 
     The architecture is read off the tensors' shapes; every tensor must find its place and every
     weight its tensor. Weights stay memory-mapped until they are used. Users call
-    :meth:`~speechbrain_clsp.inference.clsp.CLSP.from_pretrained`.
+    :meth:`~speechbrain_clsp.inference.clsp.CLSP.from_pretrained`, which raises the same errors.
 
     Arguments
     ---------
     source : str or path
         A folder, or a Hub repository such as ``yfyeung/CLSP``.
     revision : str, optional
-        Commit, tag or branch of the repository. Default: the revision that is pinned here, whose
-        files' SHA-256 are checked; for other repositories, ``main``.
+        Commit, tag or branch of the repository; default: the pinned one, or ``main``.
 
     Returns
     -------
@@ -88,22 +86,11 @@ def load_official(
     tokenizer : RobertaCaptions
         Without a tokenizer in the folder or the Hub's cache, it raises when it is called, and says
         what is missing.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the folder, the repository or a file in it does not exist.
-    PermissionError
-        If the Hub asks for a token that allows to read the repository.
-    ConnectionError
-        If the Hub cannot be reached and the files are not in its cache.
-    ValueError
-        If a file is damaged, its hash is not the pinned one, or weights do not fit.
     """
-    sizes = read_sizes(source, revision)
     weights = find_file(source, WEIGHTS, revision)
-    built = build_without_weights(define(sizes))
-    keys, state = published_keys(weights), {}
+    with torch.device("meta"):  # parameters take no memory until they are loaded
+        built = load_hyperpyyaml(define(read_sizes(source, revision)))
+    keys, state = _published_keys(weights), {}
     with safe_open(weights, framework="pt") as file:
         for key, name in keys.items():
             if not is_unused(key):
@@ -115,27 +102,19 @@ def load_official(
 
 
 def read_sizes(source: str | os.PathLike, revision: str | None = None) -> dict[str, dict]:
-    """Read a published model's sizes.
+    """Read a published model's sizes; the rest is as for :func:`load_official`.
 
     See :func:`~speechbrain_clsp.pretrained.official.read_architecture`.
-
-    Arguments and errors are those of :func:`load_official`.
     """
     weights = find_file(source, WEIGHTS, revision)
-    keys = published_keys(weights)
+    keys = _published_keys(weights)
     with safe_open(weights, framework="pt") as file:
         shapes = {key: file.get_slice(name).get_shape() for key, name in keys.items()}
     return read_architecture(shapes, _find_config(source, revision))
 
 
-def published_keys(path: str | os.PathLike) -> dict[str, str]:
-    """Return the keys of a safetensors file without ``model.`` in front -> as they are.
-
-    Raises
-    ------
-    ValueError
-        If the file is damaged, or is a SpeechBrain-format folder's.
-    """
+def _published_keys(path: str | os.PathLike) -> dict[str, str]:
+    """Return the keys of a safetensors file without ``model.`` in front -> as they are."""
     try:
         with safe_open(path, framework="pt") as file:
             names = list(file.keys())
@@ -170,7 +149,7 @@ def load_pretrained_encoder(tower: SpeechTower, source: str | os.PathLike) -> No
     with safe_open(weights, framework="pt") as file:
         state = {
             key: file.get_tensor(name).float()
-            for key, name in published_keys(weights).items()
+            for key, name in _published_keys(weights).items()
             if key.startswith(tuple(f"{part}." for part in parts)) and not is_unused(key)
         }
     load_state(state, parts, weights)
@@ -179,13 +158,9 @@ def load_pretrained_encoder(tower: SpeechTower, source: str | os.PathLike) -> No
 def has_definition(source: Path | str, revision: str | None = None) -> bool:
     """Tell a model in SpeechBrain's format, with a definition that is code, from a published one.
 
-    Arguments
-    ---------
-    source : Path or str
-        Folder or Hub repository, as :func:`~speechbrain_clsp.pretrained.folder.find_source` returns
-        it. Of a repository only ``config.json`` is read.
-    revision : str, optional
-        Of the repository.
+    Arguments are those of :func:`load_official`, ``source`` as
+    :func:`~speechbrain_clsp.pretrained.folder.find_source` returns it. Of a repository only
+    ``config.json`` is read.
     """
     config = _find_config(source, revision)
     if INTERFACE_KEY in config:
@@ -228,30 +203,21 @@ def _load_tokenizer(
 
 
 def fetch_tokenizer(source: str | os.PathLike) -> RobertaCaptions:
-    """Return RoBERTa's tokenizer.
-
-    Arguments
-    ---------
-    source : str or path
-        Folder with ``tokenizer.json`` (or the file, or ``vocab.json`` and ``merges.txt``), or a Hub
-        repository that has it.
+    """Return RoBERTa's tokenizer from what its ``load`` reads, or from a Hub repository.
 
     Raises
     ------
     FileNotFoundError
         If there is no tokenizer.
     """
-    path = Path(source)
-    if not path.exists():
-        pin = PINS.get(str(source))
-        path = find_file(source, RobertaCaptions.FILENAME, pin.revision if pin else None)
-    return RobertaCaptions(path)
+    name = RobertaCaptions.FILENAME
+    return RobertaCaptions(source if Path(source).exists() else find_file(source, name))
 
 
 def find_file(source: str | os.PathLike, name: str, revision: str | None = None) -> Path:
     """Return the path of a file in a folder or, after a download, in the Hub's cache.
 
-    Arguments and errors are those of :func:`load_official`; ``name`` is the file's.
+    Arguments and errors are those of :func:`load_official`.
     """
     place = find_source(source)
     if isinstance(place, Path):
@@ -292,19 +258,13 @@ def _download(repository: str, name: str, revision: str | None, offline: bool = 
             f"{where}: {name} could not be downloaded: {_one_line(error)}"
         ) from error
     if revision == pin.revision and name in pin.hashes:
-        check_hash(str(path), pin.hashes[name])
+        _check_hash(str(path), pin.hashes[name])
     return Path(path)
 
 
 @lru_cache  # 3 GB take seconds, and several steps of one load ask for them
-def check_hash(path: str, expected: str) -> None:
-    """Compare a file's SHA-256 with what it must be.
-
-    Raises
-    ------
-    ValueError
-        If they differ; both are shown.
-    """
+def _check_hash(path: str, expected: str) -> None:
+    """Raise if a file's SHA-256 is not what it must be."""
     found = sha256_of_file(path)
     if found != expected:
         raise ValueError(
@@ -340,10 +300,8 @@ def publish(
 
     Raises
     ------
-    FileNotFoundError
-        If it is not a model folder.
-    ValueError
-        If ``repository`` is not of the form ``user/name``.
+    FileNotFoundError, ValueError
+        If it is not a model folder, or ``repository`` is not of the form ``user/name``.
     """
     folder = Path(folder)
     if not (folder / HYPERPARAMS).is_file() or not (folder / WEIGHTS).is_file():

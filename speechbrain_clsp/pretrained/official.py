@@ -1,13 +1,38 @@
-"""The published CLSP checkpoint's names and sizes, and what they are here."""
+"""The published CLSP checkpoint's names and sizes, and the definition of the same model here."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
+
+import numpy as np
+from hyperpyyaml import resolve_references
+
+from speechbrain_clsp import __version__
 
 Shapes = Mapping[str, Sequence[int]]
 
+DEFINITION = Path(__file__).with_name("clsp_xlarge.yaml")
+# Makes a folder that SpeechBrain's own EncoderClassifier loads, too.
+CLASSIFIER = """
+prompts: {prompts}
+prompt_bank: !new:speechbrain_clsp.lobes.prompt_bank.PromptBank
+    n_classes: {n_classes}
+    joint_dim: !ref <joint_dim>
+label_encoder: !new:speechbrain.dataio.encoder.CategoricalEncoder
+modules:
+    compute_features: !new:torch.nn.Identity
+    mean_var_norm: !new:speechbrain_clsp.lobes.prompt_bank.Unnormalized
+    embedding_model: !ref <speech_tower>
+    classifier: !ref <prompt_bank>
+pretrainer:
+    modules:
+        classifier: !ref <prompt_bank>
+    label_encoder: !ref <label_encoder>
+"""
 POSITION_HEAD_DIM = 4  # in all published models; no tensor's shape shows it alone
 ROBERTA_HEAD_DIM = 64
 UNUSED_IN_LAYERS = "bypass_scale"
@@ -26,22 +51,22 @@ PREFIXES = (
     ("text_transform.sequential.", "text_tower.head.transform."),
     ("logit_scale", "logit_scale.logit_scale"),
 )
-# Names that config.json may use for what the shapes say, at any depth: (name, ours).
-CONFIG_NAMES = (
-    ("downsampling_factor", "downsampling"),
-    ("num_encoder_layers", "n_layers"),
-    ("encoder_dim", "dims"),
-    ("feedforward_dim", "feedforward"),
-    ("num_heads", "heads"),
-    ("cnn_module_kernel", "kernels"),
-    ("query_head_dim", "query_head_dim"),
-    ("value_head_dim", "value_head_dim"),
-    ("pos_head_dim", "position_head_dim"),
-    ("pos_dim", "position_dim"),
-    ("output_downsampling_factor", "output_downsampling"),
-    ("joint_dim", "joint_dim"),
-    ("vocab_size", "vocab_size"),
-)
+# Names that config.json may use, at any depth, for what the shapes say -> ours.
+CONFIG_NAMES = {
+    "downsampling_factor": "downsampling",
+    "num_encoder_layers": "n_layers",
+    "encoder_dim": "dims",
+    "feedforward_dim": "feedforward",
+    "num_heads": "heads",
+    "cnn_module_kernel": "kernels",
+    "query_head_dim": "query_head_dim",
+    "value_head_dim": "value_head_dim",
+    "pos_head_dim": "position_head_dim",
+    "pos_dim": "position_dim",
+    "output_downsampling_factor": "output_downsampling",
+    "joint_dim": "joint_dim",
+    "vocab_size": "vocab_size",
+}
 
 
 def to_ours(key: str) -> str | None:
@@ -61,11 +86,6 @@ def to_ours(key: str) -> str | None:
 def to_official(key: str) -> str:
     """Translate one of our keys, ``<module>.<state-dict key>``, into the published name.
 
-    Raises
-    ------
-    ValueError
-        If the published model has no such part.
-
     Example
     -------
     >>> to_official("logit_scale.logit_scale")
@@ -82,6 +102,31 @@ def is_unused(key: str) -> bool:
     return any(pattern.fullmatch(key) for pattern in UNUSED)
 
 
+def define(
+    sizes: Mapping[str, Mapping[str, Any]], prompts: Mapping[str, Sequence[str]] | None = None
+) -> str:
+    """Return the HyperPyYAML of a model of the published architecture, without references.
+
+    Sizes are those of :func:`read_architecture`; with prompts for each class, the model is a
+    classifier, too.
+
+    Example
+    -------
+    >>> text = define({"speech_tower": {"joint_dim": 64}}, {"male": ["a male speaker"]})
+    >>> "joint_dim: 64" in text, "n_classes: 1" in text, "!ref" in text
+    (True, True, False)
+    """
+    # Without what Zipformer does in training only.
+    given = {"joint_dim": sizes["speech_tower"]["joint_dim"], "regularization": None, **sizes}
+    overrides = "".join(f"{name}: {json.dumps(value)}\n" for name, value in given.items())
+    if prompts:
+        overrides += CLASSIFIER.format(prompts=json.dumps(dict(prompts)), n_classes=len(prompts))
+    with open(DEFINITION, encoding="utf-8") as file:
+        definition = resolve_references(file, overrides).read()
+    lines = [line for line in definition.splitlines() if line and not line.startswith("#")]
+    return "\n".join([f"# Written by speechbrain-clsp {__version__}.", *lines, ""])
+
+
 def read_architecture(shapes: Shapes, config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Read the sizes of a published model off its tensors.
 
@@ -96,13 +141,7 @@ def read_architecture(shapes: Shapes, config: Mapping[str, Any]) -> dict[str, di
     Returns
     -------
     dict
-        Keyword arguments: ``encoder`` for Zipformer2, ``speech_tower`` for SpeechTower (all but
-        the encoder), ``text_tower`` for RobertaTextTower.
-
-    Raises
-    ------
-    ValueError
-        If tensors are missing or contradict each other or ``config.json``.
+        Arguments of the ``encoder``, the ``speech_tower`` and the ``text_tower``.
     """
     try:
         sizes = {
@@ -117,10 +156,9 @@ def read_architecture(shapes: Shapes, config: Mapping[str, Any]) -> dict[str, di
 
 
 def _encoder(shapes: Shapes) -> dict[str, Any]:
-    stacks = _numbers(shapes, r"encoder\.encoders\.(\d+)\.")
-    sizes: dict[str, Any] = {name: [] for name in ("downsampling", "n_layers", "dims")}
-    sizes |= {"feedforward": [], "heads": [], "kernels": []}
-    for stack in range(stacks):
+    per_stack = ("downsampling", "n_layers", "dims", "feedforward", "heads", "kernels")
+    sizes: dict[str, Any] = {name: [] for name in per_stack}
+    for stack in range(_numbers(shapes, r"encoder\.encoders\.(\d+)\.")):
         base = f"encoder.encoders.{stack}."
         factor = shapes.get(f"{base}downsample.bias", [1])[0]
         base += "encoder.layers." if factor > 1 else "layers."
@@ -193,7 +231,7 @@ def _tables(config: Any) -> Iterator[Mapping[str, Any]]:
 def _check_config(config: Mapping[str, Any], sizes: Mapping[str, Any]) -> None:
     problems = []
     for table in _tables(config):
-        for name, ours in CONFIG_NAMES:
+        for name, ours in CONFIG_NAMES.items():
             if name in table and not _agree(table[name], sizes[ours]):
                 problems.append(f"{name} {table[name]!r} in config.json, {sizes[ours]} in weights")
     if problems:
@@ -204,6 +242,5 @@ def _agree(said: Any, size: int | list[int]) -> bool:
     """Compare sizes that may be written as a number, a list or, as icefall does, ``1,2,4``."""
     if isinstance(said, str):
         said = [int(word) for word in said.split(",") if word.strip().isdigit()]
-    said = [said] if isinstance(said, int) else list(said)
-    size = [size] if isinstance(size, int) else size
-    return said == size or (len(said) == 1 and all(number == said[0] for number in size))
+    numbers, sizes = np.atleast_1d(said), np.atleast_1d(size)
+    return numbers.size in (1, sizes.size) and bool((numbers == sizes).all())
