@@ -15,15 +15,15 @@ from speechbrain.utils.fetching import FetchConfig
 from torch import Tensor
 from tqdm import tqdm
 
-from speechbrain_clsp.dataio.audio import SAMPLE_RATE, read_blocks
-from speechbrain_clsp.inference.checks import check_batch, check_texts
-from speechbrain_clsp.inference.files import BadFiles, pad, read_batches
+from speechbrain_clsp.dataio.audio import MAXIMUM_AMPLITUDE, SAMPLE_RATE, read_blocks
+from speechbrain_clsp.inference.files import pad, read_batches, report_bad_files
 from speechbrain_clsp.inference.timeline import Timeline, sliding_windows
 from speechbrain_clsp.lobes.prompt_bank import Prompts, embed_classes
 from speechbrain_clsp.pretrained.folder import HYPERPARAMS, PARTS, find_source, load_folder
 from speechbrain_clsp.pretrained.hub import has_definition, load_official
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+RELATIVE_SLACK = 1e-6  # float32 rounding of relative lengths
 
 
 class CLSP(Pretrained):
@@ -105,12 +105,6 @@ class CLSP(Pretrained):
         ValueError
             If a file is damaged or not a CLSP's, its hash is not the pinned one, or weights do not
             fit; or if ``precision`` is unknown.
-
-        Example
-        -------
-        >>> clsp = CLSP.from_pretrained("yfyeung/CLSP")  # doctest: +SKIP
-        >>> clsp.score_file("a.wav", ["A female speaker whispers."])  # doctest: +SKIP
-        tensor([0.6210])
         """
         place = find_source(source)
         if not has_definition(place, revision):
@@ -140,12 +134,11 @@ class CLSP(Pretrained):
         Arguments
         ---------
         source : str or path
-            A folder, or a Hub repository of the form ``user/name``.
+            As for :meth:`from_pretrained`.
         hparams_file : str
             Name of the definition.
         **kwargs : dict
-            As for SpeechBrain's ``Pretrained.from_hparams``: ``savedir``, ``run_opts``, ...; see
-            :func:`~speechbrain_clsp.pretrained.folder.load_folder`.
+            As for SpeechBrain's ``Pretrained.from_hparams``: ``savedir``, ``run_opts``, ...
 
         Returns
         -------
@@ -154,11 +147,8 @@ class CLSP(Pretrained):
 
         Raises
         ------
-        FileNotFoundError
-            If the folder does not exist, the repository could not be downloaded, or a file is
-            missing in it.
-        ValueError
-            If its definition is not a CLSP's, or its weights do not fit.
+        FileNotFoundError, ValueError
+            As :meth:`from_pretrained`.
         """
         place = find_source(source)
         if isinstance(place, Path) and not (place / hparams_file).is_file():
@@ -189,7 +179,7 @@ class CLSP(Pretrained):
         ---------
         precision : str
             ``fp32``, ``bf16`` (fast on GPUs, and on CPUs with AMX or AVX512-BF16) or ``fp16``
-            (GPUs). From fp32 weights on; it cannot be undone without loading again.
+            (GPUs). It cannot be undone without loading again.
 
         Raises
         ------
@@ -231,18 +221,16 @@ class CLSP(Pretrained):
 
         Raises
         ------
-        TypeError
-            If ``wavs`` is not a tensor.
-        ValueError
-            If a shape is wrong, a sample is NaN, infinite or far beyond [-1, 1], a length is not
-            relative, or a clip is shorter than 0.1 s.
+        TypeError, ValueError
+            If ``wavs`` is not a tensor, a shape is wrong, a sample is NaN, infinite or far beyond
+            [-1, 1], a length is not relative, or a clip is shorter than 0.1 s.
         """
         if not isinstance(wavs, Tensor):
             raise TypeError("wavs must be a Tensor; for audio files use the methods ..._file")
         wavs = wavs.unsqueeze(0) if wavs.dim() == 1 else wavs
         if wav_lens is None:
             wav_lens = torch.ones(wavs.shape[:1])
-        check_batch(wavs, wav_lens)
+        _check_batch(wavs, wav_lens)
         own = next(self.mods.speech_tower.parameters()).dtype
         wavs = wavs.to(self.device, torch.float64 if own == torch.float64 else torch.float32)
         wav_lens = wav_lens.to(self.device)
@@ -299,18 +287,24 @@ class CLSP(Pretrained):
             raise TypeError("encode_files takes a list of paths; for one path use encode_file")
         if not paths:
             raise ValueError("paths is empty: give at least one audio file")
-        bad = BadFiles(on_error)
+        if on_error not in ("raise", "skip"):
+            raise ValueError(f"on_error must be 'raise' or 'skip', not {on_error!r}")
+        errors: dict[int, Exception] = {}
         windows: dict[int, list[Tensor]] = {}
         with tqdm(total=len(paths), unit="file", disable=not progress) as bar:
             for batch in read_batches(paths, max_batch_seconds, self.WINDOW_SECONDS, num_workers):
-                if good := bad.take(batch):
-                    wavs = [window.content for window in good if isinstance(window.content, Tensor)]
-                    speech = self.encode_batch(*pad(wavs)).cpu()
-                    for window, embedding in zip(good, speech):
-                        windows.setdefault(window.file, []).append(embedding)
+                errors |= {n: found for n, _, found in batch if isinstance(found, Exception)}
+                good = [
+                    (n, wav) for n, _, wav in batch if n not in errors and isinstance(wav, Tensor)
+                ]
+                # After an error that is raised, files are read only to name all bad ones.
+                if good and not (errors and on_error == "raise"):
+                    speech = self.encode_batch(*pad([wav for _, wav in good])).cpu()
+                    for (n, _), embedding in zip(good, speech):
+                        windows.setdefault(n, []).append(embedding)
                 bar.update(sum(window.number == 0 for window in batch))
-        bad.report(len(paths))
-        found = {n: _mean(parts) for n, parts in windows.items() if n not in bad.errors}
+        report_bad_files(errors, len(paths), on_error)
+        found = {n: _mean(parts) for n, parts in windows.items() if n not in errors}
         nothing = torch.full_like(next(iter(found.values())), torch.nan)
         return torch.stack([found.get(number, nothing) for number in range(len(paths))])
 
@@ -332,10 +326,9 @@ class CLSP(Pretrained):
 
         Raises
         ------
-        TypeError
-            If ``texts`` is one str, or holds something else than str.
-        ValueError
-            If there is no caption, an empty one, or one that is longer than the model takes.
+        TypeError, ValueError
+            If ``texts`` is not a list of str, or empty; if a caption is empty, or longer than the
+            model takes.
         """
         texts = check_texts(texts)
         parts = []
@@ -368,15 +361,9 @@ class CLSP(Pretrained):
             An audio file.
         texts : list of str
             N captions.
-        window : float
-            Seconds that are embedded at once; a shorter recording is one window.
-        hop : float
-            Seconds from one window to the next.
-
-        Returns
-        -------
-        Timeline
-            ``times`` [M] in seconds, ``scores`` [M, N], and ``plot(path)``.
+        window, hop : float
+            Seconds that are embedded at once (a shorter recording is one window), and from one
+            window to the next.
         """
         text = self.encode_text(texts)
         windows = sliding_windows(read_blocks(path, self.WINDOW_SECONDS), window, hop)
@@ -395,10 +382,8 @@ class CLSP(Pretrained):
 
         Arguments
         ---------
-        wavs : Tensor
-            [B, T] or [T].
-        wav_lens : Tensor, optional
-            [B] relative to T.
+        wavs, wav_lens : Tensor
+            As for :meth:`encode_batch`.
         prompts : list of str, or dict
             The classes: N prompts, or for each label one or several prompts, whose embeddings
             are averaged. Default: ``prompts`` of the model's folder, if it has them.
@@ -416,10 +401,8 @@ class CLSP(Pretrained):
 
         Raises
         ------
-        ValueError
-            If there are no prompts, or a label has none.
-        TypeError
-            If prompts are not str.
+        TypeError, ValueError
+            If prompts are not str, there are none, or a label has none.
         """
         return self._classify(self.encode_batch(wavs, wav_lens), prompts)
 
@@ -435,17 +418,13 @@ class CLSP(Pretrained):
         """Classify; the same as :meth:`classify_batch`."""
         return self.classify_batch(wavs, wav_lens, prompts)
 
-    def encode_prompts(self, prompts: Prompts) -> Tensor:
-        """Embed classes, for :meth:`classify_batch`; returns [N, D] of unit norm."""
-        return embed_classes(self.encode_text, prompts)
-
     def _classify(
         self, speech: Tensor, prompts: Prompts | None
     ) -> tuple[Tensor, Tensor, Tensor, list[str]]:
         prompts = prompts if prompts is not None else getattr(self.hparams, "prompts", None)
         if prompts is None:
             raise ValueError("This model comes without prompts: give the classes as prompts=[...]")
-        text, labels = self.encode_prompts(prompts), list(prompts)
+        text, labels = embed_classes(self.encode_text, prompts), list(prompts)
         out_prob = (self.mods.logit_scale() * speech @ text.T).log_softmax(dim=-1)
         score, index = out_prob.max(dim=-1)
         return out_prob, score, index, [labels[i] for i in index.tolist()]
@@ -456,3 +435,35 @@ def _mean(windows: Sequence[Tensor]) -> Tensor:
     if len(windows) == 1:
         return windows[0]
     return torch.nn.functional.normalize(torch.stack(list(windows)).mean(dim=0), dim=-1)
+
+
+def _check_batch(wavs: Tensor, wav_lens: Tensor) -> None:
+    """Raise for shapes, samples and relative lengths that no recording has."""
+    if wavs.dim() != 2 or not wavs.numel():
+        raise ValueError(f"wavs must be [B, T] or [T] and not empty; it is {list(wavs.shape)}")
+    usable = wavs.detach().abs().amax(dim=1) <= MAXIMUM_AMPLITUDE  # NaN compares false
+    if not usable.all():
+        bad = (~usable).nonzero().flatten().tolist()
+        raise ValueError(
+            f"Rows {bad} of wavs hold samples that are NaN, infinite or far beyond [-1, 1]"
+            " (16-bit values must be divided by 32768)"
+        )
+    if wav_lens.shape != wavs.shape[:1]:
+        raise ValueError(f"wav_lens must be [{len(wavs)}], not {list(wav_lens.shape)}")
+    if not ((wav_lens > 0) & (wav_lens <= 1 + RELATIVE_SLACK)).all():
+        raise ValueError("wav_lens must be relative, in (0, 1]: divide lengths by wavs.shape[1]")
+
+
+def check_texts(texts: Sequence[str]) -> list[str]:
+    """Return captions as a list; raise for a str, other types, no caption and empty ones."""
+    if isinstance(texts, str):
+        raise TypeError(f"texts must be a list of captions, not a str: use [{texts!r}]")
+    texts = list(texts)
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError("texts must be a list of str")
+    if not texts:
+        raise ValueError("texts is empty: give at least one caption")
+    for number, text in enumerate(texts):
+        if not text.strip():
+            raise ValueError(f"Caption {number} is empty")
+    return texts

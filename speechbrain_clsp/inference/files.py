@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -17,49 +17,25 @@ logger = get_logger(__name__)
 
 
 class Window(NamedTuple):
-    """A part of a file that is embedded at once.
+    """A part of a file that is embedded at once."""
 
-    Arguments
-    ---------
-    file : int
-        Number of the file in the list of paths.
-    number : int
-        Number of the window in the file, from 0.
-    content : Tensor or Exception
-        [T] float32 at 16 kHz, or what is wrong with the file.
-    """
-
-    file: int
-    number: int
-    content: Tensor | Exception
+    file: int  # its number in the list of paths
+    number: int  # of the window in the file, from 0
+    content: Tensor | Exception  # [T] float32 at 16 kHz, or what is wrong with the file
 
 
-class WindowBatches(IterableDataset):
+class _WindowBatches(IterableDataset):
     """Decodes groups of files to batches of windows; a group is read by one process, in order.
 
     Windows of a file are read one after the other, so that memory is bounded by the batch, not by
     the file. A file that cannot be read gives an error in place of its next window, and no more.
-
-    Arguments
-    ---------
-    paths : list of str or path
-        Audio files.
-    groups : list of list of int
-        Numbers of files, of :func:`plan_batches`.
-    max_seconds : float
-        Upper bound on a batch's padded length; a longer window makes a batch of its own.
-    longest : float
-        Upper bound on a window's length in seconds.
     """
 
     def __init__(
-        self,
-        paths: Sequence[str | os.PathLike],
-        groups: Sequence[Sequence[int]],
-        max_seconds: float,
-        longest: float,
+        self, paths: Sequence[str | os.PathLike], max_seconds: float, longest: float
     ) -> None:
-        self.paths, self.groups = list(paths), list(groups)
+        self.paths = list(paths)
+        self.groups = plan_batches([seconds_of(path) for path in paths], max_seconds)
         self.max_samples, self.longest = max_seconds * SAMPLE_RATE, longest
 
     def __iter__(self) -> Iterator[list[Window]]:
@@ -88,46 +64,17 @@ class WindowBatches(IterableDataset):
             yield Window(file, number, error)
 
 
-class BadFiles:
-    """What to do about files that cannot be embedded.
-
-    Arguments
-    ---------
-    on_error : str
-        ``raise``: raise for all bad files, once all files were looked at. ``skip``: warn of them.
-
-    Raises
-    ------
-    ValueError
-        If ``on_error`` is something else.
-    """
-
-    def __init__(self, on_error: str) -> None:
-        if on_error not in ("raise", "skip"):
-            raise ValueError(f"on_error must be 'raise' or 'skip', not {on_error!r}")
-        self.on_error = on_error
-        self.errors: dict[int, Exception] = {}
-
-    def take(self, batch: Sequence[Window]) -> list[Window]:
-        """Note the errors of a batch; return the windows that are to be embedded."""
-        for window in batch:
-            if isinstance(window.content, Exception):
-                self.errors[window.file] = window.content
-        if self.errors and self.on_error == "raise":
-            return []  # the remaining files are read only to name all bad ones
-        return [window for window in batch if window.file not in self.errors]
-
-    def report(self, total: int) -> None:
-        """Raise what is wrong with files, or warn of it if it is allowed and others are good."""
-        if not self.errors:
-            return
-        reasons = "; ".join(str(self.errors[number]) for number in sorted(self.errors))
-        if self.on_error == "skip" and len(self.errors) < total:
-            logger.warning("%d of %d files skipped: %s", len(self.errors), total, reasons)
-        elif len(self.errors) == 1:
-            raise next(iter(self.errors.values()))
-        else:
-            raise AudioError(f"{len(self.errors)} bad files: {reasons}")
+def report_bad_files(errors: Mapping[int, Exception], total: int, on_error: str) -> None:
+    """Raise what is wrong with files, by number; only warn for ``skip``, if others are good."""
+    if not errors:
+        return
+    reasons = "; ".join(str(errors[number]) for number in sorted(errors))
+    if on_error == "skip" and len(errors) < total:
+        logger.warning("%d of %d files skipped: %s", len(errors), total, reasons)
+    elif len(errors) == 1:
+        raise next(iter(errors.values()))
+    else:
+        raise AudioError(f"{len(errors)} bad files: {reasons}")
 
 
 def plan_batches(seconds: Sequence[float], max_seconds: float) -> list[list[int]]:
@@ -136,14 +83,9 @@ def plan_batches(seconds: Sequence[float], max_seconds: float) -> list[list[int]
     Arguments
     ---------
     seconds : list of float
-        Length of each clip.
+        Length of each clip, by its number.
     max_seconds : float
         Upper bound on a batch's padded length; a longer clip makes a batch of its own.
-
-    Returns
-    -------
-    list of list of int
-        Numbers of the clips, short ones first.
 
     Example
     -------
@@ -162,37 +104,19 @@ def plan_batches(seconds: Sequence[float], max_seconds: float) -> list[list[int]
 def read_batches(
     paths: Sequence[str | os.PathLike], max_seconds: float, longest: float, num_workers: int
 ) -> Iterator[list[Window]]:
-    """Decode files in batches of windows of similar length.
+    """Decode files in batches of windows of similar length, as :func:`plan_batches`.
 
-    Arguments
-    ---------
-    paths : list of str or path
-        Audio files.
-    max_seconds : float
-        As for :func:`plan_batches`.
-    longest : float
-        Seconds; longer files come as equal windows of at most that.
-    num_workers : int
-        Processes that decode; 0: this one.
-
-    Yields
-    ------
-    list of Window
-        Windows of a file come in order.
+    Files of more than ``longest`` seconds come as equal windows of at most that, in order.
+    ``num_workers`` processes decode, on one thread each; 0: this one.
     """
-    groups = plan_batches([seconds_of(path) for path in paths], max_seconds)
-    batches = WindowBatches(paths, groups, max_seconds, longest)
-    if num_workers == 0:
-        yield from batches
-        return
-    yield from DataLoader(
-        batches,
+    loader = DataLoader(
+        _WindowBatches(paths, max_seconds, longest),
         batch_size=None,
         num_workers=num_workers,
-        collate_fn=_unchanged,
-        worker_init_fn=_use_one_thread,
+        collate_fn=list,
         generator=torch.Generator(),  # else seeds of workers are drawn from the global one
     )
+    return iter(loader)
 
 
 def pad(wavs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -209,11 +133,3 @@ def pad(wavs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 
 def _size(window: Window) -> int:
     return len(window.content) if isinstance(window.content, Tensor) else 0
-
-
-def _unchanged(batch: list[Window]) -> list[Window]:
-    return batch
-
-
-def _use_one_thread(worker: int) -> None:
-    torch.set_num_threads(1)

@@ -8,7 +8,8 @@ a clip passes. Any callable will do; its ``name``, if it has one, appears in wha
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from speechbrain.utils.edit_distance import accumulatable_wer_stats
@@ -20,6 +21,7 @@ FRAME = 400  # samples: 25 ms
 SILENT = 40.0  # dB below the loudest frame
 
 
+@dataclass
 class LengthGuard:
     """Passes clips of a length within limits: else saying more, or nothing, could win a reward.
 
@@ -35,11 +37,9 @@ class LengthGuard:
     [True, False]
     """
 
-    name = "length"
-
-    def __init__(self, shortest: float = 0.3, longest: float = 30.0) -> None:
-        self.shortest = shortest
-        self.longest = longest
+    name: ClassVar[str] = "length"
+    shortest: float = 0.3
+    longest: float = 30.0
 
     def __call__(
         self, wavs: Tensor, wav_lens: Tensor, captions: Sequence[str], texts: Sequence[str] | None
@@ -49,6 +49,7 @@ class LengthGuard:
         return (seconds >= self.shortest) & (seconds <= self.longest)
 
 
+@dataclass
 class LevelGuard:
     """Passes clips that are loud enough, are not clipped, and are not mostly silence.
 
@@ -68,19 +69,11 @@ class LevelGuard:
     [False, True, False]
     """
 
-    name = "level"
-
-    def __init__(
-        self,
-        quietest: float = -60.0,
-        loudest: float = -3.0,
-        most_silence: float = 0.6,
-        highest_peak: float = 1.0,
-    ) -> None:
-        self.quietest = quietest
-        self.loudest = loudest
-        self.most_silence = most_silence
-        self.highest_peak = highest_peak
+    name: ClassVar[str] = "level"
+    quietest: float = -60.0
+    loudest: float = -3.0
+    most_silence: float = 0.6
+    highest_peak: float = 1.0
 
     def __call__(
         self, wavs: Tensor, wav_lens: Tensor, captions: Sequence[str], texts: Sequence[str] | None
@@ -102,6 +95,7 @@ class LevelGuard:
         return torch.stack(passes)
 
 
+@dataclass
 class WordErrorGuard:
     """Passes clips that a recognizer understands: style must not cost the words.
 
@@ -120,22 +114,14 @@ class WordErrorGuard:
     [True, False]
     """
 
-    name = "words"
-
-    def __init__(self, recognizer: Any, most: float = 0.3) -> None:
-        self.recognizer = recognizer
-        self.most = most
+    name: ClassVar[str] = "words"
+    recognizer: Any
+    most: float = 0.3
 
     def __call__(
         self, wavs: Tensor, wav_lens: Tensor, captions: Sequence[str], texts: Sequence[str] | None
     ) -> Tensor:
-        """Check; see the module.
-
-        Raises
-        ------
-        ValueError
-            If ``texts`` is not given.
-        """
+        """Check; see the module."""
         if texts is None:
             raise ValueError("WordErrorGuard needs texts, what each clip should say")
         transcripts = self._transcribe(wavs.detach(), wav_lens)
@@ -150,6 +136,7 @@ class WordErrorGuard:
         return self.recognizer(wavs, wav_lens)
 
 
+@dataclass
 class AgreementGuard:
     """Passes clips that a second reward model rewards as well: one model alone can be fooled.
 
@@ -161,11 +148,9 @@ class AgreementGuard:
         Its reward, at least.
     """
 
-    name = "agreement"
-
-    def __init__(self, other: Callable[..., Tensor], least: float = 0.0) -> None:
-        self.other = other
-        self.least = least
+    name: ClassVar[str] = "agreement"
+    other: Callable[..., Tensor]
+    least: float = 0.0
 
     def __call__(
         self, wavs: Tensor, wav_lens: Tensor, captions: Sequence[str], texts: Sequence[str] | None

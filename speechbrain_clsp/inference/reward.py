@@ -14,8 +14,7 @@ from torch import Tensor
 from speechbrain_clsp.captions.perturbation import AttributeSwap, read_tables
 from speechbrain_clsp.dataio.audio import SAMPLE_RATE
 from speechbrain_clsp.dataio.resample import resample
-from speechbrain_clsp.inference.checks import check_texts
-from speechbrain_clsp.inference.clsp import CLSP
+from speechbrain_clsp.inference.clsp import CLSP, check_texts
 
 SCALINGS = ("cosine", "margin", "group", "improvement")
 CACHED_TEXTS = 20_000  # least recently used ones are dropped
@@ -27,22 +26,16 @@ SWAP_TRIES = 20  # per contrast caption
 class RewardParts:
     """A reward and its parts.
 
-    Arguments
-    ---------
-    total : Tensor
-        [B], the reward.
-    parts : dict
-        [B] each: ``cosine`` with the caption, ``contrast`` (highest cosine with captions made
-        false) where it was needed, and ``style``, the scaled value.
-    passed : dict
-        [B] bool for each guard.
+    The parts are ``cosine`` with the caption, ``contrast`` (highest cosine with captions made
+    false) where it was needed, and ``style``, the scaled value.
     """
 
-    total: Tensor
-    parts: dict[str, Tensor]
-    passed: dict[str, Tensor]
+    total: Tensor  # [B], the reward
+    parts: dict[str, Tensor]  # [B] each
+    passed: dict[str, Tensor]  # [B] bool for each guard
 
 
+@dataclass(eq=False)
 class StyleReward:
     """Rewards speech for its style, differentiable in the waveform.
 
@@ -91,29 +84,20 @@ class StyleReward:
     >>> reward(wavs, ["A man whispers."] * len(wavs)).mean().backward()  # doctest: +SKIP
     """
 
-    def __init__(
-        self,
-        clsp: CLSP,
-        scaling: str = "cosine",
-        guards: Sequence[Callable[..., Tensor]] = (),
-        sample_rate: int = SAMPLE_RATE,
-        swap: Callable[[str, random.Random], str] | None = None,
-        n_contrasts: int = 8,
-        improvement_scale: float = 0.1,
-        weight: float = 1.0,
-        veto: float = -1.0,
-    ) -> None:
-        if scaling not in SCALINGS:
-            raise ValueError(f"scaling must be one of {list(SCALINGS)}, not {scaling!r}")
-        self.clsp = clsp
-        self.scaling = scaling
-        self.guards = tuple(guards)
-        self.sample_rate = sample_rate
-        self.swap = swap or AttributeSwap(read_tables)
-        self.n_contrasts = n_contrasts
-        self.improvement_scale = improvement_scale
-        self.weight = weight
-        self.veto = veto
+    clsp: CLSP
+    scaling: str = "cosine"
+    guards: Sequence[Callable[..., Tensor]] = ()
+    sample_rate: int = SAMPLE_RATE
+    swap: Callable[[str, random.Random], str] | None = None
+    n_contrasts: int = 8
+    improvement_scale: float = 0.1
+    weight: float = 1.0
+    veto: float = -1.0
+
+    def __post_init__(self) -> None:
+        if self.scaling not in SCALINGS:
+            raise ValueError(f"scaling must be one of {list(SCALINGS)}, not {self.scaling!r}")
+        self._swap = self.swap or AttributeSwap(read_tables)
         self._texts: OrderedDict[str, Tensor] = OrderedDict()
         self._contrasts: OrderedDict[str, list[str]] = OrderedDict()
 
@@ -148,11 +132,6 @@ class StyleReward:
             B labels for ``group``; default: clips with the same caption.
         baseline : Tensor, optional
             [B] cosines to improve on, for ``improvement``.
-
-        Returns
-        -------
-        RewardParts
-            Rewards, parts, and which guards were passed.
 
         Raises
         ------
@@ -201,7 +180,7 @@ class StyleReward:
             draw = random.Random(caption)
             swapped: dict[str, None] = {}
             for _ in range(SWAP_TRIES * self.n_contrasts):
-                swapped[self.swap(caption, draw)] = None
+                swapped[self._swap(caption, draw)] = None
                 swapped.pop(caption, None)
                 if len(swapped) == self.n_contrasts:
                     break
@@ -241,21 +220,9 @@ class StyleReward:
 
 
 def within_groups(values: Tensor, groups: Sequence) -> Tensor:
-    """Return values less their group's mean, over its standard deviation.
+    """Return values [B] less the mean of those with the same label, over its standard deviation.
 
-    Mean and standard deviation are constants for gradients.
-
-    Arguments
-    ---------
-    values : Tensor
-        [B].
-    groups : sequence
-        B labels.
-
-    Returns
-    -------
-    Tensor
-        [B]; 0 in a group of one.
+    Both are constants for gradients; a group of one gives 0.
 
     Example
     -------

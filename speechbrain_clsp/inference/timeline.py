@@ -33,13 +33,7 @@ class Timeline:
     texts: tuple[str, ...]
 
     def plot(self, path: str | os.PathLike) -> None:
-        """Draw the curves into an .html file.
-
-        Raises
-        ------
-        ValueError
-            If the name does not end in .html.
-        """
+        """Draw the curves into a file, whose name must end in .html."""
         if Path(path).suffix != ".html":
             raise ValueError(f"{path}: the name must end in .html")
         times = self.times.tolist()
@@ -55,24 +49,8 @@ def sliding_windows(
 ) -> Iterator[tuple[int, Tensor]]:
     """Cut a recording that comes in blocks into windows: one every hop, and one at its end.
 
-    Arguments
-    ---------
-    blocks : iterable of Tensor
-        [T] each at 16 kHz; no more than one of them and a window is held.
-    window, hop : float
-        Seconds; a shorter recording is one window.
-
-    Yields
-    ------
-    start : int
-        In samples from the recording's start.
-    window : Tensor
-        [S] at 16 kHz, all of the same length.
-
-    Raises
-    ------
-    ValueError
-        If ``window`` or ``hop`` is not positive.
+    Blocks are [T] at 16 kHz, of which no more than one and a window is held. Yields the first
+    sample's number and [S] for each window of so many seconds; a shorter recording is one window.
 
     Example
     -------
