@@ -204,7 +204,7 @@ class Manifest:
         absent = [name for name in SCHEMA.names if name not in self._reader.schema.names]
         if not _ADDED_LATER.issuperset(absent):
             raise ValueError(f"{self.path} lacks the columns {absent}: write it again")
-        self._prefix = os.path.join(self.path.parent, "")
+        self._prefix = os.path.join(os.path.abspath(self.path.parent), "")
         self._columns: dict[int, list[tuple[str, pa.Array]]] = {}  # of batches that were read
         self._empty = dict.fromkeys([*self._reader.schema.names, *absent])
 

@@ -217,7 +217,7 @@ def _entries_of_folder(folder: Path) -> Iterator[_Entry | str]:
             lines = texts.read_text(encoding="utf-8").splitlines()
             captions = [line.strip() for line in lines if line.strip()]
         name = path.relative_to(folder).with_suffix("").as_posix().replace("/", "-")
-        values = {"id": name, "wav": str(path), "caption": captions}
+        values = {"id": name, "wav": str(path.relative_to(folder)), "caption": captions}
         yield _Entry(f"{path} (captions in {texts.name})", values, folder)
 
 

@@ -164,3 +164,11 @@ def test_a_damaged_manifest_is_refused(tmp_path):
         Manifest(tmp_path / "b.arrow")
     with pytest.raises(FileNotFoundError, match="prepare"):
         Manifest(tmp_path / "c.arrow")
+
+
+def test_audio_of_a_manifest_with_a_relative_path_is_absolute(tmp_path, monkeypatch):
+    write_manifest(tmp_path / "a.arrow", [{"id": "a", "audio": "a.wav", "duration": 1.0}])
+    monkeypatch.chdir(tmp_path)
+    manifest = Manifest("a.arrow")
+    monkeypatch.chdir("/")
+    assert manifest[0]["audio"] == str(tmp_path / "a.wav")

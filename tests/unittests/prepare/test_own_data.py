@@ -199,3 +199,12 @@ def test_sources_that_cannot_be_read_are_refused(folder, capfd):
         assert pattern in error and name in error and error.count("\n") == 1
     assert main(["prepare", str(folder / "a.csv"), "--output", "x.txt"]) == 2
     assert "must end in .arrow" in capfd.readouterr().err
+
+
+def test_a_folder_may_be_given_by_a_relative_path(tmp_path, monkeypatch):
+    (tmp_path / "clips").mkdir()
+    write(tmp_path / "clips" / "a.wav", tone(0.5))
+    (tmp_path / "clips" / "a.txt").write_text("A man speaks.")
+    monkeypatch.chdir(tmp_path)
+    assert main(["prepare", "clips", "--output", "out.arrow"]) == 0
+    assert Manifest(tmp_path / "out.arrow")[0]["audio"] == str(tmp_path / "clips" / "a.wav")
