@@ -131,16 +131,17 @@ def run_convert(options: argparse.Namespace) -> None:
     from speechbrain_clsp import CLSP
     from speechbrain_clsp.pretrained.conversion import convert_official, export_official
 
+    folder = Path(options.folder).expanduser()
     if options.to_official:
         if options.prompts:
             raise ValueError("--prompts has no place in the published form: leave it out")
-        export_official(CLSP.from_pretrained(options.source), options.folder)
+        export_official(CLSP.from_pretrained(options.source), folder)
     else:
         prompts = read_prompts([options.prompts]) if options.prompts else None
         if prompts is not None and not isinstance(prompts, dict):
             raise ValueError(f"{options.prompts} must be a .json file {{class: prompt}}")
-        convert_official(options.source, options.folder, options.revision, prompts)
-    print(f"Written: {options.folder}")
+        convert_official(options.source, folder, options.revision, prompts)
+    print(f"Written: {folder}")
 
 
 def run_publish(options: argparse.Namespace) -> None:

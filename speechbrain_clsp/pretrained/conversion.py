@@ -95,7 +95,7 @@ def export_official(clsp: Pretrained, folder: str | os.PathLike) -> None:
     ValueError
         If the text tower is of another kind, for which the published form has no place.
     FileExistsError
-        If there are weights in the folder.
+        If one of these files is there already.
     """
     text_tower, tokenizer = clsp.mods.text_tower, clsp.hparams.tokenizer
     if not isinstance(text_tower, RobertaTextTower):
@@ -104,8 +104,9 @@ def export_official(clsp: Pretrained, folder: str | os.PathLike) -> None:
             " with a RobertaTextTower can be exported"
         )
     folder = Path(folder)
-    if (folder / WEIGHTS).exists():
-        raise FileExistsError(f"{folder / WEIGHTS} exists: remove it, or export to another place")
+    for name in (WEIGHTS, CONFIG, tokenizer.FILENAME):
+        if (folder / name).exists():
+            raise FileExistsError(f"{folder / name} exists: remove it, or export to another place")
     text = text_tower.encoder.config
     heads = {"hidden_size": text.hidden_size, "num_attention_heads": text.num_attention_heads}
     config = {"model_type": "clsp", "text_config": heads}

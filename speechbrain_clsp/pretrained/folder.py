@@ -30,6 +30,7 @@ from speechbrain_clsp import __version__
 HYPERPARAMS = "hyperparams.yaml"
 WEIGHTS = "model.safetensors"
 LABELS = "label_encoder.txt"
+TOKENIZERS = ("tokenizer.model", "tokenizer.json")  # of both kinds
 CONFIG = "config.json"
 INTERFACE_KEY = "speechbrain_interface"  # in it, and in no published config.json
 CARD = "README.md"
@@ -293,7 +294,7 @@ def save_model_folder(
     Arguments
     ---------
     folder : str or path
-        Where it goes; a model folder that is there is replaced.
+        Where it goes; a model folder that is there is replaced, further files in it stay.
     definition : str
         Contents of ``hyperparams.yaml``.
     modules : dict of nn.Module
@@ -310,8 +311,8 @@ def save_model_folder(
     FileExistsError
         If there is something at ``folder`` that is not a model folder.
     """
-    folder = Path(folder)
-    if folder.exists() and not (folder / HYPERPARAMS).is_file():
+    folder = Path(folder).resolve()
+    if folder.exists() and not all((folder / name).is_file() for name in (HYPERPARAMS, WEIGHTS)):
         raise FileExistsError(
             f"{folder} is not a model folder: remove it, or save to another place"
         )
@@ -336,6 +337,18 @@ def save_model_folder(
     old = folder.with_name(f".{folder.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
+        _copy_further(folder, partial)
         os.replace(folder, old)
     os.replace(partial, folder)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _copy_further(folder: Path, target: Path) -> None:
+    """Copy what a user put into a model folder beside the model."""
+    for path in folder.iterdir():
+        if (target / path.name).exists() or path.name in (LABELS, *TOKENIZERS):
+            continue
+        if path.is_dir():
+            shutil.copytree(path, target / path.name, symlinks=True)
+        else:
+            shutil.copy2(path, target / path.name, follow_symlinks=False)

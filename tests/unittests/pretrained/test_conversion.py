@@ -10,6 +10,7 @@ from speechbrain.inference.classifiers import EncoderClassifier
 from speechbrain_clsp import CLSP
 from speechbrain_clsp.cli.main import main
 from speechbrain_clsp.pretrained.conversion import convert_official, export_official
+from speechbrain_clsp.pretrained.folder import save_model_folder
 from speechbrain_clsp.pretrained.hub import publish
 from tests.utils.official_model import official_weights, write_official, write_tokenizer
 from tests.utils.small import model_folder, tone, write
@@ -123,3 +124,32 @@ def test_the_commands_convert_score_and_publish(published, tmp_path, capfd):
         assert score == pytest.approx(scores[0], abs=1e-6)
     assert main(["convert", folder, str(tmp_path / "x")]) == 2
     assert "in SpeechBrain's format" in capfd.readouterr().err
+
+
+def test_a_folder_that_is_not_a_model_is_never_replaced(tmp_path):
+    source = model_folder(tmp_path)
+    clsp = CLSP.from_pretrained(source)
+    run = tmp_path / "run"  # a training has a hyperparams.yaml, too
+    (run / "save").mkdir(parents=True)
+    (run / "hyperparams.yaml").write_text("seed: 1")
+    definition = (source / "hyperparams.yaml").read_text(encoding="utf-8")
+    tokenizer = {"tokenizer.model": source / "tokenizer.model"}
+    with pytest.raises(FileExistsError, match="not a model folder"):
+        save_model_folder(run, definition, clsp.mods, tokenizer)
+    assert (run / "save").is_dir() and (run / "hyperparams.yaml").read_text() == "seed: 1"
+
+
+def test_what_a_user_put_beside_a_model_stays(tmp_path):
+    source = model_folder(tmp_path)
+    clsp = CLSP.from_pretrained(source)
+    (source / "notes.txt").write_text("mine")
+    (source / "clips").mkdir()
+    (source / "clips" / "a.txt").write_text("mine too")
+    link = tmp_path / "link"
+    link.symlink_to(source)
+    definition = (source / "hyperparams.yaml").read_text(encoding="utf-8")
+    tokenizer = {"tokenizer.model": source / "tokenizer.model"}
+    save_model_folder(link, definition, clsp.mods, tokenizer)
+    assert link.is_symlink() and (source / "notes.txt").read_text() == "mine"
+    assert (link / "clips" / "a.txt").read_text() == "mine too"
+    assert CLSP.from_pretrained(source).encode_text(["A."]).isfinite().all()
