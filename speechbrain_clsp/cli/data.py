@@ -74,6 +74,8 @@ def run_check_leakage(options: argparse.Namespace) -> int:
     from speechbrain_clsp.prepare.leakage import check_leakage
     from speechbrain_clsp.utils.files import atomic_write
 
+    if options.report and not options.report.endswith(".json"):
+        raise ValueError(f"{options.report}: the name of the report must end in .json")
     test = Manifest(options.test)
     report = check_leakage(test, Manifest(options.train), options.kinds)
     for kind, count in report.counts.items():
