@@ -1,19 +1,14 @@
 """SpeechBrain's rules for recipes: each YAML is listed and tested, each key of it is used."""
 
-import re
 from contextlib import nullcontext
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
-from speechbrain.core import RunOptions
 
+from speechbrain_clsp.training.yaml_keys import unused_keys
 from tests.utils.recipes import COLUMNS, ROOT, check_outputs, read_recipes
 
 RECIPES = read_recipes()
-# Read by SpeechBrain's Brain from hparams, or only there to be executed.
-READ_BY_SPEECHBRAIN = {"__set_seed", "modules", *(field.name for field in fields(RunOptions))}
-TOP_LEVEL_KEY = re.compile(r"^([A-Za-z_]\w*):", flags=re.M)
 
 
 def yaml_of(recipe: dict[str, str]) -> str:
@@ -36,26 +31,6 @@ def test_a_row_is_complete(recipe):
     for column in ("Result_url", "HF_repo"):
         assert recipe[column] in readme
     assert recipe["test_debug_flags"] and "file_exists=[" in recipe["test_debug_checks"]
-
-
-def unused_keys(yaml: str, script: str) -> list[str]:
-    """Return the top-level keys of a YAML that neither its script nor the YAML itself uses.
-
-    As in SpeechBrain's tests/utils/check_yaml.py, a key occurs in the script as ``hparams["key"]``,
-    ``hparams.key``, ``modules.key`` or ``getattr(hparams, "key"``, or in the YAML as ``<key>``.
-    """
-    unused = []
-    for key in TOP_LEVEL_KEY.findall(yaml):
-        name = re.escape(key)
-        in_script = re.search(
-            rf"""hparams\[["']{name}["']\]|hparams\.{name}\b|modules\.{name}\b"""
-            rf"""|attr\((?:self\.)?hparams, ["']{name}["']""",
-            script,
-        )
-        in_yaml = re.search(rf"<{name}[\[>]", yaml)
-        if not in_script and not in_yaml and key not in READ_BY_SPEECHBRAIN:
-            unused.append(key)
-    return unused
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=yaml_of)

@@ -43,6 +43,7 @@ from speechbrain_clsp.evaluation.tables import markdown_tables
 from speechbrain_clsp.pretrained.folder import extract_definition, save_model_folder
 from speechbrain_clsp.pretrained.hub import fetch_tokenizer
 from speechbrain_clsp.training.brain import ContrastiveBrain
+from speechbrain_clsp.training.yaml_keys import check_keys
 from speechbrain_clsp.utils.distributed import join_processes
 
 logger = get_logger(__name__)
@@ -172,6 +173,7 @@ def main() -> None:
     """Prepare the data, train, and evaluate the epoch that was best on the validation set."""
     hparams_file, run_opts, overrides = sb.parse_arguments(sys.argv[1:])
     join_processes(run_opts)
+    check_keys(hparams_file, __file__)
     with open(hparams_file, encoding="utf-8") as fin:
         hparams = load_hyperpyyaml(fin, overrides)
     sb.create_experiment_directory(
