@@ -53,11 +53,13 @@ def run(stage: str, folder: Path, *more: str) -> Path:
         f"--model={MODEL}",
         f"--tokenizer_source={folder / 'roberta'}",
         *(
-            f"--{key}_manifest={folder / 'data' / split}.arrow"
-            for key, split in (("train", "train"), ("dev", "valid"), ("test", "test"))
+            f"--{split}_manifest={folder / 'data' / split}.arrow"
+            for split in ("train", "valid", "test")
         ),
         "--shortest=0",
-        "--dataloader_opts={num_workers: 0}",
+        "--train_dataloader_opts={num_workers: 0}",
+        "--valid_dataloader_opts={batch_size: 6, num_workers: 0}",
+        "--test_dataloader_opts={batch_size: 6, num_workers: 0}",
         "--step_log={every: 1}",
     )
     done = subprocess.run(
