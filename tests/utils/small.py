@@ -15,6 +15,15 @@ CAPTIONS = [
     "A female speaker whispers quickly and softly.",
     "A child laughs loudly with a high-pitched voice.",
 ]
+ROW = {
+    "id": "a",
+    "audio": "a.wav",
+    "duration": 1.5,
+    "gender": "female",
+    "labels": {"loudness": "quiet"},
+    "global_captions": ["G1", "G2"],
+    "fine_captions": ["F1", "F2", "F3"],
+}
 DEFINITION = (Path(__file__).parents[1] / "data" / "clsp_small.yaml").read_text(encoding="utf-8")
 
 

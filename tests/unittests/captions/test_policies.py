@@ -13,17 +13,7 @@ from speechbrain_clsp.captions.policies import (
     WithHardNegatives,
     evaluation_captions,
 )
-
-ROW = {
-    "id": "a",
-    "audio": "a.wav",
-    "duration": 1.5,
-    "gender": "female",
-    "labels": {"loudness": "quiet"},
-    "global_captions": ["G1", "G2"],
-    "fine_captions": ["F1", "F2", "F3"],
-}
-
+from tests.utils.small import ROW
 
 SWAP = AttributeSwap(
     between_values(

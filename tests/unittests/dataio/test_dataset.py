@@ -13,20 +13,9 @@ from speechbrain_clsp.dataio.dataset import CaptionedSpeechDataset, Collate
 from speechbrain_clsp.dataio.manifest import Manifest, write_manifest
 from speechbrain_clsp.dataio.sampler import BucketBatchSampler, Key
 from speechbrain_clsp.dataio.tokenizers import SentencePieceCaptions, train_sentencepiece
-from tests.utils.small import CAPTIONS, tone, write
+from tests.utils.small import CAPTIONS, ROW, tone, write
 
 TENSORS = ("wavs", "wav_lens", "tokens", "padding_mask", "labels", "caption_ids")
-
-
-ROW = {
-    "id": "a",
-    "audio": "a.wav",
-    "duration": 1.5,
-    "gender": "female",
-    "labels": {"loudness": "quiet"},
-    "global_captions": ["G1", "G2"],
-    "fine_captions": ["F1", "F2", "F3"],
-}
 
 
 def test_a_batch_is_cut_into_chunks_without_loss(tmp_path):

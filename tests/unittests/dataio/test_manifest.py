@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speechbrain_clsp.dataio.manifest import SCHEMA, Manifest, write_batches, write_manifest
+from tests.utils.small import ROW
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=6)
 TEXTS = st.lists(TEXT, max_size=3)
@@ -112,17 +113,6 @@ def test_what_is_no_manifest_is_refused(tmp_path, content):
     (tmp_path / "a.arrow").write_bytes(content)
     with pytest.raises(ValueError, match="a.arrow is not a manifest"):
         Manifest(tmp_path / "a.arrow")
-
-
-ROW = {
-    "id": "a",
-    "audio": "a.wav",
-    "duration": 1.5,
-    "gender": "female",
-    "labels": {"loudness": "quiet"},
-    "global_captions": ["G1", "G2"],
-    "fine_captions": ["F1", "F2", "F3"],
-}
 
 
 def test_a_manifest_gives_back_what_was_written(tmp_path):
