@@ -11,6 +11,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import cycle, islice
 from typing import Any
 
 # Which caption of a clip is evaluated, as published: the first short and the last long one.
@@ -139,7 +140,7 @@ class TwoCaptions:
 
 
 class WithHardNegatives:
-    """A policy's texts, and more negatives: its first positive with an attribute swapped.
+    """A policy's texts, and more negatives: its positives, each made false by a swap.
 
     Arguments
     ---------
@@ -149,8 +150,9 @@ class WithHardNegatives:
         (caption, random.Random, row) -> caption, as
         :class:`~speechbrain_clsp.captions.perturbation.AttributeSwap`.
     n_negatives : int
-        Swapped texts per clip. Where nothing can be swapped, the positive is repeated, and the
-        Brain leaves it out of the loss.
+        Swapped texts per clip: of the first positive, of the second, and so on in turns. Published:
+        1. Where nothing can be swapped, the positive is repeated, and the Brain leaves it out of
+        the loss.
 
     Example
     -------
@@ -170,8 +172,8 @@ class WithHardNegatives:
     def __call__(self, row: Mapping[str, Any], generator: random.Random, step: int = 0) -> Texts:
         """Draw the positives, then swap."""
         texts = draw_texts(self.policy, row, generator, step)
-        first = texts.positives[0]
-        swapped = [self.swap(first, generator, row) for _ in range(self.n_negatives)]
+        in_turns = islice(cycle(texts.positives), self.n_negatives)
+        swapped = [self.swap(text, generator, row) for text in in_turns]
         return Texts(texts.positives, [*texts.negatives, *swapped])
 
 
@@ -195,6 +197,34 @@ def evaluation_captions(
     if not row["global_captions"] or not row["fine_captions"]:
         raise ValueError(f"Clip {row['id']!r} needs a global and a fine caption to be evaluated on")
     return Texts([row[f"{kind}_captions"][place] for kind, place in EVALUATED.items()])
+
+
+class Contrasts:
+    """The captions that are evaluated, and the fine one made false by each of several swaps.
+
+    Arguments
+    ---------
+    swaps : dict of callable
+        Name -> swap, as for :class:`WithHardNegatives`. A caption that a swap does not change
+        stays as it is, and is not counted.
+
+    Example
+    -------
+    >>> contrasts = Contrasts({"order": lambda text, generator, row: text[::-1]})
+    >>> row = {"id": "a", "global_captions": ["G"], "fine_captions": ["AB"]}
+    >>> contrasts(row, random.Random(0))
+    Texts(positives=['G', 'AB'], negatives=['BA'])
+    """
+
+    def __init__(self, swaps: Mapping[str, Callable[..., str]]) -> None:
+        self.swaps = dict(swaps)
+
+    def __call__(self, row: Mapping[str, Any], generator: random.Random, step: int = 0) -> Texts:
+        """Return the two captions and a negative for each swap, in order."""
+        positives = evaluation_captions(row).positives
+        return Texts(
+            positives, [swap(positives[-1], generator, row) for swap in self.swaps.values()]
+        )
 
 
 def _pool(row: Mapping[str, Any]) -> list[str]:

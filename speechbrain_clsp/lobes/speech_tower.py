@@ -7,13 +7,14 @@ from torch import Tensor, nn
 
 from speechbrain_clsp.lobes.features import KaldiFbank
 from speechbrain_clsp.lobes.head import ProjectionHead
+from speechbrain_clsp.lobes.pooling import MomentPooling
 from speechbrain_clsp.lobes.zipformer.encoder import Zipformer2
 from speechbrain_clsp.lobes.zipformer.frontend import Conv2dSubsampling
-from speechbrain_clsp.nnet.masking import masked_mean, padding_mask
+from speechbrain_clsp.nnet.masking import padding_mask
 
 
 class SpeechTower(nn.Module):
-    """Filter banks -> convolutions (50 Hz) -> Zipformer2 (25 Hz) -> masked mean -> head.
+    """Filter banks -> convolutions (50 Hz) -> Zipformer2 (25 Hz) -> pooling -> head.
 
     Arguments
     ---------
@@ -32,6 +33,9 @@ class SpeechTower(nn.Module):
         that loudness stays audible. The published model takes them as they are.
     frontend_gain : float, optional
         See :class:`~speechbrain_clsp.lobes.zipformer.frontend.Conv2dSubsampling`.
+    moments, moment_gain : int, float
+        See :class:`~speechbrain_clsp.lobes.pooling.MomentPooling`. Published: no moments, so that
+        the tower hears what there is in an utterance, but hardly in which order.
 
     Example
     -------
@@ -52,6 +56,8 @@ class SpeechTower(nn.Module):
         feature_mean: float = 0.0,
         feature_std: float = 1.0,
         frontend_gain: float | None = None,
+        moments: int = 0,
+        moment_gain: float = 0.0,
     ) -> None:
         super().__init__()
         self.feature_mean = feature_mean
@@ -61,6 +67,7 @@ class SpeechTower(nn.Module):
             n_mels, encoder.dims[0], frontend_channels, frontend_gain, encoder.regularization
         )
         self.encoder = encoder
+        self.pooling = MomentPooling(encoder.output_dim, moments, moment_gain)
         self.head = ProjectionHead(encoder.output_dim, joint_dim, head_dropout)
 
     def forward(self, wavs: Tensor, lengths: Tensor | None = None) -> Tensor:
@@ -83,7 +90,7 @@ class SpeechTower(nn.Module):
         features = features.to(self.encoder_embed.out.weight.dtype)
         frames, n_frames = self.encoder_embed(features, n_frames)
         encoded, n_frames = self.encoder(frames, n_frames)
-        return self.head(masked_mean(encoded, padding_mask(n_frames, encoded.shape[1])))
+        return self.head(self.pooling(encoded, padding_mask(n_frames, encoded.shape[1])))
 
     def cast(self, dtype: torch.dtype) -> None:
         """Compute front end and encoder in another precision; features and head stay float32."""

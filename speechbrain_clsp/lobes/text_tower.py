@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import torch
-from speechbrain.lobes.models.transformer.Transformer import (
-    NormalizedEmbedding,
-    PositionalEncoding,
-    TransformerEncoder,
-)
+from speechbrain.lobes.models.transformer.Transformer import TransformerEncoder
 from torch import Tensor, nn
 
 from speechbrain_clsp.lobes.head import ProjectionHead
 from speechbrain_clsp.nnet.masking import masked_mean
+
+EMBEDDING_STD = 0.7  # of tokens and of positions, so that their sum has about unit size
 
 
 class TextTower(nn.Module):
@@ -65,6 +63,9 @@ class TextTower(nn.Module):
 class TransformerTextTower(TextTower):
     """A small SpeechBrain Transformer, masked mean and head, trained from scratch.
 
+    Tokens and their learned positions start with the same size. SpeechBrain's own
+    ``NormalizedEmbedding`` is sqrt(dim) times as large as its positions, which then hardly count.
+
     Arguments
     ---------
     vocab_size : int
@@ -103,8 +104,10 @@ class TransformerTextTower(TextTower):
     ) -> None:
         super().__init__()
         self.max_tokens = max_tokens
-        self.embedding = NormalizedEmbedding(dim, vocab_size)
-        self.positions = PositionalEncoding(dim, max_tokens)
+        self.embedding = nn.Embedding(vocab_size, dim)
+        self.positions = nn.Embedding(max_tokens, dim)
+        for table in (self.embedding, self.positions):
+            nn.init.normal_(table.weight, std=EMBEDDING_STD)
         self.encoder = TransformerEncoder(
             num_layers=n_layers,
             nhead=heads,
@@ -118,8 +121,7 @@ class TransformerTextTower(TextTower):
 
     def pooled(self, tokens: Tensor, padding_mask: Tensor) -> Tensor:
         """Return the mean of the last layer over tokens, [B, dim]."""
-        x = self.embedding(tokens)
-        x = x + self.positions(x)
+        x = self.embedding(tokens) + self.positions.weight[: tokens.shape[1]]
         x, _ = self.encoder(x, src_key_padding_mask=padding_mask)
         return masked_mean(x, padding_mask)
 

@@ -200,10 +200,21 @@ def translate_definition(definition: str) -> str:
     return re.sub(keys_and_references, lambda m: m[1] + RENAMED.get(m[2], m[2]), definition)
 
 
-def load_weights(path: str | os.PathLike, modules: Mapping[str, nn.Module]) -> None:
+def load_weights(
+    path: str | os.PathLike,
+    modules: Mapping[str, nn.Module],
+    absent: Mapping[str, Tensor] | None = None,
+) -> None:
     """Load a safetensors file into modules, all of it and nothing else.
 
-    Its keys are ``<module name>.<state-dict key>``; module names may be those of earlier versions.
+    Arguments
+    ---------
+    path : str or path
+        Its keys are ``<module name>.<state-dict key>``, perhaps with names of earlier versions.
+    modules : dict of nn.Module
+        What the weights go into.
+    absent : dict of Tensor, optional
+        Values of keys that the file may lack.
 
     Raises
     ------
@@ -225,8 +236,28 @@ def load_weights(path: str | os.PathLike, modules: Mapping[str, nn.Module]) -> N
         weights = load_file(path)
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged or not a safetensors file: {error}") from error
-    now = {key: re.sub(r"^\w+", lambda m: RENAMED.get(m[0], m[0]), key) for key in weights}
-    load_state({now[key]: value for key, value in weights.items()}, modules, path)
+    load_state({**(absent or {}), **translate_weights(weights)}, modules, path)
+
+
+def translate_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights that earlier versions wrote under the names, and in the form, of this one.
+
+    Example
+    -------
+    >>> import torch
+    >>> old = {"text_tower.embedding.emb.Embedding.weight": torch.ones(5, 16)}
+    >>> {key: value[0, 0].item() for key, value in translate_weights(old).items()}
+    {'text_tower.embedding.weight': 4.0}
+    """
+    found = {}
+    for old, value in weights.items():
+        key = re.sub(r"^\w+", lambda m: RENAMED.get(m[0], m[0]), old)
+        if key == "text_tower.embedding.emb.Embedding.weight":  # was multiplied while in use
+            key, value = "text_tower.embedding.weight", value * value.shape[1] ** 0.5
+        elif key == "text_tower.positions.pe":  # was a table of sines, [1, L, D]
+            key, value = "text_tower.positions.weight", value[0]
+        found[key] = value
+    return found
 
 
 def load_state(

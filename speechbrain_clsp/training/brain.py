@@ -30,8 +30,8 @@ logger = get_logger(__name__)
 class ContrastiveBrain(sb.Brain):
     """Trains a speech tower and a text tower on clips with K texts each.
 
-    Validation and test sets give two texts per clip, a global and a fine one
-    (:func:`~speechbrain_clsp.captions.policies.evaluation_captions`).
+    Validation and test sets give a global and a fine caption per clip
+    (:func:`~speechbrain_clsp.captions.policies.evaluation_captions`), and perhaps negatives.
 
     Arguments
     ---------
@@ -67,6 +67,10 @@ class ContrastiveBrain(sb.Brain):
         values.
     step_log : StepLog, optional
         Gets a line every so many steps.
+    contrasts : sequence of str
+        Names of the negatives that validation and test sets give
+        (:class:`~speechbrain_clsp.captions.policies.Contrasts`). For each the accuracy is logged
+        with which the fine caption is nearer to the speech than its negative; chance is 0.5.
     """
 
     def __init__(
@@ -89,6 +93,7 @@ class ContrastiveBrain(sb.Brain):
         model_average: ModelAverage | None = None,
         schedule_step: int | None = None,
         step_log: StepLog | None = None,
+        contrasts: Sequence[str] = (),
     ) -> None:
         super().__init__(modules, opt_class, hparams, run_opts, checkpointer)
         self.loss = loss
@@ -103,6 +108,7 @@ class ContrastiveBrain(sb.Brain):
         self.model_average = model_average
         self.schedule_step = schedule_step
         self.step_log = step_log
+        self.contrasts = contrasts
         if model_average is not None:
             model_average.to(self.device)
         self.n_unreadable = 0
@@ -113,6 +119,7 @@ class ContrastiveBrain(sb.Brain):
 
     def _forget_stage(self) -> None:
         self.embeddings: dict[str, list[Tensor]] = {"speech": [], "text": []}
+        self.hits: dict[str, list[Tensor]] = {}
         self.chance_levels: list[float] = []
 
     def compute_forward(self, batch: CaptionedSpeech, stage: sb.Stage) -> dict[str, Any]:
@@ -152,6 +159,10 @@ class ContrastiveBrain(sb.Brain):
             # Every rank sees all of these sets: gathered, each clip would be its own negative.
             self.embeddings["speech"].append(speech.float().cpu())
             self.embeddings["text"].append(positives.float().cpu())
+            cosines = torch.einsum("bd,kbd->kb", speech, predictions["text"]).float().cpu()
+            own, others = cosines[batch.n_positives - 1], cosines[batch.n_positives :]
+            for name, other, differs in zip(self.contrasts, others, batch.negatives_differ().cpu()):
+                self.hits.setdefault(name, []).append((own > other)[differs])
             return contrastive_loss(speech, positives, self.evaluation_modules()["logit_scale"]())
         attribute_loss = None
         if "attribute_heads" in self.modules:
@@ -351,6 +362,8 @@ class ContrastiveBrain(sb.Brain):
                 self.step_log.pause()
             return
         stats = {"loss": float(stage_loss), **self._retrieval()}
+        for name, hits in self.hits.items():
+            stats[f"{name}_accuracy"] = torch.cat(hits).float().mean().item()
         if stage == sb.Stage.TEST:
             self.test_stats = stats
             self._log({"Epoch loaded": self.epoch_counter.current}, test_stats=stats)

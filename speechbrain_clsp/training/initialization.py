@@ -8,6 +8,7 @@ from pathlib import Path
 
 from torch import nn
 
+from speechbrain_clsp.lobes.pooling import untrained_moments
 from speechbrain_clsp.lobes.speech_tower import SpeechTower
 from speechbrain_clsp.lobes.text_tower import RobertaTextTower
 from speechbrain_clsp.pretrained.folder import WEIGHTS, load_weights
@@ -53,6 +54,8 @@ def from_pretrained_encoders(
 def from_model_folder(modules: Mapping[str, nn.Module], source: str | os.PathLike) -> None:
     """Start from what an earlier stage left, such as its averaged model.
 
+    The modules' pooling may have moments that the earlier model has not; they start at zero.
+
     Arguments
     ---------
     modules : dict of nn.Module
@@ -75,4 +78,5 @@ def from_model_folder(modules: Mapping[str, nn.Module], source: str | os.PathLik
     >>> from_model_folder({"a": nn.Linear(2, 3, bias=False)}, folder)
     """
     source = Path(source)
-    load_weights(source / WEIGHTS if source.is_dir() else source, modules)
+    path = source / WEIGHTS if source.is_dir() else source
+    load_weights(path, modules, absent=untrained_moments(modules))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import cycle
 
 from torch import Tensor, nn
 
@@ -14,8 +15,8 @@ class CLSPLoss(nn.Module):
     """The contrastive loss of CLSP (arXiv 2601.03065) and the weighted terms beside it.
 
     loss = contrastive(speech, positives) + ``text_weight`` * contrastive(first positive, others)
-    + ``hard_negative_weight`` * mean over negatives of the two-way choice between the first
-    positive and the negative + ``attribute_weight`` * the attribute heads' loss.
+    + ``hard_negative_weight`` * mean over negatives of the two-way choice between the negative and
+    the positive that it was made from + ``attribute_weight`` * the attribute heads' loss.
 
     The term between a clip's own positives is not part of the published recipe: paraphrases teach
     the text tower which words matter long before speech does.
@@ -25,7 +26,7 @@ class CLSPLoss(nn.Module):
     text_weight : float
         Weight of the contrastive loss between a clip's first positive and its other ones.
     hard_negative_weight : float
-        Weight of the choice between the first positive and the negatives. Published: 0.2.
+        Weight of the choice between positives and negatives. Published: 0.2.
     attribute_weight : float
         Weight of the attribute heads' loss.
     mask_duplicates : bool
@@ -82,7 +83,7 @@ class CLSPLoss(nn.Module):
         caption_ids : Tensor
             [P, B] int64 on the same device, equal where captions are equal.
         negatives : Tensor, optional
-            [Q, B, D], captions that are false.
+            [Q, B, D], captions that are false; number q belongs to positive number q modulo P.
         negatives_differ : Tensor, optional
             [Q, B] bool, False for a negative that repeats a positive and then adds nothing;
             needed with ``negatives``.
@@ -103,8 +104,9 @@ class CLSPLoss(nn.Module):
             loss = loss + self.attribute_weight * attribute_loss
         if negatives is not None and negatives_differ is not None:
             weight = self.hard_negative_weight / max(len(negatives), 1)
-            for negative, differs in zip(negatives, negatives_differ, strict=True):
-                hard = hard_negative_loss(speech, positives[0], negative, logit_scale, differs)
+            of_positives = cycle(positives)
+            for negative, differs, positive in zip(negatives, negatives_differ, of_positives):
+                hard = hard_negative_loss(speech, positive, negative, logit_scale, differs)
                 loss = loss + weight * hard
         return loss
 

@@ -65,6 +65,5 @@ def test_hard_negatives_follow_the_true_texts():
     texts = [policy(row, random.Random(seed)) for seed in range(20)]
     assert all(len(set(each.positives)) == len(each.negatives) == 2 for each in texts)
     for each in texts:
-        first = each.positives[0]
-        wrong = "He talks at a fast pace." if "slowly" in first else first
-        assert each.negatives == [wrong] * 2
+        wrong = ["He talks at a fast pace." if "slowly" in x else x for x in each.positives]
+        assert each.negatives == wrong

@@ -35,8 +35,8 @@ def test_the_weighted_terms_equal_their_formula():
         speech, text, torch.tensor(SCALE), IDS, negatives, differ, torch.tensor(1.7).double()
     )
     expected = info_nce(speech, text) + 0.5 * info_nce(text[0], text[1:]) + 0.3 * 1.7
-    for negative, differs in zip(negatives, differ):
-        margin = SCALE * (speech * (text[0] - negative)).sum(dim=1)
+    for positive, negative, differs in zip(text, negatives, differ):
+        margin = SCALE * (speech * (positive - negative)).sum(dim=1)
         expected = expected + 0.1 * (torch.nn.functional.softplus(-margin) * differs).mean()
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
 

@@ -1,0 +1,124 @@
+"""Pooling over time that keeps where in an utterance something was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from speechbrain_clsp.nnet.masking import full_precision, masked_mean
+
+
+class MomentPooling(nn.Module):
+    """Masked mean over time, plus linear maps of the first moments over time.
+
+    Moment k is the coefficient of the frames' expansion in Legendre polynomials of relative time,
+    which runs from -1 to 1 over an utterance whatever its padding: for k = 1 how the end differs
+    from the beginning, for k = 2 how the ends differ from the middle. A mean alone, as in the
+    published model, cannot tell a clip from the same frames in another order.
+
+    Arguments
+    ---------
+    dim : int
+        Size D of a frame.
+    moments : int
+        Number of moments beside the mean. 0, as published, has no weights.
+    gain : float
+        Factor on the maps' initial weights. At 0, a model with weights from elsewhere computes
+        what it did without moments, until the maps are trained.
+
+    Example
+    -------
+    >>> pooling = MomentPooling(3, moments=2, gain=1.0)
+    >>> frames, mask = torch.randn(2, 50, 3), torch.zeros(2, 50, dtype=torch.bool)
+    >>> pooling(frames, mask).shape
+    torch.Size([2, 3])
+    >>> bool(torch.allclose(pooling(frames, mask), pooling(frames.flip(1), mask)))
+    False
+    """
+
+    def __init__(self, dim: int, moments: int = 0, gain: float = 0.0) -> None:
+        super().__init__()
+        maps = [nn.Linear(dim, dim, bias=False) for _ in range(moments)]
+        for layer in maps:
+            nn.init.normal_(layer.weight, std=gain * dim**-0.5)
+        self.maps = nn.ModuleList(maps)
+
+    def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
+        """Pool.
+
+        Arguments
+        ---------
+        frames : Tensor
+            [B, F, D].
+        mask : Tensor
+            [B, F] bool, True on padding.
+
+        Returns
+        -------
+        Tensor
+            [B, D] float32.
+        """
+        pooled = masked_mean(frames, mask)
+        if not len(self.maps):
+            return pooled
+        frames = full_precision(frames)
+        for layer, weights in zip(self.maps, legendre_weights(mask, len(self.maps))):
+            pooled = pooled + layer(torch.einsum("bfd,bf->bd", frames, weights.to(frames.dtype)))
+        return pooled
+
+
+def legendre_weights(mask: Tensor, moments: int) -> Iterator[Tensor]:
+    """Yield the weights of the frames for moment 1, 2, ...
+
+    Their sum over an utterance is 0, so that frames that do not change have no moments.
+
+    Arguments
+    ---------
+    mask : Tensor
+        [B, F] bool, True on padding, which lies at the end.
+    moments : int
+        How many to yield.
+
+    Yields
+    ------
+    Tensor
+        [B, F] float64, (2k + 1) P_k(t) / n over the n frames, 0 on padding.
+
+    Example
+    -------
+    >>> mask = torch.tensor([[False, False, True]])
+    >>> [weights.tolist() for weights in legendre_weights(mask, 1)]
+    [[[-0.75, 0.75, 0.0]]]
+    """
+    valid = (~mask).double()
+    n_frames = valid.sum(dim=1, keepdim=True)
+    positions = torch.arange(mask.shape[1], device=mask.device, dtype=torch.double)
+    time = (2 * positions + 1) / n_frames - 1
+    previous, polynomial = torch.ones_like(time), time
+    for k in range(1, moments + 1):
+        weights = (2 * k + 1) * polynomial * valid / n_frames
+        yield weights - valid * weights.sum(dim=1, keepdim=True) / n_frames
+        # Bonnet's recursion
+        following = ((2 * k + 1) * time * polynomial - k * previous) / (k + 1)
+        previous, polynomial = polynomial, following
+
+
+def untrained_moments(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+    """Return zeros for the weights of moments, by ``<module name>.<state-dict key>``.
+
+    They complete the weights of a model that was trained without moments.
+
+    Example
+    -------
+    >>> list(untrained_moments({"pooling": MomentPooling(4, moments=1)}))
+    ['pooling.maps.0.weight']
+    """
+    return {
+        f"{name}.{place}.{key}".replace("..", "."): torch.zeros(value.shape)
+        for name, module in modules.items()
+        for place, part in module.named_modules()
+        if isinstance(part, MomentPooling)
+        for key, value in part.state_dict().items()
+    }
