@@ -7,7 +7,9 @@ from speechbrain_clsp.captions.cleanup import clean_caption, repair_accent
 from speechbrain_clsp.captions.perturbation import (
     AttributeSwap,
     GenderSwap,
+    OneOf,
     Wording,
+    between_forms,
     between_values,
     read_tables,
 )
@@ -17,16 +19,28 @@ from speechbrain_clsp.captions.policies import (
     WithHardNegatives,
     evaluation_captions,
 )
+from speechbrain_clsp.captions.temporal import (
+    DirectionSwap,
+    OrderSwap,
+    PlaceSwap,
+    english_tables,
+)
 
 __all__ = [
     "AttributeSwap",
+    "DirectionSwap",
     "GenderSwap",
     "OneFineCaption",
+    "OneOf",
+    "OrderSwap",
+    "PlaceSwap",
     "TwoCaptions",
     "WithHardNegatives",
     "Wording",
+    "between_forms",
     "between_values",
     "clean_caption",
+    "english_tables",
     "evaluation_captions",
     "read_tables",
     "repair_accent",

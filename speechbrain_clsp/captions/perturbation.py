@@ -59,12 +59,36 @@ def between_values(values: Mapping[str, Sequence[Sequence[str]]]) -> Tables:
     >>> between_values({"rate": [["slowly"], ["fast"]]})["rate"]["slowly"][0].opposites
     ['fast']
     """
+    return between_forms(
+        {
+            attribute: [{phrases[0]: phrases for phrases in lists}]
+            for attribute, lists in values.items()
+        }
+    )
+
+
+def between_forms(
+    attributes: Mapping[str, Sequence[Mapping[str, Sequence[str]]]],
+) -> Tables:
+    """Make tables of attributes whose values exclude each other and have several forms.
+
+    For each attribute there is a list of forms, such as adjectives and adverbs. A form maps values
+    to phrases, which replace each other within the form only.
+
+    Example
+    -------
+    >>> forms = [{"slow": ["slow"], "fast": ["fast"]}, {"slow": ["slowly"], "fast": ["quickly"]}]
+    >>> [wording.opposites for wording in between_forms({"rate": forms})["rate"]["slow"]]
+    [['fast'], ['quickly']]
+    """
     tables: dict[str, dict[str, list[Wording]]] = {}
-    for attribute, lists in values.items():
+    for attribute, forms in attributes.items():
         tables[attribute] = {}
-        for phrases in lists:
-            opposites = [phrase for other in lists if other != phrases for phrase in other]
-            tables[attribute][phrases[0]] = [Wording(phrases, opposites, alike=False)]
+        for form in forms:
+            for value, phrases in form.items():
+                opposites = [p for other, words in form.items() if other != value for p in words]
+                wording = Wording(phrases, opposites, alike=False)
+                tables[attribute].setdefault(value, []).append(wording)
     return tables
 
 
@@ -203,11 +227,7 @@ class AttributeSwap:
         If the labels of the manifest row confirm some of the values that the caption names, one of
         these is drawn.
         """
-        quotes = [match.span() for match in QUOTED.finditer(caption)]
-
-        def is_free(match: re.Match) -> bool:
-            return not any(start <= match.start() < end for start, end in quotes)
-
+        is_free = outside_quotes(caption)
         named = self.named(caption, is_free)
         gender = self.gender.changes(caption, is_free) if self.gender else []
         confirmed = {
@@ -221,9 +241,9 @@ class AttributeSwap:
             return caption
         attribute = generator.choice(attributes)
         if attribute == "gender":
-            return _replace(caption, gender)
+            return apply_changes(caption, gender)
         value = generator.choice(list(choices[attribute]))
-        return _replace(caption, _changes(choices[attribute][value], generator))
+        return apply_changes(caption, draw_changes(choices[attribute][value], generator))
 
     def named(
         self, caption: str, is_free: Callable[[re.Match], bool] = lambda match: True
@@ -247,6 +267,51 @@ class AttributeSwap:
         return found
 
 
+class OneOf:
+    """Several swaps as one: in a random order, until one of them changes the caption.
+
+    Arguments
+    ---------
+    swaps : list of callable
+        (caption, random.Random, row) -> caption, as :class:`AttributeSwap`.
+    weights : list of float, optional
+        How likely each swap is to be tried before the others; 0 for never. Default: all alike.
+
+    Raises
+    ------
+    ValueError
+        If there is not one weight per swap, or one is negative.
+
+    Example
+    -------
+    >>> gender = AttributeSwap({"gender": {"pairs": [("man", "woman")]}})
+    >>> rate = AttributeSwap(between_values({"rate": [["slowly"], ["fast"]]}))
+    >>> OneOf([gender, rate], weights=[100, 1])("It speaks slowly.", random.Random(0))
+    'It speaks fast.'
+    """
+
+    def __init__(
+        self, swaps: Sequence[Callable[..., str]], weights: Sequence[float] | None = None
+    ) -> None:
+        weights = [1.0] * len(swaps) if weights is None else list(weights)
+        if len(weights) != len(swaps) or min(weights, default=0.0) < 0:
+            raise ValueError(f"{len(swaps)} swaps need as many weights of 0 or more: {weights}")
+        self.weighted = [(swap, weight) for swap, weight in zip(swaps, weights) if weight > 0]
+
+    def __call__(
+        self, caption: str, generator: random.Random, row: Mapping[str, Any] | None = None
+    ) -> str:
+        """Return the false caption; the caption itself if no swap changes it."""
+        left = list(self.weighted)
+        while left:
+            weights = [weight for _, weight in left]
+            swap, _ = left.pop(generator.choices(range(len(left)), weights)[0])
+            swapped = swap(caption, generator, row)
+            if swapped != caption:
+                return swapped
+        return caption
+
+
 def _compile(tables: Tables) -> tuple[re.Pattern, dict[str, tuple[str, str, Wording]]]:
     """Return a pattern of all phrases, and what each means."""
     meanings = {
@@ -267,13 +332,27 @@ def _is_label(value: str, attribute: str, row: Mapping[str, Any] | None) -> bool
     return value in [labels] if isinstance(labels, str) else value in labels
 
 
-def _changes(
+def outside_quotes(caption: str) -> Callable[[re.Match], bool]:
+    """Return whether a match in a caption is not within quoted text, as a function of the match.
+
+    Example
+    -------
+    >>> caption = 'She says "go slowly" slowly.'
+    >>> list(map(outside_quotes(caption), re.finditer("slowly", caption)))
+    [False, True]
+    """
+    quotes = [match.span() for match in QUOTED.finditer(caption)]
+    return lambda match: not any(start <= match.start() < end for start, end in quotes)
+
+
+def draw_changes(
     mentions: Sequence[tuple[re.Match, Wording]], generator: random.Random
 ) -> list[tuple[int, int, str]]:
     """Choose new words, with the article and the capital that they need.
 
-    Different phrases of one value ("calm and relaxed") get different words if the wording's
-    opposites are alike, otherwise all get the same word.
+    ``mentions`` are as :meth:`AttributeSwap.named` returns them. Different phrases of one value
+    ("calm and relaxed") get different words if the wording's opposites are alike, otherwise all get
+    the same word. Returns start, end and replacement of each mention.
     """
     chosen: dict[tuple, str] = {}
     changes = []
@@ -284,11 +363,15 @@ def _changes(
             words = list(wording.near if near else wording.opposites)
             unused = [word for word in words if word not in chosen.values()]
             chosen[key] = generator.choice(unused or words)
-        new = chosen[key]
-        if match["article"]:
-            new = f"{article(new)} {new}"
-        changes.append((*match.span(), cased_like(new, match[0])))
+        changes.append(change_of(match, chosen[key]))
     return changes
+
+
+def change_of(match: re.Match, new: str) -> tuple[int, int, str]:
+    """Return start, end and replacement of a mention: ``new``, with its article and capital."""
+    if match["article"]:
+        new = f"{article(new)} {new}"
+    return (*match.span(), cased_like(new, match[0]))
 
 
 def article(phrase: str) -> str:
@@ -308,7 +391,8 @@ def cased_like(word: str, model: str) -> str:
     return word[0].upper() + word[1:] if model[0].isupper() else word
 
 
-def _replace(caption: str, changes: Sequence[tuple[int, int, str]]) -> str:
+def apply_changes(caption: str, changes: Sequence[tuple[int, int, str]]) -> str:
+    """Return a caption with each (start, end, replacement) made; they must not overlap."""
     for start, end, new in sorted(changes, reverse=True):
         caption = caption[:start] + new + caption[end:]
     return caption

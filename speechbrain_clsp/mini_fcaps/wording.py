@@ -10,7 +10,7 @@ import random
 from collections.abc import Sequence
 
 from speechbrain_clsp.captions.perturbation import Tables, article, between_values
-from speechbrain_clsp.mini_fcaps.style import ACCENTS, Change, Style
+from speechbrain_clsp.mini_fcaps.style import ACCENTS, LEVELS, Change, Style
 
 NOUNS = {
     "male": ("man", "male speaker", "male voice"),
@@ -85,6 +85,30 @@ def swap_tables() -> Tables:
         "change": list(OVERALL_CHANGE.values()),
     }
     return between_values(values)
+
+
+def direction_tables() -> Tables:
+    """Return the wordings of a change of each attribute in both directions.
+
+    Example
+    -------
+    >>> sorted(direction_tables()["loudness"])
+    ['growing louder', 'growing softer']
+    """
+    return between_values(
+        {name: [OVERALL_CHANGE[name, rises] for rises in (True, False)] for name in LEVELS}
+    )
+
+
+def place_tables() -> Tables:
+    """Return the wordings of the places of changes and pauses.
+
+    Example
+    -------
+    >>> list(place_tables()["place"])
+    ['early on', 'half-way through', 'near the end']
+    """
+    return between_values({"place": list(PLACE.values())})
 
 
 def global_caption(style: Style, generator: random.Random) -> str:
