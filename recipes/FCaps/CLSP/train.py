@@ -21,6 +21,7 @@ The published stages, on eight GPUs:
 
 import sys
 from collections.abc import Mapping
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,6 @@ from hyperpyyaml import load_hyperpyyaml
 from speechbrain.utils.distributed import run_on_main
 from speechbrain.utils.logger import get_logger
 
-from speechbrain_clsp.captions.policies import evaluation_captions
 from speechbrain_clsp.dataio.dataset import CaptionedSpeechDataset, Collate
 from speechbrain_clsp.dataio.manifest import Manifest
 from speechbrain_clsp.dataio.sampler import BucketBatchSampler
@@ -88,6 +88,7 @@ def dataio_prepare(hparams: Mapping[str, Any]) -> tuple[dict, dict]:
         n_shards=hparams["n_shards"],
     )
     logger.info("%d batches, %.1f %% padding", len(sampler), 100 * sampler.padding_fraction())
+    evaluated = partial(CaptionedSpeechDataset, captions=hparams["contrasts"], seed=hparams["seed"])
     datasets = {
         "train": CaptionedSpeechDataset(
             train,
@@ -96,8 +97,8 @@ def dataio_prepare(hparams: Mapping[str, Any]) -> tuple[dict, dict]:
             hparams["attribute_labels"],
             skip_unreadable=True,
         ),
-        "valid": CaptionedSpeechDataset(Manifest(hparams["valid_manifest"]), evaluation_captions),
-        "test": CaptionedSpeechDataset(Manifest(hparams["test_manifest"]), evaluation_captions),
+        "valid": evaluated(Manifest(hparams["valid_manifest"])),
+        "test": evaluated(Manifest(hparams["test_manifest"])),
     }
     collate = {"collate_fn": Collate(hparams["model"]["tokenizer"])}
     loader_kwargs = {
@@ -140,6 +141,7 @@ def make_brain(
         model_average=hparams["model_average"],
         schedule_step=hparams["schedule_step"],
         step_log=hparams["step_log"],
+        contrasts=list(hparams["contrasts"].swaps),
     )
 
 
