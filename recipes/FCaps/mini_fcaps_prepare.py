@@ -2,7 +2,9 @@
 """Prepare MiniFCaps: synthetic speech whose style is known exactly, with captions of it.
 
 Speech comes from libespeak-ng (extra ``mini``), captions from the settings it was made with.
-Files: ``<data_folder>/wavs/`` and ``<save_folder>/{train,valid,test}.arrow``.
+Files: ``<data_folder>/wavs/``, ``<save_folder>/{train,valid,test}.arrow``, and for probes
+``<save_folder>/probes.arrow`` (the test clips, and twins that differ from one of them in one thing)
+and ``<save_folder>/pairs.jsonl`` (minimal pairs).
 """
 
 import argparse
@@ -17,13 +19,15 @@ from tqdm import tqdm
 
 from speechbrain_clsp.dataio.audio import SAMPLE_RATE, read_header
 from speechbrain_clsp.dataio.manifest import write_manifest
+from speechbrain_clsp.mini_fcaps.contrasts import plan_contrasts
 from speechbrain_clsp.mini_fcaps.corpus import PlannedClip, manifest_row, plan_clips, render
+from speechbrain_clsp.mini_fcaps.pairs import write_pairs
 from speechbrain_clsp.prepare.audio_index import run_all
 from speechbrain_clsp.utils.files import atomic_path, atomic_write
 
 logger = logging.getLogger(__name__)
 
-VERSION = 7  # changes whenever a seed gives other files
+VERSION = 8  # changes whenever a seed gives other files
 
 
 def prepare_mini_fcaps(
@@ -64,26 +68,35 @@ def prepare_mini_fcaps(
     >>> folder = getfixture("tmp_path")
     >>> prepare_mini_fcaps(folder, n_train=2, n_valid=1, n_test=1, n_jobs=1)
     >>> sorted(path.name for path in folder.glob("*.arrow"))
-    ['test.arrow', 'train.arrow', 'valid.arrow']
+    ['probes.arrow', 'test.arrow', 'train.arrow', 'valid.arrow']
     """
     if skip_prep:
         return
     folder, save_folder = Path(data_folder), Path(save_folder or data_folder)
     sizes = {"train": n_train, "valid": n_valid, "test": n_test}
     _check_settings(folder / "settings.json", {"version": VERSION, "seed": seed, **sizes})
-    manifests = {split: save_folder / f"{split}.arrow" for split in sizes}
-    if all(path.is_file() for path in manifests.values()):
+    manifests = {split: save_folder / f"{split}.arrow" for split in (*sizes, "probes")}
+    pairs_file = save_folder / "pairs.jsonl"
+    if all(path.is_file() for path in (*manifests.values(), pairs_file)):
         logger.info("MiniFCaps exists in %s", save_folder)
         return
     clips = plan_clips(sizes, seed)
+    test_clips = [clip for clip in clips if clip.split == "test"]
+    contrasts = plan_contrasts(test_clips, seed)
+    probes = {clip.id: clip for contrast in contrasts for clip in contrast.clips}
+    clips += [clip for clip in probes.values() if clip.split == "probes"]
     made = run_all(partial(make_clip, folder=folder), clips, n_jobs or os.cpu_count() or 1)
     durations = list(tqdm(made, "MiniFCaps", len(clips), unit="clip"))
     root = "" if save_folder == folder else folder.absolute()
     rows = [manifest_row(clip, duration, seed) for clip, duration in zip(clips, durations)]
     for split, path in manifests.items():
-        chosen = [row for row in rows if row["split"] == split]
+        splits = ("test", "probes") if split == "probes" else (split,)
+        chosen = [row for row in rows if row["split"] in splits]
         in_place = [{**row, "audio": os.path.join(root, row["audio"])} for row in chosen]
         logger.info("%s: %d clips", split, write_manifest(path, in_place))
+    pairs = write_pairs(test_clips, contrasts, seed)
+    atomic_write(pairs_file, "".join(f"{json.dumps(pair)}\n" for pair in pairs))
+    logger.info("%d minimal pairs in %s", len(pairs), pairs_file)
     logger.info("MiniFCaps: %.2f hours of speech in %s", sum(durations) / 3600, folder)
 
 

@@ -26,19 +26,19 @@ MAX_VOICED_IN_WHISPER = 0.15  # fraction of frames with a pitch
 
 WORDS = {  # wordings of each level in captions, low to high
     "rate": (
-        r"slow\w*|unhurried\w*",
+        r"slow\w*|unhurried\w*|leisurely",
         r"measured|medium speed|middling tempo|moderate (?:pace|speed)",
-        r"quick\w*|fast|rapid\w*",
+        r"quick\w*|fast|rapid\w*|brisk\w*",
     ),
     "loudness": (
-        r"quiet\w*|low volume|soft\w*",
-        r"moderate volume|normal loudness|medium volume",
-        r"loud|loudly|high volume|powerful volume",
+        r"quiet\w*|low volume|soft\w*|faint\w*",
+        r"(?:moderate|medium|middling) volume|normal loudness",
+        r"loud|loudly|high volume|powerful volume|forceful\w*",
     ),
     "pitch": (
-        r"low-pitched|deep|low(?! volume)",
-        r"medium-pitched|mid-range",
-        r"high-pitched|high(?! volume)",
+        r"low-(?:pitched|register)|deep|low(?! volume)",
+        r"medium-pitched|mid-(?:range|register)",
+        r"high-(?:pitched|register)|treble|high(?! volume)",
     ),
 }
 GENDERS = {"male": r"\b(?:man|male)\b", "female": r"\b(?:woman|female)\b"}

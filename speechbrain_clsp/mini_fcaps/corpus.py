@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from statistics import fmean
 from typing import Any
@@ -20,7 +20,10 @@ from speechbrain_clsp.mini_fcaps.sentences import draw_sentence
 from speechbrain_clsp.mini_fcaps.style import (
     ACCENTS,
     LEVEL_DBFS,
+    LEVELS,
+    NO_PAUSE,
     PITCH_HERTZ,
+    PLACES,
     SPREAD_SEMITONES,
     WORDS_PER_MINUTE,
     Style,
@@ -38,11 +41,14 @@ MAX_HELD_OUT = 1000  # valid and test clips; more would leave few signatures for
 GAP_SECONDS = 0.06  # between parts that follow each other
 PAUSE_SECONDS = (0.45, 0.65)
 # Place of a boundary, as a fraction of the speaking time; sentences with others are redrawn.
-PLACES = {"early": (0.0, 0.36), "middle": (0.44, 0.56), "late": (0.64, 1.0)}
+PLACE_BOUNDS = {"early": (0.0, 0.36), "middle": (0.44, 0.56), "late": (0.64, 1.0)}
 SPEAKING_SECONDS = (1.3, 2.8)
 MIN_SECONDS_BESIDE_CHANGE = 0.5
 # At one word per minute; measured. The first is what the end of a phrase adds.
 SECONDS_PER_PHRASE, SECONDS_PER_CHARACTER = 10.0, 8.6
+MEAN_RATE = {level: fmean(bounds) for level, bounds in WORDS_PER_MINUTE.items()}
+# Probabilities of fine captions to say where the change is, and that there is no pause.
+PLACE_PROBABILITY, NO_PAUSE_PROBABILITY = 0.8, 0.5
 CHANGE_LABELS = {
     ("rate", True): "faster",
     ("rate", False): "slower",
@@ -66,16 +72,34 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Script:
+    """What a clip says, in which voice, and after which phrases it changes and pauses."""
+
+    phrases: tuple[str, ...]
+    voice: Voice
+    boundary: int | None  # number of phrases before the change
+    pause: int | None  # number of phrases before the pause
+    seed: str  # of the settings within the bands of the levels
+
+
+@dataclass(frozen=True)
 class PlannedClip:
     """All that determines a clip."""
 
     id: str  # name of the clip and of its file
-    split: str  # train, valid or test
+    split: str  # train, valid, test or probes
     style: Style
-    voice: str  # espeak voice and variant
-    parts: tuple[Part, ...]  # what is rendered, in order
-    place: str | None  # of the change, a key of ``PLACES``
-    pause_place: str | None
+    script: Script
+
+    @property
+    def voice(self) -> str:
+        """Voice and variant, as espeak names them."""
+        return f"{ACCENTS[self.style.accent]}+{self.script.voice.variant}"
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """What is rendered, in order."""
+        return _parts(self.style, self.script)
 
 
 def plan_clips(sizes: dict[str, int], seed: int) -> list[PlannedClip]:
@@ -112,44 +136,74 @@ def plan_clips(sizes: dict[str, int], seed: int) -> list[PlannedClip]:
                 style = draw_style(kind, generator)
             if split != "train":
                 held_out.add(style.signature)
-            clips.append(_plan_clip(f"{split}_{number:05d}", split, style, generator, sentences))
+            name = f"{split}_{number:05d}"
+            style, script = _draw_script(style, f"{seed} {name}", generator, sentences)
+            clips.append(PlannedClip(name, split, style, script))
     return clips
 
 
-def _plan_clip(
-    name: str, split: str, style: Style, generator: random.Random, sentences: set[tuple]
-) -> PlannedClip:
-    """Draw sentences until the boundaries of change and pause lie where they should."""
-    place = generator.choice(list(PLACES)) if style.change else None
-    while True:
-        pause_place = generator.choice(list(PLACES)) if style.pause else None
-        sentence = draw_sentence(generator)
-        boundary = generator.choice((1, 2)) if style.change else None
-        pause = generator.choice((1, 2)) if style.pause else None
-        seconds = _seconds(style, sentence, boundary)
-        if (
-            sentence not in sentences
-            and SPEAKING_SECONDS[0] < sum(seconds) < SPEAKING_SECONDS[1]
-            and (not boundary or _shorter_side(seconds, boundary) > MIN_SECONDS_BESIDE_CHANGE)
-            and _lies_in(seconds, boundary, place)
-            and _lies_in(seconds, pause, pause_place)
-        ):
-            break
-    sentences.add(sentence)
+def _draw_script(
+    style: Style, seed: str, generator: random.Random, sentences: set[tuple]
+) -> tuple[Style, Script]:
+    """Draw sentences until change and pause lie where the style has them.
+
+    The place of the pause is drawn anew with each sentence, since that of the change may rule some
+    out.
+    """
     voice = generator.choice(VOICES[style.kind])
-    parts = _parts(style, voice, sentence, boundary, pause, generator)
-    voice_name = f"{ACCENTS[style.accent]}+{voice.variant}"
-    return PlannedClip(name, split, style, voice_name, parts, place, pause_place)
+    has_pause = style.pause != NO_PAUSE
+    while True:
+        script = Script(
+            draw_sentence(generator),
+            voice,
+            boundary=generator.choice((1, 2)) if style.changes else None,
+            pause=generator.choice((1, 2)) if has_pause else None,
+            seed=seed,
+        )
+        pause = generator.choice(PLACES) if has_pause else NO_PAUSE
+        if script.phrases not in sentences:
+            placed = with_places(style, script, SPEAKING_SECONDS, MIN_SECONDS_BESIDE_CHANGE)
+            if placed and (placed.change_place, placed.pause) == (style.change_place, pause):
+                sentences.add(script.phrases)
+                return placed, script
 
 
-def _seconds(style: Style, sentence: tuple[str, ...], boundary: int | None) -> list[float]:
+def with_places(
+    style: Style, script: Script, limits: tuple[float, float], min_beside_change: float
+) -> Style | None:
+    """Return the style with the places that a script gives to its change and its pause.
+
+    A place is None where it lies between those that have a name. The result is None if the speaking
+    time is outside the limits [s], or if one side of the change is shorter than
+    ``min_beside_change`` [s].
+    """
+    seconds = _seconds(style, script)
+    if not limits[0] < sum(seconds) < limits[1]:
+        return None
+    pause = NO_PAUSE if script.pause is None else _place(seconds, script.pause)
+    change_place = None
+    if script.boundary is not None:
+        sides = sum(seconds[: script.boundary]), sum(seconds[script.boundary :])
+        change_place = _place(seconds, script.boundary)
+        if min(sides) <= min_beside_change:
+            return None
+    return replace(style, change_place=change_place, pause=pause)
+
+
+def _seconds(style: Style, script: Script) -> list[float]:
     """Estimate how long each phrase takes."""
     seconds = []
-    for index, text in enumerate(sentence):
-        rate = _level(style, "rate", boundary is not None and index >= boundary)
+    for index, text in enumerate(script.phrases):
+        rate = _level(style, "rate", script.boundary is not None and index >= script.boundary)
         effort = SECONDS_PER_PHRASE + SECONDS_PER_CHARACTER * len(text)
-        seconds.append(effort / fmean(WORDS_PER_MINUTE[rate]))
+        seconds.append(effort / MEAN_RATE[rate])
     return seconds
+
+
+def _place(seconds: list[float], boundary: int) -> str | None:
+    fraction = sum(seconds[:boundary]) / sum(seconds)
+    names = (name for name, (low, high) in PLACE_BOUNDS.items() if low <= fraction <= high)
+    return next(names, None)
 
 
 def _level(style: Style, dimension: str, after_change: bool) -> str:
@@ -159,35 +213,21 @@ def _level(style: Style, dimension: str, after_change: bool) -> str:
     return level
 
 
-def _shorter_side(seconds: list[float], boundary: int) -> float:
-    return min(sum(seconds[:boundary]), sum(seconds[boundary:]))
+def _parts(style: Style, script: Script) -> tuple[Part, ...]:
+    """Join phrases up to each boundary, and draw the settings of each part.
 
-
-def _lies_in(seconds: list[float], boundary: int | None, place: str | None) -> bool:
-    if boundary is None:
-        return True
-    assert place is not None  # drawn for every boundary
-    low, high = PLACES[place]
-    return low <= sum(seconds[:boundary]) / sum(seconds) <= high
-
-
-def _parts(
-    style: Style,
-    voice: Voice,
-    sentence: tuple[str, ...],
-    boundary: int | None,
-    pause: int | None,
-    generator: random.Random,
-) -> tuple[Part, ...]:
-    """Join phrases up to each boundary, and draw the settings of each part."""
-    cuts = [0, *sorted({cut for cut in (boundary, pause) if cut}), len(sentence)]
-    settings = {after: _settings(style, voice, after, generator) for after in (False, True)}
-    silences = {pause: generator.uniform(*PAUSE_SECONDS), len(sentence): 0.0}
+    What is drawn for one attribute does not depend on the others.
+    """
+    generator = random.Random(script.seed)
+    boundary, pause, end = script.boundary, script.pause, len(script.phrases)
+    cuts = [0, *sorted({cut for cut in (boundary, pause) if cut}), end]
+    settings = {after: _settings(style, script.voice, after, generator) for after in (False, True)}
+    silences = {pause: generator.uniform(*PAUSE_SECONDS), end: 0.0}
     parts = []
-    for start, end in pairwise(cuts):
+    for start, stop in pairwise(cuts):
         is_changed = boundary is not None and start >= boundary
-        text, silence = " ".join(sentence[start:end]), silences.get(end, GAP_SECONDS)
-        parts.append(Part(text, **settings[is_changed], silence=silence))
+        text = " ".join(script.phrases[start:stop])
+        parts.append(Part(text, **settings[is_changed], silence=silences.get(stop, GAP_SECONDS)))
     return tuple(parts)
 
 
@@ -200,8 +240,9 @@ def _settings(
     hertz = generator.uniform(*bands[style.level("pitch", after_change) or "medium"])
     semitones = generator.uniform(*SPREAD_SEMITONES[style.expressiveness or "natural"])
     pitch, pitch_range = voice.settings(hertz, semitones)
+    rate = generator.uniform(*WORDS_PER_MINUTE[_level(style, "rate", after_change)])
     return {
-        "rate": generator.randint(*WORDS_PER_MINUTE[_level(style, "rate", after_change)]),
+        "rate": round(rate),
         "pitch": pitch,
         "pitch_range": pitch_range,
         "level": generator.uniform(*LEVEL_DBFS[_level(style, "loudness", after_change)]),
@@ -226,8 +267,7 @@ def manifest_row(clip: PlannedClip, duration: float, seed: int) -> dict[str, Any
     the rendered file, and ``audio`` is relative to the data set's folder.
     """
     style = clip.style
-    # "dev" is what the valid split was called when the seeds were fixed.
-    generator = random.Random(f"{seed} captions {clip.id.replace('valid_', 'dev_')}")
+    generator = random.Random(f"{seed} captions {clip.id}")
     return {
         "id": clip.id,
         "audio": f"wavs/{clip.split}/{clip.id}.wav",
@@ -245,7 +285,7 @@ def manifest_row(clip: PlannedClip, duration: float, seed: int) -> dict[str, Any
         "labels": _labels(style),
         "global_captions": _distinct(2, lambda: global_caption(style, generator)),
         "fine_captions": _distinct(
-            4, lambda: fine_caption(style, clip.place, clip.pause_place, generator)
+            4, lambda: fine_caption(with_fewer_details(style, generator), generator)
         ),
         "split": clip.split,
         "source": "mini_fcaps",
@@ -264,9 +304,22 @@ def _labels(style: Style) -> dict[str, str]:
         "whisper": "whispered" if style.kind == "whisper" else "voiced",
         "loudness": style.loudness,
         "expressiveness": style.expressiveness,
-        "change": CHANGE_LABELS[change.dimension, change.rises] if change else "none",
+        **{f"{name}_change": style.direction(name) for name in LEVELS},
+        "change_place": style.change_place,
+        "pause": style.pause,
     }
+    if len(style.changes) < 2:
+        labels["change"] = CHANGE_LABELS[change.dimension, change.rises] if change else "none"
     return {name: label for name, label in labels.items() if label}
+
+
+def with_fewer_details(style: Style, generator: random.Random) -> Style:
+    """Leave out, at random, where the change is, and that there is no pause."""
+    if generator.random() >= PLACE_PROBABILITY:
+        style = replace(style, change_place=None)
+    if generator.random() >= NO_PAUSE_PROBABILITY and style.pause == NO_PAUSE:
+        style = replace(style, pause=None)
+    return style
 
 
 def _distinct(number: int, write: Callable[[], str]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 ACCENTS = {
     "American": "en-us",
@@ -16,6 +16,8 @@ PITCHES = ("low", "medium", "high")
 LOUDNESSES = ("quiet", "moderate", "loud")
 EXPRESSIVENESSES = ("monotone", "natural", "lively")
 LEVELS = {"rate": RATES, "pitch": PITCHES, "loudness": LOUDNESSES}
+PLACES = ("early", "middle", "late")
+NO_PAUSE = "none"
 
 # Ranges that settings are drawn from; neighbors are far enough apart to be told by ear.
 WORDS_PER_MINUTE = {"slow": (134, 146), "measured": (200, 218), "fast": (300, 330)}
@@ -29,13 +31,20 @@ SPREAD_SEMITONES = {  # of F0, 10th to 90th percentile
 # RMS; the peaks of speech lie up to 22 dB above it, and must stay below full scale.
 LEVEL_DBFS = {"quiet": (-45.0, -42.0), "moderate": (-35.5, -32.5), "loud": (-26.0, -23.0)}
 
-CHANGE_PROBABILITY = 0.42
+CHANGE_PROBABILITY = 0.52
+TWO_CHANGES_PROBABILITY = 0.25  # of the clips with a change
 PAUSE_PROBABILITY = 0.3
 
 
 @dataclass(frozen=True)
 class Change:
-    """Change of one attribute from one level to another at one point of the utterance."""
+    """Change of one attribute from one level to another at one point of the utterance.
+
+    Example
+    -------
+    >>> Change("rate", "slow", "fast").exchanged()
+    Change(dimension='rate', before='fast', after='slow')
+    """
 
     dimension: str  # rate, pitch or loudness
     before: str
@@ -46,6 +55,10 @@ class Change:
         """Whether the speech gets faster, higher or louder."""
         levels = LEVELS[self.dimension]
         return levels.index(self.after) > levels.index(self.before)
+
+    def exchanged(self) -> Change:
+        """Return the change between the same levels in the other direction."""
+        return Change(self.dimension, self.after, self.before)
 
 
 @dataclass(frozen=True)
@@ -67,37 +80,71 @@ class Style:
     pitch: str | None
     loudness: str | None
     expressiveness: str | None
-    change: Change | None
-    pause: bool  # whether there is a clear one
+    changes: tuple[Change, ...] = ()  # none, one, or two at the same point
+    change_place: str | None = None  # one of ``PLACES``; None: without a change, or not stated
+    pause: str | None = None  # one of ``PLACES`` or ``none``; None: not stated
 
     @property
     def signature(self) -> tuple:
         """All that a global caption states; clips of equal signatures could swap captions."""
-        change = (self.change.dimension, self.change.rises) if self.change else None
         levels = (self.rate, self.pitch, self.loudness, self.expressiveness)
-        return (self.kind, self.accent, *levels, change)
+        directions = tuple((change.dimension, change.rises) for change in self.changes)
+        return (self.kind, self.accent, *levels, directions)
+
+    @property
+    def change(self) -> Change | None:
+        """The change, if there is exactly one."""
+        return self.changes[0] if len(self.changes) == 1 else None
 
     def level(self, dimension: str, after_change: bool) -> str | None:
         """Return a dimension's level in the part before or after the change."""
-        if self.change is not None and self.change.dimension == dimension:
-            return self.change.after if after_change else self.change.before
+        for change in self.changes:
+            if change.dimension == dimension:
+                return change.after if after_change else change.before
         return getattr(self, dimension)
+
+    def direction(self, dimension: str) -> str | None:
+        """Return how a dimension changes: ``none``, ``rising`` or ``falling``.
+
+        It is None if the dimension is not audible.
+
+        Example
+        -------
+        >>> whisper = Style("whisper", "British", None, None, "loud", None,
+        ...                 changes=(Change("rate", "slow", "fast"),), change_place="early")
+        >>> [whisper.direction(name) for name in LEVELS]
+        ['rising', None, 'none']
+        """
+        for change in self.changes:
+            if change.dimension == dimension:
+                return "rising" if change.rises else "falling"
+        return None if getattr(self, dimension) is None else "none"
+
+    def exchanged(self, *dimensions: str) -> Style:
+        """Return the style in which the changes of these dimensions have the other direction."""
+        changes = tuple(
+            change.exchanged() if change.dimension in dimensions else change
+            for change in self.changes
+        )
+        return replace(self, changes=changes)
 
 
 def draw_style(kind: str, generator: random.Random) -> Style:
     """Draw a style with every attribute that is audible in its kind of voice."""
     pitched = kind in PITCH_HERTZ
-    change = None
+    changes: tuple[Change, ...] = ()
     if generator.random() < CHANGE_PROBABILITY:
-        dimension = generator.choice([name for name in LEVELS if pitched or name != "pitch"])
-        change = Change(dimension, *generator.sample(LEVELS[dimension], 2))
+        audible = [name for name in LEVELS if pitched or name != "pitch"]
+        number = 2 if generator.random() < TWO_CHANGES_PROBABILITY else 1
+        dimensions = sorted(generator.sample(audible, number), key=audible.index)
+        changes = tuple(Change(name, *generator.sample(LEVELS[name], 2)) for name in dimensions)
     levels: dict[str, str | None] = {
         name: generator.choice(choices) for name, choices in LEVELS.items()
     }
     levels["expressiveness"] = generator.choice(EXPRESSIVENESSES)
     if not pitched:
         levels["pitch"] = levels["expressiveness"] = None
-    if change is not None:
+    for change in changes:
         levels[change.dimension] = None
         if change.dimension == "pitch":  # a jump in pitch is neither monotone nor lively
             levels["expressiveness"] = None
@@ -105,6 +152,7 @@ def draw_style(kind: str, generator: random.Random) -> Style:
         kind,
         generator.choice(list(ACCENTS)),
         **levels,
-        change=change,
-        pause=generator.random() < PAUSE_PROBABILITY,
+        changes=changes,
+        change_place=generator.choice(PLACES) if changes else None,
+        pause=generator.choice(PLACES) if generator.random() < PAUSE_PROBABILITY else NO_PAUSE,
     )

@@ -1,17 +1,20 @@
 """Captions that state a style, in varied words and order.
 
 A global caption states everything that holds for the clip as a whole; a fine caption also says
-what happens when. Wordings of one level are paraphrases, so that every caption is true.
+what happens when. Wordings of one level are paraphrases, so that every caption is true. Captions
+of two styles that are written with the same seed differ only where the styles do.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from typing import TypeVar
 
 from speechbrain_clsp.captions.perturbation import Tables, article, between_values
-from speechbrain_clsp.mini_fcaps.style import ACCENTS, LEVELS, Change, Style
+from speechbrain_clsp.mini_fcaps.style import ACCENTS, LEVELS, NO_PAUSE, PLACES, Style
 
+# Levels of one attribute have equally many wordings: a seed gives corresponding ones.
 NOUNS = {
     "male": ("man", "male speaker", "male voice"),
     "female": ("woman", "female speaker", "female voice"),
@@ -24,45 +27,69 @@ MANNERS = {
     "croak": ("in a croak", "in a hoarse tone"),
 }
 RATE: dict[str, tuple[str, ...]] = {
-    "slow": ("slowly", "at a slow pace", "with a slow delivery"),
-    "measured": ("at a measured pace", "at a medium speed", "at a middling tempo"),
-    "fast": ("quickly", "at a fast pace", "with a rapid delivery"),
-}
+    "slow": ("slowly", "at a slow pace", "with a slow delivery", "at a leisurely tempo"),
+    "measured": (
+        "at a medium speed", "at a measured pace", "with a measured delivery",
+        "at a middling tempo",
+    ),
+    "fast": ("quickly", "at a fast pace", "with a rapid delivery", "at a brisk tempo"),
+}  # fmt: skip
 PITCH: dict[str, tuple[str, ...]] = {
-    "low": ("low-pitched", "deep", "low"),
-    "medium": ("medium-pitched", "mid-range"),
-    "high": ("high-pitched", "high"),
+    "low": ("low-pitched", "deep", "low-register"),
+    "medium": ("medium-pitched", "mid-range", "mid-register"),
+    "high": ("high-pitched", "treble", "high-register"),
 }
 LOUDNESS: dict[str, tuple[str, ...]] = {
-    "quiet": ("quietly", "at a low volume", "softly"),
-    "moderate": ("at a moderate volume", "at a normal loudness"),
-    "loud": ("loudly", "at a high volume", "with a powerful volume"),
-}
+    "quiet": ("quietly", "at a low volume", "softly", "with a faint volume"),
+    "moderate": (
+        "at a normal loudness", "at a moderate volume", "at a medium volume",
+        "with a middling volume",
+    ),
+    "loud": ("loudly", "at a high volume", "forcefully", "with a powerful volume"),
+}  # fmt: skip
 EXPRESSIVENESS = {
-    "monotone": ("monotone", "flat"),
-    "natural": ("natural", "naturally expressive"),
-    "lively": ("lively", "animated"),
+    "monotone": ("monotone", "flat", "unvarying"),
+    "natural": ("natural", "naturally expressive", "naturally varied"),
+    "lively": ("lively", "animated", "richly varied"),
 }
 OVERALL_CHANGE = {
-    ("rate", True): ("speeding up", "gaining speed", "at an accelerating pace"),
-    ("rate", False): ("slowing down", "losing speed", "at a slackening pace"),
-    ("pitch", True): ("rising in pitch", "moving to a higher pitch"),
-    ("pitch", False): ("dropping in pitch", "moving to a lower pitch"),
-    ("loudness", True): ("growing louder", "gaining volume"),
-    ("loudness", False): ("growing softer", "losing volume"),
+    ("rate", True): ("speeding up", "gaining speed", "accelerating"),
+    ("rate", False): ("slowing down", "losing speed", "decelerating"),
+    ("pitch", True): ("rising in pitch", "moving to a higher pitch", "going up in pitch"),
+    ("pitch", False): ("dropping in pitch", "moving to a lower pitch", "going down in pitch"),
+    ("loudness", True): ("growing louder", "gaining volume", "going up in volume"),
+    ("loudness", False): ("growing softer", "losing volume", "going down in volume"),
 }
+NO_CHANGE = ("staying the same throughout", "keeping an even manner", "holding steady")
 PLACE = {
-    "early": ("early on", "soon after the start", "after the first part"),
-    "middle": ("half-way through", "in the middle", "midway"),
-    "late": ("near the end", "towards the end", "in the final part"),
+    "early": ("early on", "soon after the start", "after the first part", "a little way in"),
+    "middle": ("half-way through", "in the middle", "midway", "at the halfway point"),
+    "late": ("near the end", "towards the end", "in the final part", "close to the end"),
 }
 
-STEADY = ("throughout", "from start to finish", "all the way")
+STEADY = ("throughout", "from start to finish", "all the way", "the whole time")
 PAUSES = (
     "there is a clear pause {place}",
     "a distinct pause comes {place}",
     "{place}, a clear pause is made",
+    "the speech stops for a clear pause {place}",
 )
+FLOWS = (
+    "the sentence flows on in one breath",
+    "the words run on in one stretch",
+    "one phrase leads straight into the next",
+    "the speech flows straight through",
+)
+# {where} is empty or a place after a blank, {opening} the same at the beginning of a sentence.
+CHANGES = (
+    "{pronoun} starts {before}, then{where} goes on {after}",
+    "{pronoun} begins {before} and{where} continues {after}",
+    "{pronoun} begins {before} and ends {after}{coming}",
+    "at first {pronoun} speaks {before}, then{where} {after}",
+    "{opening}the delivery changes: {pronoun} begins {before} and ends {after}",
+)
+NO_CHANGE_PROBABILITY = 0.4  # of a global caption to say that nothing changes
+T = TypeVar("T")
 
 
 def swap_tables() -> Tables:
@@ -76,13 +103,10 @@ def swap_tables() -> Tables:
     values: dict[str, Sequence[Sequence[str]]] = {
         "accent": [(accent,) for accent in ACCENTS],
         "rate": list(RATE.values()),
-        # Not "low" and "high", which are also said of the volume.
-        "pitch": [
-            tuple(p for p in phrases if p not in ("low", "high")) for phrases in PITCH.values()
-        ],
+        "pitch": list(PITCH.values()),
         "loudness": list(LOUDNESS.values()),
         "expressiveness": list(EXPRESSIVENESS.values()),
-        "change": list(OVERALL_CHANGE.values()),
+        "change": [*OVERALL_CHANGE.values(), NO_CHANGE],
     }
     return between_values(values)
 
@@ -111,6 +135,38 @@ def place_tables() -> Tables:
     return between_values({"place": list(PLACE.values())})
 
 
+def pause_tables() -> Tables:
+    """Return the wordings of a pause and of speech that flows on.
+
+    Example
+    -------
+    >>> [len(wordings[0].phrases) for wordings in pause_tables()["pause"].values()]
+    [48, 4]
+    """
+    places = [place for phrases in PLACE.values() for place in phrases]
+    pauses = [pause.format(place=place) for pause in PAUSES for place in places]
+    return between_values({"pause": [pauses, FLOWS]})
+
+
+class _Choices:
+    """Named random choices: each depends on the seed and its name, not on the others."""
+
+    def __init__(self, generator: random.Random) -> None:
+        self._seed = generator.getrandbits(64)
+
+    def number(self, name: str) -> float:
+        """Return a random number in [0, 1)."""
+        return random.Random(f"{self._seed} {name}").random()
+
+    def pick(self, name: str, options: Sequence[T]) -> T:
+        """Return one of the options."""
+        return options[int(self.number(name) * len(options))]
+
+    def order(self, name: str, options: Sequence[T]) -> list[T]:
+        """Return the options as they are or in reverse."""
+        return list(options) if self.number(name) < 0.5 else list(options)[::-1]
+
+
 def global_caption(style: Style, generator: random.Random) -> str:
     """Write one sentence that states a style's signature.
 
@@ -120,108 +176,137 @@ def global_caption(style: Style, generator: random.Random) -> str:
     >>> global_caption(draw_style("male", random.Random(2)), random.Random(2))[-1]
     '.'
     """
-    pick = generator.choice
-    subject, manner, adverbs = (words(style, generator) for words in (_subject, _manner, _adverbs))
-    change = style.change and pick(OVERALL_CHANGE[style.change.dimension, style.change.rises])
+    choices = _Choices(generator)
+    subject, manner, adverbs = (words(style, choices) for words in (_subject, _manner, _adverbs))
+    change = _overall_change(style, choices)
     layouts = [
         (subject, "speaks", adverbs, manner),
         (subject, "speaks", manner, adverbs),
-        ("speaking", f"{adverbs},", subject, "is heard", manner),
-    ]
-    if manner:
-        layouts.append((f"{manner},", subject, "speaks", adverbs))
+        ("speaking", f"{adverbs},", subject, "is heard", manner) if adverbs
+        else (subject, "is heard", manner),
+        (f"{manner},", subject, "speaks", adverbs) if manner else (subject, "speaks", adverbs),
+    ]  # fmt: skip
+    layout = choices.pick("layout", layouts)
     if not change:
-        return _sentence(*pick(layouts))
-    if generator.random() < 0.25:
+        return _sentence(*layout)
+    if choices.number("change first") < 0.25:
         return _sentence(f"{change},", subject, "speaks", adverbs, manner)
-    *parts, last = (part for part in pick(layouts) if part)
+    *parts, last = (part for part in layout if part)
     return _sentence(*parts, f"{last},", change)
 
 
-def fine_caption(
-    style: Style, place: str | None, pause_place: str | None, generator: random.Random
-) -> str:
-    """Write two or three sentences that also say what happens when.
+def fine_caption(style: Style, generator: random.Random) -> str:
+    """Write two to four sentences that also say what happens when.
 
-    The places of the change and of the pause are ``early``, ``middle`` or ``late``.
+    The place of a change is not said if it is None; neither is anything about pauses.
 
-    Raises
-    ------
-    ValueError
-        If the style has a change, but it has no place.
+    Example
+    -------
+    >>> from speechbrain_clsp.mini_fcaps.style import Change
+    >>> style = Style("whisper", "Scottish", None, None, "loud", None,
+    ...               changes=(Change("rate", "slow", "fast"),), change_place="late", pause="none")
+    >>> for sentence in fine_caption(style, random.Random(3)).split(". "):
+    ...     print(sentence)
+    A Scottish speaker who whispers speaks at a high volume in a whisper
+    The speaker starts at a slow pace, then towards the end goes on with a rapid delivery
+    The sentence flows on in one breath.
     """
-    pick, pronoun = generator.choice, PRONOUNS[style.kind]
-    subject, manner, adverbs = (words(style, generator) for words in (_subject, _manner, _adverbs))
-    if style.change is None:
-        sentences = [_sentence(subject, "speaks", manner)]
-        sentences.append(_sentence(pronoun, "talks", adverbs, pick(STEADY)))
-    else:
-        sentences = [_sentence(subject, "speaks", *pick(((adverbs, manner), (manner, adverbs))))]
+    choices, pronoun = _Choices(generator), PRONOUNS[style.kind]
+    subject, manner, adverbs = (words(style, choices) for words in (_subject, _manner, _adverbs))
     events = []  # with their places, to be sorted by time
-    if style.change is not None:
-        if place is None:
-            raise ValueError("A change needs a place")
-        change = _change(style.change, pronoun, place, generator)
-        events.append((list(PLACE).index(place), _sentence(change)))
-    if pause_place is not None:
-        pause = pick(PAUSES).format(place=pick(PLACE[pause_place]))
-        events.append((list(PLACE).index(pause_place), _sentence(pause)))
-    sentences += [text for _, text in sorted(events, key=lambda event: event[0])]
-    return " ".join(sentences)
+    if style.changes:
+        about = (adverbs, manner) if choices.number("first") < 0.5 else (manner, adverbs)
+        sentences = [_sentence(subject, "speaks", *about)]
+        events.append((style.change_place, _change(style, pronoun, choices)))
+    else:
+        sentences = [_sentence(subject, "speaks", manner)]
+        sentences.append(_sentence(pronoun, "talks", adverbs, choices.pick("steady", STEADY)))
+    if style.pause == NO_PAUSE:
+        events.append((None, _sentence(choices.pick("pause", FLOWS))))
+    elif style.pause is not None:
+        place = choices.pick("place of pause", PLACE[style.pause])
+        events.append((style.pause, _sentence(choices.pick("pause", PAUSES).format(place=place))))
+    events = choices.order("events", events)
+    if all(place is not None for place, _ in events):
+        events.sort(key=lambda event: PLACES.index(event[0]))
+    return " ".join([*sentences, *(text for _, text in events)])
 
 
-def _change(change: Change, pronoun: str, place: str, generator: random.Random) -> str:
-    pick = generator.choice
-    where = pick(PLACE[place])
-    if change.dimension == "pitch":
-        before, after = (pick(PITCH[level]) for level in (change.before, change.after))
-        tones = f"{_article(before)} tone", f"{_article(after)} one"
-        return pick(
-            (
-                f"the voice starts {before} and turns {after} {where}",
-                f"{pronoun} begins with {tones[0]}, then moves to {tones[1]} {where}",
-            )
-        )
-    words = {"rate": RATE, "loudness": LOUDNESS}[change.dimension]
-    before, after = (pick(words[level]) for level in (change.before, change.after))
-    return pick(
-        (
-            f"{pronoun} starts {before}, then {where} goes on {after}",
-            f"{where}, the delivery changes: {pronoun.lower()} begins {before} and ends {after}",
-            f"{pronoun} begins {before} and {where} continues {after}",
+def _change(style: Style, pronoun: str, choices: _Choices) -> str:
+    """Word both parts of a change, as in ``He begins slowly and ends quickly``."""
+    changes = choices.order("changes", style.changes)
+    before, after = (
+        " and ".join(_level(each.dimension, getattr(each, side), choices) for each in changes)
+        for side in ("before", "after")
+    )
+    place = style.change_place
+    where = choices.pick("place of change", PLACE[place]) if place is not None else ""
+    template = choices.pick("change", CHANGES)
+    if not template.startswith("{pronoun}"):
+        pronoun = pronoun.lower()
+    return _sentence(
+        template.format(
+            pronoun=pronoun,
+            before=before,
+            after=after,
+            where=where and f" {where}",
+            coming=where and f", the change coming {where}",
+            opening=where and f"{where}, ",
         )
     )
 
 
-def _adverbs(style: Style, generator: random.Random) -> str:
+def _level(dimension: str, level: str, choices: _Choices) -> str:
+    """Word a level on one side of a change; exchanged levels keep their words."""
+    words = {"rate": RATE, "pitch": PITCH, "loudness": LOUDNESS}[dimension][level]
+    word = choices.pick(f"{dimension} {level}", words)
+    return f"in {_article(word)} tone" if dimension == "pitch" else word
+
+
+def _overall_change(style: Style, choices: _Choices) -> str:
+    """Word the directions of the changes, or that there is none; empty to say nothing."""
+    words = [
+        choices.pick(f"{change.dimension} overall", OVERALL_CHANGE[change.dimension, change.rises])
+        for change in style.changes
+    ]
+    if not words and choices.number("no change") < NO_CHANGE_PROBABILITY:
+        words = [choices.pick("no change in words", NO_CHANGE)]
+    return " and ".join(choices.order("changes", words))
+
+
+def _adverbs(style: Style, choices: _Choices) -> str:
     """Word the rate and the loudness, those that hold throughout."""
-    adverbs = []
-    for words, level in ((RATE, style.rate), (LOUDNESS, style.loudness)):
-        if level is not None:
-            adverbs.append(generator.choice(words[level]))
-    generator.shuffle(adverbs)
-    return " and ".join(adverbs)
+    levels = {"rate": (RATE, style.rate), "loudness": (LOUDNESS, style.loudness)}
+    adverbs = [
+        choices.pick(name, words[level])
+        for name, (words, level) in levels.items()
+        if level is not None
+    ]
+    return " and ".join(choices.order("adverbs", adverbs))
 
 
-def _subject(style: Style, generator: random.Random) -> str:
-    noun, accent = generator.choice(NOUNS[style.kind]), style.accent
-    if generator.random() < 0.4 and "voice" not in noun:
+def _subject(style: Style, choices: _Choices) -> str:
+    noun, accent = choices.pick("noun", NOUNS[style.kind]), style.accent
+    if choices.number("accent first") < 0.4 and "voice" not in noun:
         return _article(f"{accent} {noun}")
     link = "and" if " with " in noun else "with"
     return f"{_article(noun)} {link} {_article(accent)} accent"
 
 
-def _manner(style: Style, generator: random.Random) -> str:
+def _manner(style: Style, choices: _Choices) -> str:
     """Word pitch and expressiveness, as ``in a deep, flat tone``; empty if the pitch changes."""
     if style.kind in MANNERS:
-        return generator.choice(MANNERS[style.kind])
-    words = []
-    if style.pitch is not None:
-        words.append(generator.choice(PITCH[style.pitch]))
-    if style.expressiveness is not None:
-        words.append(generator.choice(EXPRESSIVENESS[style.expressiveness]))
-    generator.shuffle(words)
-    return f"in {_article(', '.join(words))} tone" if words else ""
+        return choices.pick("manner", MANNERS[style.kind])
+    levels = {
+        "pitch": (PITCH, style.pitch),
+        "expressiveness": (EXPRESSIVENESS, style.expressiveness),
+    }
+    words = [
+        choices.pick(name, wordings[level])
+        for name, (wordings, level) in levels.items()
+        if level is not None
+    ]
+    return f"in {_article(', '.join(choices.order('tone', words)))} tone" if words else ""
 
 
 def _article(phrase: str) -> str:

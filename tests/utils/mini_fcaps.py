@@ -76,12 +76,17 @@ def speaking_rate(wav: np.ndarray, text: str, voice: str) -> float:
 def measured(folder, clip, attribute: str) -> tuple[float, dict]:
     """Measure an attribute of a clip; also returns the band of each of its labels."""
     wav = waveform(folder, clip)
+    if attribute == "rate":
+        wav = np.concatenate(parts_of(wav, clip))
+    return measured_in(wav, " ".join(part.text for part in clip.parts), clip, attribute)
+
+
+def measured_in(wav: np.ndarray, text: str, clip, attribute: str) -> tuple[float, dict]:
+    """Measure an attribute of a part of a clip; the part is free of pauses for the rate."""
     if attribute == "loudness":
         return level_dbfs(wav[wav != 0]), LOUDNESS_DBFS
     if attribute == "rate":
-        spoken = np.concatenate(parts_of(wav, clip))
-        text = " ".join(part.text for part in clip.parts)
-        return speaking_rate(spoken, text, clip.voice), PHONEMES_PER_SECOND
+        return speaking_rate(wav, text, clip.voice), PHONEMES_PER_SECOND
     if attribute == "pitch":
         return float(np.median(fundamental(wav))), PITCH_HZ[clip.style.kind]
     return pitch_spread(wav), SPREAD_SEMITONES

@@ -14,8 +14,7 @@ GENDERS = ("male", "female")
 WORDINGS = {
     "rate": list(RATE.values()),
     "loudness": list(LOUDNESS.values()),
-    # Not "low" and "high", which are also said of the volume.
-    "pitch": [[word for word in words if word not in ("low", "high")] for words in PITCH.values()],
+    "pitch": list(PITCH.values()),
 }
 HELD_OUT_EVERY = 4  # one caption of so many is never trained on
 N_DRAWS = 2000  # enough to draw every wording of a style
@@ -63,7 +62,7 @@ class TargetStyle:
     Example
     -------
     >>> TargetStyle("female", pitch=2).held_out_captions
-    ['A female speaker speaks in a high-pitched tone.']
+    ['A female speaker speaks in a high-pitched tone.', 'A female speaker speaks in a treble tone.']
     """
 
     def __init__(self, gender: str, pitch: int | None = None, loudness: int | None = None) -> None:

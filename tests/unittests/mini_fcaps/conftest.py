@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from speechbrain_clsp.dataio.manifest import Manifest
+from speechbrain_clsp.mini_fcaps.contrasts import plan_contrasts
 from speechbrain_clsp.mini_fcaps.corpus import plan_clips
 from tests.utils.mini_fcaps import SIZES
 
@@ -24,6 +25,18 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="session")
 def clips():
     return plan_clips(SIZES, seed=1986)
+
+
+@pytest.fixture(scope="session")
+def contrasts(clips):
+    return plan_contrasts([clip for clip in clips if clip.split == "test"], seed=1986)
+
+
+@pytest.fixture(scope="session")
+def twins(contrasts):
+    """Return the clips that differ from a test clip, or from its twin, in one thing."""
+    found = {clip.id: clip for contrast in contrasts for clip in contrast.clips}
+    return [clip for clip in found.values() if clip.split == "probes"]
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ def test_measured_levels_agree_with_captions(folder, clips, attribute, least):
         said = claims(manifest_row(clip, 1.0, 0)["fine_captions"][0]).get(attribute)
         if (
             said is None
-            or clip.style.change
+            or clip.style.changes
             or (attribute == "pitch") > (clip.style.pitch is not None)
         ):
             continue

@@ -11,15 +11,13 @@ import soundfile
 from speechbrain_clsp.dataio.audio import SAMPLE_RATE
 from speechbrain_clsp.dataio.manifest import Manifest
 from speechbrain_clsp.evaluation.zero_shot import read_tasks
-from speechbrain_clsp.mini_fcaps.acoustics import fundamental
-from speechbrain_clsp.mini_fcaps.corpus import PLACES, manifest_row, plan_clips
+from speechbrain_clsp.mini_fcaps.corpus import PLACE_BOUNDS, manifest_row, plan_clips
 from tests.utils.mini_fcaps import (
     SIZES,
     fraction,
     halves_of,
-    level_dbfs,
     measured,
-    speaking_rate,
+    measured_in,
     voiced_fraction,
     waveform,
     within,
@@ -85,23 +83,39 @@ def test_whispers_have_no_voice_and_croaks_a_rough_one(folder, clips):
 
 
 def test_changes_are_where_captions_put_them(folder, clips):
-    places, directions = [], []
+    places = []
     for clip in clips:
-        if clip.style.change is None:
-            continue
-        before, after, *texts = halves_of(waveform(folder, clip), clip)
-        low, high = PLACES[clip.place]
-        places.append(low - 0.07 <= len(before) / (len(before) + len(after)) <= high + 0.07)
-        measure = {
-            "loudness": lambda wav, text: level_dbfs(wav),
-            "pitch": lambda wav, text: np.median(fundamental(wav)),
-            "rate": lambda wav, text, voice=clip.voice: speaking_rate(wav, text, voice),
-        }[clip.style.change.dimension]
-        rises = measure(after, texts[1]) > measure(before, texts[0])
-        directions.append(bool(rises) == clip.style.change.rises)
+        if clip.style.changes:
+            before, after, *_ = halves_of(waveform(folder, clip), clip)
+            low, high = PLACE_BOUNDS[clip.style.change_place]
+            places.append(low - 0.07 <= len(before) / (len(before) + len(after)) <= high + 0.07)
     assert fraction(places) >= 0.97
+    assert fraction([bool(clip.style.changes) for clip in clips]) >= 0.4
+    assert fraction([len(clip.style.changes) == 2 for clip in clips]) >= 0.08
+
+
+@pytest.mark.parametrize("dimension, least", [("loudness", 1.0), ("pitch", 0.97), ("rate", 0.95)])
+def test_both_sides_of_a_change_have_their_levels(folder, clips, twins, dimension, least):
+    true, planted, directions = [], [], []
+    for clip in [*clips, *twins]:
+        changes = {change.dimension: change for change in clip.style.changes}
+        if dimension not in changes:
+            continue
+        change = changes[dimension]
+        before, after, *texts = halves_of(waveform(folder, clip), clip)
+        values = []
+        for wav, text, level in (
+            (before, texts[0], change.before),
+            (after, texts[1], change.after),
+        ):
+            value, bands = measured_in(wav, text, clip, dimension)
+            values.append(value)
+            true.append(within(value, bands[level]))
+            planted += [within(value, band) for other, band in bands.items() if other != level]
+        directions.append(bool(values[1] > values[0]) == change.rises)
     assert fraction(directions) == 1.0
-    assert fraction([clip.style.change is not None for clip in clips]) >= 0.25
+    assert fraction(true) >= least
+    assert fraction(planted) <= 1 - least
 
 
 def test_pauses_are_in_the_speech_as_in_the_style(folder, clips):
@@ -110,7 +124,7 @@ def test_pauses_are_in_the_speech_as_in_the_style(folder, clips):
         wav = waveform(folder, clip)
         level = np.sqrt(np.mean(wav[: len(wav) // 160 * 160].reshape(-1, 160) ** 2, axis=1))
         runs = [len(list(run)) for quiet, run in itertools.groupby(level < 1e-4) if quiet]
-        flags.append((max(runs, default=0) >= 40) == clip.style.pause)
+        flags.append((max(runs, default=0) >= 40) == (clip.style.pause != "none"))
     assert fraction(flags) >= 0.99
 
 

@@ -2,58 +2,128 @@
 
 import random
 import re
+from dataclasses import replace
 
 import pytest
 
 from speechbrain_clsp.mini_fcaps import wording
+from speechbrain_clsp.mini_fcaps.contrasts import variations
 from speechbrain_clsp.mini_fcaps.corpus import manifest_row, plan_clips
+from speechbrain_clsp.mini_fcaps.wording import fine_caption, global_caption
+from tests.utils.mini_fcaps import fraction
+
+TABLES = {
+    "rate": wording.RATE,
+    "pitch": wording.PITCH,
+    "loudness": wording.LOUDNESS,
+    "expressiveness": wording.EXPRESSIVENESS,
+}
+
+
+def says(caption, words):
+    return any(re.search(rf"(?<![\w-]){word}(?![\w-])", caption.lower()) for word in words)
 
 
 def test_captions_state_the_style_and_nothing_else(rows, clips):
-    tables = {"rate": wording.RATE, "pitch": wording.PITCH, "loudness": wording.LOUDNESS}
-    tables["expressiveness"] = wording.EXPRESSIVENESS
     for clip in clips:
         style = clip.style
         for caption in rows[clip.id]["global_captions"]:
-            # "low volume" is about loudness; what is left of it is not about pitch
-            text = re.sub(
-                r"with a low|at a (low|high|normal|moderate) (volume|loudness)", "", caption
-            )
             assert style.accent in caption
-            for name, table in tables.items():
-                for level, words in table.items():
-                    said = any(re.search(rf"\b{word}\b", text) for word in words)
-                    if name in ("rate", "loudness"):
-                        said = any(word in caption for word in words)
-                    assert not said or level == getattr(style, name) or style.change, caption
-                if getattr(style, name) is not None:
-                    words = table[getattr(style, name)]
-                    assert any(word in caption for word in words), (caption, name)
-            if style.change is not None:
-                words = wording.OVERALL_CHANGE[style.change.dimension, style.change.rises]
-                assert any(word in caption.lower() for word in words), caption
+            for name, table in TABLES.items():
+                said = [level for level, words in table.items() if says(caption, words)]
+                own = getattr(style, name)
+                if (name, own) == ("expressiveness", "natural"):
+                    said = [level for level in said if level == own]
+                assert said == ([own] if own else []), (caption, name)
+            directions = {(change.dimension, change.rises) for change in style.changes}
+            said = {way for way, words in wording.OVERALL_CHANGE.items() if says(caption, words)}
+            assert said == directions, caption
+            assert not (style.changes and says(caption, wording.NO_CHANGE)), caption
 
 
 def test_fine_captions_tell_what_happens_when(rows, clips):
-    tables = {"rate": wording.RATE, "pitch": wording.PITCH, "loudness": wording.LOUDNESS}
+    n_placed, n_flows = [], []
     for clip in clips:
-        change = clip.style.change
+        style = clip.style
         assert len(rows[clip.id]["fine_captions"]) >= 3
         for caption in rows[clip.id]["fine_captions"]:
-            text = caption.lower()
-            assert ("pause" in text) == clip.style.pause, caption
-            said = {
-                place for place, words in wording.PLACE.items() if any(w in text for w in words)
-            }
-            assert said == {clip.place, clip.pause_place} - {None}, caption
-            if change is not None:
-                words = tables[change.dimension]
-                told = text.split(". ", maxsplit=1)[1]
+            *_, events = caption.partition(". ")
+            sentences = events.split(". ")
+            changes = [
+                text for text in sentences if re.search("starts|begins|first he|first", text)
+            ]
+            assert len(changes) == bool(style.changes), caption
+            pauses = [text for text in sentences if "pause" in text]
+            assert len(pauses) == (style.pause != "none"), caption
+            for texts, place in ((changes, style.change_place), (pauses, style.pause)):
+                said = [p for p, words in wording.PLACE.items() if texts and says(texts[0], words)]
+                assert said == [place] or ((not said and texts is not pauses) or place == "none")
+                if texts is changes and texts:
+                    n_placed.append(bool(said))
+            if style.pause == "none":
+                n_flows.append(says(caption, wording.FLOWS))
+            for change in style.changes:
+                told = changes[0].lower()
                 starts = [
-                    min(told.find(w) % 999 for w in words[level])
+                    min(told.find(word) % 999 for word in TABLES[change.dimension][level])
                     for level in (change.before, change.after)
                 ]
                 assert starts[0] < starts[1] < 998, caption
+            assert says(caption, wording.STEADY) == (not style.changes), caption
+    assert 0.6 < fraction(n_placed) < 0.95
+    assert 0.35 < fraction(n_flows) < 0.65
+
+
+@pytest.mark.parametrize(
+    "table",
+    [*TABLES.values(), wording.NOUNS, wording.MANNERS, wording.PLACE, wording.OVERALL_CHANGE],
+)
+def test_all_levels_of_one_thing_have_equally_many_wordings(table):
+    assert len({len(words) for words in table.values()}) == 1
+    flat = [word for words in table.values() for word in words]
+    assert len(set(flat)) == len(flat)
+
+
+def test_captions_of_one_seed_differ_only_where_the_styles_do(clips):
+    """The words that differ are wordings of the two values, exchanged."""
+    seen = set()
+    for clip in clips:
+        style = clip.style
+        for (kind, name), others in variations(style).items():
+            if kind != "attribute" or name in ("gender", "accent"):
+                continue
+            write = (fine_caption, global_caption)[len(seen) % 2]
+            for other in others:
+                one, two = (write(each, random.Random(clip.id)) for each in (style, other))
+                levels = [getattr(each, name) for each in (style, other)]
+                number = next(n for n, words in enumerate(TABLES[name][levels[0]]) if words in one)
+                words = [TABLES[name][level][number] for level in levels]
+                assert re.sub(r"\ban\b", "a", one.lower()).replace(words[0], words[1]) == re.sub(
+                    r"\ban\b", "a", two.lower()
+                ), (one, two)
+                seen.add((name, *levels))
+    assert len(seen) == 4 * 3 * 2
+
+
+def test_exchanged_levels_give_the_same_words_in_another_order(clips):
+    n_exchanged = 0
+    for clip in clips:
+        if clip.style.changes:
+            other = clip.style.exchanged("rate", "pitch", "loudness")
+            one, two = (fine_caption(each, random.Random(0)) for each in (clip.style, other))
+            bags = [sorted(re.findall(r"[\w-]+", text.lower())) for text in (one, two)]
+            assert bags[0] == bags[1] and one != two
+            n_exchanged += 1
+    assert n_exchanged > 50
+
+
+def test_a_place_that_is_not_known_is_not_stated(clips):
+    for clip in clips:
+        style = replace(clip.style, change_place=None, pause=None)
+        caption = fine_caption(style, random.Random(clip.id))
+        assert "pause" not in caption and not says(caption, wording.FLOWS)
+        assert not any(says(caption, words) for words in wording.PLACE.values()), caption
+        assert not re.search(r"  | [,.]|,,", caption), caption
 
 
 def test_captions_are_well_formed_and_keep_the_words_to_themselves(rows, clips):
@@ -78,9 +148,3 @@ def test_held_out_captions_use_no_new_word():
         for caption in row["global_captions"] + row["fine_captions"]:
             words[clip.split] |= set(re.findall(r"[a-z-]+", caption.lower()))
     assert words["test"] <= words["train"]
-
-
-def test_a_change_without_a_place_is_refused(clips):
-    style = next(clip.style for clip in clips if clip.style.change)
-    with pytest.raises(ValueError, match="place"):
-        wording.fine_caption(style, None, None, random.Random(0))

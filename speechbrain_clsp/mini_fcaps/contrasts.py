@@ -1,0 +1,217 @@
+"""Styles and clips that differ from a given one in exactly one thing.
+
+A kind and an attribute name the thing: ``attribute`` (gender, accent, rate, pitch, loudness,
+expressiveness), ``order`` (the two levels of a change), ``direction`` (what a global caption says
+of it), ``binding`` (one of two changes at the same point), ``place`` (of the change or the pause)
+and ``event`` (whether there is a change or a pause).
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+
+from speechbrain_clsp.mini_fcaps.corpus import PlannedClip, Script, with_places
+from speechbrain_clsp.mini_fcaps.style import (
+    ACCENTS,
+    EXPRESSIVENESSES,
+    LEVELS,
+    NO_PAUSE,
+    PLACES,
+    Change,
+    Style,
+)
+from speechbrain_clsp.mini_fcaps.voices import VOICES
+
+Thing = tuple[str, str]  # kind and attribute
+GENDERS = ("male", "female")
+# Speaking time of a twin, and the shortest time beside a change [s].
+TWIN_SECONDS, TWIN_MIN_SECONDS_BESIDE_CHANGE = (1.0, 4.0), 0.4
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """Two clips that differ in one thing."""
+
+    kind: str
+    attribute: str
+    clips: tuple[PlannedClip, PlannedClip]
+
+
+def variations(style: Style) -> dict[Thing, list[Style]]:
+    """Return the styles that differ from one in one thing, by kind and attribute.
+
+    Example
+    -------
+    >>> style = Style("whisper", "British", "slow", None, "loud", None, pause="late")
+    >>> for (kind, attribute), styles in variations(style).items():
+    ...     print(kind, attribute, len(styles))
+    attribute accent 3
+    attribute rate 2
+    attribute loudness 2
+    event change 12
+    place pause 2
+    event pause 1
+    """
+    found = {
+        **_attributes(style),
+        ("place", "change"): _with_others(style, "change_place", PLACES),
+        ("event", "change"): _without_change(style) if style.changes else _with_change(style),
+    }
+    if style.pause != NO_PAUSE:
+        found["place", "pause"] = _with_others(style, "pause", PLACES)
+        found["event", "pause"] = [replace(style, pause=NO_PAUSE)]
+    else:
+        found["event", "pause"] = [replace(style, pause=place) for place in PLACES]
+    for change in style.changes:
+        found["direction", change.dimension] = [style.exchanged(change.dimension)]
+    if style.change is not None:
+        found["order", style.change.dimension] = [style.exchanged(style.change.dimension)]
+    elif style.changes:
+        dimensions = [change.dimension for change in style.changes]
+        found["binding", "+".join(dimensions)] = [style.exchanged(name) for name in dimensions]
+    return {thing: styles for thing, styles in found.items() if styles}
+
+
+def _attributes(style: Style) -> dict[Thing, list[Style]]:
+    genders = _with_others(style, "kind", GENDERS) if style.kind in GENDERS else []
+    return {
+        ("attribute", "gender"): genders,
+        ("attribute", "accent"): _with_others(style, "accent", list(ACCENTS)),
+        **{("attribute", name): _with_others(style, name, LEVELS[name]) for name in LEVELS},
+        ("attribute", "expressiveness"): _with_others(style, "expressiveness", EXPRESSIVENESSES),
+    }
+
+
+def _with_others(style: Style, field: str, values: Sequence[str]) -> list[Style]:
+    """Return the style with each other value of a field; nothing if it has none."""
+    own = getattr(style, field)
+    return [replace(style, **{field: value}) for value in values if own not in (None, value)]
+
+
+def _with_change(style: Style) -> list[Style]:
+    """Return the style with each change from its level of rate or loudness, at each place."""
+    return [
+        replace(style, **{name: None}, changes=(Change(name, own, other),), change_place=place)
+        for name in ("rate", "loudness")  # a change of pitch takes the expressiveness away
+        if (own := getattr(style, name)) is not None
+        for other in LEVELS[name]
+        if other != own
+        for place in PLACES
+    ]
+
+
+def _without_change(style: Style) -> list[Style]:
+    """Return the styles that keep the levels before the change, or those after it."""
+    return [
+        replace(
+            style,
+            **{change.dimension: getattr(change, side) for change in style.changes},
+            changes=(),
+            change_place=None,
+        )
+        for side in ("before", "after")
+    ]
+
+
+def plan_contrasts(clips: Sequence[PlannedClip], seed: int) -> list[Contrast]:
+    """Plan twins of clips: same sentence, voice and draws, and one thing that differs.
+
+    Every clip with a change gets twins with its levels exchanged, and others where change and pause
+    lie elsewhere in the sentence, if it allows that. Of the other things each clip gets one, the
+    rarest so far; a twin that gets a change gets a twin with its levels exchanged, too.
+
+    Example
+    -------
+    >>> from speechbrain_clsp.mini_fcaps.corpus import plan_clips
+    >>> clips = plan_clips({"test": 5, "valid": 0, "train": 0}, seed=0)
+    >>> contrast = plan_contrasts(clips, seed=0)[0]
+    >>> contrast.kind, contrast.attribute, [clip.id for clip in contrast.clips]
+    ('attribute', 'gender', ['test_00000', 'test_00000_attribute_gender'])
+    """
+    generator = random.Random(f"{seed} contrasts")
+    contrasts: list[Contrast] = []
+    counts: Counter[Thing] = Counter()
+    for clip in clips:
+        possible = variations(clip.style)
+        rarest_first = sorted(
+            (thing for thing in possible if thing[0] in ("attribute", "event")),
+            key=lambda thing: counts[thing],
+        )
+        for thing in possible:
+            if thing[0] == "binding":
+                contrasts += _bindings(clip, thing[1])
+            elif thing[0] in ("order", "place"):
+                contrasts += _contrasts(clip, thing, possible[thing], generator)
+        for thing in rarest_first:
+            styles = possible[thing]
+            if thing == ("event", "change") and not clip.style.changes:
+                # Of the rate: its exchange fits fewer sentences than that of the loudness.
+                styles = [style for style in styles if style.rate is None]
+            found = _contrasts(clip, thing, styles, generator)
+            contrasts += found
+            counts[thing] += len(found)
+            if found:
+                break
+        else:
+            continue
+        twin = found[0].clips[1]
+        if thing == ("event", "change") and twin.style.changes:
+            styles = [twin.style.exchanged("rate")]
+            contrasts += _contrasts(twin, ("order", "rate"), styles, generator)
+    return contrasts
+
+
+def _contrasts(
+    clip: PlannedClip, thing: Thing, styles: Sequence[Style], generator: random.Random
+) -> list[Contrast]:
+    """Return the contrast with one of the styles, if the sentence allows one of them."""
+    for style in generator.sample(styles, len(styles)):
+        for script in _scripts(clip.script, *thing, style):
+            placed = _place(style, script)
+            if placed is None:
+                continue
+            # An exchanged rate moves the boundary in time; captions then do not say where it is.
+            place = style.change_place if thing[0] == "order" else placed.change_place
+            if replace(placed, change_place=place) == style:
+                twin = PlannedClip(f"{clip.id}_{'_'.join(thing)}", "probes", placed, script)
+                return [Contrast(*thing, (clip, twin))]
+    return []
+
+
+def _place(style: Style, script: Script) -> Style | None:
+    return with_places(style, script, TWIN_SECONDS, TWIN_MIN_SECONDS_BESIDE_CHANGE)
+
+
+def _scripts(script: Script, kind: str, attribute: str, style: Style) -> list[Script]:
+    """Return the scripts that may give a style which differs in one thing."""
+    if attribute == "gender":
+        other, own = (VOICES[g] for g in GENDERS[:: 1 if style.kind == "male" else -1])
+        return [replace(script, voice=other[own.index(script.voice)])]
+    if kind in ("place", "event"):
+        field, is_there = {
+            "change": ("boundary", bool(style.changes)),
+            "pause": ("pause", style.pause != NO_PAUSE),
+        }[attribute]
+        places = range(1, len(script.phrases)) if is_there else [None]
+        return [replace(script, **{field: place}) for place in places]
+    return [script]
+
+
+def _bindings(clip: PlannedClip, attribute: str) -> list[Contrast]:
+    """Return the pairs among a clip with two changes and the three with exchanged levels."""
+    twins = {(): clip}
+    dimensions = attribute.split("+")
+    for exchanged in (*[(name,) for name in dimensions], tuple(dimensions)):
+        placed = _place(clip.style.exchanged(*exchanged), clip.script)
+        if placed is not None and placed.pause == clip.style.pause:
+            name = f"{clip.id}_exchanged_{'_'.join(exchanged)}"
+            twins[exchanged] = PlannedClip(name, "probes", placed, clip.script)
+    return [
+        Contrast("binding", attribute, (twins[one], twins[other]))
+        for one, other in combinations(twins, 2)
+        if abs(len(one) - len(other)) == 1
+    ]
