@@ -142,6 +142,13 @@ def test_order_told_in_free_words(caption, wanted):
         assert re.sub("quieter|fainter", "softer", loud) == wanted
 
 
+def _but_for(caption, phrase, opposites):
+    """Return a pattern of the caption with one of the opposites in a phrase's place."""
+    stem = re.escape(caption).replace(re.escape(phrase), "PHRASE")
+    stem = stem.replace(re.escape(phrase.capitalize()), "PHRASE")
+    return stem.replace("PHRASE", f"({'|'.join(map(re.escape, opposites))})")
+
+
 def test_directions_become_their_opposites(captions):
     swap, tables = DirectionSwap(wording.direction_tables), wording.OVERALL_CHANGE
     for caption in captions[1]:
@@ -150,12 +157,10 @@ def test_directions_become_their_opposites(captions):
         if not told:
             assert swapped == caption
             continue
-        ((name, rises), phrase), *_ = told
-        opposites = tables[name, not rises]
-        stem = re.escape(caption).replace(re.escape(phrase), "PHRASE")
-        stem = stem.replace(re.escape(phrase.capitalize()), "PHRASE")
-        pattern = stem.replace("PHRASE", f"({'|'.join(map(re.escape, opposites))})")
-        assert re.fullmatch(pattern, swapped, re.IGNORECASE), (caption, swapped)
+        assert any(
+            re.fullmatch(_but_for(caption, phrase, tables[name, not rises]), swapped, re.IGNORECASE)
+            for (name, rises), phrase in told
+        ), (caption, swapped)
     english = DirectionSwap(english_tables("direction"))
     assert english("A rising and falling tone.", random.Random(0)) == "A rising and falling tone."
     assert english("Her pitch rises.", random.Random(0)) in (
