@@ -28,9 +28,9 @@ from tests.utils.mini_fcaps import (
     "attribute, least",
     [("loudness", 1.0), ("pitch", 0.98), ("rate", 0.97), ("expressiveness", 0.9)],
 )
-def test_labels_are_true_and_false_ones_are_noticed(folder, clips, attribute, least):
+def test_labels_are_true_and_false_ones_are_noticed(folder, clips, twins, attribute, least):
     true, planted = [], []
-    for clip in clips:
+    for clip in [*clips, *twins]:
         label = getattr(clip.style, attribute)
         if label is not None:
             value, bands = measured(folder, clip, attribute)
@@ -82,10 +82,10 @@ def test_whispers_have_no_voice_and_croaks_a_rough_one(folder, clips):
     assert np.median(fractions["croak"]) < clear
 
 
-def test_changes_are_where_captions_put_them(folder, clips):
+def test_changes_are_where_captions_put_them(folder, clips, twins):
     places = []
-    for clip in clips:
-        if clip.style.changes:
+    for clip in [*clips, *twins]:
+        if clip.style.change_place is not None:
             before, after, *_ = halves_of(waveform(folder, clip), clip)
             low, high = PLACE_BOUNDS[clip.style.change_place]
             places.append(low - 0.07 <= len(before) / (len(before) + len(after)) <= high + 0.07)
@@ -113,14 +113,14 @@ def test_both_sides_of_a_change_have_their_levels(folder, clips, twins, dimensio
             true.append(within(value, bands[level]))
             planted += [within(value, band) for other, band in bands.items() if other != level]
         directions.append(bool(values[1] > values[0]) == change.rises)
-    assert fraction(directions) == 1.0
+    assert fraction(directions) >= (0.98 if dimension == "rate" else 1.0)
     assert fraction(true) >= least
     assert fraction(planted) <= 1 - least
 
 
-def test_pauses_are_in_the_speech_as_in_the_style(folder, clips):
+def test_pauses_are_in_the_speech_as_in_the_style(folder, clips, twins):
     flags = []
-    for clip in clips:
+    for clip in [*clips, *twins]:
         wav = waveform(folder, clip)
         level = np.sqrt(np.mean(wav[: len(wav) // 160 * 160].reshape(-1, 160) ** 2, axis=1))
         runs = [len(list(run)) for quiet, run in itertools.groupby(level < 1e-4) if quiet]
@@ -140,8 +140,8 @@ def test_test_clips_share_no_signature_and_no_sentence(clips):
 
 
 def test_every_label_has_a_prompt(folder):
-    rows = list(Manifest(folder / "test.arrow"))
-    for task in read_tasks("mini"):
+    rows = list(Manifest(folder / "probes.arrow"))
+    for task in [*read_tasks("mini"), *read_tasks("mini_unseen")]:
         labels = {task.label_of(row) for row in rows} - {-1}
         assert labels == set(range(len(task.prompts))), task.name
 
@@ -153,4 +153,4 @@ def test_a_seed_gives_the_same_plans_and_captions_as_ever():
         parts = [(p.text, p.rate, p.pitch, p.pitch_range, p.level, p.silence) for p in clip.parts]
         found.append([row["global_captions"], row["fine_captions"], parts, clip.voice])
     digest = hashlib.sha256(json.dumps(found).encode()).hexdigest()
-    assert digest == "55aee95e3af9d2f8e039a4df1a107cb8da789c39f5a4d7a7c0876dc5e880aefc"
+    assert digest == "5c4e7015b14e81e5741d560a88f001a99bdfff3a92f956de987900c0416ddefb"

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from speechbrain_clsp.evaluation.zero_shot import read_tasks
 from speechbrain_clsp.mini_fcaps import wording
 from speechbrain_clsp.mini_fcaps.contrasts import variations
 from speechbrain_clsp.mini_fcaps.corpus import manifest_row, plan_clips
@@ -49,9 +50,7 @@ def test_fine_captions_tell_what_happens_when(rows, clips):
         for caption in rows[clip.id]["fine_captions"]:
             *_, events = caption.partition(". ")
             sentences = events.split(". ")
-            changes = [
-                text for text in sentences if re.search("starts|begins|first he|first", text)
-            ]
+            changes = [text for text in sentences if re.search("starts|begins|[Aa]t first", text)]
             assert len(changes) == bool(style.changes), caption
             pauses = [text for text in sentences if "pause" in text]
             assert len(pauses) == (style.pause != "none"), caption
@@ -96,11 +95,11 @@ def test_captions_of_one_seed_differ_only_where_the_styles_do(clips):
             for other in others:
                 one, two = (write(each, random.Random(clip.id)) for each in (style, other))
                 levels = [getattr(each, name) for each in (style, other)]
-                number = next(n for n, words in enumerate(TABLES[name][levels[0]]) if words in one)
-                words = [TABLES[name][level][number] for level in levels]
-                assert re.sub(r"\ban\b", "a", one.lower()).replace(words[0], words[1]) == re.sub(
-                    r"\ban\b", "a", two.lower()
-                ), (one, two)
+                words = [TABLES[name][level] for level in levels]
+                number = next(n for n, word in enumerate(words[0]) if says(one, [word]))
+                assert re.sub(r"\ban\b", "a", one.lower()).replace(
+                    words[0][number], words[1][number]
+                ) == re.sub(r"\ban\b", "a", two.lower()), (one, two)
                 seen.add((name, *levels))
     assert len(seen) == 4 * 3 * 2
 
@@ -148,3 +147,34 @@ def test_held_out_captions_use_no_new_word():
         for caption in row["global_captions"] + row["fine_captions"]:
             words[clip.split] |= set(re.findall(r"[a-z-]+", caption.lower()))
     assert words["test"] <= words["train"]
+
+
+def test_prompts_of_unseen_wording_share_no_content_word_with_captions():
+    clips = plan_clips({"test": 200, "valid": 0, "train": 600}, seed=3)
+    rows = [manifest_row(clip, 1.0, seed=3) for clip in clips]
+    tables = (*TABLES.values(), wording.NOUNS, wording.MANNERS, wording.PLACE)
+    known = stems(
+        *(text for row in rows for text in row["global_captions"] + row["fine_captions"]),
+        *(text for table in tables for texts in table.values() for text in texts),
+        *(text for texts in wording.OVERALL_CHANGE.values() for text in texts),
+        *wording.NO_CHANGE, *wording.STEADY, *wording.FLOWS, *wording.PAUSES,
+    )  # fmt: skip
+    neutral = stems("a an and at in into is on the to who with voice talk ear")  # ear: of "early"
+    prompts = {task.name: task.prompts for task in read_tasks("mini_unseen")}
+    assert {"gender", "speaking rate", "pitch", "loudness", "whisper", "change"} == set(prompts)
+    for classes in prompts.values():
+        assert all(len(texts) >= 4 for texts in classes.values())
+        said = stems(*(text for texts in classes.values() for text in texts))
+        assert (said - neutral) & known == set()
+    (change,) = (task for task in read_tasks("mini") if task.name == "change")
+    assert list(change.prompts) == list(prompts["change"])
+    assert all(
+        word in wording.NO_CHANGE or word in sum(wording.OVERALL_CHANGE.values(), ())
+        for texts in change.prompts.values()
+        for word in (text.removeprefix("A speaker speaks, ").removesuffix(".") for text in texts)
+    )
+
+
+def stems(*texts):
+    words = set(re.findall("[a-z]+", " ".join(texts).lower()))
+    return {re.sub("(?<=..)(ing|ed|er|ly|s|y|e)$", "", word) for word in words}
