@@ -65,6 +65,8 @@ class TransformerTextTower(TextTower):
 
     Tokens and their learned positions start with the same size. SpeechBrain's own
     ``NormalizedEmbedding`` is sqrt(dim) times as large as its positions, which then hardly count.
+    A convolution tells neighbors, such as "begins softly", apart from the same words elsewhere:
+    attention alone learns that much later.
 
     Arguments
     ---------
@@ -76,6 +78,8 @@ class TransformerTextTower(TextTower):
         Size D of the shared space.
     max_tokens : int
         Longest caption that it takes.
+    kernel : int
+        Tokens that the convolution sees at a time, an odd number; 0 for no convolution.
     dropout : float
         Rate inside the Transformer, in training only.
     head_dropout : float
@@ -99,11 +103,13 @@ class TransformerTextTower(TextTower):
         feedforward: int = 512,
         joint_dim: int = 512,
         max_tokens: int = 512,
+        kernel: int = 0,
         dropout: float = 0.1,
         head_dropout: float = 0.1,
     ) -> None:
         super().__init__()
         self.max_tokens = max_tokens
+        self.convolution = nn.Conv1d(dim, dim, kernel, padding="same") if kernel else None
         self.embedding = nn.Embedding(vocab_size, dim)
         self.positions = nn.Embedding(max_tokens, dim)
         for table in (self.embedding, self.positions):
@@ -122,6 +128,9 @@ class TransformerTextTower(TextTower):
     def pooled(self, tokens: Tensor, padding_mask: Tensor) -> Tensor:
         """Return the mean of the last layer over tokens, [B, dim]."""
         x = self.embedding(tokens) + self.positions.weight[: tokens.shape[1]]
+        if self.convolution is not None:
+            x = x.masked_fill(padding_mask[..., None], 0.0)  # as the convolution's own padding
+            x = x + nn.functional.gelu(self.convolution(x.mT).mT)
         x, _ = self.encoder(x, src_key_padding_mask=padding_mask)
         return masked_mean(x, padding_mask)
 
