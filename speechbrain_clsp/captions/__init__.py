@@ -24,6 +24,7 @@ from speechbrain_clsp.captions.temporal import (
     OrderSwap,
     PlaceSwap,
     english_tables,
+    reorder_sentences,
 )
 
 __all__ = [
@@ -43,5 +44,6 @@ __all__ = [
     "english_tables",
     "evaluation_captions",
     "read_tables",
+    "reorder_sentences",
     "repair_accent",
 ]

@@ -61,10 +61,10 @@ ADVERBIALS = {
 
 
 def english_tables(kind: str) -> Tables:
-    """Read general English phrases: of ``level``, ``direction`` or ``place``.
+    """Read general English phrases: of ``attribute``, ``level``, ``direction`` or ``place``.
 
-    Levels are for :class:`OrderSwap`, directions for :class:`DirectionSwap`, places for
-    :class:`PlaceSwap`.
+    Attributes are those of which ParaSpeechCaps has no labels. Levels are for :class:`OrderSwap`,
+    directions for :class:`DirectionSwap`, places for :class:`PlaceSwap`.
 
     Raises
     ------
@@ -244,12 +244,17 @@ def _statement(mentions: list[Mention]) -> tuple[list[Mention], list[Mention]]:
     return (before, after) if after else ([], [])
 
 
+def _without_quotes(caption: str) -> str:
+    """Return a caption of the same length with quoted text crossed out."""
+    return QUOTED.sub(lambda match: "_" * len(match[0]), caption)
+
+
 def _pieces(caption: str) -> Iterator[tuple[int, int, str | None, int]]:
     """Cut a caption into pieces (start, end, part of the utterance, number of the sentence).
 
     A piece without a word of time is about the same part as the one before it in its sentence.
     """
-    text = QUOTED.sub(lambda match: "_" * len(match[0]), caption)
+    text = _without_quotes(caption)
     ends = [0, *(match.end() for match in SENTENCE_END.finditer(text)), len(text)]
     for number, (start, end) in enumerate(pairwise(ends)):
         cues: dict[int, str] = {}
@@ -344,3 +349,40 @@ class PlaceSwap:
         free = [phrase for phrase in opposites if phrase not in said]
         new = generator.choice(free or opposites)
         return apply_changes(caption, [change_of(moved.match, new)])
+
+
+def reorder_sentences(
+    caption: str, generator: random.Random, row: Mapping[str, Any] | None = None
+) -> str:
+    """Put a caption's sentences in another order in which it says the same.
+
+    A caption is returned as it is if it has one sentence, or one that goes on from another ("Then
+    she ...").
+
+    Example
+    -------
+    >>> caption = "A man speaks slowly. His voice is deep."
+    >>> reorder_sentences(caption, random.Random(0))
+    'His voice is deep. A man speaks slowly.'
+    >>> reorder_sentences("A man whispers. Then he shouts.", random.Random(0))
+    'A man whispers. Then he shouts.'
+    """
+    text = _without_quotes(caption)
+    ends = [0, *(match.end() for match in SENTENCE_END.finditer(text))]
+    if len(ends) < 3 or text[ends[-1] :].strip():
+        return caption
+    spans = list(pairwise(ends))
+    if any(_goes_on(text, *span) for span in spans):
+        return caption
+    sentences = [caption[start:end].strip() for start, end in spans]
+    order = list(range(len(sentences)))
+    while order == sorted(order):
+        generator.shuffle(order)
+    return " ".join(sentences[number] for number in order)
+
+
+def _goes_on(text: str, start: int, end: int) -> bool:
+    """Tell whether a sentence says what comes later without saying what was before."""
+    later = WORDS[LATER].search(text, start, end)
+    onset = any(table[ONSET].search(text, start, end) for table in (WORDS, ADVERBIALS))
+    return later is not None and not onset and not FROM_TO.search(text, start, end)

@@ -8,12 +8,15 @@ from pathlib import Path
 from speechbrain_clsp.cli.common import add_command
 from speechbrain_clsp.evaluation import SUITES
 
-MINI_TEST = Path("data/mini_fcaps/test.arrow")
+MINI = Path("data/mini_fcaps")
+# What suites evaluate on if --data is not given.
+DEFAULT_DATA = {"mini": MINI / "test.arrow", "probes": MINI / "probes.arrow"}
 # Options of some suites only, and these suites.
 SPECIAL = {
-    "prompts": ("mini", "zero-shot"),
+    "prompts": ("mini", "zero-shot", "probes"),
+    "pairs": ("probes",),
     "ensemble": ("mini", "zero-shot"),
-    "train_manifest": ("mini", "fcaps", "zero-shot"),
+    "train_manifest": ("mini", "fcaps", "zero-shot", "probes"),
     "audio_root": ("similarity",),
 }
 
@@ -24,7 +27,8 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         commands,
         run_evaluate,
         "evaluate",
-        "tables of retrieval, zero-shot classes or style similarity, models side by side",
+        "tables of retrieval, zero-shot classes, minimal pairs or style similarity, models side"
+        " by side",
         "clsp evaluate --suite mini --model ours=results/mini/model random --output results/tables",
     )
     command.add_argument(
@@ -33,25 +37,34 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         required=True,
         help="[NAME=]SPEC: folder or Hub repository of a CLSP; clap:REPOSITORY for a CLAP of"
         " transformers; paraspeechclap:REPOSITORY; paraclap:REPOSITORY; file:EMBEDDINGS.npz; as"
-        " bounds random, untrained:FOLDER, oracle:MANIFEST."
+        " bounds random, untrained:FOLDER, oracle:MANIFEST, bag-of-words:MANIFEST."
         " A repository may end in @REVISION",
     )
     command.add_argument("--suite", required=True, choices=SUITES)
     command.add_argument(
         "--data",
         nargs="+",
-        help=f"manifests, or the ratings of suite similarity; default for mini: {MINI_TEST}",
+        help="manifests, or the ratings of suite similarity; default for mini and probes:"
+        f" {DEFAULT_DATA['mini']}, {DEFAULT_DATA['probes']}",
     )
     command.add_argument("--output", required=True, help="folder for metrics.json and tables")
     command.add_argument("--cache", help="SQLite file of embeddings; default: in --output")
     command.add_argument("--seed", type=int, default=0, help="of resampling")
     command.add_argument("--device", default="cpu", help="cpu, cuda, ...; default: cpu")
-    classes = command.add_argument_group("classes (suites mini and zero-shot)")
-    classes.add_argument("--prompts", help="prompt file or set; default: that of the data's source")
+    pairs = command.add_argument_group("minimal pairs (suite probes)")
+    pairs.add_argument(
+        "--pairs",
+        help="JSON lines of pairs; default: made from captions, or those of the default data",
+    )
+    classes = command.add_argument_group("classes (suites mini, zero-shot and probes)")
+    classes.add_argument(
+        "--prompts",
+        help="prompt file or set, for probes in unseen wording; default: that of the data's source",
+    )
     classes.add_argument(
         "--ensemble", action="store_true", help="use the prompt file's further wordings as well"
     )
-    leaks = command.add_argument_group("leaks (suites mini, fcaps and zero-shot)")
+    leaks = command.add_argument_group("leaks (all suites but similarity)")
     leaks.add_argument("--train-manifest", help="training data, to look for leaks")
     people = command.add_argument_group("ratings (suite similarity)")
     people.add_argument("--audio-root", help="folder of the ratings' clips; default: that of them")
@@ -65,7 +78,11 @@ def run_evaluate(options: argparse.Namespace) -> None:
                 f"--{name.replace('_', '-')} is an option of the suites {', '.join(suites)}, not of"
                 f" {options.suite}"
             )
-    data = options.data or ([str(MINI_TEST)] if options.suite == "mini" else [])
+    data, pairs = options.data, options.pairs
+    if not data and options.suite in DEFAULT_DATA:
+        data = [str(DEFAULT_DATA[options.suite])]
+        if options.suite == "probes" and not pairs:
+            pairs = str(MINI / "pairs.jsonl")
     if not data:
         raise ValueError(f"--suite {options.suite} needs --data")
     specs = _name_models(options.model)
@@ -83,6 +100,7 @@ def run_evaluate(options: argparse.Namespace) -> None:
         },
         data,
         prompts=options.prompts,
+        pairs=pairs,
         ensemble=options.ensemble,
         train=options.train_manifest,
         audio_root=options.audio_root,

@@ -1,22 +1,25 @@
 """Evaluation: suites that compare models on the same data, with intervals, tables and a report.
 
-Metrics of retrieval, zero-shot classification and agreement with people belong here, and the
-models that they are computed for (:mod:`.models`). Nothing here trains or changes a model.
+Metrics of retrieval, zero-shot classification, minimal pairs and agreement with people belong here,
+and the models that they are computed for (:mod:`.models`). Nothing here trains or changes a model.
 """
 
 from importlib import import_module
 from typing import Any
 
-SUITES = ("mini", "fcaps", "zero-shot", "similarity")
+SUITES = ("mini", "fcaps", "zero-shot", "similarity", "probes")
 
 _HOMES = {
     "Comparison": "statistics",
     "Estimate": "statistics",
     "Evaluation": "result",
+    "ProbePair": "probes",
     "open_model": "models",
     "paired_comparison": "statistics",
+    "read_pairs": "probes",
     "read_tasks": "zero_shot",
     "retrieval_metrics": "retrieval.metrics",
+    "run_probes": "probes",
     "run_suite": "suites",
     "write_results": "report",
 }

@@ -1,4 +1,4 @@
-"""Retrievals of single clips, for the report: the best, the worst, and a similarity matrix."""
+"""Single clips for the report: the best and worst retrievals, a similarity matrix, worst pairs."""
 
 from __future__ import annotations
 
@@ -10,8 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from speechbrain_clsp.evaluation.probes.pairs import ProbePair
+from speechbrain_clsp.evaluation.probes.scoring import ProbeScores
+
 MATRIX_CLIPS = 16
 EXAMPLES = 5
+PAIRS = 3  # of each kind of probes
 SCORES = 2**24  # of clips that examples are picked from, 64 MiB
 
 
@@ -122,3 +126,41 @@ def pick_examples(
         [rows[i]["id"] for i in shown],
         (text[shown] @ speech[shown].T).numpy(),
     )
+
+
+@dataclass(frozen=True)
+class ProbeExample:
+    """A minimal pair and what a model gave to it.
+
+    Arguments
+    ---------
+    pair : ProbePair
+        The pair.
+    true, false : float
+        Cosines of the anchor with the true and with the false one.
+    rows : dict
+        Rows of its clips by id.
+    """
+
+    pair: ProbePair
+    true: float
+    false: float
+    rows: Mapping[str, Mapping[str, Any]]
+
+
+def worst_pairs(scores: ProbeScores, rows: Sequence[Mapping[str, Any]]) -> list[ProbeExample]:
+    """Pick the pairs with the lowest margins, up to three of each kind; the worst come first.
+
+    ``rows`` are those of the manifest.
+    """
+    by_id = {row["id"]: row for row in rows}
+    order = np.argsort(scores.margins, kind="stable")
+    kinds: dict[str, list[ProbeExample]] = {}
+    for number in order.tolist():
+        pair = scores.pairs[number]
+        shown = kinds.setdefault(pair.kind, [])
+        if len(shown) < PAIRS:
+            clips = {clip: by_id[clip] for clip in pair.clips}
+            true, false = float(scores.true[number]), float(scores.false[number])
+            shown.append(ProbeExample(pair, true, false, clips))
+    return [example for shown in kinds.values() for example in shown]

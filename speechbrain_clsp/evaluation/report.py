@@ -6,18 +6,21 @@ import json
 import os
 import re
 from collections.abc import Mapping
+from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from speechbrain_clsp.evaluation.clips import whole_files
+from speechbrain_clsp.evaluation.probes.pairs import write_pairs
 from speechbrain_clsp.evaluation.result import Evaluation
 from speechbrain_clsp.evaluation.tables import (
     all_tables,
     heading,
     latex_tables,
     markdown_tables,
+    pair_examples,
     provenance,
 )
 from speechbrain_clsp.utils.files import atomic_write
@@ -32,6 +35,8 @@ def write_results(
     training_log: str | os.PathLike | None = None,
 ) -> None:
     """Write ``metrics.json``, ``tables.{md,tex,csv}`` and ``report.html``, each atomically.
+
+    Minimal pairs that were made from captions are written to ``pairs.jsonl``.
 
     Arguments
     ---------
@@ -48,6 +53,8 @@ def write_results(
         "tables.tex": latex_tables(evaluation),
         "tables.csv": evaluation.to_frame().to_csv(index=False),
     }
+    if evaluation.made_pairs:
+        write_pairs(Path(folder) / "pairs.jsonl", evaluation.made_pairs)
     for name, text in texts.items():
         atomic_write(Path(folder) / name, text)
     title = f"Evaluation: {evaluation.suite}"
@@ -59,8 +66,10 @@ def write_results(
         charts=[] if training_log is None else _training_curves(training_log),
         provenance=provenance(evaluation),
         heading=heading,
+        pair_examples=pair_examples(evaluation),
         shade=_shade,
         player=_player,
+        mark=mark_difference,
     )
     write_page(Path(folder) / "report.html", title, [body])
 
@@ -69,6 +78,23 @@ def _player(row: Mapping[str, Any]) -> Markup:
     """Return an audio player that holds a row's clip."""
     with whole_files([row]) as (clip,):
         return audio_player(clip["audio"])
+
+
+def mark_difference(text: str, other: str) -> Markup:
+    """Return a text as HTML, in which the words are marked that another text has otherwise.
+
+    Example
+    -------
+    >>> print(mark_difference("He speaks at a slow pace.", "He speaks at a fast pace."))
+    He speaks at a <mark>slow</mark> pace.
+    """
+    words = text.split()
+    pieces = []
+    for change, start, end, *_ in SequenceMatcher(None, words, other.split(), False).get_opcodes():
+        if start < end:
+            piece = escape(" ".join(words[start:end]))
+            pieces.append(piece if change == "equal" else Markup(f"<mark>{piece}</mark>"))
+    return Markup(" ").join(pieces)
 
 
 def _shade(value: float, low: float, high: float) -> str:

@@ -9,7 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from speechbrain_clsp.evaluation.examples import RetrievalExamples
+from speechbrain_clsp.evaluation.examples import ProbeExample, RetrievalExamples
+from speechbrain_clsp.evaluation.probes.pairs import ProbePair
 from speechbrain_clsp.evaluation.similarity import Agreement
 from speechbrain_clsp.evaluation.statistics import Comparison, Estimate
 from speechbrain_clsp.evaluation.zero_shot import Classification
@@ -36,6 +37,8 @@ class Evaluation:
         Versions of the libraries.
     tables : dict
         ``tables[table][model][metric]`` is an Estimate.
+    counts : dict
+        ``counts[table][metric]`` is the number of items behind it, where a table shows it.
     comparisons : dict
         ``comparisons[table, metric, first, second]`` is the Comparison of two models, of which
         neither is a bound.
@@ -50,6 +53,10 @@ class Evaluation:
     examples : dict
         For each model, the best and worst retrievals; they are shown in the report and are not in
         ``metrics.json``.
+    probes : dict
+        For each model, its worst minimal pairs; for the report only as well.
+    made_pairs : list of ProbePair
+        Pairs that were made from captions; they are written to ``pairs.jsonl``.
     warnings : list of str
         Leaks, and metrics that a sound evaluation hardly gives.
 
@@ -66,12 +73,15 @@ class Evaluation:
     models: dict[str, dict[str, str]] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     tables: dict[str, dict[str, dict[str, Estimate]]] = field(default_factory=dict)
+    counts: dict[str, dict[str, int]] = field(default_factory=dict)
     comparisons: dict[tuple[str, str, str, str], Comparison] = field(default_factory=dict)
     confusions: dict[str, dict[str, Classification]] = field(default_factory=dict)
     agreement: dict[str, dict[str, Agreement]] = field(default_factory=dict)
     ratings: dict[str, int] = field(default_factory=dict)
     leaks: dict[str, dict[str, int]] = field(default_factory=dict)
     examples: dict[str, RetrievalExamples] = field(default_factory=dict)
+    probes: dict[str, list[ProbeExample]] = field(default_factory=dict)
+    made_pairs: list[ProbePair] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
     def to_frame(self) -> pd.DataFrame:
@@ -97,6 +107,7 @@ class Evaluation:
             "data": self.data,
             "models": self.models,
             "tables": self.tables,
+            "counts": self.counts,
             "comparisons": [
                 {**dict(zip(PAIR, names)), **vars(comparison)}
                 for names, comparison in self.comparisons.items()

@@ -133,12 +133,29 @@ def bootstrap_recall(
     >>> low < 0.75 < high
     True
     """
+    _, low, high = bootstrap_strata((predicted == labels).astype(float), labels, seed)
+    return low, high
+
+
+def bootstrap_strata(
+    values: np.ndarray, strata: np.ndarray, seed: int = 0
+) -> tuple[float, float, float]:
+    """Return the mean over strata of their mean values, and its 95 % percentile interval.
+
+    ``values`` [N] are resampled within each stratum; ``strata`` [N] int say which is whose.
+
+    Example
+    -------
+    >>> bootstrap_strata(np.array([1.0, 1.0, 1.0, 0.0]), np.array([0, 0, 0, 1]))
+    (0.5, 0.5, 0.5)
+    """
     generator = np.random.default_rng(seed)
-    recalls = []
-    for label in np.unique(labels):
-        hits = (predicted[labels == label] == label).astype(float)
-        recalls.append(hits[generator.integers(0, len(hits), (RESAMPLES, len(hits)))].mean(axis=1))
-    return percentiles(np.mean(recalls, axis=0))
+    means, resampled = [], []
+    for stratum in np.unique(strata):
+        own = values[strata == stratum]
+        means.append(own.mean())
+        resampled.append(own[generator.integers(0, len(own), (RESAMPLES, len(own)))].mean(axis=1))
+    return float(np.mean(means)), *percentiles(np.mean(resampled, axis=0))
 
 
 def percentiles(resampled: np.ndarray) -> tuple[float, float]:

@@ -7,6 +7,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,18 @@ from speechbrain_clsp import __version__
 from speechbrain_clsp.dataio.manifest import Manifest
 from speechbrain_clsp.evaluation import SUITES
 from speechbrain_clsp.evaluation.clips import captions_by_kind, whole_files
-from speechbrain_clsp.evaluation.examples import pick_examples
+from speechbrain_clsp.evaluation.examples import pick_examples, worst_pairs
 from speechbrain_clsp.evaluation.models import CachedModel, Model
+from speechbrain_clsp.evaluation.models.bounds import OracleModel
+from speechbrain_clsp.evaluation.probes import (
+    KINDS,
+    ProbeScores,
+    make_pairs,
+    read_pairs,
+    score_pairs,
+)
+from speechbrain_clsp.evaluation.probes.making import MINI_FCAPS
+from speechbrain_clsp.evaluation.probes.pairs import ProbePair
 from speechbrain_clsp.evaluation.result import Evaluation
 from speechbrain_clsp.evaluation.retrieval.metrics import (
     caption_pairs,
@@ -29,11 +40,22 @@ from speechbrain_clsp.evaluation.retrieval.metrics import (
 )
 from speechbrain_clsp.evaluation.retrieval.ranking import rank_directions
 from speechbrain_clsp.evaluation.similarity import describe, similarity_metrics
-from speechbrain_clsp.evaluation.statistics import Estimate, paired_comparison
-from speechbrain_clsp.evaluation.zero_shot import Task, classify, compare_with_labels, read_tasks
+from speechbrain_clsp.evaluation.statistics import Estimate, bootstrap_strata, paired_comparison
+from speechbrain_clsp.evaluation.zero_shot import (
+    Task,
+    classify,
+    classify_each,
+    compare_with_labels,
+    read_tasks,
+)
 from speechbrain_clsp.prepare.leakage import check_leakage
 from speechbrain_clsp.ratings.table import read_ratings
 from speechbrain_clsp.utils.files import sha256_of_file
+
+PROBES, MARGINS = "probes", "probes: mean margins in cosine"
+WORDING = "unseen wording: unweighted average recall"
+ONE, ALL = "one prompt", "all prompts"  # per class, that clips are compared with at a time
+UNSEEN = "mini_unseen"  # prompts in words that MiniFCaps' captions do not have
 
 
 def run_suite(
@@ -41,6 +63,7 @@ def run_suite(
     models: Mapping[str, Model],
     data: Sequence[str | os.PathLike],
     prompts: str | os.PathLike | None = None,
+    pairs: str | os.PathLike | None = None,
     ensemble: bool = False,
     train: str | os.PathLike | None = None,
     audio_root: str | os.PathLike | None = None,
@@ -52,14 +75,19 @@ def run_suite(
     ---------
     suite : str
         ``mini``: retrieval and zero-shot classes of one manifest; ``fcaps``: retrieval of one;
-        ``zero-shot``: classes of one or more; ``similarity``: one CSV file of ratings.
+        ``zero-shot``: classes of one or more; ``probes``: minimal pairs of one manifest, and its
+        classes in unseen wording; ``similarity``: one CSV file of ratings.
     models : dict
         For each name in the tables, a :class:`~speechbrain_clsp.evaluation.models.base.Model`.
         Within the call no file or caption is embedded twice.
     data : list of path
         Manifests, or the ratings.
     prompts : str or path, optional
-        Prompt file or set. Default: ``mini``, or that of each manifest's ``source``.
+        Prompt file or set. Default: ``mini``, or that of each manifest's ``source``. Of ``probes``
+        those in unseen wording; default: ``mini_unseen`` for MiniFCaps, otherwise none.
+    pairs : path, optional
+        Pairs of ``probes``, see :func:`~speechbrain_clsp.evaluation.probes.pairs.read_pairs`.
+        Default: made from captions.
     ensemble : bool
         Whether to use the prompt file's further wordings.
     train : path, optional
@@ -100,6 +128,11 @@ def run_suite(
             evaluation.leaks[Path(path).name] = dict(report.counts)
             evaluation.warnings += report.warnings()
         rows = list(manifest)
+        if suite == "probes":
+            _probes(evaluation, models, rows, _pairs(evaluation, rows, pairs))
+            if prompts or _is_mini(rows):
+                _unseen_wording(evaluation, models, rows, read_tasks(prompts or UNSEEN))
+            continue
         speech = _embed_clips(models, rows)
         if suite != "zero-shot":
             _retrieval(evaluation, models, rows, speech)
@@ -199,6 +232,88 @@ def _zero_shot(
         _compare(evaluation, table, values)
 
 
+def _pairs(evaluation: Evaluation, rows: list, path: str | os.PathLike | None) -> list[ProbePair]:
+    """Read pairs, or make them from captions."""
+    if path is not None:
+        pairs = read_pairs(path, {row["id"] for row in rows})
+        _add_data(evaluation, path, len(pairs))
+        return pairs
+    evaluation.made_pairs = make_pairs(rows, evaluation.seed)
+    if not evaluation.made_pairs:
+        raise ValueError("No caption gives a pair: bring pairs of your own, see docs/probes.md")
+    return evaluation.made_pairs
+
+
+def _is_mini(rows: list) -> bool:
+    return all(row["source"] == MINI_FCAPS for row in rows)
+
+
+def _probes(
+    evaluation: Evaluation, models: Mapping[str, Model], rows: list, pairs: list[ProbePair]
+) -> None:
+    """Fill the tables of accuracies and margins."""
+    values = {}
+    counts = ProbeScores(pairs, *np.zeros((2, len(pairs)))).counts()
+    evaluation.counts[PROBES] = counts
+    for name, model in models.items():
+        scores = score_pairs(model, rows, _known_pairs(model, pairs))
+        scored = scores.counts()
+        whole = [metric for metric, count in counts.items() if scored.get(metric) == count]
+        accuracies, margins = scores.accuracies(evaluation.seed), scores.margins_of(evaluation.seed)
+        evaluation.tables.setdefault(PROBES, {})[name] = {m: accuracies[m] for m in whole}
+        evaluation.tables.setdefault(MARGINS, {})[name] = {
+            f"{metric} margin": margins[metric] for metric in whole
+        }
+        if model.is_bound:
+            continue
+        evaluation.probes[name] = worst_pairs(scores, rows)
+        evaluation.warnings += _suspicions(accuracies, f"{name}, {PROBES}")
+        values[name] = {k: scores.hits[m] for k, m in scores.groups() if k in KINDS}
+    _compare(evaluation, PROBES, values)
+
+
+def _known_pairs(model: Model, pairs: list[ProbePair]) -> list[ProbePair]:
+    """Return the groups of pairs of which a model knows all texts."""
+    unknown = {pair.group for pair in pairs if not _knows(model, pair.texts)}
+    return [pair for pair in pairs if pair.group not in unknown]
+
+
+def _knows(model: Model, texts: Sequence[str]) -> bool:
+    """Tell whether a model can embed texts: all models can, but for the oracle."""
+    inner = model.inner if isinstance(model, CachedModel) else model
+    return not isinstance(inner, OracleModel) or all(text in inner.sets for text in texts)
+
+
+def _unseen_wording(
+    evaluation: Evaluation, models: Mapping[str, Model], rows: list, tasks: Sequence[Task]
+) -> None:
+    """Fill the table of recalls with prompts in wording that a model has not seen."""
+    speech = _embed_clips(models, rows)
+    counts = evaluation.counts.setdefault(WORDING, {})
+    for name, model in models.items():
+        metrics: dict[str, Estimate] = {}
+        for task in tasks:
+            labels = np.array([task.label_of(row) for row in rows])
+            known = labels >= 0
+            if not known.any() or not _knows(model, task.texts):
+                continue
+            prompts = task.embed(model.encode_text)
+            for way, predicted in (
+                (ONE, classify_each(speech[name], prompts)),
+                (ALL, classify(speech[name], prompts, task.pool)[None]),
+            ):
+                hits = (predicted.numpy() == labels)[:, known].mean(axis=0)
+                found = bootstrap_strata(hits, labels[known], evaluation.seed)
+                metrics[f"{task.name}, {way}"] = Estimate(*found, 1 / len(task.prompts))
+                counts[f"{task.name}, {way}"] = int(known.sum())
+        for way in (ONE, ALL):
+            own = [estimate for metric, estimate in metrics.items() if metric.endswith(way)]
+            if own:
+                chance = fmean(each.chance or 0.0 for each in own)
+                metrics[f"mean, {way}"] = Estimate(fmean(e.value for e in own), chance=chance)
+        evaluation.tables.setdefault(WORDING, {})[name] = metrics
+
+
 def _compare(
     evaluation: Evaluation, table: str, values: Mapping[str, Mapping[str, np.ndarray]]
 ) -> None:
@@ -243,7 +358,7 @@ def _suspicions(metrics: Mapping[str, Estimate], where: str) -> list[str]:
         low, chance = estimate.low, estimate.chance
         if low is None or chance is None or not low <= chance:
             continue
-        if name == "UAR" or (name.endswith("R@10") and chance < 0.5):
+        if name in ("UAR", "attribute") or (name.endswith("R@10") and chance < 0.5):
             what = "labels" if name == "UAR" else "captions"
             found.append(
                 f"{where}: {name} is no better than chance: do {what} belong to their clips?"

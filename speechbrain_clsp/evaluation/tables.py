@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import pandas as pd
 
 from speechbrain_clsp.captions.policies import EVALUATED
+from speechbrain_clsp.evaluation.probes.pairs import pick_evenly
 from speechbrain_clsp.evaluation.result import Evaluation
 from speechbrain_clsp.evaluation.retrieval.metrics import MEDIAN
 from speechbrain_clsp.evaluation.similarity import CORRELATIONS
@@ -22,13 +24,15 @@ from speechbrain_clsp.evaluation.statistics import Estimate
 
 PUBLISHED = Path(__file__).parent / "published" / "metrics.json"
 CHANCE = "chance"
+MADE = "Pairs made from captions"
+EXAMPLES = 30  # of these pairs
 PAIRS = "Models in pairs"
 AGREEMENT = "Raters and models, each against the mean of the other raters"
 
 
 def _published_entries(suite: str) -> list[dict[str, Any]]:
-    """Return what papers state; for ``mini`` nothing is published."""
-    return [] if suite == "mini" else json.loads(PUBLISHED.read_text(encoding="utf-8"))
+    """Return what papers state; for ``mini`` and ``probes`` nothing is published."""
+    return [] if suite in ("mini", "probes") else json.loads(PUBLISHED.read_text(encoding="utf-8"))
 
 
 def published_tables(suite: str) -> dict[str, dict[str, dict[str, Estimate]]]:
@@ -49,7 +53,7 @@ def published_tables(suite: str) -> dict[str, dict[str, dict[str, Estimate]]]:
 
 
 def format_metric(name: str, estimate: Estimate | float | None) -> str:
-    """Return a metric as text: fractions in %, correlations and ranks as they are.
+    """Return a metric as text: fractions in %, others as they are.
 
     Arguments
     ---------
@@ -65,6 +69,8 @@ def format_metric(name: str, estimate: Estimate | float | None) -> str:
     """
     if not isinstance(estimate, Estimate):
         estimate = Estimate(math.nan if estimate is None else estimate)
+    if name.endswith("margin"):
+        return estimate.format(digits=3)
     if estimate.low is not None and math.isnan(estimate.low):
         estimate = Estimate(estimate.value)
     if name in CORRELATIONS:
@@ -73,18 +79,20 @@ def format_metric(name: str, estimate: Estimate | float | None) -> str:
 
 
 def _metric_tables(evaluation: Evaluation) -> dict[str, list[list[str]]]:
-    """Return each table's rows: metric, models, published models, chance; the first is a header."""
+    """Return each table's rows: metric, N, models, published, chance; the first is a header."""
     published = published_tables(evaluation.suite)
     tables = {}
     for name, models in evaluation.tables.items():
-        first = next(iter(models.values()))
+        measured = max(models.values(), key=len)  # a bound may lack some
         columns = models | published.get(name, {})
-        has_chance = any(estimate.chance is not None for estimate in first.values())
-        rows = [["", *columns, *([CHANCE] if has_chance else [])]]
-        for metric, estimate in first.items():
-            cells = [format_metric(metric, metrics.get(metric)) for metrics in columns.values()]
+        counts = evaluation.counts.get(name)
+        has_chance = any(estimate.chance is not None for estimate in measured.values())
+        rows = [["", *(["N"] if counts else []), *columns, *([CHANCE] if has_chance else [])]]
+        for metric, estimate in measured.items():
+            cells = [str(counts.get(metric, ""))] if counts else []
+            cells += [format_metric(metric, metrics.get(metric)) for metrics in columns.values()]
             cells += [format_metric(metric, estimate.chance)] if has_chance else []
-            rows.append([_words(metric), *cells])
+            rows.append([_words(metric.removesuffix(" margin")), *cells])
         tables[name] = rows
     return tables
 
@@ -101,11 +109,31 @@ def all_tables(evaluation: Evaluation) -> dict[str, list[list[str]]]:
     A table is a list of rows of cells, of which the first is its header.
     """
     tables = _metric_tables(evaluation)
+    if evaluation.made_pairs:
+        tables[MADE] = _made_pairs_rows(evaluation)
     if evaluation.comparisons:
         tables[PAIRS] = _comparison_rows(evaluation)
     if evaluation.agreement:
         tables[AGREEMENT] = _agreement_rows(evaluation)
     return tables
+
+
+def _made_pairs_rows(evaluation: Evaluation) -> list[list[str]]:
+    """Return how many pairs of each group captions gave, out of how many clips."""
+    clips = evaluation.data[0]["rows"]
+    groups = Counter(pair.group for pair in evaluation.made_pairs)
+    rows = [
+        [group, str(count), format_metric("fraction", count / clips)]
+        for group, count in groups.items()
+    ]
+    return [["", "pairs", "of clips"], *rows]
+
+
+def pair_examples(evaluation: Evaluation) -> list[tuple[str, str, str]]:
+    """Return thirty of the pairs that were made from captions: group, true and false one."""
+    return [
+        (pair.group, pair.true, pair.false) for pair in pick_evenly(evaluation.made_pairs, EXAMPLES)
+    ]
 
 
 def _comparison_rows(evaluation: Evaluation) -> list[list[str]]:
@@ -155,6 +183,12 @@ def markdown_tables(evaluation: Evaluation) -> str:
     parts += [f"**{warning}**\n" for warning in evaluation.warnings]
     for name, rows in all_tables(evaluation).items():
         parts.append(f"## {heading(name)}\n\n{pipes(rows, align=True)}")
+    if evaluation.made_pairs:
+        lines = [
+            f"- {group}\n  - true: {true}\n  - false: {false}\n"
+            for group, true, false in pair_examples(evaluation)
+        ]
+        parts.append(f"## {MADE}: examples\n\n{''.join(lines)}")
     parts.append("\n".join(["## From", "", *(f"- {line}" for line in provenance(evaluation)), ""]))
     return "\n".join(parts)
 

@@ -100,14 +100,18 @@ class Task:
                 return name
         raise ValueError(f"Clip {clip!r}: {self.column} is {value}, beyond {below}")
 
+    @property
+    def texts(self) -> list[str]:
+        """All prompts in all templates, in the order of classes."""
+        words = [word for group in self.prompts.values() for word in group]
+        return [template.replace("{}", word) for word in words for template in self.templates]
+
     def embed(self, encode_text: Callable[[list[str]], Tensor]) -> list[Tensor]:
         """Embed the prompts of each class; returns [P, D] of unit norm for its P prompts.
 
         ``encode_text`` takes a list of M str and returns [M, D] of unit norm.
         """
-        words = [word for group in self.prompts.values() for word in group]
-        texts = [template.replace("{}", word) for word in words for template in self.templates]
-        wordings = encode_text(texts).float().cpu().unflatten(0, (len(words), -1))
+        wordings = encode_text(self.texts).float().cpu().unflatten(0, (-1, len(self.templates)))
         prompts = wordings[:, 0]
         if len(self.templates) > 1:
             prompts = torch.nn.functional.normalize(wordings.mean(dim=1), dim=-1)
@@ -195,6 +199,30 @@ def classify(speech: Tensor, classes: Sequence[Tensor], pool: str = "mean") -> T
         means = torch.stack([group.mean(dim=0) for group in classes])
         cosines = speech @ torch.nn.functional.normalize(means, dim=-1).T
     return cosines.argmax(dim=1)
+
+
+def classify_each(speech: Tensor, classes: Sequence[Tensor]) -> Tensor:
+    """Classify with one prompt per class at a time; returns [J, N] int64.
+
+    The classes' first prompts are compared with each other, then their second ones, and so on. A
+    class that has fewer than the J of another begins anew.
+
+    Arguments
+    ---------
+    speech : Tensor
+        [N, D] of unit norm.
+    classes : list of Tensor
+        Prompts, as :meth:`Task.embed` returns them.
+
+    Example
+    -------
+    >>> one, two = torch.eye(2)
+    >>> classify_each(torch.eye(2), [torch.stack([one, two]), two[None]]).tolist()
+    [[0, 1], [0, 0]]
+    """
+    number = max(len(group) for group in classes)
+    rounds = ([group[j % len(group)][None] for group in classes] for j in range(number))
+    return torch.stack([classify(speech, prompts) for prompts in rounds])
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from speechbrain_clsp.evaluation.models.base import Model
-from speechbrain_clsp.evaluation.models.bounds import OracleModel, RandomModel, UntrainedModel
+from speechbrain_clsp.evaluation.models.bounds import (
+    BagOfWordsModel,
+    OracleModel,
+    RandomModel,
+    UntrainedModel,
+)
 from speechbrain_clsp.evaluation.models.cache import CachedModel
 from speechbrain_clsp.evaluation.models.clap import ClapModel
 from speechbrain_clsp.evaluation.models.clsp import ClspModel
@@ -29,7 +34,8 @@ def open_model(spec: str, device: str = "cpu") -> Model:
         ``clap:folder-or-repository`` for a CLAP of transformers; ``paraspeechclap:...`` and
         ``paraclap:...``, see :mod:`~speechbrain_clsp.evaluation.models.dual_encoder`;
         ``file:embeddings.npz`` for embeddings that were computed elsewhere; as bounds ``random``,
-        ``untrained:folder`` and ``oracle:manifest.arrow``. A repository may end in ``@revision``.
+        ``untrained:folder``, ``oracle:manifest.arrow`` and ``bag-of-words:manifest.arrow``. A
+        repository may end in ``@revision``.
     device : str
         Where it runs.
 
@@ -47,6 +53,8 @@ def open_model(spec: str, device: str = "cpu") -> Model:
         return PrecomputedModel(source)
     if kind == "oracle":
         return OracleModel(source)
+    if kind == "bag-of-words":
+        return BagOfWordsModel(source)
     if kind == "untrained":
         return UntrainedModel(source, device)
     if kind == "clap":

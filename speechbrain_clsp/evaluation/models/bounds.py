@@ -1,10 +1,11 @@
-"""Bounds of what a model can reach: noise, a model before training, and all true attributes."""
+"""Bounds of what a model can reach: noise, a model before training, all attributes, all words."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,8 +95,7 @@ class OracleModel:
     def __init__(self, manifest: str | os.PathLike) -> None:
         self.model, self.revision = "attribute oracle", sha256_of_file(manifest)
         rows = list(Manifest(manifest))
-        # A part of a recording comes as a file that is named after its clip.
-        keys = [row["audio"] if is_whole_file(row) else clip_name(row) for row in rows]
+        keys = list(map(_file_of, rows))
         sets = dict(zip(keys, map(_attributes, rows)))
         known: dict[str, set[str]] = {
             prompt: {f"{task.column}={name}"}
@@ -126,6 +126,70 @@ class OracleModel:
         for vector, item in zip(vectors, items):
             vector[[self.axis[name] for name in self.sets[item]]] = 1.0
         return unit(vectors)
+
+
+class BagOfWordsModel:
+    """The upper bound of a model without word order: each clip is the words of its captions.
+
+    A caption is its words, how often each occurs, and no more. Captions that differ in the order of
+    words only tie.
+
+    Raises
+    ------
+    ValueError
+        If a file is not in the manifest.
+
+    Example
+    -------
+    >>> from speechbrain_clsp.dataio.manifest import write_manifest
+    >>> path = getfixture("tmp_path") / "test.arrow"
+    >>> captions = {"global_captions": ["A man begins softly and ends loudly."]}
+    >>> write_manifest(path, [{"id": "a", "audio": "a.wav", "duration": 1.0, **captions}])
+    >>> model = BagOfWordsModel(path)
+    >>> exchanged = model.encode_text(["A man begins loudly and ends softly.", "A man speaks."])
+    >>> (exchanged @ model.encode_text(captions["global_captions"]).T).flatten().tolist()[0]
+    1.0
+    """
+
+    is_bound = True
+
+    def __init__(self, manifest: str | os.PathLike) -> None:
+        self.model, self.revision = "bag of words", sha256_of_file(manifest)
+        rows = list(Manifest(manifest))
+        self.captions = {
+            _file_of(row): " ".join(row["global_captions"] + row["fine_captions"]) for row in rows
+        }
+        words = sorted({word for text in self.captions.values() for word in _words(text)})
+        self.axis = {word: number for number, word in enumerate(words)}
+
+    def encode_files(self, paths: Sequence[str]) -> Tensor:
+        """Look captions up."""
+        keys = [p if p in self.captions else Path(p).name for p in map(str, paths)]
+        absent = [key for key in keys if key not in self.captions]
+        if absent:
+            raise ValueError(
+                f"The bag of words' manifest lacks {len(absent)}, such as {absent[:3]}"
+            )
+        return self.encode_text([self.captions[key] for key in keys])
+
+    def encode_text(self, texts: Sequence[str]) -> Tensor:
+        """Count words; those that no caption of the manifest has are left out."""
+        vectors = torch.zeros(len(texts), len(self.axis))
+        for vector, text in zip(vectors, texts):
+            for word in _words(text):
+                if word in self.axis:
+                    vector[self.axis[word]] += 1.0
+        return unit(vectors)
+
+
+def _words(text: str) -> list[str]:
+    """Return a text's words, of which "an" is the same as "a"."""
+    return ["a" if word == "an" else word for word in re.findall(r"[\w'-]+", text.lower())]
+
+
+def _file_of(row: Mapping[str, Any]) -> str:
+    """Return the file of a row's clip: a part of a recording gets one that is named after it."""
+    return row["audio"] if is_whole_file(row) else clip_name(row)
 
 
 def _attributes(row: dict[str, Any]) -> set[str]:

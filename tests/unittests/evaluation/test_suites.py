@@ -10,6 +10,7 @@ import torch
 
 from speechbrain_clsp.cli.main import main
 from speechbrain_clsp.dataio.manifest import write_manifest
+from speechbrain_clsp.evaluation.probes import ProbePair, write_pairs
 from speechbrain_clsp.evaluation.result import Evaluation
 from speechbrain_clsp.evaluation.statistics import Estimate
 from speechbrain_clsp.evaluation.tables import AGREEMENT, PUBLISHED, latex_tables, published_tables
@@ -233,6 +234,95 @@ def test_similarity_with_people(data, tmp_path):
     assert any("no correlation" in warning for warning in mixed["warnings"])
 
 
+def test_probes_from_captions_and_from_their_file(data, tmp_path, capsys):
+    folder, clips = data
+    begins = {"softly": "begins softly and ends loudly", "loudly": "begins loudly and ends softly"}
+    spoken = [
+        {**row, "fine_captions": [f"A man {begins[('softly', 'loudly')[i % 2]]}."]}
+        for i, row in enumerate(clips)
+    ]
+    write_manifest(folder / "spoken.arrow", spoken)
+    words = [f"A {who} {what}." for who in ("man", "woman") for what in begins.values()]
+    axes = torch.eye(5)
+    arrays = {"paths": [row["audio"] for row in clips], "texts": words}
+    # The first model knows the order and not the gender, the second one only the gender.
+    vectors = {
+        "knows": (axes[[i % 2 for i in range(SIZE)]], axes[[0, 1, 0, 1]]),
+        "bag": (axes[[0] * SIZE], axes[[0, 0, 1, 1]]),
+    }
+    for name, (speech, text) in vectors.items():
+        embeddings = {"embeddings": speech.numpy(), "text_embeddings": text.numpy()}
+        np.savez(folder / f"{name}.npz", **arrays, **embeddings)
+    prompts = {
+        "gender": {
+            "column": "gender",
+            "prompts": {"male": [words[0], words[2]], "female": [words[1], words[1]]},
+        }
+    }
+    (folder / "prompts.json").write_text(json.dumps(prompts), encoding="utf-8")
+    command = ["--suite", "probes", "--data", folder / "spoken.arrow", "--model"]
+    command += [f"{name}=file:{folder / name}.npz" for name in vectors]
+    command += [
+        f"words=bag-of-words:{folder / 'spoken.arrow'}",
+        f"oracle:{folder / 'spoken.arrow'}",
+    ]
+    command += ["--prompts", folder / "prompts.json"]
+    made = evaluate(tmp_path / "made", *command)
+    table = made["tables"]["probes"]
+    accuracies = {name: {m: e["value"] for m, e in table[name].items()} for name in table}
+    gender, order = "attribute: gender, captions", "order: loudness, captions"
+    assert accuracies["knows"] == {"attribute": 0, gender: 0, "order": 1, order: 1}
+    assert accuracies["bag"] == {"attribute": 1, gender: 1, "order": 0, order: 0}
+    assert accuracies["words"][gender] == 1 and accuracies["words"][order] == 0
+    (known,) = [name for name in accuracies if name.startswith("oracle")]
+    assert set(accuracies[known]) == {"order", order}  # it knows no caption of a woman
+    assert made["counts"]["probes"] == dict.fromkeys(accuracies["knows"], SIZE)
+    margins = made["tables"]["probes: mean margins in cosine"]
+    assert margins["knows"]["order margin"]["value"] == pytest.approx(1.0)
+    # Clips of even number are nearest to the first prompt of each kind, and so on.
+    wording = made["tables"]["unseen wording: unweighted average recall"]["knows"]
+    assert set(wording) == {f"{t}, {n}" for t in ("gender", "mean") for n in
+                            ("one prompt", "all prompts")}  # fmt: skip
+    male = [row["gender"] == "male" for row in clips]
+    right = [is_male == (i % 2 == 0) for i, is_male in enumerate(male)]
+    recalls = [np.mean([r for r, m in zip(right, male) if m == one]) for one in (True, False)]
+    assert wording["gender, one prompt"]["value"] == pytest.approx(np.mean(recalls))
+    difference = {
+        found["metric"]: found["difference"]["value"]
+        for found in made["comparisons"]
+        if found["table"] == "probes"
+    }
+    assert difference == {"attribute": -1, "order": 1}
+    assert any("bag, probes: " in w or "knows, probes: attribute" in w for w in made["warnings"])
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "| order: loudness, captions | 60 | 100.0 (100.0-100.0) | 0.0 (0.0-0.0) |" in printed
+    assert f"| {gender} | 60 | 100.0 |" in printed  # pairs, of clips
+    assert printed.count(" - true: ") == 30
+
+    pairs = tmp_path / "made" / "pairs.jsonl"
+    given = evaluate(tmp_path / "given", *command, "--pairs", pairs)
+    assert given["tables"] == made["tables"]
+    assert [data["name"] for data in given["data"]] == ["spoken.arrow", "pairs.jsonl"]
+    assert not (tmp_path / "given" / "pairs.jsonl").exists()
+
+
+def test_the_page_plays_both_clips_of_a_pair(data, tmp_path):
+    folder, clips = data
+    pairs = [
+        ProbePair("order", "loudness", "clips", "fine 3", "clip4", "clip3"),
+        ProbePair("order", "loudness", "captions", "clip5", "fine 6 & so", "fine 5"),
+    ]
+    write_pairs(folder / "two.jsonl", pairs)
+    spec = save_vectors(folder / "x.npz", clips, lambda row: [*own(row), "fine 6 & so"], 0.0)
+    command = ("--suite", "probes", "--data", folder / "test.arrow", "--model", f"m={spec}")
+    evaluate(tmp_path, *command, "--pairs", folder / "two.jsonl")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    cards = page.split('<div class="card">')[1:]
+    players = {card.split("</b>")[0].split("<b>")[1]: card.count("<audio") for card in cards}
+    assert players == {"order: loudness, clips": 2, "order: loudness, captions": 1}
+    assert "fine <mark>6 &amp; so</mark>" in page
+
+
 def test_mistakes_get_one_line(data, tmp_path, capfd):
     folder, _ = data
     test, output = str(folder / "test.arrow"), ["--output", str(tmp_path)]
@@ -242,6 +332,13 @@ def test_mistakes_get_one_line(data, tmp_path, capfd):
         (["--suite", "fcaps", "--model", "random", "--data", test, test], "one data file"),
         (["--suite", "fcaps", "--model", "file:no.npz", "--data", test], "no.npz"),
         (["--suite", "similarity", "--model", "random", "--data", "no.csv"], "no.csv"),
+        (["--suite", "fcaps", "--model", "random", "--data", test, "--pairs", "x"], "of fcaps"),
+        (
+            ["--suite", "probes", "--model", "random", "--data", test, "--pairs", "no.jsonl"],
+            "no.js",
+        ),
+        (["--suite", "probes", "--model", "random", "--data", test], "No caption gives a pair"),
+        (["--suite", "probes", "--model", "random"], "data/mini_fcaps/probes.arrow"),
         (
             ["--suite", "fcaps", "--model", "random", "--data", test, "--ensemble"],
             "mini, zero-shot",
