@@ -49,6 +49,21 @@ def test_preparation_is_skipped_or_refused_when_it_should_be(tmp_path):
     assert json.loads((tmp_path / "a" / "settings.json").read_text())["train"] == 2
 
 
+def test_probes_hold_the_test_clips_and_their_twins_and_pairs_name_them(tmp_path):
+    prepare_mini_fcaps(tmp_path, n_train=1, n_valid=1, n_test=6, n_jobs=1)
+    rows = {row["id"]: row for row in Manifest(tmp_path / "probes.arrow")}
+    test = set(Manifest(tmp_path / "test.arrow").column("id"))
+    assert test == {name for name, row in rows.items() if row["split"] == "test"}
+    assert all(Path(row["audio"]).parent.name == row["split"] for row in rows.values())
+    assert all(Path(row["audio"]).is_file() for row in rows.values())
+    lines = (tmp_path / "pairs.jsonl").read_text().splitlines()
+    pairs = [json.loads(line) for line in lines]
+    assert {pair["side"] for pair in pairs} == {"captions", "clips", "texts"}
+    named = {"captions": ("anchor",), "clips": ("true", "false"), "texts": ()}
+    found = {pair[key] for pair in pairs for key in named[pair["side"]]}
+    assert found == set(rows)
+
+
 def test_a_half_written_clip_is_made_again(tmp_path):
     (clip,) = plan_clips({"train": 1, "valid": 0, "test": 0}, seed=0)
     folder = tmp_path / "killed" / "wavs" / "train"
