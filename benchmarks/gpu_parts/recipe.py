@@ -21,7 +21,7 @@ from gpu_parts.setting import Setting
 from speechbrain_clsp.dataio.audio import SAMPLE_RATE
 from speechbrain_clsp.dataio.dataset import CaptionedSpeech
 from speechbrain_clsp.dataio.manifest import write_manifest
-from speechbrain_clsp.dataio.tokenizers import RobertaCaptions
+from speechbrain_clsp.dataio.tokenizers import FastTokenizerCaptions
 from speechbrain_clsp.training.brain import ContrastiveBrain
 
 RECIPE = Path(__file__).resolve().parents[2] / "recipes/FCaps/CLSP"
@@ -71,7 +71,7 @@ def write_tokenizer(folder: Path, captions: list[str]) -> Path:
     bpe = ByteLevelBPETokenizer()
     bpe.train_from_iterator(captions, vocab_size=1000, special_tokens=SPECIAL, show_progress=False)
     bpe.save_model(str(folder))
-    RobertaCaptions(folder).save(folder / "tokenizer.json")
+    FastTokenizerCaptions(folder).save(folder / "tokenizer.json")
     return folder / "tokenizer.json"
 
 

@@ -11,7 +11,7 @@ from reward import ways_of
 
 from gpu_parts import models, recipe
 from gpu_parts.setting import RowFunction, Setting, float32_products
-from speechbrain_clsp.dataio.tokenizers import RobertaCaptions
+from speechbrain_clsp.dataio.tokenizers import FastTokenizerCaptions
 
 
 def rows(setting: Setting) -> Iterator[tuple[str, RowFunction]]:
@@ -36,7 +36,7 @@ def make(setting: Setting, precision: str) -> dict[str, Callable]:
     """Return the ways to reward clips, by a model in the precision."""
     draw = random.Random(0)
     captions = [recipe.caption(draw, 2) for _ in range(50)]
-    tokenizer = RobertaCaptions(recipe.write_tokenizer(setting.folder, captions))
+    tokenizer = FastTokenizerCaptions(recipe.write_tokenizer(setting.folder, captions))
     model = models.clsp(setting, tokenizer)
     model.set_precision("bf16" if precision == "bf16" else "fp32")
     return ways_of(model, n_clips(setting))

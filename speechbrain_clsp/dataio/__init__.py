@@ -10,7 +10,7 @@ from speechbrain_clsp.dataio.manifest import Manifest, write_manifest
 from speechbrain_clsp.dataio.resample import resample
 from speechbrain_clsp.dataio.sampler import BucketBatchSampler
 from speechbrain_clsp.dataio.shards import ClipReader
-from speechbrain_clsp.dataio.tokenizers import RobertaCaptions, SentencePieceCaptions
+from speechbrain_clsp.dataio.tokenizers import FastTokenizerCaptions, SentencePieceCaptions
 
 __all__ = [
     "SAMPLE_RATE",
@@ -21,8 +21,8 @@ __all__ = [
     "CaptionedSpeechDataset",
     "ClipReader",
     "Collate",
+    "FastTokenizerCaptions",
     "Manifest",
-    "RobertaCaptions",
     "SentencePieceCaptions",
     "read_audio",
     "resample",

@@ -111,8 +111,11 @@ def train_sentencepiece(captions: Iterable[str], path: str | os.PathLike, vocab_
     atomic_write(path, model.getvalue())
 
 
-class RobertaCaptions:
-    """RoBERTa's byte-level BPE, with ``<s>`` and ``</s>`` around each caption.
+class FastTokenizerCaptions:
+    """The fast tokenizer of a pretrained text encoder: a ``tokenizer.json``, as transformers has.
+
+    It does everything that the file says (case, subwords, the special tokens around a caption), but
+    for two things. Captions are never truncated, and always padded on the right to the longest.
 
     Arguments
     ---------
@@ -121,8 +124,8 @@ class RobertaCaptions:
     """
 
     FILENAME = "tokenizer.json"
-    PAIR = ("vocab.json", "merges.txt")  # the older form of the same
-    START, PAD, END = 0, 1, 2
+    PAIR = ("vocab.json", "merges.txt")  # the older form of RoBERTa's
+    PADDING = ("<pad>", "[PAD]")  # what it is called, if the file does not say
 
     def __init__(self, path: str | os.PathLike | None = None) -> None:
         self.tokenizer: Any = None  # a tokenizers.Tokenizer, imported when it is needed
@@ -136,7 +139,7 @@ class RobertaCaptions:
         Raises
         ------
         FileNotFoundError, ValueError
-            As :meth:`SentencePieceCaptions.load`.
+            As :meth:`SentencePieceCaptions.load`; ValueError also if it has no padding token.
         """
         from tokenizers import Tokenizer
 
@@ -144,9 +147,9 @@ class RobertaCaptions:
         file = path / self.FILENAME if path.is_dir() else path
         try:
             if file.is_file():
-                self.tokenizer = Tokenizer.from_file(str(file))
+                tokenizer = Tokenizer.from_file(str(file))
             elif path.is_dir() and all((path / name).is_file() for name in self.PAIR):
-                self.tokenizer = self._from_pair(path)
+                tokenizer = self._from_pair(path)
             else:
                 raise FileNotFoundError(
                     f"No tokenizer at {path}: {self.FILENAME}, or {' and '.join(self.PAIR)}"
@@ -155,15 +158,21 @@ class RobertaCaptions:
             raise
         except Exception as error:  # the library raises nothing more specific
             raise ValueError(f"{path} holds no tokenizer: {error}") from error
-        self.tokenizer.no_truncation()  # too long a caption is an error, not a shorter caption
-        self.tokenizer.enable_padding(pad_id=self.PAD, pad_token="<pad>")
+        known = [token for token in self.PADDING if tokenizer.token_to_id(token) is not None]
+        if tokenizer.padding is not None:
+            known = [tokenizer.padding["pad_token"]]
+        if not known or tokenizer.token_to_id(known[0]) is None:
+            raise ValueError(f"{path} has no padding token, neither {' nor '.join(self.PADDING)}")
+        tokenizer.no_truncation()  # too long a caption is an error, not a shorter caption
+        tokenizer.enable_padding(pad_id=tokenizer.token_to_id(known[0]), pad_token=known[0])
+        self.tokenizer = tokenizer
 
     def _from_pair(self, folder: Path) -> Any:
         from tokenizers import ByteLevelBPETokenizer
         from tokenizers.processors import RobertaProcessing
 
         tokenizer = ByteLevelBPETokenizer(*(str(folder / name) for name in self.PAIR))._tokenizer
-        ends = ("</s>", self.END), ("<s>", self.START)
+        ends = ("</s>", 2), ("<s>", 0)
         tokenizer.post_processor = RobertaProcessing(*ends, add_prefix_space=False)
         return tokenizer
 
@@ -172,7 +181,7 @@ class RobertaCaptions:
         self._loaded().save(str(path))
 
     def __call__(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Tokenize, as :class:`SentencePieceCaptions`, but with padding 1.
+        """Tokenize, as :class:`SentencePieceCaptions`, but with the padding token of the file.
 
         Raises
         ------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from speechbrain.lobes.models.transformer.Transformer import TransformerEncoder
 from torch import Tensor, nn
@@ -58,6 +60,13 @@ class TextTower(nn.Module):
 
     def cast(self, dtype: torch.dtype) -> None:
         """Compute in another precision, where a tower gains from it; the head stays float32."""
+
+    def arguments(self) -> dict[str, Any]:
+        """Return arguments that replace those of the definition when the tower is saved.
+
+        For a tower whose definition in a recipe refers to files outside the model folder.
+        """
+        return {}
 
 
 class TransformerTextTower(TextTower):

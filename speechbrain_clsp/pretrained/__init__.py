@@ -6,7 +6,13 @@ tokenizer; :class:`~speechbrain_clsp.inference.clsp.CLSP` makes a model of them.
 
 from speechbrain_clsp.pretrained.conversion import convert_official, export_official
 from speechbrain_clsp.pretrained.folder import FolderPretrainer, load_folder, save_model_folder
-from speechbrain_clsp.pretrained.hub import load_official, load_pretrained_encoder, publish
+from speechbrain_clsp.pretrained.hub import (
+    load_official,
+    load_pretrained_encoder,
+    load_pretrained_text_encoder,
+    publish,
+    read_encoder_config,
+)
 
 __all__ = [
     "FolderPretrainer",
@@ -15,6 +21,8 @@ __all__ = [
     "load_folder",
     "load_official",
     "load_pretrained_encoder",
+    "load_pretrained_text_encoder",
     "publish",
+    "read_encoder_config",
     "save_model_folder",
 ]

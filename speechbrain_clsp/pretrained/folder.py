@@ -59,6 +59,7 @@ MOVED = {
 }
 RENAMED = {
     "Regularisation": "Regularization",
+    "RobertaCaptions": "FastTokenizerCaptions",
     "Temperature": "LogitScale",
     "Unnormalised": "Unnormalized",
     "attention_skip": "attention_drop",
@@ -293,22 +294,37 @@ def state_of(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
     }
 
 
-def extract_definition(hyperparams: str, key: str) -> str:
+def extract_definition(
+    hyperparams: str, key: str, changes: Mapping[str, Mapping[str, Any]] | None = None
+) -> str:
     r"""Cut a model's definition, below a top-level key, out of a recipe's hyperparameters.
 
     Those are HyperPyYAML without references or includes, as SpeechBrain writes it into an
     experiment's folder: overrides from the command line are in it.
 
+    Arguments
+    ---------
+    hyperparams : str
+        The recipe's hyperparameters.
+    key : str
+        Where the model is defined.
+    changes : dict, optional
+        For some of the model's parts, arguments that replace those of the recipe.
+
     Example
     -------
-    >>> print(extract_definition("lr: 1\nmodel:\n  a: &x !new:set\n  b: *x\n", "model"), end="")
-    a: &x !new:set
-    b: *x
+    >>> recipe = "lr: 1\nmodel:\n  a: &x !new:dict {b: 1, c: 2}\n  d: *x\n"
+    >>> print(extract_definition(recipe, "model", {"a": {"b": 3}}), end="")
+    a: &x !new:dict {b: 3, c: 2}
+    d: *x
     """
     lines = [line for line in hyperparams.splitlines() if not line.lstrip().startswith("#")]
     yaml = ruamel.yaml.YAML()
     stream = ruamel.yaml.compat.StringIO()
-    yaml.dump(yaml.load("\n".join(lines))[key], stream)
+    definition = yaml.load("\n".join(lines))[key]
+    for part, arguments in (changes or {}).items():
+        definition[part].update(arguments)
+    yaml.dump(definition, stream)
     return stream.getvalue()
 
 

@@ -26,8 +26,10 @@ from hyperpyyaml import load_hyperpyyaml
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from speechbrain_clsp.dataio.tokenizers import RobertaCaptions
+from speechbrain_clsp.dataio.tokenizers import FastTokenizerCaptions
+from speechbrain_clsp.lobes.pretrained_text import PretrainedTextTower, load_encoder
 from speechbrain_clsp.lobes.speech_tower import SpeechTower
+from speechbrain_clsp.lobes.text_tower import RobertaTextTower
 from speechbrain_clsp.pretrained.folder import (
     CONFIG,
     HYPERPARAMS,
@@ -65,7 +67,7 @@ TEXT_MODEL = "FacebookAI/roberta-base"  # whose tokenizer the published model us
 
 def load_official(
     source: str | os.PathLike, revision: str | None = None
-) -> tuple[dict[str, nn.Module], RobertaCaptions]:
+) -> tuple[dict[str, nn.Module], FastTokenizerCaptions]:
     """Load a CLSP in the published form: ``model.safetensors`` and, if there, ``config.json``.
 
     The architecture is read off the tensors' shapes; every tensor must find its place and every
@@ -83,7 +85,7 @@ def load_official(
     -------
     modules : dict of nn.Module
         ``speech_tower``, ``text_tower`` and ``logit_scale``, in eval mode.
-    tokenizer : RobertaCaptions
+    tokenizer : FastTokenizerCaptions
         Without a tokenizer in the folder or the Hub's cache, it raises when it is called, and says
         what is missing.
     """
@@ -155,6 +157,65 @@ def load_pretrained_encoder(tower: SpeechTower, source: str | os.PathLike) -> No
     load_state(state, parts, weights)
 
 
+def read_encoder_config(source: str | os.PathLike) -> dict[str, Any]:
+    """Read the configuration of a pretrained text encoder.
+
+    Arguments
+    ---------
+    source : str or path
+        As for :func:`load_pretrained_text_encoder`.
+
+    Returns
+    -------
+    dict
+        The contents of ``config.json``, for a
+        :class:`~speechbrain_clsp.lobes.pretrained_text.PretrainedTextTower`.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none.
+    ValueError
+        If it is not a JSON object.
+    """
+    return _read_json(find_file(source, CONFIG))
+
+
+def load_pretrained_text_encoder(
+    tower: PretrainedTextTower | RobertaTextTower, source: str | os.PathLike
+) -> None:
+    """Start a text tower from a pretrained encoder, such as RoBERTa or MiniLM.
+
+    Arguments
+    ---------
+    tower : PretrainedTextTower or RobertaTextTower
+        Its encoder is overwritten; what is trained from scratch is left as it is.
+    source : str or path
+        Folder or Hub repository with ``config.json`` and safetensors, as transformers has them.
+
+    Raises
+    ------
+    ValueError
+        If weights are missing, or have other shapes.
+    """
+    from transformers import AutoModel  # takes seconds to import
+
+    pin = PINS.get(str(source))
+    encoder, report = AutoModel.from_pretrained(
+        find_source(source),
+        revision=pin.revision if pin else "main",
+        use_safetensors=True,
+        trust_remote_code=False,
+        output_loading_info=True,
+    )
+    absent = set(report["missing_keys"])
+    state = {key: value for key, value in encoder.state_dict().items() if key not in absent}
+    try:
+        load_encoder(tower.encoder, state)
+    except ValueError as error:
+        raise ValueError(f"{source} does not fit the text tower: {error}") from error
+
+
 def has_definition(source: Path | str, revision: str | None = None) -> bool:
     """Tell a model in SpeechBrain's format, with a definition that is code, from a published one.
 
@@ -173,6 +234,10 @@ def _find_config(source: str | os.PathLike, revision: str | None) -> dict[str, A
         path = find_file(source, CONFIG, revision)
     except FileNotFoundError:
         return {}  # the shapes say what is needed
+    return _read_json(path)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -183,7 +248,7 @@ def _find_config(source: str | os.PathLike, revision: str | None) -> dict[str, A
 
 
 def _load_tokenizer(
-    tokenizer: RobertaCaptions, source: str | os.PathLike, revision: str | None
+    tokenizer: FastTokenizerCaptions, source: str | os.PathLike, revision: str | None
 ) -> None:
     """Load the tokenizer beside the weights, or RoBERTa's from the Hub or its cache."""
     place = find_source(source)
@@ -202,16 +267,16 @@ def _load_tokenizer(
             )
 
 
-def fetch_tokenizer(source: str | os.PathLike) -> RobertaCaptions:
-    """Return RoBERTa's tokenizer from what its ``load`` reads, or from a Hub repository.
+def fetch_tokenizer(source: str | os.PathLike) -> FastTokenizerCaptions:
+    """Return a text encoder's tokenizer from what its ``load`` reads, or from a Hub repository.
 
     Raises
     ------
     FileNotFoundError
         If there is no tokenizer.
     """
-    name = RobertaCaptions.FILENAME
-    return RobertaCaptions(source if Path(source).exists() else find_file(source, name))
+    name = FastTokenizerCaptions.FILENAME
+    return FastTokenizerCaptions(source if Path(source).exists() else find_file(source, name))
 
 
 def find_file(source: str | os.PathLike, name: str, revision: str | None = None) -> Path:

@@ -9,46 +9,46 @@ from pathlib import Path
 from torch import nn
 
 from speechbrain_clsp.lobes.pooling import untrained_moments
+from speechbrain_clsp.lobes.pretrained_text import PretrainedTextTower
 from speechbrain_clsp.lobes.speech_tower import SpeechTower
 from speechbrain_clsp.lobes.text_tower import RobertaTextTower
 from speechbrain_clsp.pretrained.folder import WEIGHTS, load_weights
-from speechbrain_clsp.pretrained.hub import PINS, load_pretrained_encoder
+from speechbrain_clsp.pretrained.hub import (
+    load_pretrained_encoder,
+    load_pretrained_text_encoder,
+)
 
 
 def from_pretrained_encoders(
     speech_tower: SpeechTower,
-    text_tower: RobertaTextTower,
-    speech_source: str | os.PathLike,
+    text_tower: PretrainedTextTower | RobertaTextTower,
+    speech_source: str | os.PathLike | None,
     text_source: str | os.PathLike,
 ) -> None:
-    """Start stage 1: a Zipformer and a RoBERTa, each pretrained by itself; heads stay random.
+    """Start from encoders of speech and text, each pretrained by itself; heads stay random.
 
     Arguments
     ---------
     speech_tower : SpeechTower
         Its front end and encoder are overwritten.
-    text_tower : RobertaTextTower
+    text_tower : PretrainedTextTower or RobertaTextTower
         Its encoder is overwritten.
-    speech_source : str or path
+    speech_source : str or path, optional
         Folder or Hub repository, as for
-        :func:`~speechbrain_clsp.pretrained.hub.load_pretrained_encoder`.
+        :func:`~speechbrain_clsp.pretrained.hub.load_pretrained_encoder`; without it, the speech
+        tower stays random.
     text_source : str or path
-        Folder or Hub repository of a RoBERTa that transformers can load.
+        Folder or Hub repository, as for
+        :func:`~speechbrain_clsp.pretrained.hub.load_pretrained_text_encoder`.
 
     Raises
     ------
     ValueError
         If weights are missing, or have other shapes.
     """
-    from transformers import RobertaModel
-
-    load_pretrained_encoder(speech_tower, speech_source)
-    pin = PINS.get(str(text_source))
-    roberta = RobertaModel.from_pretrained(text_source, revision=pin.revision if pin else None)
-    try:
-        text_tower.encoder.load_state_dict(roberta.state_dict())
-    except RuntimeError as error:
-        raise ValueError(f"{text_source} does not fit the text tower: {error}") from error
+    if speech_source is not None:
+        load_pretrained_encoder(speech_tower, speech_source)
+    load_pretrained_text_encoder(text_tower, text_source)
 
 
 def from_model_folder(modules: Mapping[str, nn.Module], source: str | os.PathLike) -> None:

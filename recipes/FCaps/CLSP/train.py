@@ -153,7 +153,7 @@ def export_and_report(brain: ContrastiveBrain, hparams: Mapping[str, Any]) -> No
     modules = brain.evaluation_modules()
     save_model_folder(
         output_folder / "model",
-        extract_definition(recipe, "model"),
+        extract_definition(recipe, "model", {"text_tower": modules["text_tower"].arguments()}),
         {name: modules[name] for name in hparams["model"]["modules"]},
         {hparams["model"]["tokenizer"].FILENAME: hparams["tokenizer_file"]},
         {f"test {name}": value for name, value in brain.test_stats.items()},

@@ -1,10 +1,17 @@
 """Tokens of captions."""
 
+import json
+
 import pytest
 import torch
 
-from speechbrain_clsp.dataio.tokenizers import SentencePieceCaptions, train_sentencepiece
+from speechbrain_clsp.dataio.tokenizers import (
+    FastTokenizerCaptions,
+    SentencePieceCaptions,
+    train_sentencepiece,
+)
 from tests.utils.small import CAPTIONS
+from tests.utils.text_encoders import FAMILIES, write_tokenizer
 
 
 def test_tokenizer_pads_and_names_a_missing_model(tmp_path):
@@ -21,3 +28,30 @@ def test_tokenizer_pads_and_names_a_missing_model(tmp_path):
     (tmp_path / "bad.model").write_text("nonsense")
     with pytest.raises(ValueError, match="bad.model"):
         SentencePieceCaptions(tmp_path / "bad.model")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_fast_tokenizers_pad_to_the_longest_and_never_truncate(tmp_path, family):
+    padding, start, end, _ = FAMILIES[family]
+    write_tokenizer(tmp_path, family, CAPTIONS)
+    tokens, padding_mask = FastTokenizerCaptions(tmp_path)([CAPTIONS[0], "Slowly"])
+    assert tokens.shape == (2, 12)  # nine words and a full stop, start and end
+    assert tokens[1, :3].tolist() == [start, 11, end] and (tokens[1, 3:] == padding).all()
+    assert torch.equal(padding_mask, torch.arange(12) >= torch.tensor([[12], [3]]))
+    # Saved and loaded, as in a model folder, and without the file's own settings.
+    FastTokenizerCaptions(tmp_path).save(tmp_path / "saved.json")
+    settings = json.loads((tmp_path / "saved.json").read_text())
+    (tmp_path / "bare.json").write_text(json.dumps(settings | {"padding": None}))
+    for name in ("saved.json", "bare.json"):
+        again = FastTokenizerCaptions(tmp_path / name)([CAPTIONS[0], "Slowly"])
+        assert torch.equal(again[0], tokens) and torch.equal(again[1], padding_mask)
+
+
+def test_a_tokenizer_without_padding_is_refused(tmp_path):
+    from tokenizers import Tokenizer, models
+
+    Tokenizer(models.WordLevel({"a": 0}, unk_token="a")).save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(ValueError, match="has no padding token"):
+        FastTokenizerCaptions(tmp_path)
+    with pytest.raises(FileNotFoundError, match="not loaded"):
+        FastTokenizerCaptions()(["a"])

@@ -1,0 +1,343 @@
+"""A text tower around any pretrained encoder of transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from speechbrain.lobes.models.transformer.Transformer import TransformerEncoder
+from speechbrain.nnet.adapters import AdaptedModel, LoRA
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from speechbrain_clsp.lobes.head import ProjectionHead
+from speechbrain_clsp.lobes.text_tower import TextTower
+from speechbrain_clsp.nnet.masking import masked_mean
+
+POOLINGS = ("mean", "first", "pooler", "tokens")
+# In a config.json, but not part of the architecture.
+IGNORED = (
+    "_name_or_path",
+    "architectures",
+    "auto_map",
+    "dtype",
+    "id2label",
+    "label2id",
+    "torch_dtype",
+    "transformers_version",
+)
+
+
+class PretrainedTextTower(TextTower):
+    """A text encoder of transformers (BERT, RoBERTa, MPNet, ModernBERT, ...), pooling and head.
+
+    The encoder has random weights until they are loaded:
+    :func:`~speechbrain_clsp.training.initialization.from_pretrained_encoders` loads those of a
+    folder or a Hub repository, a model folder its own. Code that comes with weights is never run.
+
+    Arguments
+    ---------
+    config : dict
+        The encoder's configuration, as in its ``config.json``; see
+        :func:`~speechbrain_clsp.pretrained.hub.read_encoder_config`.
+    pooling : str
+        What the head gets. ``mean`` of the last layer over tokens, its ``first`` token, or the
+        encoder's own ``pooler``: choose as the encoder's model card says. Or ``tokens``: a small
+        Transformer, trained from scratch, reads the last layer of all tokens and is averaged,
+        beside their plain mean. It finds what an average loses, such as what comes first.
+    tuning : str or int
+        What of the encoder is trained: nothing (``frozen``), its last so many layers, ``all``, or
+        low-rank adapters (``lora``, arXiv 2106.09685) of all linear layers.
+    lora_rank : int
+        Rank of the adapters.
+    n_layers, dim, heads, feedforward : int
+        Size of the Transformer of the pooling ``tokens``.
+    joint_dim : int
+        Size D of the shared space.
+    dropout, head_dropout : float
+        Rates inside that Transformer and the head, in training only.
+    cache_gb : float
+        Memory [GB] for what a frozen encoder gave in training, in float16, so that a caption is
+        encoded once and not in every epoch. Worthwhile on a CPU.
+
+    Raises
+    ------
+    ValueError
+        If ``config`` is not that of an encoder that transformers knows, or an option is unknown.
+
+    Example
+    -------
+    >>> size = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    >>> config = {"model_type": "bert", "vocab_size": 40, "intermediate_size": 32, **size}
+    >>> tower = PretrainedTextTower(config, tuning=1, joint_dim=8)
+    >>> tokens = torch.tensor([[2, 4, 5, 3], [2, 6, 3, 0]])
+    >>> tower(tokens, tokens == 0).shape
+    torch.Size([2, 8])
+    """
+
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        pooling: str = "mean",
+        tuning: str | int = "frozen",
+        lora_rank: int = 8,
+        n_layers: int = 1,
+        dim: int = 128,
+        heads: int = 4,
+        feedforward: int = 256,
+        joint_dim: int = 512,
+        dropout: float = 0.1,
+        head_dropout: float = 0.1,
+        cache_gb: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if pooling not in POOLINGS:
+            raise ValueError(f"pooling must be one of {list(POOLINGS)}, not {pooling!r}")
+        self.pooling = pooling
+        self.encoder = build_encoder(config)
+        own_pooler = getattr(self.encoder, "pooler", None)
+        if pooling == "pooler" and own_pooler is None:
+            raise ValueError(f"A {config['model_type']} encoder has no pooler: try mean or first")
+        if pooling != "pooler" and own_pooler is not None:
+            self.encoder.pooler = None  # parameters that nothing would use
+        self.max_tokens = _max_tokens(self.encoder)
+        self.padding = self.encoder.config.pad_token_id or 0
+        self.frozen = tuning == "frozen"
+        self._choose_parameters(tuning, lora_rank)
+        size = self.encoder.config.hidden_size
+        if pooling == "tokens":
+            self.projection = nn.Linear(size, dim)
+            self.transformer = TransformerEncoder(
+                num_layers=n_layers,
+                nhead=heads,
+                d_ffn=feedforward,
+                d_model=dim,
+                dropout=dropout,
+                activation=nn.GELU,
+                normalize_before=True,
+            )
+            size += dim
+        self.head = ProjectionHead(size, joint_dim, head_dropout)
+        self.cache = EncodedCaptions(cache_gb if self.frozen else 0.0)
+        self.encoder.register_load_state_dict_post_hook(partial(_forget, self.cache))
+
+    def _choose_parameters(self, tuning: str | int, lora_rank: int) -> None:
+        """Choose which parameters of the encoder are trained, and insert adapters."""
+        if tuning == "all":
+            return
+        self.encoder.requires_grad_(False)
+        if tuning == "lora":
+            scale = {"rank": lora_rank, "alpha": lora_rank}
+            AdaptedModel(self.encoder, LoRA, all_linear=True, adapter_kwargs=scale)  # in place
+        elif not self.frozen:
+            layers = _layers(self.encoder)
+            if isinstance(tuning, str) or not 0 < tuning <= len(layers):
+                raise ValueError(
+                    "tuning must be 'frozen', 'all', 'lora' or a number of layers, 1 to"
+                    f" {len(layers)}, not {tuning!r}"
+                )
+            layers[-tuning:].requires_grad_(True)
+            if self.pooling == "pooler":
+                self.encoder.pooler.requires_grad_(True)
+
+    def train(self, mode: bool = True) -> PretrainedTextTower:
+        """Switch dropout; a frozen encoder never has any."""
+        super().train(mode)
+        if self.frozen:
+            self.encoder.eval()
+        return self
+
+    def pooled(self, tokens: Tensor, padding_mask: Tensor) -> Tensor:
+        """Return what the head gets, [B, hidden size]; ``dim`` more with the pooling tokens."""
+        if self.training and self.cache.limit > 0:
+            found = self.cache(tokens, padding_mask, self._encode)
+        else:
+            found = self._encode(tokens, padding_mask)
+        found = found.float()
+        if self.pooling != "tokens":
+            return found
+        states = self.projection(found)
+        states, _ = self.transformer(states, src_key_padding_mask=padding_mask)
+        return torch.cat([masked_mean(states, padding_mask), masked_mean(found, padding_mask)], -1)
+
+    def _encode(self, tokens: Tensor, padding_mask: Tensor) -> Tensor:
+        """Return what depends on the encoder alone: [B, hidden size], or [B, L, hidden size]."""
+        tokens = tokens.masked_fill(padding_mask, self.padding)
+        outputs = self.encoder(input_ids=tokens, attention_mask=(~padding_mask).long())
+        if self.pooling == "pooler":
+            return outputs.pooler_output
+        if self.pooling == "first":
+            return outputs.last_hidden_state[:, 0]
+        if self.pooling == "mean":
+            return masked_mean(outputs.last_hidden_state, padding_mask)
+        return outputs.last_hidden_state
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the configuration of the encoder, so that a model folder contains it."""
+        saved = self.encoder.config.to_diff_dict()
+        return {"config": {key: value for key, value in saved.items() if key not in IGNORED}}
+
+    def cast(self, dtype: torch.dtype) -> None:
+        """Compute the encoder in another precision; what follows it stays float32."""
+        self.encoder.to(dtype)
+
+
+class EncodedCaptions:
+    """What a frozen encoder gave for captions that it has seen, in float16 on the CPU.
+
+    Captions of one length are encoded together, without padding.
+
+    Arguments
+    ---------
+    limit : float
+        Memory [GB] that may be filled; captions beyond it are encoded every time.
+
+    Example
+    -------
+    >>> tokens = torch.tensor([[3, 4, 5], [6, 7, 0], [6, 7, 0]])
+    >>> cache = EncodedCaptions(limit=1.0)
+    >>> cache(tokens, tokens == 0, lambda tokens, padding_mask: tokens[..., None])[1].tolist()
+    [[6.0], [7.0], [0.0]]
+    >>> len(cache)
+    2
+    """
+
+    def __init__(self, limit: float) -> None:
+        self.limit = limit
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget all captions, as when the encoder's weights change."""
+        self.encoded: dict[tuple[int, ...], Tensor] = {}
+        self.n_bytes = 0
+
+    def __len__(self) -> int:
+        return len(self.encoded)
+
+    def __deepcopy__(self, memo: dict) -> EncodedCaptions:
+        return EncodedCaptions(self.limit)  # of a copied encoder, whose weights may change
+
+    @torch.no_grad()
+    def __call__(
+        self, tokens: Tensor, padding_mask: Tensor, encode: Callable[[Tensor, Tensor], Tensor]
+    ) -> Tensor:
+        """Encode captions.
+
+        Arguments
+        ---------
+        tokens, padding_mask : Tensor
+            [B, L] as for the tower.
+        encode : callable
+            (tokens, padding_mask) -> [B, D], or [B, L, D] for the states of tokens.
+
+        Returns
+        -------
+        Tensor
+            As ``encode`` returns, float16, zero on padding.
+        """
+        n_tokens = (~padding_mask).sum(dim=1).tolist()
+        rows = [tuple(row[:n]) for row, n in zip(tokens.tolist(), n_tokens)]
+        found = {row: self.encoded[row] for row in rows if row in self.encoded}
+        missing: dict[int, list[tuple[int, ...]]] = {}
+        for row in dict.fromkeys(rows):
+            if row not in found:
+                missing.setdefault(len(row), []).append(row)
+        for group in missing.values():
+            batch = torch.tensor(group, device=tokens.device)
+            # Copies: a view would keep the whole batch in memory.
+            encoded = encode(batch, torch.zeros_like(batch, dtype=torch.bool)).half().cpu()
+            new = {row: states.clone() for row, states in zip(group, encoded)}
+            found |= new
+            size = encoded.element_size() * encoded.numel()
+            if self.n_bytes + size <= self.limit * 1e9:
+                self.encoded |= new
+                self.n_bytes += size
+        states = [found[row] for row in rows]
+        joined = (
+            pad_sequence(states, batch_first=True) if states[0].dim() > 1 else torch.stack(states)
+        )
+        return joined.to(tokens.device)
+
+
+def _forget(cache: EncodedCaptions, *_: Any) -> None:
+    cache.clear()
+
+
+def build_encoder(config: Mapping[str, Any]) -> Any:
+    """Build an encoder of transformers with random weights.
+
+    Arguments
+    ---------
+    config : dict
+        As in a ``config.json``.
+
+    Raises
+    ------
+    ValueError
+        If transformers itself has no such encoder; code from elsewhere is not run.
+    """
+    from transformers import CONFIG_MAPPING, MODEL_MAPPING, AutoModel  # takes seconds to import
+
+    kind = config.get("model_type")
+    if kind not in CONFIG_MAPPING:
+        raise ValueError(
+            f"transformers has no encoder of the model_type {kind!r}, and code that comes with"
+            " weights is not run: choose another encoder"
+        )
+    options = {key: value for key, value in config.items() if key not in IGNORED}
+    made = CONFIG_MAPPING[kind].from_dict(options)
+    if type(made) not in MODEL_MAPPING or made.is_encoder_decoder:
+        raise ValueError(f"A {kind} is not a text encoder")
+    return AutoModel.from_config(made, trust_remote_code=False)
+
+
+def load_encoder(encoder: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Load the weights of an encoder of transformers, under its own names.
+
+    Adapters in it keep theirs. A pooler that the weights lack stays random if it is trained, and
+    weights that the encoder has no use for are left out.
+
+    Raises
+    ------
+    ValueError
+        If weights are missing, or have other shapes.
+    """
+    own, problems = {}, []
+    for key, value in encoder.state_dict(keep_vars=True).items():
+        name = key.replace("pretrained_module.", "")
+        if ".adapter_" in key or (name not in state and _is_new(name, value)):
+            continue
+        if name not in state:
+            problems.append(f"missing {name}")
+        elif state[name].shape != value.shape:
+            shapes = f"{list(state[name].shape)}, not {list(value.shape)}"
+            problems.append(f"{name} has shape {shapes}")
+        else:
+            own[key] = state[name]
+    if problems:
+        raise ValueError(f"The weights do not fit the encoder: {'; '.join(problems)}")
+    encoder.load_state_dict(own, strict=False)
+
+
+def _is_new(name: str, value: Tensor) -> bool:
+    return name.startswith("pooler.") and value.requires_grad
+
+
+def _layers(encoder: Any) -> nn.ModuleList:
+    """Return the list of an encoder's layers, which has another name in each family."""
+    for module in encoder.modules():
+        if isinstance(module, nn.ModuleList) and len(module) == encoder.config.num_hidden_layers:
+            return module
+    raise ValueError(
+        f"The layers of a {encoder.config.model_type} encoder cannot be told apart: tune all of"
+        " it, adapters, or nothing"
+    )
+
+
+def _max_tokens(encoder: Any) -> int:
+    """Return how long a caption may be; RoBERTa and MPNet count positions from padding + 1."""
+    table = getattr(encoder.embeddings, "position_embeddings", None)
+    first = getattr(table, "padding_idx", None)
+    return encoder.config.max_position_embeddings - (0 if first is None else first + 1)
