@@ -124,8 +124,9 @@ def read_tasks(source: str | os.PathLike, ensemble: bool = False) -> list[Task]:
     Arguments
     ---------
     source : str or path
-        A file, or the name of a set that comes with the package: ``mini``, or the published
-        ``iemocap``, ``ravdess`` and ``crema_d``. The file maps the name of a task to
+        A file, or the name of a set that comes with the package: ``mini``, ``mini_unseen`` (in
+        words that captions of MiniFCaps do not use), or the published ``iemocap``, ``ravdess`` and
+        ``crema_d``. The file maps the name of a task to
         ``{"column": ..., "prompts": {class: prompt or list of prompts}}``, and possibly ``pool``,
         ``template``, ``ensemble`` (further templates), ``values`` and ``below``, which
         :class:`Task` explains. Names that start with ``_`` are comments.

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
+from typing import Any
 
 from speechbrain_clsp.mini_fcaps.corpus import PlannedClip, Script, with_places
 from speechbrain_clsp.mini_fcaps.style import (
@@ -89,13 +90,21 @@ def _attributes(style: Style) -> dict[Thing, list[Style]]:
 def _with_others(style: Style, field: str, values: Sequence[str]) -> list[Style]:
     """Return the style with each other value of a field; nothing if it has none."""
     own = getattr(style, field)
-    return [replace(style, **{field: value}) for value in values if own not in (None, value)]
+    return [_replace(style, {field: value}) for value in values if own not in (None, value)]
+
+
+def _replace(style: Style, values: Mapping[str, Any]) -> Style:
+    """Return the style with other values of the fields that are named."""
+    return replace(style, **values)
 
 
 def _with_change(style: Style) -> list[Style]:
     """Return the style with each change from its level of rate or loudness, at each place."""
     return [
-        replace(style, **{name: None}, changes=(Change(name, own, other),), change_place=place)
+        _replace(
+            style,
+            {name: None, "changes": (Change(name, own, other),), "change_place": place},
+        )
         for name in ("rate", "loudness")  # a change of pitch takes the expressiveness away
         if (own := getattr(style, name)) is not None
         for other in LEVELS[name]
@@ -107,11 +116,13 @@ def _with_change(style: Style) -> list[Style]:
 def _without_change(style: Style) -> list[Style]:
     """Return the styles that keep the levels before the change, or those after it."""
     return [
-        replace(
+        _replace(
             style,
-            **{change.dimension: getattr(change, side) for change in style.changes},
-            changes=(),
-            change_place=None,
+            {
+                **{change.dimension: getattr(change, side) for change in style.changes},
+                "changes": (),
+                "change_place": None,
+            },
         )
         for side in ("before", "after")
     ]
@@ -190,20 +201,19 @@ def _scripts(script: Script, kind: str, attribute: str, style: Style) -> list[Sc
     """Return the scripts that may give a style which differs in one thing."""
     if attribute == "gender":
         other, own = (VOICES[g] for g in GENDERS[:: 1 if style.kind == "male" else -1])
-        return [replace(script, voice=other[own.index(script.voice)])]
-    if kind in ("place", "event"):
-        field, is_there = {
-            "change": ("boundary", bool(style.changes)),
-            "pause": ("pause", style.pause != NO_PAUSE),
-        }[attribute]
-        places = range(1, len(script.phrases)) if is_there else [None]
-        return [replace(script, **{field: place}) for place in places]
-    return [script]
+        return [replace(script, voice=other[own.index(script.voice) % len(other)])]
+    if kind not in ("place", "event"):
+        return [script]
+    is_there = bool(style.changes) if attribute == "change" else style.pause != NO_PAUSE
+    places = range(1, len(script.phrases)) if is_there else [None]
+    if attribute == "change":
+        return [replace(script, boundary=place) for place in places]
+    return [replace(script, pause=place) for place in places]
 
 
 def _bindings(clip: PlannedClip, attribute: str) -> list[Contrast]:
     """Return the pairs among a clip with two changes and the three with exchanged levels."""
-    twins = {(): clip}
+    twins: dict[tuple[str, ...], PlannedClip] = {(): clip}
     dimensions = attribute.split("+")
     for exchanged in (*[(name,) for name in dimensions], tuple(dimensions)):
         placed = _place(clip.style.exchanged(*exchanged), clip.script)

@@ -47,7 +47,7 @@ LOUDNESS: dict[str, tuple[str, ...]] = {
     ),
     "loud": ("loudly", "at a high volume", "forcefully", "with a powerful volume"),
 }  # fmt: skip
-EXPRESSIVENESS = {
+EXPRESSIVENESS: dict[str, tuple[str, ...]] = {
     "monotone": ("monotone", "flat", "unvarying"),
     "natural": ("natural", "naturally expressive", "naturally varied"),
     "lively": ("lively", "animated", "richly varied"),
