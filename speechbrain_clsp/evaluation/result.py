@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import pandas as pd
@@ -83,6 +83,23 @@ class Evaluation:
     probes: dict[str, list[ProbeExample]] = field(default_factory=dict)
     made_pairs: list[ProbePair] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+
+    def merge(self, other: Evaluation) -> None:
+        """Add the results of another suite on the same models.
+
+        Example
+        -------
+        >>> evaluation = Evaluation("mini", 0, tables={"fine": {}})
+        >>> evaluation.merge(Evaluation("probes", 0, tables={"probes": {}}))
+        >>> evaluation.suite, list(evaluation.tables)
+        ('mini', ['fine', 'probes'])
+        """
+        for each in fields(self):
+            own, new = getattr(self, each.name), getattr(other, each.name)
+            if isinstance(own, dict):
+                own.update(new)
+            elif isinstance(own, list):
+                own.extend(new)
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per table, model and metric.

@@ -27,30 +27,24 @@ MANNERS = {
     "croak": ("in a croak", "in a hoarse tone"),
 }
 RATE: dict[str, tuple[str, ...]] = {
-    "slow": ("slowly", "at a slow pace", "with a slow delivery", "at a leisurely tempo"),
-    "measured": (
-        "at a medium speed", "at a measured pace", "with a measured delivery",
-        "at a middling tempo",
-    ),
-    "fast": ("quickly", "at a fast pace", "with a rapid delivery", "at a brisk tempo"),
-}  # fmt: skip
+    "slow": ("slowly", "at a slow pace", "with a slow delivery"),
+    "measured": ("at a medium speed", "at a measured pace", "at a middling tempo"),
+    "fast": ("quickly", "at a fast pace", "with a rapid delivery"),
+}
 PITCH: dict[str, tuple[str, ...]] = {
     "low": ("low-pitched", "deep", "low-register"),
     "medium": ("medium-pitched", "mid-range", "mid-register"),
     "high": ("high-pitched", "treble", "high-register"),
 }
 LOUDNESS: dict[str, tuple[str, ...]] = {
-    "quiet": ("quietly", "at a low volume", "softly", "with a faint volume"),
-    "moderate": (
-        "at a normal loudness", "at a moderate volume", "at a medium volume",
-        "with a middling volume",
-    ),
-    "loud": ("loudly", "at a high volume", "forcefully", "with a powerful volume"),
-}  # fmt: skip
-EXPRESSIVENESS: dict[str, tuple[str, ...]] = {
-    "monotone": ("monotone", "flat", "unvarying"),
-    "natural": ("natural", "naturally expressive", "naturally varied"),
-    "lively": ("lively", "animated", "richly varied"),
+    "quiet": ("quietly", "at a low volume", "softly"),
+    "moderate": ("at a normal loudness", "at a moderate volume", "with an average volume"),
+    "loud": ("loudly", "at a high volume", "with a powerful volume"),
+}
+EXPRESSIVENESS = {
+    "monotone": ("monotone", "flat"),
+    "natural": ("natural", "naturally expressive"),
+    "lively": ("lively", "animated"),
 }
 OVERALL_CHANGE = {
     ("rate", True): ("speeding up", "gaining speed", "accelerating"),

@@ -36,7 +36,7 @@ from speechbrain_clsp.dataio.dataset import CaptionedSpeechDataset, Collate
 from speechbrain_clsp.dataio.manifest import Manifest
 from speechbrain_clsp.dataio.sampler import BucketBatchSampler
 from speechbrain_clsp.dataio.tokenizers import train_sentencepiece
-from speechbrain_clsp.evaluation.models import ClspModel
+from speechbrain_clsp.evaluation.models import CachedModel, ClspModel
 from speechbrain_clsp.evaluation.report import write_results
 from speechbrain_clsp.evaluation.suites import run_suite
 from speechbrain_clsp.evaluation.tables import markdown_tables
@@ -158,14 +158,13 @@ def export_and_report(brain: ContrastiveBrain, hparams: Mapping[str, Any]) -> No
         {hparams["model"]["tokenizer"].FILENAME: hparams["tokenizer_file"]},
         {f"test {name}": value for name, value in brain.test_stats.items()},
     )
-    model = ClspModel.open(str(output_folder / "model"), device=str(brain.device))
-    evaluation = run_suite(
-        "mini",
-        {output_folder.name: model},
-        [hparams["test_manifest"]],
-        prompts=hparams["zero_shot_tasks"],
-        seed=hparams["seed"],
+    model = CachedModel(ClspModel.open(str(output_folder / "model"), device=str(brain.device)))
+    evaluate = partial(run_suite, models={output_folder.name: model}, seed=hparams["seed"])
+    evaluation = evaluate(
+        "mini", data=[hparams["test_manifest"]], prompts=hparams["zero_shot_tasks"]
     )
+    probes = evaluate("probes", data=[hparams["probes_manifest"]], pairs=hparams["probe_pairs"])
+    evaluation.merge(probes)
     write_results(evaluation, output_folder, hparams["train_log"])
     print(markdown_tables(evaluation))
     print(f"Model, metrics.json and report.html are in {output_folder}")
