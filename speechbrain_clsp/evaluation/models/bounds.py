@@ -144,11 +144,11 @@ class BagOfWordsModel:
     >>> from speechbrain_clsp.dataio.manifest import write_manifest
     >>> path = getfixture("tmp_path") / "test.arrow"
     >>> captions = {"global_captions": ["A man begins softly and ends loudly."]}
-    >>> write_manifest(path, [{"id": "a", "audio": "a.wav", "duration": 1.0, **captions}])
+    >>> _ = write_manifest(path, [{"id": "a", "audio": "a.wav", "duration": 1.0, **captions}])
     >>> model = BagOfWordsModel(path)
-    >>> exchanged = model.encode_text(["A man begins loudly and ends softly.", "A man speaks."])
-    >>> (exchanged @ model.encode_text(captions["global_captions"]).T).flatten().tolist()[0]
-    1.0
+    >>> one = model.encode_text(["A man begins loudly and ends softly."])
+    >>> torch.equal(one, model.encode_text(captions["global_captions"]))
+    True
     """
 
     is_bound = True
