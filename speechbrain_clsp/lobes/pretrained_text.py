@@ -10,7 +10,6 @@ import torch
 from speechbrain.lobes.models.transformer.Transformer import TransformerEncoder
 from speechbrain.nnet.adapters import AdaptedModel, LoRA
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 
 from speechbrain_clsp.lobes.head import ProjectionHead
 from speechbrain_clsp.lobes.text_tower import TextTower
@@ -255,9 +254,11 @@ class EncodedCaptions:
                 self.encoded |= new
                 self.n_bytes += size
         states = [found[row] for row in rows]
-        joined = (
-            pad_sequence(states, batch_first=True) if states[0].dim() > 1 else torch.stack(states)
-        )
+        if states[0].dim() == 1:
+            return torch.stack(states).to(tokens.device)
+        joined = states[0].new_zeros(*tokens.shape, states[0].shape[-1])
+        for place, part in zip(joined, states):
+            place[: len(part)] = part
         return joined.to(tokens.device)
 
 
