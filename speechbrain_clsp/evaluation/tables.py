@@ -120,7 +120,7 @@ def all_tables(evaluation: Evaluation) -> dict[str, list[list[str]]]:
 
 def _made_pairs_rows(evaluation: Evaluation) -> list[list[str]]:
     """Return how many pairs of each group captions gave, out of how many clips."""
-    clips = evaluation.data[0]["rows"]
+    clips = evaluation.data[-1]["rows"]
     groups = Counter(pair.group for pair in evaluation.made_pairs)
     rows = [
         [group, str(count), format_metric("fraction", count / clips)]

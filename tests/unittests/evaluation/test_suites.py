@@ -10,9 +10,12 @@ import torch
 
 from speechbrain_clsp.cli.main import main
 from speechbrain_clsp.dataio.manifest import write_manifest
+from speechbrain_clsp.evaluation.models import open_model
 from speechbrain_clsp.evaluation.probes import ProbePair, write_pairs
+from speechbrain_clsp.evaluation.report import write_results
 from speechbrain_clsp.evaluation.result import Evaluation
 from speechbrain_clsp.evaluation.statistics import Estimate
+from speechbrain_clsp.evaluation.suites import run_suite
 from speechbrain_clsp.evaluation.tables import AGREEMENT, PUBLISHED, latex_tables, published_tables
 from tests.utils.small import tone, write
 
@@ -321,6 +324,23 @@ def test_the_page_plays_both_clips_of_a_pair(data, tmp_path):
     players = {card.split("</b>")[0].split("<b>")[1]: card.count("<audio") for card in cards}
     assert players == {"order: loudness, clips": 2, "order: loudness, captions": 1}
     assert "fine <mark>6 &amp; so</mark>" in page
+
+
+def test_probes_stand_beside_retrieval(data, tmp_path):
+    folder, _ = data
+    pairs = [ProbePair("order", "loudness", "captions", "clip5", "fine 5", "fine 6")]
+    write_pairs(folder / "one.jsonl", pairs)
+    models = {"m": open_model(f"file:{folder / 'good.npz'}")}
+    evaluation = run_suite("fcaps", models, [folder / "test.arrow"])
+    before = list(evaluation.tables)
+    data = [folder / "test.arrow"]
+    evaluation.merge(run_suite("probes", models, data, pairs=folder / "one.jsonl"))
+    write_results(evaluation, tmp_path)
+    metrics = json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))
+    assert list(metrics["tables"])[: len(before)] == before
+    assert metrics["tables"]["probes"]["m"]["order"]["value"] == 1.0
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "worst retrievals" in page and "worst pairs" in page
 
 
 def test_mistakes_get_one_line(data, tmp_path, capfd):
