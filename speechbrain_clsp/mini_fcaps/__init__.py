@@ -8,6 +8,7 @@ from speechbrain_clsp.mini_fcaps.acoustics import AcousticMeasurement, measure_a
 from speechbrain_clsp.mini_fcaps.contrasts import plan_contrasts
 from speechbrain_clsp.mini_fcaps.corpus import PlannedClip, manifest_row, plan_clips, render
 from speechbrain_clsp.mini_fcaps.pairs import write_pairs
+from speechbrain_clsp.mini_fcaps.recording import Recording, draw_recording
 from speechbrain_clsp.mini_fcaps.style import Style, draw_style
 from speechbrain_clsp.mini_fcaps.synthesis import Synthesizer
 from speechbrain_clsp.mini_fcaps.voices import VOICES, Voice
@@ -17,9 +18,11 @@ __all__ = [
     "VOICES",
     "AcousticMeasurement",
     "PlannedClip",
+    "Recording",
     "Style",
     "Synthesizer",
     "Voice",
+    "draw_recording",
     "draw_style",
     "fine_caption",
     "global_caption",

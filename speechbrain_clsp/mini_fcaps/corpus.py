@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from speechbrain_clsp.dataio.audio import SAMPLE_RATE
+from speechbrain_clsp.mini_fcaps.recording import NO_RECORDING, Recording, draw_recording
 from speechbrain_clsp.mini_fcaps.sentences import draw_sentence
 from speechbrain_clsp.mini_fcaps.style import (
     ACCENTS,
@@ -30,7 +31,7 @@ from speechbrain_clsp.mini_fcaps.style import (
     draw_style,
 )
 from speechbrain_clsp.mini_fcaps.synthesis import Synthesizer
-from speechbrain_clsp.mini_fcaps.voices import VOICES, Voice
+from speechbrain_clsp.mini_fcaps.voices import VOICES, Voice, draw_voice
 from speechbrain_clsp.mini_fcaps.wording import fine_caption, global_caption
 
 # Probabilities of the kinds of voice. Whisper and croak have fewer signatures: fewer are held out.
@@ -38,6 +39,7 @@ TRAIN_KINDS = {"male": 0.38, "female": 0.38, "whisper": 0.14, "croak": 0.10}
 HELD_OUT_KINDS = {"male": 0.455, "female": 0.455, "whisper": 0.045, "croak": 0.045}
 MAX_HELD_OUT = 1000  # valid and test clips; more would leave few signatures for training
 
+RECORDED_PROBABILITY = 0.65  # of a training clip to have another voice and a recording
 GAP_SECONDS = 0.06  # between parts that follow each other
 PAUSE_SECONDS = (0.45, 0.65)
 # Place of a boundary, as a fraction of the speaking time; sentences with others are redrawn.
@@ -80,6 +82,7 @@ class Script:
     boundary: int | None  # number of phrases before the change
     pause: int | None  # number of phrases before the pause
     seed: str  # of the settings within the bands of the levels
+    recording: Recording = NO_RECORDING
 
 
 @dataclass(frozen=True)
@@ -138,6 +141,8 @@ def plan_clips(sizes: dict[str, int], seed: int) -> list[PlannedClip]:
                 held_out.add(style.signature)
             name = f"{split}_{number:05d}"
             style, script = _draw_script(style, f"{seed} {name}", generator, sentences)
+            if split == "train":
+                script = _record(style, script)
             clips.append(PlannedClip(name, split, style, script))
     return clips
 
@@ -166,6 +171,20 @@ def _draw_script(
             if placed and (placed.change_place, placed.pause) == (style.change_place, pause):
                 sentences.add(script.phrases)
                 return placed, script
+
+
+def _record(style: Style, script: Script) -> Script:
+    """Give most scripts another voice, and a recording.
+
+    What is drawn depends on the script's seed alone, and nothing else on what is drawn.
+    """
+    generator = random.Random(f"{script.seed} recording")
+    if generator.random() >= RECORDED_PROBABILITY:
+        return script
+    hertz = [bound for after in (False, True) for bound in _pitch_band(style, after)]
+    voice = draw_voice(style.kind, hertz, max(_spread_band(style)), generator)
+    recording = draw_recording(generator, whispered=style.kind == "whisper")
+    return replace(script, voice=voice, recording=recording)
 
 
 def with_places(
@@ -235,10 +254,8 @@ def _settings(
     style: Style, voice: Voice, after_change: bool, generator: random.Random
 ) -> dict[str, Any]:
     """Draw espeak's settings within the bands of the style's levels."""
-    # Without a level to keep to, a middling one: a croak sounds least like a clear voice there.
-    bands = PITCH_HERTZ.get(style.kind, PITCH_HERTZ["male"])
-    hertz = generator.uniform(*bands[style.level("pitch", after_change) or "medium"])
-    semitones = generator.uniform(*SPREAD_SEMITONES[style.expressiveness or "natural"])
+    hertz = generator.uniform(*_pitch_band(style, after_change))
+    semitones = generator.uniform(*_spread_band(style))
     pitch, pitch_range = voice.settings(hertz, semitones)
     rate = generator.uniform(*WORDS_PER_MINUTE[_level(style, "rate", after_change)])
     return {
@@ -249,15 +266,33 @@ def _settings(
     }
 
 
+def _pitch_band(style: Style, after_change: bool) -> tuple[float, float]:
+    # Without a level to keep to, a middling one: a croak sounds least like a clear voice there.
+    bands = PITCH_HERTZ.get(style.kind, PITCH_HERTZ["male"])
+    return bands[style.level("pitch", after_change) or "medium"]
+
+
+def _spread_band(style: Style) -> tuple[float, float]:
+    return SPREAD_SEMITONES[style.expressiveness or "natural"]
+
+
 def render(clip: PlannedClip) -> np.ndarray:
-    """Synthesize a clip, [T] float32 at 16 kHz, in [-1, 1]."""
-    pieces = []
+    """Synthesize a clip and record it, [T] float32 at 16 kHz, in [-1, 1]."""
+    parts, script = clip.parts, clip.script
+    spoken = []
     with Synthesizer() as synthesizer:
-        for part in clip.parts:
-            wav = synthesizer.speak(part.text, clip.voice, part.rate, part.pitch, part.pitch_range)
-            wav = wav * 10 ** (part.level / 20) / np.sqrt(np.mean(wav**2))
-            pieces += [wav, np.zeros(round(part.silence * SAMPLE_RATE), np.float32)]
-    return np.concatenate(pieces)
+        for part in parts:
+            settings = (part.rate, part.pitch, part.pitch_range, script.voice.formants)
+            spoken.append(synthesizer.speak(part.text, clip.voice, *settings))
+    silences = [round(part.silence * SAMPLE_RATE) for part in parts]
+    mixed = np.zeros(sum(map(len, spoken)) + sum(silences), np.float32)
+    start = 0
+    for part, wav, silence in zip(parts, spoken, silences, strict=True):
+        heard = script.recording.respond(wav)[: len(mixed) - start]
+        heard *= 10 ** (part.level / 20) / np.sqrt(np.mean(heard[: len(wav)] ** 2))
+        mixed[start : start + len(heard)] += heard
+        start += len(wav) + silence
+    return script.recording.add_noise(mixed, min(part.level for part in parts))
 
 
 def manifest_row(clip: PlannedClip, duration: float, seed: int) -> dict[str, Any]:

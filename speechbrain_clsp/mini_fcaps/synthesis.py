@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import _ctypes
 import ctypes
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ _PHONEMES_IPA = 2
 _PHONEME_EVENTS_IPA = 1 | 2  # espeakINITIALIZE_PHONEME_EVENTS and _IPA
 _LAST_EVENT, _PHONEME_EVENT = 0, 7  # espeakEVENT_LIST_TERMINATED, espeakEVENT_PHONEME
 _NOISE_SEED = 1
+_MAX_DENOMINATOR = 500  # of the ratio of sample rates; a playback rate is kept to 0.1 %
 _SILENCE = 2e-3  # amplitudes below this are trimmed from both ends
 
 
@@ -99,7 +101,13 @@ class Synthesizer:
         return 0
 
     def speak(
-        self, text: str, voice: str, rate: int = 170, pitch: int = 50, pitch_range: int = 50
+        self,
+        text: str,
+        voice: str,
+        rate: int = 170,
+        pitch: int = 50,
+        pitch_range: int = 50,
+        formants: float = 1.0,
     ) -> np.ndarray:
         """Synthesize, [T] float32 at 16 kHz, silence trimmed from both ends.
 
@@ -113,16 +121,25 @@ class Synthesizer:
             Words per minute, 80 to 450.
         pitch, pitch_range : int
             0 to 99; a range of 0 is a monotone.
+        formants : float
+            Factor of the formant frequencies, and so of the pitch: slower speech is played back
+            faster by it. The rate is kept; the settings of pitch are those before the playback.
 
         Raises
         ------
         ValueError
             If there is no such voice, or the speech is silent.
         """
-        return self.speak_phones(text, voice, rate, pitch, pitch_range)[0]
+        return self.speak_phones(text, voice, rate, pitch, pitch_range, formants)[0]
 
     def speak_phones(
-        self, text: str, voice: str, rate: int = 170, pitch: int = 50, pitch_range: int = 50
+        self,
+        text: str,
+        voice: str,
+        rate: int = 170,
+        pitch: int = 50,
+        pitch_range: int = 50,
+        formants: float = 1.0,
     ) -> tuple[np.ndarray, list[tuple[str, float]]]:
         """Synthesize as :meth:`speak`; return the waveform and its phonemes.
 
@@ -137,6 +154,8 @@ class Synthesizer:
         ['ɐ', 'k', 'ˈæ', 't', '']
         """
         self._select(voice)
+        ratio = Fraction(SAMPLE_RATE / (self.rate * formants)).limit_denominator(_MAX_DENOMINATOR)
+        rate = round(rate / formants)
         for parameter, value in ((_RATE, rate), (_PITCH, pitch), (_RANGE, pitch_range)):
             self._library.espeak_SetParameter(parameter, int(value), 0)
         self._samples, self._phones = [], []
@@ -153,8 +172,8 @@ class Synthesizer:
             start = max(sample - int(loud[0]), 0)
             repeated = not symbol and phones and not phones[-1][0]
             if start < len(wav) and not repeated:
-                phones.append((symbol, start / self.rate))
-        return resample_poly(wav, SAMPLE_RATE, self.rate).astype(np.float32), phones
+                phones.append((symbol, start / (self.rate * formants)))
+        return resample_poly(wav, *ratio.as_integer_ratio()).astype(np.float32), phones
 
     def phonemes(self, text: str, voice: str) -> str:
         """Return the phonemes of a text in IPA, words separated by spaces."""

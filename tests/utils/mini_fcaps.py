@@ -7,6 +7,7 @@ import soundfile
 
 from speechbrain_clsp.dataio.audio import SAMPLE_RATE
 from speechbrain_clsp.mini_fcaps.acoustics import fundamental, pitch_spread
+from speechbrain_clsp.mini_fcaps.recording import NO_RECORDING
 from speechbrain_clsp.mini_fcaps.synthesis import Synthesizer
 
 SIZES = {"train": 120, "valid": 20, "test": 60}
@@ -30,7 +31,7 @@ def parts_of(wav: np.ndarray, clip) -> list[np.ndarray]:
     parts, start = [], 0
     with Synthesizer() as synthesizer:
         for part in clip.parts:
-            settings = (part.rate, part.pitch, part.pitch_range)
+            settings = (part.rate, part.pitch, part.pitch_range, clip.script.voice.formants)
             length = len(synthesizer.speak(part.text, clip.voice, *settings))
             parts.append(wav[start : start + length])
             start += length + round(part.silence * SAMPLE_RATE)
@@ -45,6 +46,11 @@ def halves_of(wav: np.ndarray, clip) -> tuple[np.ndarray, np.ndarray, str, str]:
     parts, texts = parts_of(wav, clip), [part.text for part in clip.parts]
     before, after = np.concatenate(parts[:first]), np.concatenate(parts[first:])
     return before, after, " ".join(texts[:first]), " ".join(texts[first:])
+
+
+def is_recorded(clip) -> bool:
+    """Return whether a clip has a recording that changes something."""
+    return clip.script.recording != NO_RECORDING
 
 
 def level_dbfs(wav: np.ndarray) -> float:
@@ -76,15 +82,15 @@ def speaking_rate(wav: np.ndarray, text: str, voice: str) -> float:
 def measured(folder, clip, attribute: str) -> tuple[float, dict]:
     """Measure an attribute of a clip; also returns the band of each of its labels."""
     wav = waveform(folder, clip)
-    if attribute == "rate":
+    if attribute in ("loudness", "rate"):
         wav = np.concatenate(parts_of(wav, clip))
     return measured_in(wav, " ".join(part.text for part in clip.parts), clip, attribute)
 
 
 def measured_in(wav: np.ndarray, text: str, clip, attribute: str) -> tuple[float, dict]:
-    """Measure an attribute of a part of a clip; the part is free of pauses for the rate."""
+    """Measure an attribute of a part of a clip; for loudness and rate it is free of pauses."""
     if attribute == "loudness":
-        return level_dbfs(wav[wav != 0]), LOUDNESS_DBFS
+        return level_dbfs(wav), LOUDNESS_DBFS
     if attribute == "rate":
         return speaking_rate(wav, text, clip.voice), PHONEMES_PER_SECOND
     if attribute == "pitch":
