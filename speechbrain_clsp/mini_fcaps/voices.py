@@ -43,8 +43,8 @@ class Voice:
         >>> Voice("f4", 160.0, 0.384, 10.7).with_formants(1.1).settings(176.0, 0.0)
         (50, 0)
         """
-        constants = (factor * value for value in (self.base, self.lift, self.spread))
-        return Voice(self.variant, *constants, formants=factor * self.formants)
+        base, lift, spread = (factor * value for value in (self.base, self.lift, self.spread))
+        return Voice(self.variant, base, lift, spread, factor * self.formants)
 
     def reaches(self, hertz: float, semitones: float) -> bool:
         """Return whether there are settings that give this median and spread of F0."""

@@ -41,7 +41,7 @@ LOUDNESS: dict[str, tuple[str, ...]] = {
     "moderate": ("at a normal loudness", "at a moderate volume", "with an average volume"),
     "loud": ("loudly", "at a high volume", "with a powerful volume"),
 }
-EXPRESSIVENESS = {
+EXPRESSIVENESS: dict[str, tuple[str, ...]] = {
     "monotone": ("monotone", "flat"),
     "natural": ("natural", "naturally expressive"),
     "lively": ("lively", "animated"),
