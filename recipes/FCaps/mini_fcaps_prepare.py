@@ -37,6 +37,7 @@ def prepare_mini_fcaps(
     n_train: int = 4000,
     n_valid: int = 300,
     n_test: int = 300,
+    recorded: float = 0.0,
     seed: int = 1986,
     n_jobs: int | None = None,
 ) -> None:
@@ -55,6 +56,11 @@ def prepare_mini_fcaps(
         If True, do nothing.
     n_train, n_valid, n_test : int
         Clips per split.
+    recorded : float
+        Fraction of training clips in other voices, and as if recorded in rooms, with noise or over
+        the telephone, so that a model does not rely on the synthesizer's sound.
+    seed : int
+        Of all draws.
     n_jobs : int, optional
         Number of processes; default: one per core.
 
@@ -74,13 +80,14 @@ def prepare_mini_fcaps(
         return
     folder, save_folder = Path(data_folder), Path(save_folder or data_folder)
     sizes = {"train": n_train, "valid": n_valid, "test": n_test}
-    _check_settings(folder / "settings.json", {"version": VERSION, "seed": seed, **sizes})
+    settings = {"version": VERSION, "seed": seed, "recorded": recorded, **sizes}
+    _check_settings(folder / "settings.json", settings)
     manifests = {split: save_folder / f"{split}.arrow" for split in (*sizes, "probes")}
     pairs_file = save_folder / "pairs.jsonl"
     if all(path.is_file() for path in (*manifests.values(), pairs_file)):
         logger.info("MiniFCaps exists in %s", save_folder)
         return
-    clips = plan_clips(sizes, seed)
+    clips = plan_clips(sizes, seed, recorded)
     test_clips = [clip for clip in clips if clip.split == "test"]
     contrasts = plan_contrasts(test_clips, seed)
     probes = {clip.id: clip for contrast in contrasts for clip in contrast.clips}
@@ -134,6 +141,7 @@ if __name__ == "__main__":
     parser.add_argument("--n_train", type=int, default=4000)
     parser.add_argument("--n_valid", type=int, default=300)
     parser.add_argument("--n_test", type=int, default=300)
+    parser.add_argument("--recorded", type=float, default=0.0, help="fraction of training clips")
     parser.add_argument("--seed", type=int, default=1986)
     parser.add_argument("--n_jobs", type=int, help="processes; default: one per core")
     prepare_mini_fcaps(**vars(parser.parse_args()))

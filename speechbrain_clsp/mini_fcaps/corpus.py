@@ -39,7 +39,6 @@ TRAIN_KINDS = {"male": 0.38, "female": 0.38, "whisper": 0.14, "croak": 0.10}
 HELD_OUT_KINDS = {"male": 0.455, "female": 0.455, "whisper": 0.045, "croak": 0.045}
 MAX_HELD_OUT = 1000  # valid and test clips; more would leave few signatures for training
 
-RECORDED_PROBABILITY = 0.65  # of a training clip to have another voice and a recording
 GAP_SECONDS = 0.06  # between parts that follow each other
 PAUSE_SECONDS = (0.45, 0.65)
 # Place of a boundary, as a fraction of the speaking time; sentences with others are redrawn.
@@ -105,11 +104,20 @@ class PlannedClip:
         return _parts(self.style, self.script)
 
 
-def plan_clips(sizes: dict[str, int], seed: int) -> list[PlannedClip]:
+def plan_clips(sizes: dict[str, int], seed: int, recorded: float = 0.0) -> list[PlannedClip]:
     """Plan all clips.
 
-    ``sizes`` are the numbers of clips by split: ``test``, ``valid`` and ``train``. Test and valid
-    hold one clip per signature; no other split has their signatures or sentences.
+    Test and valid hold one clip per signature; no other split has their signatures or sentences.
+
+    Arguments
+    ---------
+    sizes : dict of int
+        Numbers of clips by split: ``test``, ``valid`` and ``train``.
+    seed : int
+        Of all draws.
+    recorded : float
+        Probability of a training clip to have another voice and a
+        :class:`~speechbrain_clsp.mini_fcaps.recording.Recording`, which its captions do not state.
 
     Raises
     ------
@@ -142,7 +150,7 @@ def plan_clips(sizes: dict[str, int], seed: int) -> list[PlannedClip]:
             name = f"{split}_{number:05d}"
             style, script = _draw_script(style, f"{seed} {name}", generator, sentences)
             if split == "train":
-                script = _record(style, script)
+                script = _record(style, script, recorded)
             clips.append(PlannedClip(name, split, style, script))
     return clips
 
@@ -173,13 +181,13 @@ def _draw_script(
                 return placed, script
 
 
-def _record(style: Style, script: Script) -> Script:
-    """Give most scripts another voice, and a recording.
+def _record(style: Style, script: Script, probability: float) -> Script:
+    """Give some scripts another voice, and a recording.
 
     What is drawn depends on the script's seed alone, and nothing else on what is drawn.
     """
     generator = random.Random(f"{script.seed} recording")
-    if generator.random() >= RECORDED_PROBABILITY:
+    if generator.random() >= probability:
         return script
     hertz = [bound for after in (False, True) for bound in _pitch_band(style, after)]
     voice = draw_voice(style.kind, hertz, max(_spread_band(style)), generator)

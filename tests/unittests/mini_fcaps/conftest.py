@@ -24,7 +24,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def clips():
-    return plan_clips(SIZES, seed=1986)
+    return plan_clips(SIZES, seed=1986, recorded=0.65)
 
 
 @pytest.fixture(scope="session")
