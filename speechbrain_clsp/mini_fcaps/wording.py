@@ -38,7 +38,7 @@ PITCH: dict[str, tuple[str, ...]] = {
 }
 LOUDNESS: dict[str, tuple[str, ...]] = {
     "quiet": ("quietly", "at a low volume", "softly"),
-    "moderate": ("at a normal loudness", "at a moderate volume", "with an average volume"),
+    "moderate": ("at a normal loudness", "at a moderate volume", "with a normal volume"),
     "loud": ("loudly", "at a high volume", "with a powerful volume"),
 }
 EXPRESSIVENESS: dict[str, tuple[str, ...]] = {
@@ -201,7 +201,7 @@ def fine_caption(style: Style, generator: random.Random) -> str:
     ...               changes=(Change("rate", "slow", "fast"),), change_place="late", pause="none")
     >>> for sentence in fine_caption(style, random.Random(3)).split(". "):
     ...     print(sentence)
-    A Scottish speaker who whispers speaks at a high volume in a whisper
+    A Scottish speaker who whispers speaks loudly in a whisper
     The speaker starts at a slow pace, then towards the end goes on with a rapid delivery
     The sentence flows on in one breath.
     """

@@ -49,8 +49,9 @@ def test_negatives_are_never_trained_on_as_positives(
     speech, text, scale = outputs["speech"], outputs["text"], brain.modules.logit_scale().detach()
     swapped = torch.tensor(["very" not in name for name in batch.ids])
     expected = contrastive_loss(speech, text[:n_positives], scale)
-    for negative in text[n_positives:]:
-        hard = hard_negative_loss(speech, text[0], negative, scale, swapped)
+    for number, negative in enumerate(text[n_positives:]):
+        positive = text[number % n_positives]
+        hard = hard_negative_loss(speech, positive, negative, scale, swapped)
         expected = expected + 0.3 / n_negatives * hard
 
     brain.on_fit_start()

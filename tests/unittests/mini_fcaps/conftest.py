@@ -10,6 +10,8 @@ from speechbrain_clsp.mini_fcaps.contrasts import plan_contrasts
 from speechbrain_clsp.mini_fcaps.corpus import plan_clips
 from tests.utils.mini_fcaps import SIZES
 
+RECORDED = 0.65  # of the training clips
+
 sys.path.insert(0, str(Path(__file__).parents[3] / "recipes" / "FCaps"))
 from mini_fcaps_prepare import prepare_mini_fcaps
 
@@ -18,13 +20,13 @@ from mini_fcaps_prepare import prepare_mini_fcaps
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("mini")
     sizes = {f"n_{split}": size for split, size in SIZES.items()}
-    prepare_mini_fcaps(folder, **sizes, n_jobs=1)
+    prepare_mini_fcaps(folder, **sizes, recorded=RECORDED, n_jobs=1)
     return folder
 
 
 @pytest.fixture(scope="session")
 def clips():
-    return plan_clips(SIZES, seed=1986, recorded=0.65)
+    return plan_clips(SIZES, seed=1986, recorded=RECORDED)
 
 
 @pytest.fixture(scope="session")

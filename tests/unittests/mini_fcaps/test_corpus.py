@@ -161,11 +161,11 @@ def test_every_label_has_a_prompt(folder):
 
 def test_a_seed_gives_the_same_plans_and_captions_as_ever():
     found = []
-    for clip in plan_clips({"test": 40, "valid": 30, "train": 200}, seed=1986):
+    for clip in plan_clips({"test": 40, "valid": 30, "train": 200}, seed=1986, recorded=0.65):
         row = manifest_row(clip, 1.0, 1986)
         parts = [(p.text, p.rate, p.pitch, p.pitch_range, p.level, p.silence) for p in clip.parts]
         recording = dataclasses.asdict(clip.script.recording)
         captions = [row["global_captions"], row["fine_captions"]]
         found.append([captions, parts, clip.voice, clip.script.voice.formants, recording])
     digest = hashlib.sha256(json.dumps(found).encode()).hexdigest()
-    assert digest == "dc0ef5c753ca32bdd1ecffe4f488393c2680c01e627914a344a12b027ebc495c"
+    assert digest == "6df5ecc94165f2f50d06926a1a7a61046cdbc7cf210939057c826132dfd1c4dc"
