@@ -14,10 +14,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from speechbrain_clsp.annotation.retries import (
+    OVERLOAD,
     ConcurrencyLimit,
     RequestRejectedError,
     RetryableError,
     ServerUnavailableError,
+    UnansweredError,
     classify,
     import_openai,
     retry_delay,
@@ -88,7 +90,6 @@ class ChatClient:
         options = {"api_key": key, "timeout": settings.timeout, "max_retries": 0}
         self._servers = [openai.AsyncOpenAI(base_url=url, **options) for url in urls]
         self._turns = itertools.cycle(self._servers)
-        self._answered = 0
 
     async def check(self) -> None:
         """Raise ServerUnavailableError if a server is not there or does not have the model."""
@@ -138,12 +139,14 @@ class ChatClient:
         ------
         RequestRejectedError
             If this request cannot succeed.
+        UnansweredError
+            If it did not succeed, because of the request or of the servers.
         ServerUnavailableError
-            If no request can.
+            If no request can succeed.
         """
         request = {"model": self.settings.model, "messages": list(messages), **options}
         request["extra_body"] = dict(sampling)
-        attempts, before = self.settings.attempts, self._answered
+        attempts = self.settings.attempts
         for attempt in range(attempts):
             try:
                 return await self._ask(request)
@@ -152,11 +155,11 @@ class ChatClient:
                 self.usage.retries[error.kind] = self.usage.retries.get(error.kind, 0) + 1
                 if attempt + 1 < attempts:
                     await asyncio.sleep(retry_delay(attempt, self.settings.pause, error.after))
-        # If others got answers meanwhile, the cause is this request, not the servers.
-        if self._answered > before or last.kind == "malformed":
+        if last.kind == "malformed":
             raise RequestRejectedError(f"{attempts} attempts failed, the last by {last}")
         urls = ", ".join(str(server.base_url) for server in self._servers)
-        raise ServerUnavailableError(f"{urls}: {attempts} attempts failed: {last}")
+        kind = ServerUnavailableError if last.kind in map(str, OVERLOAD) else UnansweredError
+        raise kind(f"{urls}: {attempts} attempts failed: {last}")
 
     async def complete_object(
         self,
@@ -220,7 +223,6 @@ class ChatClient:
         finally:
             await self.limit.release()
         self.limit.succeeded()
-        self._answered += 1
         if answer.usage:
             self.usage.prompt_tokens += answer.usage.prompt_tokens
             self.usage.completion_tokens += answer.usage.completion_tokens

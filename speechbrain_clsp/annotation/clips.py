@@ -42,6 +42,8 @@ def clip_ticket(row: Mapping[str, Any], *asked: Any) -> str:
     False
     """
     place = [row.get(name) for name in ("id", "audio", "offset", "nbytes", "start", "duration")]
+    if row.get("channel") is not None:
+        place.append(row["channel"])
     try:
         status = os.stat(row["audio"])
         place += [status.st_size, status.st_mtime_ns]

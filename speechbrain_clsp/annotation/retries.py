@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-FATAL = (401, 403, 404)  # the same for every request: key, permission, address or model
+FATAL = (401, 402, 403, 404)  # the same for every request: key, account, address or model
 HOPELESS = (400, 413, 415, 422)  # the same for every attempt at this request
-OVERLOAD = (429, 503)
+OVERLOAD = (429, 503)  # too many requests or a used-up quota, whatever is asked
 LONGEST_PAUSE = 60.0  # seconds between two attempts; a server may ask for more
 
 
@@ -26,6 +26,13 @@ class RequestRejectedError(Exception):
 
 class ServerUnavailableError(ConnectionError):
     """The servers do not answer, or reject every request; its text says what to check."""
+
+
+class UnansweredError(ServerUnavailableError):
+    """All attempts at a request failed, because of it or because of the servers.
+
+    Other requests tell: if one that is sent later is answered, this request is to blame.
+    """
 
 
 class RetryableError(Exception):

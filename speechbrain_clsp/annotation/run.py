@@ -2,32 +2,42 @@
 
 Answers go to a file of records, requests that can never succeed to a quarantine beside it, with the
 reason. Whoever starts the same work again goes on where it stopped.
+
+A request goes to the quarantine only after the servers answered another one that was sent after it
+failed. If need be, one that was answered before is sent again.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 from tqdm import tqdm
 
 from speechbrain_clsp.annotation.client import ChatClient, ServerSettings, Usage
 from speechbrain_clsp.annotation.records import Records
-from speechbrain_clsp.annotation.retries import RequestRejectedError, ServerUnavailableError
+from speechbrain_clsp.annotation.retries import (
+    RequestRejectedError,
+    ServerUnavailableError,
+    UnansweredError,
+)
 from speechbrain_clsp.utils.files import atomic_write
 
 WINDOW = 2  # jobs prepared, as a multiple of those in flight: servers never wait for audio
 SYNC_EVERY = 16  # records between two flushes to the disk
+MOST_REJECTED = 5  # requests that are rejected before any is answered; then the run stops
 
 Ask = Callable[[ChatClient], Awaitable[dict[str, Any]]]
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -42,12 +52,13 @@ class Job:
         A key from path, size and time of the file, so that a restart need not read audio again.
     prepare : callable
         Reads what is needed, in a thread, and returns the record's key, over all that is sent, and
-        a function from the client to the record's other fields.
+        a function from the client to the record's other fields; or these fields, where there is
+        nothing to ask.
     """
 
     id: str
     ticket: str
-    prepare: Callable[[], tuple[str, Ask]]
+    prepare: Callable[[], tuple[str, Ask | Mapping[str, Any]]]
 
 
 @dataclass
@@ -60,6 +71,8 @@ class RunReport(Usage):
         Jobs that got a record now, and those that had one before.
     quarantined : dict
         Jobs put aside now, by reason.
+    in_quarantine : int
+        All jobs put aside so far.
     cost : float
         In the currency of the prices; None without prices.
     seconds : float
@@ -69,6 +82,7 @@ class RunReport(Usage):
     done: int = 0
     skipped: int = 0
     quarantined: dict[str, int] = field(default_factory=dict)
+    in_quarantine: int = 0
     cost: float | None = None
     seconds: float = 0.0
 
@@ -96,7 +110,7 @@ def run_jobs(
     Raises
     ------
     ServerUnavailableError
-        If servers do not answer; run again to go on.
+        If servers do not answer, or reject all requests; run again to go on.
     ValueError
         If more than ``failure_limit`` jobs had to be put aside.
     """
@@ -113,9 +127,39 @@ def run_jobs(
         finally:
             report.seconds = time.monotonic() - started
             report.cost = _cost(report, settings)
+            report.in_quarantine = len(aside.keys)
             text = json.dumps(vars(report), indent=2)
             atomic_write(records.with_suffix(".report.json"), text)
     return report
+
+
+async def gather_or_cancel(work: Iterable[Coroutine[Any, Any, Result]]) -> list[Result]:
+    """Run coroutines at once and return their results; if one raises, the others are ended first.
+
+    ``asyncio.gather`` lets them go on, unobserved.
+
+    Example
+    -------
+    >>> async def double(number):
+    ...     return 2 * number
+    >>> asyncio.run(gather_or_cancel(map(double, [1, 2])))
+    [2, 4]
+    """
+    tasks = [asyncio.create_task(each) for each in work]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class Doubt(NamedTuple):
+    """A job that failed, because of its request or because of the servers."""
+
+    job: Job
+    error: Exception
+    since: float  # when it failed
 
 
 @dataclass
@@ -125,13 +169,16 @@ class _Run:
     kept: Records
     aside: Records
     bar: tqdm
+    doubted: list[Doubt] = field(default_factory=list)
+    answered: Ask | None = None  # a question that was answered, to ask it again
+    answering_since: float = -math.inf  # when the last question that was answered was asked
+    asking_again: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def work(self, jobs: Iterable[Job]) -> None:
         """Keep a window of jobs going until none is left, or something stops the run."""
         stop = asyncio.Event()
         asyncio.get_running_loop().add_signal_handler(signal.SIGINT, _interrupt, stop)
         undone = self._undone(jobs)
-        tasks = []
         try:
             first = next(undone, None)
             if first is None:  # without work, servers need not be there
@@ -139,12 +186,9 @@ class _Run:
             await self.client.check()
             undone = chain([first], undone)
             window = WINDOW * self.client.limit.maximum
-            tasks = [asyncio.create_task(self._take(undone, stop)) for _ in range(window)]
-            await asyncio.gather(*tasks)
+            await gather_or_cancel(self._take(undone, stop) for _ in range(window))
+            await self._settle()
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
             await self.client.close()
 
     def _undone(self, jobs: Iterable[Job]) -> Iterator[Job]:
@@ -169,19 +213,59 @@ class _Run:
         """Prepare and ask one job, and write what came of it."""
         try:
             key, ask = await asyncio.to_thread(job.prepare)
-            if key in self.kept.keys:  # files were copied or touched: the ticket alone is new
-                self.report.skipped += 1
-                return
-            fields = await ask(self.client)
-        except ServerUnavailableError:
-            raise
-        except (RequestRejectedError, OSError, ValueError) as error:
-            self._put_aside(job, " ".join(str(error).split()))
-        else:
-            head = {"key": key, "id": job.id, "ticket": job.ticket}
-            self.report.done += self.kept.append({**head, **fields})
+        except (OSError, ValueError) as error:  # audio that cannot be read
+            self._put_aside(job, error)
+            return
+        if key in self.kept.keys:  # files were copied or touched: the ticket alone is new
+            self.report.skipped += 1
+            return
+        started = time.monotonic()
+        try:
+            fields = await ask(self.client) if callable(ask) else ask
+        except (RequestRejectedError, UnansweredError) as error:
+            self.doubted.append(Doubt(job, error, time.monotonic()))
+            if isinstance(error, UnansweredError) or len(self.doubted) >= MOST_REJECTED:
+                await self._settle(patient=self.answered is None)
+            return
+        head = {"key": key, "id": job.id, "ticket": job.ticket}
+        self.report.done += self.kept.append({**head, **fields})
+        if callable(ask):
+            self._note_answer(ask, started)
 
-    def _put_aside(self, job: Job, reason: str) -> None:
+    def _note_answer(self, ask: Ask, started: float) -> None:
+        """Put doubted jobs aside that failed before a question was asked that is answered now."""
+        self.answered, self.answering_since = ask, max(self.answering_since, started)
+        for doubt in self.doubted.copy():
+            if doubt.since < self.answering_since:
+                self.doubted.remove(doubt)
+                self._put_aside(doubt.job, doubt.error)
+
+    async def _settle(self, patient: bool = False) -> None:
+        """Find out whether doubted jobs or the servers are to blame; stop if it is the servers.
+
+        If ``patient``, few jobs may be left in doubt.
+        """
+        if self.answered is not None:
+            async with self.asking_again:
+                if self.doubted:
+                    started = time.monotonic()
+                    try:
+                        await self.answered(self.client)
+                    except (RequestRejectedError, UnansweredError) as error:
+                        raise ServerUnavailableError(
+                            "What was answered before is not answered any more, because of:"
+                            f" {_line(error)}. Run again to go on"
+                        ) from error
+                    self._note_answer(self.answered, started)
+        elif self.doubted and not (patient and len(self.doubted) < MOST_REJECTED):
+            job, why, _ = self.doubted[-1]
+            raise ServerUnavailableError(
+                f"No request was answered, {len(self.doubted)} failed, the last ({job.id}) because"
+                f" of: {_line(why)}. Nothing was put aside: correct the cause and run again"
+            ) from why
+
+    def _put_aside(self, job: Job, error: Exception) -> None:
+        reason = _line(error)
         self.aside.append({"key": job.ticket, "id": job.id, "reason": reason})
         counts, short = self.report.quarantined, reason.partition(":")[0][:80]
         counts[short] = counts.get(short, 0) + 1
@@ -201,6 +285,10 @@ class _Run:
         counts = {"retries": report.retries, "aside": report.quarantined}
         parts += [f"{name} {sum(found.values())}" for name, found in counts.items() if found]
         return ", ".join(parts)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _cost(usage: Usage, settings: ServerSettings) -> float | None:

@@ -7,6 +7,7 @@ so that a test can count what was asked how often even after clients were killed
 import argparse
 import hashlib
 import json
+import os
 import random
 import subprocess
 import sys
@@ -76,6 +77,13 @@ class Handler(BaseHTTPRequestHandler):
             return self.send(400, {"error": {"message": "cannot process that"}})
         if "CRASH" in text:
             return self.send(500, {"error": {"message": "this one always fails"}})
+        with self.state.lock:
+            self.state.asked += 1
+            spent = 0 < self.state.most < self.state.asked
+        if spent and self.state.then == "dies":
+            os._exit(1)
+        if spent:
+            return self.send(int(self.state.then), {"error": {"message": "the quota is used up"}})
         with self.state.lock:
             faulty = self.state.random.random() < self.state.faults
             faults = (self.state.only,) if self.state.only else FAULTS
@@ -157,8 +165,10 @@ def serve() -> None:
     parser.add_argument("--slow", type=float, default=3.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", choices=FAULTS)
+    parser.add_argument("--most", type=int, default=0, help="requests that are answered; 0: all")
+    parser.add_argument("--then", default="429", help="status of further ones, or dies")
     state = parser.parse_args()
-    state.random, state.lock = random.Random(state.seed), threading.Lock()
+    state.random, state.lock, state.asked = random.Random(state.seed), threading.Lock(), 0
     state.log = open(state.log, "a", encoding="utf-8")
     Handler.state = state
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)

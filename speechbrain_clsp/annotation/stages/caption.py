@@ -82,12 +82,10 @@ def _job(number: int, row: Mapping[str, Any], settings: CaptionSettings, read: W
     if row["duration"] < settings.longest:
         return job
 
-    async def reject(_: ChatClient) -> dict[str, Any]:
-        reason = f"{row['duration']:.1f} s, {settings.longest:g} s or longer"
-        dropped = [{"caption": "", "rule": "duration", "reason": reason}]
-        return {**head, "captions": [], "dropped": dropped}
-
-    return Job(job.id, job.ticket, lambda: (job.ticket, reject))
+    reason = f"{row['duration']:.1f} s, {settings.longest:g} s or longer"
+    dropped = [{"caption": "", "rule": "duration", "reason": reason}]
+    nothing = {**head, "captions": [], "dropped": dropped}
+    return Job(job.id, job.ticket, lambda: (job.ticket, nothing))
 
 
 def _captions(choices: Sequence[Any]) -> dict[str, Any]:

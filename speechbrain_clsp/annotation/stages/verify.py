@@ -6,7 +6,6 @@ people's labels of the clip), then gives a verdict per rule; a caption that brea
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from typing import Any, ClassVar
 from speechbrain_clsp.annotation.client import ChatClient, ServerSettings
 from speechbrain_clsp.annotation.prompts import fill, label_lines, template_text
 from speechbrain_clsp.annotation.records import record_key, row_of
-from speechbrain_clsp.annotation.run import Job
+from speechbrain_clsp.annotation.run import Job, gather_or_cancel
 from speechbrain_clsp.annotation.stages.filter import (
     SEVERAL,
     FilterSettings,
@@ -192,9 +191,13 @@ def _job(record: Mapping[str, Any], facts: ClipFacts, settings: VerifySettings) 
     asked = (captions, facts.label_lines, facts.transcript, settings.model, dict(settings.sampling))
     key = record_key(name, *asked, fill(settings.template, rules=json.dumps(verify_rules())))
 
+    if not captions:
+        nothing = {"row": record["row"], "captions": [], "dropped": [], "verdicts": []}
+        return Job(name, key, lambda: (key, nothing))
+
     async def ask(client: ChatClient) -> dict[str, Any]:
         checks = [verify_caption(client, caption, facts, settings) for caption in captions]
-        verdicts = await asyncio.gather(*checks)
+        verdicts = await gather_or_cancel(checks)
         kept, dropped = [], []
         for caption, broken in zip(captions, verdicts):
             if broken:

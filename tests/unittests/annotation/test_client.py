@@ -6,7 +6,11 @@ import time
 import pytest
 
 from speechbrain_clsp.annotation.client import ChatClient, ServerSettings
-from speechbrain_clsp.annotation.retries import RequestRejectedError, ServerUnavailableError
+from speechbrain_clsp.annotation.retries import (
+    RequestRejectedError,
+    ServerUnavailableError,
+    UnansweredError,
+)
 from tests.utils.chat_server import MODEL, chat_server
 
 SAMPLING = {"n": 2, "top_k": 20, "temperature": 0.6}
@@ -46,7 +50,7 @@ def test_an_answer_that_never_ends_is_given_up(tmp_path):
         start = time.monotonic()
         (answer,), client = ask(url, ["fine"], attempts=2, timeout=1.0)
         assert time.monotonic() - start < 10
-    assert isinstance(answer, ServerUnavailableError) and client.usage.retries == {"timeout": 2}
+    assert isinstance(answer, UnansweredError) and client.usage.retries == {"timeout": 2}
 
 
 def test_hopeless_requests_are_told_from_hopeless_servers(tmp_path, monkeypatch):
@@ -54,16 +58,22 @@ def test_hopeless_requests_are_told_from_hopeless_servers(tmp_path, monkeypatch)
         texts = ["fine", "POISON", "CRASH", *(f"clip {n}" for n in range(20))]
         answers, client = ask(url, texts, attempts=3)
         assert isinstance(answers[1], RequestRejectedError) and "cannot process" in str(answers[1])
-        assert isinstance(answers[2], RequestRejectedError) and "always fails" in str(answers[2])
+        assert isinstance(answers[2], UnansweredError) and "always fails" in str(answers[2])
         assert sum(isinstance(answer, Exception) for answer in answers) == 2
-        (alone,), _ = ask(url, ["CRASH"], attempts=2)
-        assert isinstance(alone, ServerUnavailableError)  # nothing shows that the server is well
         monkeypatch.setenv("A_KEY", "wrong")
         (wrong,), client = ask(url, ["fine"], api_key_variable="A_KEY")
         assert isinstance(wrong, ServerUnavailableError) and "wrong key" in str(wrong)
         assert client.usage.requests == 1  # a second attempt would not be better
     (gone,), _ = ask(url, ["fine"], attempts=2)
     assert isinstance(gone, ServerUnavailableError) and url in str(gone)
+
+
+def test_a_used_up_quota_is_no_fault_of_a_request(tmp_path):
+    with chat_server(tmp_path, most=3) as (url, _):
+        answers, _ = ask(url, [f"clip {n}" for n in range(9)], attempts=2)
+    failed = [answer for answer in answers if isinstance(answer, Exception)]
+    assert len(failed) == 6 and {type(error) for error in failed} == {ServerUnavailableError}
+    assert all("the quota is used up" in str(error) for error in failed)
 
 
 def test_servers_are_checked_before_work_begins(tmp_path):

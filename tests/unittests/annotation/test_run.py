@@ -1,5 +1,6 @@
 """Runs of ``clsp annotate`` that are killed, refused and resumed: nothing lost, nothing twice."""
 
+import asyncio
 import json
 import os
 import random
@@ -13,7 +14,10 @@ import numpy as np
 import pytest
 import soundfile
 
+from speechbrain_clsp.annotation.client import ServerSettings
 from speechbrain_clsp.annotation.records import read_records
+from speechbrain_clsp.annotation.retries import RequestRejectedError, ServerUnavailableError
+from speechbrain_clsp.annotation.run import Job, gather_or_cancel, run_jobs
 from speechbrain_clsp.cli.main import main
 from speechbrain_clsp.dataio.manifest import write_manifest
 from tests.utils.chat_server import MODEL, chat_server
@@ -41,6 +45,26 @@ def config(folder, url: str) -> str:
     caption |= {"attempts": 25, "concurrency": IN_FLIGHT, "price": [1.0, 2.0]}
     path.write_text(json.dumps({"caption": caption}))
     return str(path)
+
+
+def jobs_of(*texts: str) -> list[Job]:
+    """Return jobs that ask texts, one each."""
+
+    def job(text: str) -> Job:
+        async def ask(client) -> dict:
+            message = {"role": "user", "content": text}
+            return {"n": len(await client.complete([message], {"n": 1}))}
+
+        return Job(text, text, lambda: (text, ask))
+
+    return [job(text) for text in texts]
+
+
+def kept_and_aside(path) -> tuple[list[str], list[str]]:
+    """Return the ids that have a record, and those that are in quarantine."""
+    files = (path, path.with_suffix(".quarantine.jsonl"))
+    kept, aside = ([record["id"] for record in read_records(file)] for file in files)
+    return kept, aside
 
 
 def arguments(folder, url: str, *further: str) -> list[str]:
@@ -173,3 +197,66 @@ def test_an_interrupt_finishes_what_is_in_flight(tmp_path):
         served = log.read_text().count("\n")
     kept = sum(1 for _ in read_records(tmp_path / "out/caption.jsonl"))
     assert kept == served < 400
+
+
+@pytest.mark.parametrize("then", ["429", "402", "500", "400", "dies"])
+def test_clips_in_flight_are_not_condemned_when_servers_stop_answering(tmp_path, capsys, then):
+    path, texts = tmp_path / "r.jsonl", [f"clip {n}" for n in range(60)]
+    options = {"model": MODEL, "pause": 0.02, "attempts": 3, "concurrency": IN_FLIGHT}
+    with chat_server(tmp_path, most=15, then=then, delay=0.05) as (url, _):
+        with pytest.raises(ServerUnavailableError) as caught:
+            run_jobs(jobs_of(*texts), ServerSettings(url, **options), path)
+        assert then == "dies" or "the quota is used up" in str(caught.value)
+    kept, aside = kept_and_aside(path)
+    assert aside == [] and 1 <= len(kept) <= 15
+    with chat_server(tmp_path) as (url, _):
+        run_jobs(jobs_of(*texts), ServerSettings(url, **options), path)
+    kept, aside = kept_and_aside(path)
+    assert sorted(kept) == sorted(texts) and aside == []
+
+
+@pytest.mark.parametrize("concurrency", [1, 8])
+@pytest.mark.parametrize("place", ["first", "last"])
+def test_bad_requests_are_put_aside_wherever_they_stand(tmp_path, concurrency, place):
+    good, bad = [f"clip {n}" for n in range(10)], ["CRASH", "POISON", "POISON 2"]
+    path = tmp_path / "r.jsonl"
+    with chat_server(tmp_path) as (url, _):
+        settings = ServerSettings(url, MODEL, pause=0.01, attempts=2, concurrency=concurrency)
+        texts = [*bad, *good] if place == "first" else [*good, *bad]
+        report = run_jobs(jobs_of(*texts), settings, path)
+    kept, aside = kept_and_aside(path)
+    assert (sorted(kept), sorted(aside)) == (good, sorted(bad))
+    assert report.in_quarantine == sum(report.quarantined.values()) == 3
+
+
+@pytest.mark.parametrize(("bad", "count"), [("POISON", 60), ("POISON", 2), ("CRASH", 1)])
+def test_requests_that_are_all_refused_stop_the_run_and_are_kept(tmp_path, bad, count):
+    path = tmp_path / "r.jsonl"
+    with chat_server(tmp_path) as (url, _):
+        settings = ServerSettings(url, MODEL, pause=0.01, attempts=2, concurrency=4)
+        texts = [f"{bad} {n}" for n in range(count)]
+        with pytest.raises(ServerUnavailableError, match="No request was answered") as caught:
+            run_jobs(jobs_of(*texts), settings, path)
+    said = {"POISON": "cannot process that", "CRASH": "this one always fails"}
+    assert said[bad] in str(caught.value) and "Nothing was put aside" in str(caught.value)
+    assert kept_and_aside(path) == ([], [])
+    report = json.loads((tmp_path / "r.report.json").read_text())
+    assert report["requests"] <= 12
+
+
+def test_work_that_fails_takes_its_siblings_along(recwarn):
+    ended = []
+
+    async def ask(number: int) -> None:
+        try:
+            await asyncio.sleep(0 if number == 3 else 60)
+            raise RequestRejectedError("refused")
+        finally:
+            ended.append(number)
+
+    async def go() -> None:
+        with pytest.raises(RequestRejectedError, match="refused"):
+            await gather_or_cancel(map(ask, range(6)))
+        assert sorted(ended) == list(range(6))
+
+    asyncio.run(go())
