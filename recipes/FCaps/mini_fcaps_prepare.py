@@ -68,6 +68,8 @@ def prepare_mini_fcaps(
     ------
     ValueError
         If the folder holds a MiniFCaps made with other settings.
+    FileExistsError
+        If it holds files of these names that are not a MiniFCaps.
 
     Example
     -------
@@ -80,10 +82,11 @@ def prepare_mini_fcaps(
         return
     folder, save_folder = Path(data_folder), Path(save_folder or data_folder)
     sizes = {"train": n_train, "valid": n_valid, "test": n_test}
-    settings = {"version": VERSION, "seed": seed, "recorded": recorded, **sizes}
-    _check_settings(folder / "settings.json", settings)
     manifests = {split: save_folder / f"{split}.arrow" for split in (*sizes, "probes")}
     pairs_file = save_folder / "pairs.jsonl"
+    outputs = [*manifests.values(), pairs_file, folder / "wavs"]
+    settings = {"version": VERSION, "seed": seed, "recorded": recorded, **sizes}
+    _check_settings(folder, settings, outputs)
     if all(path.is_file() for path in (*manifests.values(), pairs_file)):
         logger.info("MiniFCaps exists in %s", save_folder)
         return
@@ -107,12 +110,21 @@ def prepare_mini_fcaps(
     logger.info("MiniFCaps: %.2f hours of speech in %s", sum(durations) / 3600, folder)
 
 
-def _check_settings(path: Path, settings: dict) -> None:
-    """Record the settings that a folder is made with; raise if there are others."""
+def _check_settings(folder: Path, settings: dict, outputs: list[Path]) -> None:
+    """Record the settings that a folder is made with; raise if there are others, or files."""
+    path = folder / "settings.json"
     if not path.is_file():
+        if there := [str(output) for output in outputs if output.exists()]:
+            raise FileExistsError(
+                f"{', '.join(there)}: there already, without the {path.name} of a MiniFCaps; move"
+                " them away, choose other folders, or set skip_prep to use them as they are"
+            )
         atomic_write(path, json.dumps(settings))
         return
-    found = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise FileExistsError(f"{path} is not that of a MiniFCaps ({error})") from error
     if found != settings:
         raise ValueError(
             f"{path.parent} was made with {found}, not {settings}: choose another data_folder,"

@@ -10,7 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from speechbrain_clsp.dataio.manifest import Manifest
+
+BEGINNING = b'{"key": '  # of every record that is written here
 
 
 def record_key(*parts: Any) -> str:
@@ -41,16 +45,20 @@ def read_records(path: str | os.PathLike) -> Iterator[dict[str, Any]]:
 
 
 def read_places(path: str | os.PathLike) -> Iterator[tuple[dict[str, Any], int, int]]:
-    """Yield the record of every complete line, with the offsets of the line's start and end."""
+    """Yield the record of every complete line, with the offsets of the line's start and end.
+
+    A last line without its end is complete if it holds a record.
+    """
     start = 0
     with open(path, "rb") as file:
         for number, line in enumerate(file, start=1):
-            if not line.endswith(b"\n"):
-                return  # a kill in the middle of a write
             try:
                 record = json.loads(line)
                 _ = record["key"]
             except (ValueError, TypeError, KeyError) as error:
+                ours = number > 1 or line[: len(BEGINNING)] == BEGINNING[: len(line)]
+                if ours and not line.endswith(b"\n"):
+                    return  # a kill in the middle of a write
                 raise ValueError(f"{path}, line {number}: not a record; remove the line") from error
             yield record, start, start + len(line)
             start += len(line)
@@ -87,7 +95,8 @@ class Records:
     Arguments
     ---------
     path : str or path
-        The file; made if it does not exist. A torn last line is cut off.
+        The file; made if it does not exist. A torn last line, as a kill leaves it, is moved to
+        ``<path>.torn``.
     sync_every : int
         Force records to the disk after so many. Even without it, a killed process loses none that
         were appended: only a machine that loses power does.
@@ -96,6 +105,8 @@ class Records:
     ------
     BlockingIOError
         If another process has it open: both would do the same work.
+    ValueError
+        If the file holds something else than records. It is not changed.
 
     Example
     -------
@@ -131,20 +142,38 @@ class Records:
             complete = end
             self.keys.add(record["key"])
             self.tickets.add(record.get("ticket"))
-        self._file.truncate(complete)
+        self._complete_last_line(complete)
+
+    def _complete_last_line(self, complete: int) -> None:
+        """End the last record's line; move what follows it to another file, and say so."""
+        with open(self.path, "rb") as file:
+            file.seek(max(0, complete - 1))
+            last, torn = (file.read(1) if complete else b"\n"), file.read()
+        if torn:
+            aside = self.path.with_name(f"{self.path.name}.torn")
+            with open(aside, "ab") as file:
+                file.write(torn + b"\n")
+                os.fsync(file.fileno())
+            self._file.truncate(complete)
+            tqdm.write(f"{self.path}: the last line is cut off; it was moved to {aside}")
+        if last != b"\n":
+            self._write(b"\n")
 
     def append(self, record: Mapping[str, Any]) -> bool:
         """Add a record; return False, and write nothing, if its key is there already."""
         if record["key"] in self.keys:
             return False
-        line = memoryview(json.dumps(record).encode() + b"\n")
-        while line:
-            line = line[self._file.write(line) :]  # a raw write may be short
+        self._write(json.dumps(record).encode() + b"\n")
         self.keys.add(record["key"])
         self._unsynced += 1
         if self._unsynced >= self.sync_every:
             self._sync()
         return True
+
+    def _write(self, content: bytes) -> None:
+        left = memoryview(content)
+        while left:
+            left = left[self._file.write(left) :]  # a raw write may be short
 
     def _sync(self) -> None:
         os.fsync(self._file.fileno())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 
 from speechbrain_clsp.cli.common import add_command
 
@@ -72,10 +73,12 @@ def run_check_leakage(options: argparse.Namespace) -> int:
     """Print the leaks; return 1 if there are any."""
     from speechbrain_clsp.dataio.manifest import Manifest
     from speechbrain_clsp.prepare.leakage import check_leakage
-    from speechbrain_clsp.utils.files import atomic_write
+    from speechbrain_clsp.utils.files import atomic_write, check_replaceable
 
     if options.report and not options.report.endswith(".json"):
         raise ValueError(f"{options.report}: the name of the report must end in .json")
+    if options.report:
+        check_replaceable(options.report, holds_leaks, "a report of leaks")
     test = Manifest(options.test)
     report = check_leakage(test, Manifest(options.train), options.kinds)
     for kind, count in report.counts.items():
@@ -86,6 +89,12 @@ def run_check_leakage(options: argparse.Namespace) -> int:
         found = {"counts": report.counts, "leaks": [vars(leak) for leak in report.leaks]}
         atomic_write(options.report, json.dumps(found, indent=1, ensure_ascii=False))
     return int(bool(report))
+
+
+def holds_leaks(path: Path) -> bool:
+    """Return whether a file is the report of leaks of an earlier run."""
+    found = json.loads(path.read_bytes())
+    return isinstance(found, dict) and found.keys() == {"counts", "leaks"}
 
 
 def run_export_cuts(options: argparse.Namespace) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from speechbrain_clsp.utils.files import atomic_path
+from speechbrain_clsp.utils.files import atomic_path, check_replaceable
 
 _TEXTS = pa.list_(pa.string())
 
@@ -78,6 +78,8 @@ def write_manifest(
     ValueError
         If a row lacks a required column, has an unknown one, or repeats an id; the message names
         the row and its id.
+    FileExistsError
+        If ``path`` holds something else than a manifest.
 
     Example
     -------
@@ -108,6 +110,7 @@ def write_batches(
 
     One batch at a time is in memory.
     """
+    check_manifest_path(path)
     hashes = array("q")  # 8 bytes per row: a set of 18 M ids would take gigabytes
     schema = SCHEMA.with_metadata({_BATCH_ROWS_KEY: str(batch_rows)})
     with atomic_path(path) as temporary:
@@ -117,6 +120,16 @@ def write_batches(
                 writer.write_batch(batch)
         _check_ids(temporary, np.frombuffer(hashes, dtype=np.int64))
     return len(hashes)
+
+
+def check_manifest_path(path: str | os.PathLike) -> None:
+    """Raise FileExistsError if there is a file at ``path`` that is not a manifest.
+
+    Example
+    -------
+    >>> check_manifest_path(getfixture("tmp_path") / "new.arrow")
+    """
+    check_replaceable(path, lambda there: Manifest(there) is not None, "a manifest")
 
 
 def _of_equal_size(batches: Iterable[pa.RecordBatch], size: int) -> Iterator[pa.RecordBatch]:

@@ -23,7 +23,12 @@ import numpy as np
 import pyarrow as pa
 from tqdm import tqdm
 
-from speechbrain_clsp.dataio.manifest import SCHEMA, checked_row, write_batches
+from speechbrain_clsp.dataio.manifest import (
+    SCHEMA,
+    check_manifest_path,
+    checked_row,
+    write_batches,
+)
 from speechbrain_clsp.prepare.audio_index import run_all
 from speechbrain_clsp.prepare.clip import MALFORMED, Record, UnusableClipError
 from speechbrain_clsp.utils.files import atomic_path, atomic_write
@@ -91,7 +96,8 @@ def assemble(
     Counter({'malformed line': 1})
     """
     output = Path(output)
-    folder = output.with_name(f".{output.stem}_parts")
+    check_manifest_path(output)
+    folder = parts_folder(output)
     folder.mkdir(parents=True, exist_ok=True)
     parts, malformed = [], []
     with tqdm(desc=output.stem, total=total, unit="clip") as progress:
@@ -231,6 +237,11 @@ def _repeated(parts: list[Path]) -> set[int]:
         )
     found = np.sort(np.frombuffer(hashes, dtype=np.int64))
     return set(found[1:][found[1:] == found[:-1]].tolist())
+
+
+def parts_folder(manifest: Path) -> Path:
+    """Return the folder of an unfinished manifest's parts."""
+    return manifest.with_name(f".{manifest.stem}_parts")
 
 
 def report_path(manifest: Path) -> Path:

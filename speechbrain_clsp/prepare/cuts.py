@@ -16,8 +16,14 @@ from typing import Any
 
 from speechbrain_clsp.dataio.audio import SAMPLE_RATE, Header, read_header
 from speechbrain_clsp.dataio.shards import ClipReader
-from speechbrain_clsp.prepare.clip import MALFORMED, ClipRecord, UnusableClipError
-from speechbrain_clsp.utils.files import atomic_path
+from speechbrain_clsp.prepare.clip import (
+    MALFORMED,
+    ClipRecord,
+    UnusableClipError,
+    parse_line,
+    read_lines,
+)
+from speechbrain_clsp.utils.files import atomic_path, check_replaceable
 
 WHOLE_SECONDS = 0.01  # a cut whose duration differs by less from its recording's is all of it
 HARMLESS = {"Resample"}  # transforms without effect on style; clips are resampled on reading
@@ -61,7 +67,9 @@ def clip_from_cut(cut: Mapping[str, Any], text_is_caption: bool = False) -> Clip
 
 def _clip(name: str, cut: Mapping[str, Any], text_is_caption: bool) -> ClipRecord:
     if cut.get("type", "MonoCut") != "MonoCut":
-        raise UnusableClipError("not a MonoCut", f"is a {cut['type']}")
+        raise UnusableClipError(
+            "not a MonoCut", f"is a {cut['type']}: save its audio, and make cuts of the files"
+        )
     recording = cut.get("recording") or {}
     _refuse_changed_audio(cut, recording)
     supervisions = cut.get("supervisions") or [{}]
@@ -147,7 +155,10 @@ def write_cuts(
     ------
     ValueError
         If an audio file cannot be read, or has several channels of which the row names none.
+    FileExistsError
+        If ``path`` holds something else than cuts.
     """
+    check_replaceable(path, _holds_cuts, "a file of cuts")
     count = 0
     with atomic_path(path) as partial, open(partial, "wb") as raw:
         is_gzipped = partial.suffix == ".gz"  # without name and time, which would differ
@@ -163,6 +174,24 @@ def write_cuts(
                     cut = cut_from_row(row)
                 file.write(json.dumps(cut, ensure_ascii=False) + "\n")
     return count
+
+
+def _holds_cuts(path: str | os.PathLike) -> bool:
+    first = next(read_lines(path), None)
+    return first is not None and is_cut(parse_line(first.line))
+
+
+def is_cut(record: Mapping[str, Any]) -> bool:
+    """Return whether a JSON object is a lhotse cut.
+
+    Example
+    -------
+    >>> is_cut({"id": "a", "supervisions": []}), is_cut({"wav": "a.wav", "caption": "A man."})
+    (True, False)
+    """
+    kind = record.get("type")
+    named = isinstance(kind, str) and kind.endswith("Cut")
+    return named or not {"recording", "supervisions", "tracks"}.isdisjoint(record)
 
 
 def _header(row: Mapping[str, Any]) -> Header:

@@ -19,7 +19,7 @@ from typing import Any
 
 from huggingface_hub import hf_hub_download
 
-from speechbrain_clsp.prepare.assembly import Outcome, assemble, report_path
+from speechbrain_clsp.prepare.assembly import Outcome, assemble, parts_folder, report_path
 from speechbrain_clsp.prepare.clip import ClipRecord, Record
 from speechbrain_clsp.prepare.corpora import CORPORA, AudioFinder
 from speechbrain_clsp.utils.files import parse_key_values
@@ -80,6 +80,8 @@ def prepare_split(
     ------
     ValueError
         If the manifest exists and was made with other settings.
+    FileExistsError
+        If there is a manifest that was not made here.
     """
     if dry_run:
         n_records = min(split.total or DRY_RUN_RECORDS, DRY_RUN_RECORDS)
@@ -110,8 +112,16 @@ def prepare_split(
 
 def _is_made(manifest: Path, settings: dict[str, Any]) -> bool:
     """Return whether a manifest is complete; raise if it was made with other settings."""
-    if not (manifest.is_file() and report_path(manifest).is_file()):
+    if not manifest.exists():
         return False
+    if not report_path(manifest).is_file():
+        if parts_folder(manifest).is_dir():  # interrupted before the report was written
+            return False
+        raise FileExistsError(
+            f"{manifest} was not made by this script, or its {report_path(manifest).name} was"
+            " deleted: move it away, choose another save_folder, or set skip_prep to use it as it"
+            " is"
+        )
     found = json.loads(report_path(manifest).read_text(encoding="utf-8")).get("settings")
     if found is None:
         return False

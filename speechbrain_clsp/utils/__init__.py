@@ -7,8 +7,15 @@ here knows about speech.
 from speechbrain_clsp.utils.files import (
     atomic_path,
     atomic_write,
+    check_replaceable,
     parse_key_values,
     sha256_of_file,
 )
 
-__all__ = ["atomic_path", "atomic_write", "parse_key_values", "sha256_of_file"]
+__all__ = [
+    "atomic_path",
+    "atomic_write",
+    "check_replaceable",
+    "parse_key_values",
+    "sha256_of_file",
+]

@@ -6,7 +6,7 @@ import glob
 import hashlib
 import os
 import platform
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -91,6 +91,51 @@ def atomic_write(path: str | os.PathLike, content: str | bytes) -> None:
     content = content.encode() if isinstance(content, str) else content
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)
+
+
+def check_replaceable(
+    path: str | os.PathLike, is_ours: Callable[[Path], bool], content: str
+) -> None:
+    """Raise if there is something at a path that may not be replaced.
+
+    Whoever writes a file whose name a user chose calls this before any work.
+
+    Arguments
+    ---------
+    path : str or path
+        What is about to be written.
+    is_ours : callable
+        Takes the path of a file that is not empty and returns whether it holds what this package
+        writes there. ValueError means no.
+    content : str
+        What such a file holds, for the message.
+
+    Raises
+    ------
+    FileExistsError
+        If there is another file, or a folder.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "a.json"
+    >>> check_replaceable(path, lambda path: False, "a report")
+    >>> _ = path.write_text("my only copy")
+    >>> check_replaceable(path, lambda path: False, "a report")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    FileExistsError: .../a.json exists and is not a report: ...
+    """
+    path = Path(path)
+    if not path.exists():
+        return
+    try:
+        known = path.is_file() and (not path.stat().st_size or is_ours(path))
+    except ValueError:
+        known = False
+    if not known:
+        raise FileExistsError(
+            f"{path} exists and is not {content}: it is left as it is; move it away, or choose"
+            " another name"
+        )
 
 
 def sha256_of_file(path: str | os.PathLike) -> str:

@@ -49,6 +49,21 @@ def test_preparation_is_skipped_or_refused_when_it_should_be(tmp_path):
     assert json.loads((tmp_path / "a" / "settings.json").read_text())["train"] == 2
 
 
+def test_files_that_are_not_a_minifcaps_are_left_as_they_are(tmp_path):
+    sizes = {"n_train": 1, "n_valid": 0, "n_test": 0, "n_jobs": 1}
+    for name in ("train.arrow", "pairs.jsonl", "wavs"):
+        folder = tmp_path / name.partition(".")[0]
+        (folder / "wavs").mkdir(parents=True) if name == "wavs" else folder.mkdir()
+        if name != "wavs":
+            (folder / name).write_text("my only copy")
+        with pytest.raises(FileExistsError, match=f"{name}: there already"):
+            prepare_mini_fcaps(folder, **sizes)
+        assert [path.name for path in folder.iterdir()] == [name]
+    (tmp_path / "settings.json").write_text("my only copy")
+    with pytest.raises(FileExistsError, match="settings.json is not that of a MiniFCaps"):
+        prepare_mini_fcaps(tmp_path, **sizes)
+
+
 def test_probes_hold_the_test_clips_and_their_twins_and_pairs_name_them(tmp_path):
     prepare_mini_fcaps(tmp_path, n_train=1, n_valid=1, n_test=6, n_jobs=1)
     rows = {row["id"]: row for row in Manifest(tmp_path / "probes.arrow")}

@@ -162,3 +162,17 @@ def test_audio_of_a_manifest_with_a_relative_path_is_absolute(tmp_path, monkeypa
     manifest = Manifest("a.arrow")
     monkeypatch.chdir("/")
     assert manifest[0]["audio"] == str(tmp_path / "a.wav")
+
+
+def test_another_file_is_not_replaced_by_a_manifest(tmp_path):
+    path = tmp_path / "train.arrow"
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, pa.schema([])):
+        pass  # a table of another library
+    before = path.read_bytes()
+    with pytest.raises(FileExistsError, match="train.arrow exists and is not a manifest"):
+        write_manifest(path, [ROW])
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+    path.unlink()
+    for row in (ROW, ROW | {"id": "b"}):  # our own is
+        write_manifest(path, [row])
+    assert Manifest(path).column("id") == ["b"]

@@ -98,3 +98,16 @@ def test_lhotse_reads_our_cuts_and_we_its(tmp_path):
         back = clip_from_cut(parse_line(line)).row
         keys = ("id", "audio", "offset", "nbytes", "start", "duration", "accent", "fine_captions")
         assert {key: back.get(key) for key in keys} == {key: row[key] for key in keys}
+
+
+def test_cuts_replace_cuts_and_nothing_else(tmp_path):
+    rows = [dict.fromkeys(SCHEMA.names) | {"id": "a", "audio": "a.wav", "duration": 1.0}]
+    rows[0] |= {"global_captions": ["A man."], "fine_captions": []}
+    for name in ("a.jsonl", "a.jsonl.gz"):
+        path = tmp_path / name
+        assert write_cuts(path, rows, False) == write_cuts(path, rows, False) == 1
+        for content in (b"my only copy", b'{"wav": "a.wav", "caption": "A man."}\n', b"[1]\n"):
+            path.write_bytes(content)
+            with pytest.raises(FileExistsError, match="is not a file of cuts"):
+                write_cuts(path, rows, False)
+            assert path.read_bytes() == content

@@ -162,3 +162,15 @@ def test_warnings_tell_copies_from_what_may_be_shared_on_purpose(tmp_path):
     assert shared.startswith("SHARED, is it intended?: 1 test clips have the speaker")
     clean = check_leakage(*manifests(tmp_path, [row], [{**row, "id": "b"}]), ["id"])
     assert not clean and clean.warnings() == [] and clean.counts == {"id": 0}
+
+
+def test_a_report_does_not_replace_another_file(tmp_path, capsys):
+    write_manifest(tmp_path / "a.arrow", [{"id": "a", "audio": "a.wav", "duration": 1.0}])
+    command = ["check-leakage", *[str(tmp_path / "a.arrow")] * 2, "--kinds", "id"]
+    command += ["--report", str(tmp_path / "r.json")]
+    assert main(command) == main(command) == 1
+    for content in ("[1]", '{"my": "notes"}', "my only copy"):
+        (tmp_path / "r.json").write_text(content)
+        assert main(command) == 2
+        assert "is not a report of leaks" in capsys.readouterr().err
+        assert (tmp_path / "r.json").read_text() == content

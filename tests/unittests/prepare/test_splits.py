@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from speechbrain_clsp.dataio.manifest import Manifest
+from speechbrain_clsp.dataio.manifest import Manifest, write_manifest
 from speechbrain_clsp.prepare.clip import ClipRecord, Record, parse_line
 from speechbrain_clsp.prepare.corpora import AudioFinder
 from speechbrain_clsp.prepare.splits import (
@@ -52,6 +52,20 @@ def test_a_manifest_without_a_complete_report_is_made_again(prepare, tmp_path):
     found = json.loads(report.read_text())
     del found["settings"]
     report.write_text(json.dumps(found))
+    assert prepare().clips == 2
+
+
+def test_a_manifest_that_was_made_otherwise_is_not_replaced(prepare, tmp_path):
+    manifest = tmp_path / "out" / "train.arrow"
+    write_manifest(manifest, [{"id": "mine", "audio": "a.wav", "duration": 1.0}])
+    with pytest.raises(FileExistsError, match="train.arrow was not made by this script"):
+        prepare()
+    (tmp_path / "out" / ".train_parts").mkdir()  # interrupted before the report was written
+    manifest.write_text("my only copy")
+    with pytest.raises(FileExistsError, match="train.arrow exists and is not a manifest"):
+        prepare()
+    assert manifest.read_text() == "my only copy"
+    manifest.unlink()
     assert prepare().clips == 2
 
 

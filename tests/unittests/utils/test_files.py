@@ -7,7 +7,13 @@ import tracemalloc
 
 import pytest
 
-from speechbrain_clsp.utils import atomic_path, atomic_write, parse_key_values, sha256_of_file
+from speechbrain_clsp.utils import (
+    atomic_path,
+    atomic_write,
+    check_replaceable,
+    parse_key_values,
+    sha256_of_file,
+)
 
 KILLED = """
 import os, signal, sys
@@ -53,3 +59,21 @@ def test_what_a_killed_process_left_is_removed_by_the_next_write(tmp_path):
 def test_settings_that_are_not_key_and_value_are_named(settings):
     with pytest.raises(ValueError, match=f"--folder '{settings[-1].partition('=')[0]}"):
         parse_key_values(settings, "--folder")
+
+
+def test_only_what_is_recognized_may_be_replaced(tmp_path):
+    path = tmp_path / "a.json"
+
+    def is_ours(there) -> bool:
+        return there.read_bytes().decode().startswith("{")
+
+    path.touch()
+    check_replaceable(path, is_ours, "a report")  # nothing is lost
+    path.write_text("{}")
+    check_replaceable(path, is_ours, "a report")
+    for content in (b"my only copy", b"\xff\xfe"):
+        path.write_bytes(content)
+        with pytest.raises(FileExistsError, match="a.json exists and is not a report"):
+            check_replaceable(path, is_ours, "a report")
+    with pytest.raises(FileExistsError, match="is not a report"):
+        check_replaceable(tmp_path, is_ours, "a report")
