@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from speechbrain_clsp.annotation.records import read_records
-from speechbrain_clsp.annotation.stages.filter import words_of
 from speechbrain_clsp.evaluation.tables import pipes
 from speechbrain_clsp.utils.files import atomic_write
 from speechbrain_clsp.utils.html import bar_chart, table, write_page
+from speechbrain_clsp.utils.words import words_of
 
 CHARACTERS_PER_BIN, SECONDS_PER_BIN, WORDS_SHOWN = 32, 2, 30
 LABELS = ("gender", "accent", "pitch", "speaking_rate")

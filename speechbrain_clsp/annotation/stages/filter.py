@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+
+from speechbrain_clsp.utils.words import words_of
 
 # Words by which a caption says what is absent, and phrases by which it speaks of several people.
 ABSENCE = (
@@ -37,17 +38,6 @@ class FilterSettings:
     absence: Sequence[str] = ABSENCE
     several: Sequence[str] = SEVERAL
     transcript_words: int = 4
-
-
-def words_of(text: str) -> list[str]:
-    """Return a text's words, in lower case and without punctuation.
-
-    Example
-    -------
-    >>> words_of("Don't — he said: 'go!'")
-    ["don't", 'he', 'said', 'go']
-    """
-    return re.findall(r"\w+(?:'\w+)*", text.lower().replace("\u2019", "'"))
 
 
 def found_phrases(text: str, phrases: Sequence[str]) -> list[str]:

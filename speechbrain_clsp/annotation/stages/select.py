@@ -9,7 +9,7 @@ from itertools import chain, pairwise
 
 import numpy as np
 
-from speechbrain_clsp.annotation.stages.filter import words_of
+from speechbrain_clsp.utils.words import words_of
 
 
 @dataclass(frozen=True)
