@@ -65,6 +65,8 @@ def resample(wavs: Tensor, from_rate: int, to_rate: int) -> Tensor:
     if up == down:
         return wavs
     size = -(-wavs.shape[-1] * up // down)
+    if not wavs.numel():
+        return torch.nn.functional.pad(wavs, (0, size))[..., :size]
     n_strides = max(1, -(-size // up))
     filters = _filters(up, down)
     taps = filters.taps.to(wavs.device, wavs.dtype)

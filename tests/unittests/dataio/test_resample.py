@@ -90,3 +90,9 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 def test_a_rate_with_thousands_of_phases_takes_little_memory():
     done = subprocess.run([sys.executable, "-c", PEAK], capture_output=True, text=True, check=True)
     assert int(done.stdout) < 300e3  # kilobytes; one filter per phase would take 3 GB
+
+
+@pytest.mark.parametrize("shape", [(0,), (2, 0), (0, 100)])
+def test_nothing_is_resampled_to_nothing(shape):
+    found = resample(torch.zeros(shape), 22050, 16000)
+    assert found.shape == (*shape[:-1], -(-shape[-1] * 16000 // 22050))
