@@ -15,15 +15,22 @@ from speechbrain.utils.fetching import FetchConfig
 from torch import Tensor
 from tqdm import tqdm
 
-from speechbrain_clsp.dataio.audio import MAXIMUM_AMPLITUDE, SAMPLE_RATE, read_blocks
+from speechbrain_clsp.dataio.audio import SAMPLE_RATE, read_blocks
+from speechbrain_clsp.inference.checks import (
+    check_paths,
+    check_prompts,
+    check_wav_lens,
+    check_wavs,
+    find_unusable,
+)
 from speechbrain_clsp.inference.files import pad, read_batches, report_bad_files
 from speechbrain_clsp.inference.timeline import Timeline, sliding_windows
 from speechbrain_clsp.lobes.prompt_bank import Prompts, embed_classes
 from speechbrain_clsp.pretrained.folder import HYPERPARAMS, PARTS, find_source, load_folder
 from speechbrain_clsp.pretrained.hub import has_definition, load_official
+from speechbrain_clsp.utils.checks import check_texts
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-RELATIVE_SLACK = 1e-6  # float32 rounding of relative lengths
 
 
 class CLSP(Pretrained):
@@ -225,12 +232,18 @@ class CLSP(Pretrained):
             If ``wavs`` is not a tensor, a shape is wrong, a sample is NaN, infinite or far beyond
             [-1, 1], a length is not relative, or a clip is shorter than 0.1 s.
         """
-        if not isinstance(wavs, Tensor):
-            raise TypeError("wavs must be a Tensor; for audio files use the methods ..._file")
+        wavs = check_wavs(wavs)
         wavs = wavs.unsqueeze(0) if wavs.dim() == 1 else wavs
-        if wav_lens is None:
-            wav_lens = torch.ones(wavs.shape[:1])
-        _check_batch(wavs, wav_lens)
+        if wavs.dim() != 2 or not wavs.numel():
+            raise ValueError(f"wavs must be [B, T] or [T] and not empty; it is {list(wavs.shape)}")
+        wav_lens = check_wav_lens(wav_lens, wavs)
+        faults: dict[str, list[int]] = {}
+        for row, fault in enumerate(find_unusable(wavs, wav_lens)):
+            if fault:
+                faults.setdefault(fault, []).append(row)
+        if faults:
+            found = "; ".join(f"{rows} {fault}" for fault, rows in faults.items())
+            raise ValueError(f"Rows of wavs that cannot be embedded: {found}")
         own = next(self.mods.speech_tower.parameters()).dtype
         wavs = wavs.to(self.device, torch.float64 if own == torch.float64 else torch.float32)
         wav_lens = wav_lens.to(self.device)
@@ -283,10 +296,7 @@ class CLSP(Pretrained):
         ValueError
             If there are no paths, ``on_error`` is something else, or all files are bad.
         """
-        if isinstance(paths, str | os.PathLike):
-            raise TypeError("encode_files takes a list of paths; for one path use encode_file")
-        if not paths:
-            raise ValueError("paths is empty: give at least one audio file")
+        paths = check_paths(paths)
         if on_error not in ("raise", "skip"):
             raise ValueError(f"on_error must be 'raise' or 'skip', not {on_error!r}")
         errors: dict[int, Exception] = {}
@@ -365,6 +375,7 @@ class CLSP(Pretrained):
             Seconds that are embedded at once (a shorter recording is one window), and from one
             window to the next.
         """
+        texts = check_texts(texts)
         text = self.encode_text(texts)
         windows = sliding_windows(read_blocks(path, self.WINDOW_SECONDS), window, hop)
         per_batch = max(1, int(self.WINDOW_SECONDS * 2 / window)) if window > 0 else 1
@@ -424,6 +435,7 @@ class CLSP(Pretrained):
         prompts = prompts if prompts is not None else getattr(self.hparams, "prompts", None)
         if prompts is None:
             raise ValueError("This model comes without prompts: give the classes as prompts=[...]")
+        prompts = check_prompts(prompts)
         text, labels = embed_classes(self.encode_text, prompts), list(prompts)
         out_prob = (self.mods.logit_scale() * speech @ text.T).log_softmax(dim=-1)
         score, index = out_prob.max(dim=-1)
@@ -435,35 +447,3 @@ def _mean(windows: Sequence[Tensor]) -> Tensor:
     if len(windows) == 1:
         return windows[0]
     return torch.nn.functional.normalize(torch.stack(list(windows)).mean(dim=0), dim=-1)
-
-
-def _check_batch(wavs: Tensor, wav_lens: Tensor) -> None:
-    """Raise for shapes, samples and relative lengths that no recording has."""
-    if wavs.dim() != 2 or not wavs.numel():
-        raise ValueError(f"wavs must be [B, T] or [T] and not empty; it is {list(wavs.shape)}")
-    usable = wavs.detach().abs().amax(dim=1) <= MAXIMUM_AMPLITUDE  # NaN compares false
-    if not usable.all():
-        bad = (~usable).nonzero().flatten().tolist()
-        raise ValueError(
-            f"Rows {bad} of wavs hold samples that are NaN, infinite or far beyond [-1, 1]"
-            " (16-bit values must be divided by 32768)"
-        )
-    if wav_lens.shape != wavs.shape[:1]:
-        raise ValueError(f"wav_lens must be [{len(wavs)}], not {list(wav_lens.shape)}")
-    if not ((wav_lens > 0) & (wav_lens <= 1 + RELATIVE_SLACK)).all():
-        raise ValueError("wav_lens must be relative, in (0, 1]: divide lengths by wavs.shape[1]")
-
-
-def check_texts(texts: Sequence[str]) -> list[str]:
-    """Return captions as a list; raise for a str, other types, no caption and empty ones."""
-    if isinstance(texts, str):
-        raise TypeError(f"texts must be a list of captions, not a str: use [{texts!r}]")
-    texts = list(texts)
-    if not all(isinstance(text, str) for text in texts):
-        raise TypeError("texts must be a list of str")
-    if not texts:
-        raise ValueError("texts is empty: give at least one caption")
-    for number, text in enumerate(texts):
-        if not text.strip():
-            raise ValueError(f"Caption {number} is empty")
-    return texts

@@ -1,8 +1,11 @@
 """Guards of a reward: checks of length, level and words, which a style score does not include.
 
-A guard takes (wavs [B, T], wav_lens [B], captions, texts), 16 kHz, and returns [B] bool, True where
-a clip passes. Any callable will do; its ``name``, if it has one, appears in what
-:meth:`~speechbrain_clsp.inference.reward.StyleReward.explain` returns.
+A guard takes (wavs [B, T], wav_lens [B], captions, texts), 16 kHz, and returns B bool, a Tensor, an
+array or a list, True where a clip passes. Any callable will do. Its ``name``, or that of the
+function, appears in what :meth:`~speechbrain_clsp.inference.reward.StyleReward.explain` returns;
+the second of that name is called ``name 2``.
+
+A clip that cannot be embedded (NaN, too short) comes to a guard as silence, and does not pass.
 """
 
 from __future__ import annotations
@@ -16,6 +19,8 @@ from speechbrain.utils.edit_distance import accumulatable_wer_stats
 from torch import Tensor
 
 from speechbrain_clsp.dataio.audio import SAMPLE_RATE
+from speechbrain_clsp.utils.checks import as_list, quote
+from speechbrain_clsp.utils.words import words_of
 
 FRAME = 400  # samples: 25 ms
 SILENT = 40.0  # dB below the loudest frame
@@ -102,10 +107,15 @@ class WordErrorGuard:
     Arguments
     ---------
     recognizer : EncoderASR or callable
-        A SpeechBrain recognizer with ``transcribe_batch``, or (wavs [B, T], wav_lens [B]) -> list
-        of B str.
+        A SpeechBrain recognizer with ``transcribe_batch``, or that method, or any (wavs [B, T],
+        wav_lens [B]) -> list of B str.
     most : float
-        Highest word error rate that passes.
+        Highest word error rate that passes; see :func:`word_error_rate`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If there are no texts, or the recognizer does not give one transcript per clip.
 
     Example
     -------
@@ -129,11 +139,23 @@ class WordErrorGuard:
         return torch.tensor(rates, device=wavs.device) <= self.most
 
     @torch.no_grad()
-    def _transcribe(self, wavs: Tensor, wav_lens: Tensor) -> Sequence[str]:
-        if hasattr(self.recognizer, "transcribe_batch"):
-            transcripts, _ = self.recognizer.transcribe_batch(wavs, wav_lens)  # and tokens
-            return transcripts
-        return self.recognizer(wavs, wav_lens)
+    def _transcribe(self, wavs: Tensor, wav_lens: Tensor) -> list[str]:
+        """Return a transcript per clip, from whichever form a recognizer gives them in."""
+        found = getattr(self.recognizer, "transcribe_batch", self.recognizer)(wavs, wav_lens)
+        if isinstance(found, tuple) and found and not isinstance(found[0], str):
+            found = found[0]  # SpeechBrain's: transcripts, tokens
+        transcripts = [
+            " ".join(map(str, each)) if isinstance(each, list | tuple) else each
+            for each in as_list(found, "The recognizer's answer", "transcripts")
+        ]
+        if len(transcripts) != len(wavs):
+            raise ValueError(
+                f"The recognizer gave {len(transcripts)} transcripts for {len(wavs)} clips"
+            )
+        for number, each in enumerate(transcripts):
+            if not isinstance(each, str):
+                raise TypeError(f"The recognizer's transcript {number} is {quote(each)}, not a str")
+        return transcripts
 
 
 @dataclass
@@ -163,21 +185,62 @@ class AgreementGuard:
 def word_error_rate(transcript: str, text: str) -> float:
     """Return the edit distance of words over the number of words of ``text``.
 
-    Case and punctuation do not count.
+    Words are those of :func:`~speechbrain_clsp.utils.words.words_of`: case, punctuation and forms
+    of apostrophes and accents do not count, and Chinese characters are words.
 
     Example
     -------
     >>> word_error_rate("the cat sat", "The cat sat down.")
     0.25
     """
-    found, expected = _words(transcript), _words(text)
+    found, expected = words_of(transcript), words_of(text)
     if not expected:
         return float(bool(found))
     return accumulatable_wer_stats([expected], [found])["WER"] / 100
 
 
-def _words(text: str) -> list[str]:
-    return "".join(c if c.isalnum() or c == "'" else " " for c in text.lower()).split()
+def name_guards(guards: Sequence[Callable[..., Any]]) -> dict[str, Callable[..., Any]]:
+    """Return guards by a name that each has alone.
+
+    Example
+    -------
+    >>> list(name_guards([LengthGuard(0.5), LengthGuard(0.1), max]))
+    ['length', 'length 2', 'max']
+    """
+    named: dict[str, Callable[..., Any]] = {}
+    for guard in guards:
+        name = getattr(guard, "name", None) or getattr(guard, "__name__", type(guard).__name__)
+        unique, number = str(name), 1
+        while unique in named:
+            number += 1
+            unique = f"{name} {number}"
+        named[unique] = guard
+    return named
+
+
+def check_passes(passes: Any, name: str, wavs: Tensor) -> Tensor:
+    """Return what a guard gave as [B] bool on the device of ``wavs`` [B, T].
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is not one bool per clip, or 1 or 0 in its place; the message names the guard.
+
+    Example
+    -------
+    >>> check_passes([True, False], "length", torch.zeros(2, 9)).tolist()
+    [True, False]
+    """
+    wrong = f"The guard {name!r} must return {len(wavs)} bool, one per clip, not {quote(passes)}"
+    try:
+        found = torch.as_tensor(passes) if isinstance(passes, Tensor) else torch.tensor(passes)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(wrong) from error
+    if found.shape != (len(wavs),):
+        raise ValueError(f"{wrong}, of shape {list(found.shape)}")
+    if not ((found == 0) | (found == 1)).all():
+        raise ValueError(wrong)
+    return found.to(wavs.device, torch.bool)
 
 
 def _decibels(power: Tensor) -> Tensor:

@@ -8,13 +8,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from speechbrain_clsp.captions.perturbation import AttributeSwap, read_tables
-from speechbrain_clsp.dataio.audio import SAMPLE_RATE
+from speechbrain_clsp.dataio.audio import MAXIMUM_RATE, MINIMUM_RATE, SAMPLE_RATE
 from speechbrain_clsp.dataio.resample import resample
-from speechbrain_clsp.inference.clsp import CLSP, check_texts
+from speechbrain_clsp.inference.checks import (
+    MINIMUM_SAMPLES,
+    check_numbers,
+    check_wav_lens,
+    check_wavs,
+    find_unusable,
+)
+from speechbrain_clsp.inference.clsp import CLSP
+from speechbrain_clsp.inference.guards import check_passes, name_guards
+from speechbrain_clsp.utils.checks import as_list, check_texts
 
 SCALINGS = ("cosine", "margin", "group", "improvement")
 CACHED_TEXTS = 20_000  # least recently used ones are dropped
@@ -27,20 +37,24 @@ class RewardParts:
     """A reward and its parts.
 
     The parts are ``cosine`` with the caption, ``contrast`` (highest cosine with captions made
-    false) where it was needed, and ``style``, the scaled value.
+    false) where it was needed, and ``style``, the scaled value. They are NaN for a clip that could
+    not be embedded.
     """
 
     total: Tensor  # [B], the reward
     parts: dict[str, Tensor]  # [B] each
     passed: dict[str, Tensor]  # [B] bool for each guard
+    reasons: tuple[str, ...] = ()  # B, why a clip got the veto; "" if it did not
 
 
 @dataclass(eq=False)
 class StyleReward:
     """Rewards speech for its style, differentiable in the waveform.
 
-    Weights are frozen; a graph is built only if ``wavs`` require gradients. Raw cosines lie in a
-    narrow band, so that most uses want another scaling:
+    Weights are frozen; a graph is built only if ``wavs`` require gradients. A clip that cannot be
+    embedded (with NaN samples, too short, without samples) gets ``veto``, without gradients, and
+    does not count in its group; others are not affected. Raw cosines lie in a narrow band, so that
+    most uses want another scaling:
 
     - ``cosine``: the cosine of speech and caption;
     - ``margin``: the cosine less the highest one with perturbed captions, which differ from the
@@ -74,8 +88,8 @@ class StyleReward:
 
     Raises
     ------
-    ValueError
-        If the scaling is unknown.
+    TypeError, ValueError
+        If the scaling is unknown, or another argument cannot be used.
 
     Example
     -------
@@ -97,6 +111,19 @@ class StyleReward:
     def __post_init__(self) -> None:
         if self.scaling not in SCALINGS:
             raise ValueError(f"scaling must be one of {list(SCALINGS)}, not {self.scaling!r}")
+        self.guards = as_list(self.guards, "guards", "guards")
+        for guard in self.guards:
+            if not callable(guard):
+                raise TypeError(f"guards must be callable; {guard!r} is not")
+        if not MINIMUM_RATE <= float(self.sample_rate) <= MAXIMUM_RATE:
+            raise ValueError(
+                f"sample_rate must be {MINIMUM_RATE} to {MAXIMUM_RATE} Hz, not {self.sample_rate}"
+            )
+        if not (self.n_contrasts >= 1 and self.improvement_scale > 0):
+            raise ValueError(
+                "n_contrasts must be at least 1 and improvement_scale positive, not"
+                f" {self.n_contrasts} and {self.improvement_scale}"
+            )
         self._swap = self.swap or AttributeSwap(read_tables)
         self._texts: OrderedDict[str, Tensor] = OrderedDict()
         self._contrasts: OrderedDict[str, list[str]] = OrderedDict()
@@ -135,29 +162,54 @@ class StyleReward:
 
         Raises
         ------
-        ValueError
-            If numbers of clips and captions differ, or a baseline is missing; and as
-            :meth:`~speechbrain_clsp.inference.clsp.CLSP.encode_batch`.
+        TypeError, ValueError
+            If numbers of clips, captions, texts, groups or baselines differ; if samples are not
+            floating-point or lengths not relative; if a baseline is missing or NaN; or if a guard
+            does not give one bool per clip. Never for what a clip contains.
         """
-        captions = check_texts(captions)
-        if wavs.dim() != 2 or len(wavs) != len(captions):
-            raise ValueError(f"{len(captions)} captions for wavs of shape {list(wavs.shape)}")
-        wavs = resample(wavs, self.sample_rate, SAMPLE_RATE)
-        if wav_lens is None:
-            wav_lens = torch.ones(len(wavs), device=wavs.device)
+        captions = check_texts(captions, "captions")
+        n_clips = len(captions)
+        wavs = check_wavs(wavs)
+        if wavs.dim() != 2 or len(wavs) != n_clips:
+            raise ValueError(f"{n_clips} captions for wavs of shape {list(wavs.shape)}")
+        if texts is not None:
+            texts = check_texts(texts, "texts", allow_empty=True)
+            if len(texts) != n_clips:
+                raise ValueError(f"{len(texts)} texts for {n_clips} clips")
+        wavs, wav_lens, faults = self._usable(wavs, wav_lens)
         speech = self.clsp.encode_batch(wavs, wav_lens)
+        for row in (~speech.isfinite().all(dim=1)).nonzero().flatten().tolist():
+            faults[row] = faults[row] or "its embedding is NaN or infinite"
+        usable = torch.tensor([not fault for fault in faults], device=speech.device)
         parts = {"cosine": (speech * self.encode_text(captions).to(speech.dtype)).sum(dim=1)}
         if self.scaling == "margin":
             parts["contrast"] = self._contrast(speech, captions)
-        parts["style"] = self.weight * self._scaled(parts, captions, groups, baseline)
-        passed = {
-            getattr(guard, "name", type(guard).__name__): guard(wavs, wav_lens, captions, texts)
-            for guard in self.guards
-        }
-        total = parts["style"]
-        for passes in passed.values():
-            total = torch.where(passes.to(total.device), total, torch.full_like(total, self.veto))
-        return RewardParts(total, parts, passed)
+        labels = _group_labels(captions if groups is None else groups, faults)
+        parts["style"] = self.weight * self._scaled(parts, labels, baseline)
+        total, passed, reasons = parts["style"], {}, list(faults)
+        for name, guard in name_guards(self.guards).items():
+            passes = check_passes(guard(wavs, wav_lens, captions, texts), name, wavs)
+            passed[name] = passes & usable.to(passes.device)
+            for row, passes_it in enumerate(passed[name].tolist()):
+                if not (passes_it or faults[row]):
+                    reasons[row] += f"{'; ' if reasons[row] else ''}fails the guard {name}"
+        vetoed = torch.tensor([bool(reason) for reason in reasons], device=total.device)
+        total = torch.where(vetoed, torch.full_like(total, self.veto), total)
+        parts = {name: each.masked_fill(~usable, torch.nan) for name, each in parts.items()}
+        return RewardParts(total, parts, passed, tuple(reasons))
+
+    def _usable(self, wavs: Tensor, wav_lens: Any) -> tuple[Tensor, Tensor, list[str]]:
+        """Return clips at 16 kHz, with silence for those that cannot be embedded, and why."""
+        wav_lens = check_wav_lens(wav_lens, wavs)
+        wavs = resample(wavs, self.sample_rate, SAMPLE_RATE)
+        faults = find_unusable(wavs, wav_lens)
+        if any(faults):
+            unusable = torch.tensor([bool(fault) for fault in faults], device=wavs.device)
+            wavs = wavs.masked_fill(unusable[:, None], 0.0)
+            wav_lens = wav_lens.masked_fill(unusable, 1.0)
+            absent = max(0, MINIMUM_SAMPLES - wavs.shape[1])  # then no clip is usable
+            wavs = torch.nn.functional.pad(wavs, (0, absent))
+        return wavs, wav_lens, faults
 
     def encode_text(self, captions: Sequence[str]) -> Tensor:
         """Embed captions, each once; returns [N, D]."""
@@ -203,9 +255,8 @@ class StyleReward:
     def _scaled(
         self,
         parts: dict[str, Tensor],
-        captions: Sequence[str],
-        groups: Sequence | None,
-        baseline: Tensor | None,
+        groups: Sequence,
+        baseline: Any,
     ) -> Tensor:
         cosine = parts["cosine"]
         if self.scaling == "cosine":
@@ -213,10 +264,24 @@ class StyleReward:
         if self.scaling == "margin":
             return cosine - parts["contrast"]
         if self.scaling == "group":
-            return within_groups(cosine, captions if groups is None else groups)
+            return within_groups(cosine, groups)
         if baseline is None:
             raise ValueError("scaling 'improvement' needs a baseline, the cosines to improve on")
-        return torch.tanh((cosine - baseline.to(cosine)) / self.improvement_scale)
+        baseline = check_numbers(baseline, "baseline", len(cosine)).to(cosine)
+        if not baseline.isfinite().all():
+            raise ValueError(f"baseline must be numbers, not {baseline.tolist()}")
+        return torch.tanh((cosine - baseline) / self.improvement_scale)
+
+
+def _group_labels(groups: Any, faults: Sequence[str]) -> list[Any]:
+    """Return clips' labels as a list; one that cannot be embedded gets a label of its own."""
+    if isinstance(groups, Tensor | np.ndarray):
+        groups = groups.tolist()  # tensors of equal value are different keys
+    groups = as_list(groups, "groups", f"{len(faults)} labels")
+    if len(groups) != len(faults):
+        raise ValueError(f"{len(groups)} groups for {len(faults)} clips")
+    labels = [tuple(label) if isinstance(label, list) else label for label in groups]
+    return [("unusable", n) if fault else labels[n] for n, fault in enumerate(faults)]
 
 
 def within_groups(values: Tensor, groups: Sequence) -> Tensor:

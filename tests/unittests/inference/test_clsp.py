@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -175,10 +176,26 @@ def test_no_random_state_is_touched(clsp, files):
         (lambda c, f: c.score_file(f, "a caption"), TypeError, "list of captions"),
         (lambda c, f: c.encode_text([]), ValueError, "at least one"),
         (lambda c, f: c.encode_text(["a", " "]), ValueError, "Caption 1 is empty"),
-        (lambda c, f: c.encode_text([1]), TypeError, "list of str"),
+        (
+            lambda c, f: c.encode_text(["A.", 1]),
+            TypeError,
+            r"texts\[1\] is 1, a int: .* list of str",
+        ),
+        (lambda c, f: c.encode_text(pd.Series(["A.", None])), TypeError, r"texts\[1\]"),
+        (lambda c, f: c.encode_text(["A.", "\ud800"]), ValueError, r"texts\[1\] is .*Unicode"),
+        (lambda c, f: c.score_file(f, {"m": "A man."}), TypeError, r"a dict: give list\(texts.val"),
+        (lambda c, f: c.score_file(f, {"A man.", "B."}), TypeError, r"no order: give sorted"),
+        (lambda c, f: c.encode_text(pd.DataFrame({"a": ["A."]})), TypeError, "of its columns"),
+        (lambda c, f: c.encode_text(7), TypeError, "must be a list of captions, not a int"),
         (lambda c, f: c.encode_text(["slowly " * 200]), ValueError, "shorten"),
         (lambda c, f: c.encode_files(str(f)), TypeError, "list of paths"),
         (lambda c, f: c.encode_files([]), ValueError, "at least one"),
+        (lambda c, f: c.encode_files({"a": f}), TypeError, "list of paths, not a dict"),
+        (lambda c, f: c.encode_files([f, math.nan]), TypeError, r"paths\[1\] is nan, a float"),
+        (lambda c, f: c.classify_file(f, {"A man.", "B."}), TypeError, "prompts must be a list"),
+        (lambda c, f: c.classify_file(f, ["A.", "B.", "A."]), ValueError, "'A.' is given twice"),
+        (lambda c, f: c.classify_file(f, {"m": "A.", "f": ["A."]}), ValueError, "'m' and 'f' have"),
+        (lambda c, f: c.classify_file(f, {"m": ["A.", 1]}), TypeError, r"prompts\['m'\]\[1\] is 1"),
         (lambda c, f: c.classify_file(f), ValueError, "prompts"),
         (lambda c, f: c.classify_file(f, "a prompt"), TypeError, "not a str"),
         (lambda c, f: c.classify_file(f, {}), ValueError, "prompts is empty"),
@@ -189,6 +206,22 @@ def test_no_random_state_is_touched(clsp, files):
         (lambda c, f: c.encode_batch(torch.zeros(1, 2, 16000)), ValueError, r"\[B, T\]"),
         (lambda c, f: c.encode_batch(torch.full((1, 16000), 1e20)), ValueError, r"\[0\]"),
         (lambda c, f: c.encode_batch(torch.full((1, 16000), 3000).short()), ValueError, "32768"),
+        (
+            lambda c, f: c.encode_batch(torch.full((1, 16000), 9).short()),
+            ValueError,
+            "int16.*32768",
+        ),
+        (lambda c, f: c.encode_batch(np.full((1, 16000), 9, np.int16)), ValueError, "32768"),
+        (lambda c, f: c.encode_batch(WAVS.to(torch.complex64)), ValueError, "complex64"),
+        (lambda c, f: c.encode_batch([[0.0] * 16000]), TypeError, "not a list"),
+        (
+            lambda c, f: c.encode_batch(np.zeros((16000, 1))),
+            ValueError,
+            r"\[16000, 1\]: of \[T, ch",
+        ),
+        (lambda c, f: c.encode_batch(WAVS, ["a", "b"]), TypeError, "wav_lens must hold 2 numbers"),
+        (lambda c, f: c.encode_batch(WAVS, [-0.5, 1.0]), ValueError, "relative"),
+        (lambda c, f: c.encode_batch(WAVS, [0.0, 1.0]), ValueError, r"\[0\] has the relative len"),
         (lambda c, f: c.encode_batch(WAVS, torch.ones(3)), ValueError, r"must be \[2\]"),
         (lambda c, f: c.encode_batch(WAVS, torch.tensor([1, 8000])), ValueError, "relative"),
         (lambda c, f: c.encode_batch(WAVS, torch.tensor([1, torch.nan])), ValueError, "relative"),
@@ -200,6 +233,24 @@ def test_wrong_input_is_refused(clsp, files, call, error, pattern):
     """If this fails, a mistake gives a wrong number or an error from deep inside torch."""
     with pytest.raises(error, match=pattern):
         call(clsp, files[0])
+
+
+def test_arrays_columns_and_generators_are_taken(clsp, files):
+    """If this fails, what data frames and soundfile give raises, or means something else."""
+    wavs = np.stack([tone(), tone(frequency=250.0)])
+    lens = torch.tensor([1.0, 0.5])
+    expected = clsp.encode_batch(torch.from_numpy(wavs), lens)
+    for some in ([1, 0.5], np.array([1.0, 0.5]), pd.Series([1.0, 0.5]), (1.0, 0.5), lens.double()):
+        torch.testing.assert_close(clsp.encode_batch(wavs[:, ::1].astype(float), some), expected)
+    backwards = clsp.encode_batch(wavs[:, ::-1])
+    torch.testing.assert_close(backwards, clsp.encode_batch(torch.from_numpy(wavs).flip(1)))
+    text = clsp.encode_text(CAPTIONS)
+    for texts in (iter(CAPTIONS), np.array(CAPTIONS), pd.Series(CAPTIONS), tuple(CAPTIONS)):
+        assert torch.equal(clsp.encode_text(texts), text)
+    speech = clsp.encode_files(files, progress=False)
+    for paths in (map(str, files), pd.Series(files, index=range(7, 12)), np.array(files, str)):
+        assert torch.equal(clsp.encode_files(paths, progress=False), speech)
+    assert clsp.timeline(files[2], (text for text in CAPTIONS)).texts == tuple(CAPTIONS)
 
 
 def test_wrong_folders_are_refused(folder, tmp_path):

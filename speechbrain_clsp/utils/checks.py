@@ -1,0 +1,110 @@
+"""Checks of sequences and captions that users give, with messages that name the wrong entry."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+QUOTED = 80  # characters of a text that a message quotes
+
+
+def as_list(values: Iterable[Any], name: str, entries: str) -> list[Any]:
+    """Return what a user gave as a list: a list, a tuple, an array, a column or a generator.
+
+    Arguments
+    ---------
+    values : iterable
+        What was given.
+    name : str
+        What messages call it.
+    entries : str
+        What it should be a list of, such as ``captions``.
+
+    Raises
+    ------
+    TypeError
+        If it is a single str or path, has names or no order (a dict, a table, a set), or is no
+        sequence at all.
+
+    Example
+    -------
+    >>> as_list((text for text in ("a", "b")), "texts", "captions")
+    ['a', 'b']
+    >>> as_list("a.wav", "paths", "paths")
+    Traceback (most recent call last):
+    ...
+    TypeError: paths must be a list of paths, not a str: use ['a.wav']
+    """
+    kind = type(values).__name__
+    wrong = f"{name} must be a list of {entries}, not a {kind}"
+    if isinstance(values, str | bytes | os.PathLike):
+        raise TypeError(f"{wrong}: use [{values!r}]")
+    if isinstance(values, Mapping):
+        raise TypeError(f"{wrong}: give list({name}.values())")
+    if isinstance(values, set | frozenset):
+        raise TypeError(f"{wrong}, which has no order: give sorted({name})")
+    if hasattr(values, "columns"):
+        raise TypeError(f"{wrong}: give one of its columns")
+    try:
+        return list(values)
+    except TypeError as error:
+        raise TypeError(wrong) from error
+
+
+def check_texts(texts: Iterable[str], name: str = "texts", allow_empty: bool = False) -> list[str]:
+    """Return captions as a list of str.
+
+    Arguments
+    ---------
+    texts : iterable of str
+        As for :func:`as_list`.
+    name : str
+        What messages call them.
+    allow_empty : bool
+        Whether a caption may be empty.
+
+    Raises
+    ------
+    TypeError
+        As :func:`as_list`; and if an entry is not a str, such as the NaN of an empty cell.
+    ValueError
+        If there is none, or one is empty or not valid Unicode.
+
+    Example
+    -------
+    >>> check_texts(["A man.", float("nan")])
+    Traceback (most recent call last):
+    ...
+    TypeError: texts[1] is nan, a float: texts must be a list of str
+    """
+    texts = as_list(texts, name, "captions")
+    if not texts:
+        raise ValueError(f"{name} is empty: give at least one caption")
+    for number, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise TypeError(
+                f"{name}[{number}] is {quote(text)}, a {type(text).__name__}: {name} must be a"
+                " list of str"
+            )
+        if not (text.strip() or allow_empty):
+            raise ValueError(f"Caption {number} is empty ({name}[{number}])")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(
+                f"{name}[{number}] is {quote(text)}, which is not valid Unicode: read it as UTF-8"
+            ) from error
+    return [str(text) for text in texts]
+
+
+def quote(value: Any) -> str:
+    """Return a value as messages quote it, in one line and not too long.
+
+    Example
+    -------
+    >>> len(quote("slowly " * 99))
+    80
+    """
+    text = repr(value)
+    return text if len(text) <= QUOTED else f"{text[: QUOTED - 4]}...{text[-1]}"
