@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from torch.optim import Optimizer
 
 
@@ -51,10 +53,13 @@ class Eden:
         self.warmup_start = warmup_start
         self.cooldown = cooldown
 
-    def factor(self, step: int, epoch: int) -> float:
-        """Return the factor on the base learning rate for this step and epoch, both from 0."""
+    def factor(self, step: int, epoch: float) -> float:
+        """Return the factor on the base learning rate for this step and epoch, both from 0.
+
+        The decay takes epochs that are complete, the cooldown fractions of them too.
+        """
         factor = ((step / self.lr_batches) ** 2 + 1) ** -0.25
-        factor *= ((epoch / self.lr_epochs) ** 2 + 1) ** -0.25
+        factor *= ((math.floor(epoch) / self.lr_epochs) ** 2 + 1) ** -0.25
         if step < self.warmup_batches:
             factor *= self.warmup_start + (1 - self.warmup_start) * step / self.warmup_batches
         if self.cooldown is not None and epoch > self.cooldown[0]:
@@ -62,7 +67,7 @@ class Eden:
             factor *= max(0.0, (end - epoch) / (end - start))
         return factor
 
-    def __call__(self, optimizer: Optimizer, step: int, epoch: int) -> tuple[float, float]:
+    def __call__(self, optimizer: Optimizer, step: int, epoch: float) -> tuple[float, float]:
         """Give every parameter group its own base rate times the factor.
 
         Arguments
@@ -70,8 +75,10 @@ class Eden:
         optimizer : Optimizer
             The base rates are the ``lr`` that its groups have at the first call; they are kept in
             the groups, and so in its state dict.
-        step, epoch : int
+        step : int
             Counted from 0.
+        epoch : float
+            Epochs so far, with the fraction of the current one.
 
         Returns
         -------

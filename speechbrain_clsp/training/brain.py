@@ -111,6 +111,7 @@ class ContrastiveBrain(sb.Brain):
         self.contrasts = contrasts
         if model_average is not None:
             model_average.to(self.device)
+        self.batches_per_epoch = math.inf  # until there is a loader
         self.n_unreadable = 0
         self.gradient_norms: dict[str, float] = {}
         self.train_stats: dict[str, float] = {}
@@ -326,7 +327,8 @@ class ContrastiveBrain(sb.Brain):
         if self.schedule_step is not None:
             set_step(self.modules, self.schedule_step + self.optimizer_step)
         if should_step:
-            self.lr_annealing(self.optimizer, self.optimizer_step, self.epoch_counter.current - 1)
+            epoch = self.epoch_counter.current - 1 + (self.step - 1) / self.batches_per_epoch
+            self.lr_annealing(self.optimizer, self.optimizer_step, epoch)
 
     def on_fit_batch_end(
         self, batch: CaptionedSpeech, outputs: dict[str, Any], loss: Tensor, should_step: bool
@@ -405,6 +407,7 @@ class ContrastiveBrain(sb.Brain):
             return super().make_dataloader(dataset, stage, ckpt_prefix, **loader_kwargs)
         self.train_sampler = loader_kwargs["batch_sampler"]
         loader = sb.dataio.dataloader.make_dataloader(dataset, **loader_kwargs)
+        self.batches_per_epoch = max(len(loader), 1)
         if self.checkpointer is not None:
             self.checkpointer.add_recoverable(f"{ckpt_prefix}{stage.name}", loader)
             if isinstance(self.train_sampler, BucketBatchSampler):
