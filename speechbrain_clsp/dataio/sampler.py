@@ -62,6 +62,10 @@ class BucketBatchSampler(Sampler[list[Key]]):
         Shards that a joined batch is cut into, a multiple of the number of processes, which take
         them in turns. A training that goes on with half the processes keeps the order of clips if
         this keeps its value. Default: the number of processes.
+    group_size : int
+        Clips that come in one joined batch: successive ones of the manifest, as a clip and its
+        twins. A group with a clip outside of ``shortest`` and ``longest`` is left out. Where
+        batches hold no multiple of it, some groups are cut.
 
     Yields
     ------
@@ -96,18 +100,25 @@ class BucketBatchSampler(Sampler[list[Key]]):
         window: int = 16,
         block: int = 1,
         n_shards: int | None = None,
+        group_size: int = 1,
     ) -> None:
         if (batch_size is None) == (batch_seconds is None):
             raise ValueError(
                 f"Give either batch_size ({batch_size}) or batch_seconds ({batch_seconds})"
             )
         self.durations = np.asarray(durations, dtype=np.float64)
-        self.usable = np.flatnonzero((self.durations >= shortest) & (self.durations <= longest))
+        groups = np.arange(len(self.durations)) // group_size
+        outside = (self.durations < shortest) | (self.durations > longest)
+        self.usable = np.flatnonzero(~np.isin(groups, groups[outside]))
+        longest_of_groups = np.zeros(len(groups))
+        np.maximum.at(longest_of_groups, groups, self.durations)
+        self._group_durations = longest_of_groups[groups]  # by clip
         self.batch_size = batch_size
         self.batch_seconds = batch_seconds
         self.seed = seed
         self.window = window
-        self.block = block
+        self.block = max(1, block // group_size) * group_size
+        self._shuffles_freely = self.block == group_size
         self.rank, self.world_size = rank_and_world_size()
         self.n_shards = n_shards or self.world_size
         if self.n_shards % self.world_size:
@@ -167,8 +178,8 @@ class BucketBatchSampler(Sampler[list[Key]]):
         left_over, sorted_windows, all_bounds, position = order[:0], [], [], 0
         for start in range(0, len(order), size):
             window = np.concatenate([left_over, order[start : start + size]])
-            window = window[np.argsort(self.durations[window], kind="stable")[::-1]]
-            lengths = self._cut(self.durations[window])
+            window = window[np.argsort(self._group_durations[window], kind="stable")[::-1]]
+            lengths = self._cut(self._group_durations[window])
             used = sum(lengths)
             left_over = window[used:]
             sorted_windows.append(window[:used])
@@ -176,11 +187,11 @@ class BucketBatchSampler(Sampler[list[Key]]):
             for length in lengths:
                 bounds.append((position, position + length))
                 position += length
-            if self.block > 1:
+            if not self._shuffles_freely:
                 generator.shuffle(bounds)
             all_bounds += bounds
         order = np.concatenate(sorted_windows) if sorted_windows else order[:0]
-        if self.block == 1:
+        if self._shuffles_freely:
             generator.shuffle(all_bounds)
         return order, all_bounds
 

@@ -146,3 +146,25 @@ def test_too_few_clips_are_refused():
     for sizes in ({}, {"batch_size": 2, "batch_seconds": 9.0}):
         with pytest.raises(ValueError, match="either"):
             BucketBatchSampler([1.0, 2.0], **sizes)
+
+
+@pytest.mark.parametrize("sizes", [{"batch_size": 4}, {"batch_seconds": 30.0}])
+@pytest.mark.parametrize("block", [1, 8])
+def test_groups_come_in_one_batch(sizes, block):
+    draw = torch.Generator().manual_seed(0)
+    durations = (1 + 9 * torch.rand(400, generator=draw)).tolist()
+    options = {**sizes, "group_size": 2, "longest": 9.5, "block": block}
+    sampler = BucketBatchSampler(durations, n_shards=2, **options)
+    batches = list(sampler)
+    joined = [batches[i] + batches[i + 1] for i in range(0, len(batches), 2)]
+    of_clip = {key.index: number for number, batch in enumerate(joined) for key in batch}
+    kept = [pair for pair in zip(durations[::2], durations[1::2]) if max(pair) <= 9.5]
+    assert len(of_clip) > 1.8 * len(kept)
+    alone = [i for i in of_clip if of_clip.get(i ^ 1) != of_clip[i]]
+    if block == 1 and "batch_size" in sizes:
+        assert not alone
+    assert len(alone) < 0.1 * len(of_clip)
+    assert all(max(durations[i], durations[i ^ 1]) <= 9.5 for i in of_clip)
+    alone = BucketBatchSampler(durations, n_shards=2, **{**options, "group_size": 1})
+    of_clip = {key.index: number for number, batch in enumerate(alone) for key in batch}
+    assert sum(of_clip.get(i ^ 1) == of_clip[i] for i in of_clip) < 0.5 * len(of_clip)
