@@ -17,7 +17,7 @@ from speechbrain_clsp.dataio.audio import SAMPLE_RATE
 FRAME, HOP, SPECTRUM = 1024, 160, 4096  # samples
 LOWEST_PITCH, HIGHEST_PITCH = 55, 450  # Hz
 # Boundaries between MiniFCaps' levels: dB, syllable nuclei per second, and Hz for each gender.
-LOUDNESS_BOUNDS = (-38.5, -29.5)
+LOUDNESS_BOUNDS = (-32.5, -23.5)
 RATE_BOUNDS = (6.3, 8.6)
 PITCH_BOUNDS = {"male": (97.0, 130.0), "female": (173.0, 232.0)}
 TILT_BANDS = ((50, 1000), (1000, 5000))  # Hz
@@ -60,7 +60,7 @@ class AcousticMeasurement:
 
         Example
         -------
-        >>> measured = AcousticMeasurement(-25.0, 110.0, 5.0)
+        >>> measured = AcousticMeasurement(-19.0, 110.0, 5.0)
         >>> [measured.level(a, "male") for a in ("loudness", "rate", "pitch")]
         [2, 0, 1]
         """

@@ -300,7 +300,8 @@ def render(clip: PlannedClip) -> np.ndarray:
         heard *= 10 ** (part.level / 20) / np.sqrt(np.mean(heard[: len(wav)] ** 2))
         mixed[start : start + len(heard)] += heard
         start += len(wav) + silence
-    return script.recording.add_noise(mixed, min(part.level for part in parts))
+    noisy = script.recording.add_noise(mixed, min(part.level for part in parts))
+    return np.clip(noisy, -1.0, 1.0)
 
 
 def manifest_row(clip: PlannedClip, duration: float, seed: int) -> dict[str, Any]:

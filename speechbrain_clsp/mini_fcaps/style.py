@@ -28,8 +28,9 @@ PITCH_HERTZ = {  # median F0
 SPREAD_SEMITONES = {  # of F0, 10th to 90th percentile
     "monotone": (0.0, 0.0), "natural": (1.2, 1.5), "lively": (3.6, 4.2)
 }  # fmt: skip
-# RMS; the peaks of speech lie up to 22 dB above it, and must stay below full scale.
-LEVEL_DBFS = {"quiet": (-45.0, -42.0), "moderate": (-35.5, -32.5), "loud": (-26.0, -23.0)}
+# RMS. Recordings of people lie between -30 and -15. Peaks of speech lie up to 22 dB above their
+# level: those of loud clips that go beyond full scale are clipped.
+LEVEL_DBFS = {"quiet": (-39.0, -36.0), "moderate": (-29.5, -26.5), "loud": (-20.0, -17.0)}
 
 CHANGE_PROBABILITY = 0.52
 TWO_CHANGES_PROBABILITY = 0.25  # of the clips with a change

@@ -12,7 +12,7 @@ from speechbrain_clsp.mini_fcaps.synthesis import Synthesizer
 
 SIZES = {"train": 120, "valid": 20, "test": 60}
 # Measured values that agree with a label; the bands of one attribute do not overlap.
-LOUDNESS_DBFS = {"quiet": (-47, -40), "moderate": (-37, -31), "loud": (-28, -21)}
+LOUDNESS_DBFS = {"quiet": (-41, -34), "moderate": (-31, -25), "loud": (-22, -15)}
 PHONEMES_PER_SECOND = {"slow": (6.6, 13.1), "measured": (13.1, 20.1), "fast": (20.1, 33)}
 PITCH_HZ = {
     "male": {"low": (70, 96), "medium": (98, 128), "high": (130, 175)},

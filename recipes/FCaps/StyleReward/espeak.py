@@ -18,7 +18,7 @@ SETTINGS = {
     "rate": (110, 140, 170, 205, 250, 315),  # words per minute
     "pitch": (10, 30, 50, 70, 90),  # of 0 to 99
     "range": (0, 20, 50),  # of 0 to 99
-    "volume": (-44.0, -39.0, -34.0, -29.0, -24.0),  # root mean square, dB re full scale
+    "volume": (-38.0, -33.0, -28.0, -23.0, -18.0),  # root mean square, dB re full scale
 }
 
 
@@ -66,7 +66,7 @@ def speak(text: str, action: Sequence[int]) -> tuple[Tensor, str]:
         wav = synthesizer.speak(text, voice, chosen["rate"], chosen["pitch"], chosen["range"])
     wav = wav * 10 ** (chosen["volume"] / 20) / np.sqrt(np.mean(wav**2))
     gender = "male" if chosen["voice"].startswith("m") else "female"
-    return torch.from_numpy(wav.astype(np.float32)), gender
+    return torch.from_numpy(wav.astype(np.float32)).clamp(-1.0, 1.0), gender
 
 
 def count_phonemes(text: str) -> int:

@@ -32,7 +32,7 @@ logger = get_logger(__name__)
 RATES = (150, 200)  # words per minute
 HERTZ = {"male": (78.0, 160.0), "female": (145.0, 285.0)}  # median F0
 SEMITONES = (0.5, 3.0)  # spread of F0
-LEVELS = (-45.0, -23.0)  # root mean square, dB re full scale
+LEVELS = (-39.0, -17.0)  # root mean square, dB re full scale
 
 
 def prepare_voice(
@@ -119,6 +119,7 @@ def _speak(
             text, f"en-us+{variant}", draw.randint(*RATES), *voice.settings(hertz, semitones)
         )
     wav = wav * 10 ** (draw.uniform(*LEVELS) / 20) / np.sqrt(np.mean(wav**2))
+    wav = np.clip(wav, -1.0, 1.0)
     symbols, frames = frames_of(phones, 1 + len(wav) // hop, hop)
     return wav, {
         "duration": len(wav) / SAMPLE_RATE,
