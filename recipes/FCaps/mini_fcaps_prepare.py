@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from speechbrain_clsp.dataio.audio import SAMPLE_RATE, read_header
 from speechbrain_clsp.dataio.manifest import write_manifest
-from speechbrain_clsp.mini_fcaps.contrasts import plan_contrasts
+from speechbrain_clsp.mini_fcaps.contrasts import plan_contrasts, with_twins
 from speechbrain_clsp.mini_fcaps.corpus import PlannedClip, manifest_row, plan_clips, render
 from speechbrain_clsp.mini_fcaps.pairs import write_pairs
 from speechbrain_clsp.prepare.audio_index import run_all
@@ -27,7 +27,7 @@ from speechbrain_clsp.utils.files import atomic_path, atomic_write
 
 logger = logging.getLogger(__name__)
 
-VERSION = 10  # changes whenever a seed gives other files
+VERSION = 11  # changes whenever a seed gives other files
 
 
 def prepare_mini_fcaps(
@@ -37,6 +37,7 @@ def prepare_mini_fcaps(
     n_train: int = 4000,
     n_valid: int = 300,
     n_test: int = 300,
+    twins: bool = True,
     recorded: float = 0.0,
     seed: int = 1986,
     n_jobs: int | None = None,
@@ -56,6 +57,8 @@ def prepare_mini_fcaps(
         If True, do nothing.
     n_train, n_valid, n_test : int
         Clips per split.
+    twins : bool
+        Whether every second training clip differs from the one before it in one thing only.
     recorded : float
         Fraction of training clips in other voices, and as if recorded in rooms, with noise or over
         the telephone, so that a model does not rely on the synthesizer's sound.
@@ -85,12 +88,14 @@ def prepare_mini_fcaps(
     manifests = {split: save_folder / f"{split}.arrow" for split in (*sizes, "probes")}
     pairs_file = save_folder / "pairs.jsonl"
     outputs = [*manifests.values(), pairs_file, folder / "wavs"]
-    settings = {"version": VERSION, "seed": seed, "recorded": recorded, **sizes}
+    settings = {"version": VERSION, "seed": seed, "twins": twins, "recorded": recorded, **sizes}
     _check_settings(folder, settings, outputs)
     if all(path.is_file() for path in (*manifests.values(), pairs_file)):
         logger.info("MiniFCaps exists in %s", save_folder)
         return
     clips = plan_clips(sizes, seed, recorded)
+    if twins:
+        clips = with_twins(clips, seed)
     test_clips = [clip for clip in clips if clip.split == "test"]
     contrasts = plan_contrasts(test_clips, seed)
     probes = {clip.id: clip for contrast in contrasts for clip in contrast.clips}
@@ -153,6 +158,12 @@ if __name__ == "__main__":
     parser.add_argument("--n_train", type=int, default=4000)
     parser.add_argument("--n_valid", type=int, default=300)
     parser.add_argument("--n_test", type=int, default=300)
+    parser.add_argument(
+        "--no_twins",
+        dest="twins",
+        action="store_false",
+        help="draw every training clip by itself, instead of every second as a twin",
+    )
     parser.add_argument("--recorded", type=float, default=0.0, help="fraction of training clips")
     parser.add_argument("--seed", type=int, default=1986)
     parser.add_argument("--n_jobs", type=int, help="processes; default: one per core")

@@ -16,6 +16,7 @@ from itertools import combinations
 from typing import Any
 
 from speechbrain_clsp.mini_fcaps.corpus import PlannedClip, Script, with_places
+from speechbrain_clsp.mini_fcaps.recording import NO_RECORDING
 from speechbrain_clsp.mini_fcaps.style import (
     ACCENTS,
     EXPRESSIVENESSES,
@@ -31,6 +32,11 @@ Thing = tuple[str, str]  # kind and attribute
 GENDERS = ("male", "female")
 # Speaking time of a twin, and the shortest time beside a change [s].
 TWIN_SECONDS, TWIN_MIN_SECONDS_BESIDE_CHANGE = (1.0, 4.0), 0.4
+# How likely a training clip's twin differs in each kind of thing. Of place and event, captions
+# often say nothing: they are then true of both clips, though each is a negative for the other.
+TWIN_KINDS = {"attribute": 4.0, "order": 2.0, "binding": 3.0, "place": 2.0, "event": 1.5}
+# The same for attributes; those that are not here have 1.
+TWIN_ATTRIBUTES = {"accent": 1.5, "expressiveness": 3.0}
 
 
 @dataclass(frozen=True)
@@ -126,6 +132,70 @@ def _without_change(style: Style) -> list[Style]:
         )
         for side in ("before", "after")
     ]
+
+
+def with_twins(clips: Sequence[PlannedClip], seed: int) -> list[PlannedClip]:
+    """Make every second training clip a twin of the one before it, in one thing.
+
+    In a batch with its twin, a clip can be told from it by that thing alone. Twins have no style
+    that is held out. A clip whose sentence allows no twin keeps its successor.
+
+    Arguments
+    ---------
+    clips : sequence of PlannedClip
+        Clips of all splits.
+    seed : int
+        Of the choice of things.
+
+    Returns
+    -------
+    list of PlannedClip
+        With the same ids in the same order.
+
+    Example
+    -------
+    >>> from speechbrain_clsp.mini_fcaps.corpus import plan_clips
+    >>> clips = with_twins(plan_clips({"test": 0, "valid": 0, "train": 4}, seed=0), seed=0)
+    >>> clips[0].script.phrases == clips[1].script.phrases, clips[0].style == clips[1].style
+    (True, False)
+    """
+    held_out = {clip.style.signature for clip in clips if clip.split != "train"}
+    training = [clip for clip in clips if clip.split == "train"]
+    planned = {clip.id: clip for clip in clips}
+    for clip, successor in zip(training[::2], training[1::2]):
+        twin = _draw_twin(clip, held_out, random.Random(f"{seed} twin {clip.id}"))
+        if twin is not None:
+            planned[successor.id] = replace(twin, id=successor.id, split="train")
+    return list(planned.values())
+
+
+def _draw_twin(
+    clip: PlannedClip, held_out: set[tuple], generator: random.Random
+) -> PlannedClip | None:
+    """Return a twin in one thing, of a kind drawn by its weight; None if there is none."""
+    by_kind: dict[str, list[Thing]] = {}
+    possible = variations(clip.style)
+    for thing in possible:
+        # A direction is that of an order or a binding, said by a global caption.
+        if thing[0] != "direction" and not _needs_other_voice(clip, thing):
+            by_kind.setdefault(thing[0], []).append(thing)
+    while by_kind:
+        kind = generator.choices(list(by_kind), [TWIN_KINDS[kind] for kind in by_kind])[0]
+        things = by_kind[kind]
+        weights = [TWIN_ATTRIBUTES.get(attribute, 1.0) for _, attribute in things]
+        thing = things.pop(generator.choices(range(len(things)), weights)[0])
+        if not things:
+            del by_kind[kind]
+        styles = [style for style in possible[thing] if style.signature not in held_out]
+        for contrast in _contrasts(clip, thing, styles, generator):
+            return contrast.clips[1]
+    return None
+
+
+def _needs_other_voice(clip: PlannedClip, thing: Thing) -> bool:
+    """Whether a recorded clip's voice, which was drawn for its F0, may not serve for the twin."""
+    attributes = ("gender", "pitch", "expressiveness")
+    return clip.script.recording != NO_RECORDING and thing[1] in attributes
 
 
 def plan_contrasts(clips: Sequence[PlannedClip], seed: int) -> list[Contrast]:

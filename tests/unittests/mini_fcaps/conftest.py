@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from speechbrain_clsp.dataio.manifest import Manifest
-from speechbrain_clsp.mini_fcaps.contrasts import plan_contrasts
+from speechbrain_clsp.mini_fcaps.contrasts import plan_contrasts, with_twins
 from speechbrain_clsp.mini_fcaps.corpus import plan_clips
 from tests.utils.mini_fcaps import SIZES
 
@@ -26,7 +26,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def clips():
-    return plan_clips(SIZES, seed=1986, recorded=RECORDED)
+    return with_twins(plan_clips(SIZES, seed=1986, recorded=RECORDED), seed=1986)
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from speechbrain_clsp.mini_fcaps.corpus import manifest_row
 from tests.utils.mini_fcaps import fraction, waveform
 
 
-@pytest.mark.parametrize("attribute, least", [("loudness", 0.98), ("pitch", 0.98), ("rate", 0.8)])
+@pytest.mark.parametrize("attribute, least", [("loudness", 0.98), ("pitch", 0.98), ("rate", 0.75)])
 def test_measured_levels_agree_with_captions(folder, clips, attribute, least):
     right, shifted = [], []
     for clip in clips:

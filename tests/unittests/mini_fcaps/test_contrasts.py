@@ -1,10 +1,11 @@
 """Twins: clips that differ in one thing, and in nothing else."""
 
+from collections import Counter
 from dataclasses import fields
 
 import pytest
 
-from speechbrain_clsp.mini_fcaps.contrasts import plan_contrasts, variations
+from speechbrain_clsp.mini_fcaps.contrasts import plan_contrasts, variations, with_twins
 from speechbrain_clsp.mini_fcaps.corpus import plan_clips
 from tests.utils.mini_fcaps import waveform
 
@@ -107,3 +108,26 @@ def test_twins_are_rendered_and_loudness_twins_differ_in_level_only(folder, cont
         else:
             assert len(one) != len(other) or (one != other).any()
     assert flags and all(flags)
+
+
+@pytest.mark.parametrize("recorded", [0.0, 1.0])
+def test_every_second_training_clip_is_a_twin(recorded):
+    sizes = {"test": 200, "valid": 100, "train": 600}
+    before = plan_clips(sizes, seed=7, recorded=recorded)
+    after = with_twins(before, seed=7)
+    assert [(clip.id, clip.split) for clip in before] == [(clip.id, clip.split) for clip in after]
+    held_out = {clip.style.signature for clip in after if clip.split != "train"}
+    training = [clip for clip in after if clip.split == "train"]
+    pairs = list(zip(training[::2], training[1::2]))
+    twins = [pair for pair in pairs if pair[0].script.phrases == pair[1].script.phrases]
+    assert len(twins) >= 0.95 * len(pairs)
+    found = Counter()
+    for one, other in twins:
+        assert other.style in sum(variations(one.style).values(), []) or one.style.changes
+        assert one.script.seed == other.script.seed
+        assert one.script.recording == other.script.recording
+        found.update(differing(one.style, other.style))
+        assert other.style.signature not in held_out
+    assert {"accent", "rate", "loudness", "changes", "change_place", "pause"} <= set(found)
+    unchanged = [clip for clip in before if clip.split != "train"]
+    assert unchanged == [clip for clip in after if clip.split != "train"]
