@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 
 from speechbrain_clsp.captions.policies import Texts, draw_texts
 from speechbrain_clsp.dataio.audio import SAMPLE_RATE, AudioError
+from speechbrain_clsp.dataio.labels import AttributePrompts
 from speechbrain_clsp.dataio.manifest import Manifest
 from speechbrain_clsp.dataio.sampler import Key
 from speechbrain_clsp.dataio.shards import ClipReader
@@ -44,6 +45,11 @@ class CaptionedSpeech:
         How many of the K texts are true of their clip; the others are negatives.
     unreadable : list of str
         What was wrong with clips that should have been in the batch too.
+    prompts, prompts_padding_mask : Tensor, optional
+        [N, L] int64 and bool: one prompt for each value of the attributes, one attribute after the
+        other (:class:`~speechbrain_clsp.dataio.labels.AttributePrompts`).
+    n_values : sequence of int
+        How many prompts each attribute has.
     """
 
     ids: list[str]
@@ -55,6 +61,9 @@ class CaptionedSpeech:
     caption_ids: Tensor
     n_positives: int
     unreadable: list[str] = field(default_factory=list)
+    prompts: Tensor | None = None
+    prompts_padding_mask: Tensor | None = None
+    n_values: Sequence[int] = ()
 
     def negatives_differ(self) -> Tensor:
         """Return [K - n_positives, B] bool, False for a negative that repeats a positive.
@@ -117,6 +126,9 @@ class CaptionedSpeech:
             self.labels[part],
             self.caption_ids[:, part],
             self.n_positives,
+            prompts=self.prompts,
+            prompts_padding_mask=self.prompts_padding_mask,
+            n_values=self.n_values,
         )
 
     @classmethod
@@ -221,10 +233,17 @@ class Collate:
     ---------
     tokenizer : callable
         list of str -> (tokens, padding_mask).
+    prompts : AttributePrompts, optional
+        Each batch gets prompts drawn from it, which depend on the batch's clips alone.
     """
 
-    def __init__(self, tokenizer: Callable[[list[str]], tuple[Tensor, Tensor]]) -> None:
+    def __init__(
+        self,
+        tokenizer: Callable[[list[str]], tuple[Tensor, Tensor]],
+        prompts: AttributePrompts | None = None,
+    ) -> None:
         self.tokenizer = tokenizer
+        self.prompts = prompts
 
     def __call__(self, clips: Sequence[dict[str, Any]]) -> CaptionedSpeech:
         """Join clips of the dataset into a batch of those that could be read, possibly none.
@@ -247,6 +266,10 @@ class Collate:
         ids = [clip["id"] for clip in clips]
         labels = torch.tensor([clip["labels"] for clip in clips], dtype=torch.long)
         caption_ids = torch.tensor([[_text_id(text) for text in texts] for texts in by_position])
+        prompts = prompts_padding_mask = None
+        if self.prompts is not None:
+            drawn = self.prompts.draw(random.Random(" ".join(ids)))
+            prompts, prompts_padding_mask = self.tokenizer(drawn)
         return CaptionedSpeech(
             ids,
             wavs,
@@ -257,6 +280,9 @@ class Collate:
             caption_ids,
             n_positives,
             unreadable,
+            prompts,
+            prompts_padding_mask,
+            self.prompts.n_values if self.prompts is not None else (),
         )
 
 

@@ -1,8 +1,11 @@
-"""Attributes of clips as class indices."""
+"""Attributes of clips as class indices, and prompts that say their values."""
 
 from __future__ import annotations
 
+import json
+import random
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from speechbrain_clsp.lobes.attribute_heads import UNLABELED
@@ -57,3 +60,66 @@ class AttributeLabels:
                 )
             classes.append(UNLABELED if value is None else known.index(value))
         return classes
+
+
+class AttributePrompts:
+    """Prompts that say each value of each attribute, in many words.
+
+    A model that is trained on captions alone has rarely seen a text that says one thing only. In
+    each batch one prompt is drawn for every value, and clips are classified by their cosines with
+    the prompts, as in zero-shot classification.
+
+    Arguments
+    ---------
+    labels : AttributeLabels
+        The attributes and their values, in the order of classes.
+    prompts : dict or str or Path
+        For each attribute and value its prompts: a list of prompts, or ``templates`` with ``{}``
+        and, for each value, ``words`` to put there. A path is that of a JSON file of it.
+        Attributes that it lacks are not classified by prompts; those that start with ``_`` are
+        comments.
+
+    Raises
+    ------
+    ValueError
+        If an attribute is not among the labels, or a value has no prompt.
+
+    Example
+    -------
+    >>> labels = AttributeLabels({"gender": ["male", "female"], "rate": ["slow", "fast"]})
+    >>> prompts = AttributePrompts(labels, {
+    ...     "gender": {"male": ["A man."], "female": ["A woman."]},
+    ...     "rate": {"templates": ["It is {}."], "words": {"slow": ["slow"], "fast": ["fast"]}},
+    ... })
+    >>> prompts.draw(random.Random(0)), prompts.n_values
+    (['A man.', 'A woman.', 'It is slow.', 'It is fast.'], [2, 2])
+    """
+
+    def __init__(self, labels: AttributeLabels, prompts: Mapping[str, Any] | str | Path) -> None:
+        given: Mapping[str, Any] = (
+            prompts
+            if isinstance(prompts, Mapping)
+            else json.loads(Path(prompts).read_text(encoding="utf-8"))
+        )
+        by_attribute = {name: each for name, each in given.items() if not name.startswith("_")}
+        if unknown := sorted(set(by_attribute) - set(labels.values)):
+            raise ValueError(f"Prompts for {unknown}, which are not among {sorted(labels.values)}")
+        self.templates: list[Sequence[str]] = []
+        self.words: list[list[Sequence[str]]] = []  # of each attribute, by value
+        self.n_values: list[int] = []  # of each attribute, 0 for one without prompts
+        for name, values in labels.values.items():
+            of_attribute = by_attribute.get(name, {})
+            words = of_attribute.get("words", of_attribute)
+            if of_attribute and (lacking := [value for value in values if not words.get(value)]):
+                raise ValueError(f"Attribute {name!r} has no prompt for {lacking}")
+            self.templates.append(of_attribute.get("templates", ["{}"]))
+            self.words.append([words[value] for value in values] if of_attribute else [])
+            self.n_values.append(len(self.words[-1]))
+
+    def draw(self, generator: random.Random) -> list[str]:
+        """Return a prompt for each value: of one attribute after the other, in one template."""
+        drawn = []
+        for templates, words in zip(self.templates, self.words):
+            template = generator.choice(templates)
+            drawn += [template.format(generator.choice(each)) for each in words]
+        return drawn

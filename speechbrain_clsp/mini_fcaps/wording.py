@@ -7,9 +7,11 @@ of two styles that are written with the same seed differ only where the styles d
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Sequence
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 from speechbrain_clsp.captions.perturbation import Tables, article, between_values
 from speechbrain_clsp.mini_fcaps.style import ACCENTS, LEVELS, NO_PAUSE, PLACES, Style
@@ -140,6 +142,20 @@ def pause_tables() -> Tables:
     places = [place for phrases in PLACE.values() for place in phrases]
     pauses = [pause.format(place=place) for pause in PAUSES for place in places]
     return between_values({"pause": [pauses, FLOWS]})
+
+
+def read_prompts() -> dict[str, Any]:
+    """Return prompts that say each value of each attribute in many words.
+
+    They are for :class:`~speechbrain_clsp.dataio.labels.AttributePrompts`; no content word of the
+    prompts in unseen wording (``evaluation/prompts/mini_unseen.json``) is among them.
+
+    Example
+    -------
+    >>> read_prompts()["labels.voice"]["words"]["male"][0]
+    'A man.'
+    """
+    return json.loads((Path(__file__).parent / "prompts.json").read_text(encoding="utf-8"))
 
 
 class _Choices:

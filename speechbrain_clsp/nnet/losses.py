@@ -5,6 +5,8 @@ Embeddings have unit norm. ``logit_scale`` is the factor itself, already exponen
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -145,3 +147,49 @@ def hard_negative_loss(
         if differs is None:
             return cross_entropy(logits, first)
         return (cross_entropy(logits, first, reduction="none") * differs).mean()
+
+
+def prompt_loss(
+    speech: Tensor,
+    prompts: Tensor,
+    n_values: Sequence[int],
+    labels: Tensor,
+    logit_scale: Tensor,
+) -> Tensor:
+    """Return the cross-entropy of classifying clips by their cosines with prompts.
+
+    Arguments
+    ---------
+    speech : Tensor
+        [B, D] of unit norm.
+    prompts : Tensor
+        [N, D] of unit norm, one for each value of the attributes, one attribute after the other.
+    n_values : sequence of int
+        How many of them belong to each of the A attributes; 0 for one that is left out.
+    labels : Tensor
+        [B, A] int64, classes; -1 where a clip has none, which then adds nothing.
+    logit_scale : Tensor
+        [1] or 0-dim, the factor on cosines.
+
+    Returns
+    -------
+    Tensor
+        0-dim, the sum over attributes, averaged over all clips: the mean of equal batches' losses
+        is the loss of the joined batch.
+
+    Example
+    -------
+    >>> prompts = torch.eye(2)
+    >>> loss = prompt_loss(prompts, prompts, [2], torch.tensor([[0], [-1]]), torch.tensor(0.0))
+    >>> round(loss.item(), 4)  # ln(2) / 2
+    0.3466
+    """
+    with torch.autocast(device_type=speech.device.type, enabled=False):
+        speech, prompts, scale = map(full_precision, (speech, prompts, logit_scale))
+        logits = (scale * (speech @ prompts.T)).double()
+    losses = [
+        cross_entropy(of_attribute, classes, ignore_index=-1, reduction="sum")
+        for of_attribute, classes in zip(logits.split(list(n_values), dim=1), labels.unbind(1))
+        if of_attribute.shape[1]
+    ]
+    return (sum(losses, logits.new_zeros(())) / len(speech)).to(speech.dtype)

@@ -18,7 +18,7 @@ from speechbrain_clsp.evaluation.retrieval.metrics import retrieval_metrics
 from speechbrain_clsp.lobes.zipformer.schedule import set_step
 from speechbrain_clsp.nnet.averaging import ModelAverage
 from speechbrain_clsp.nnet.gradcache import GradCache
-from speechbrain_clsp.nnet.losses import contrastive_loss
+from speechbrain_clsp.nnet.losses import contrastive_loss, prompt_loss
 from speechbrain_clsp.nnet.schedulers import Eden
 from speechbrain_clsp.training.loss import CLSPLoss
 from speechbrain_clsp.training.step_log import StepLog, chance_level_loss
@@ -165,19 +165,24 @@ class ContrastiveBrain(sb.Brain):
             for name, other, differs in zip(self.contrasts, others, batch.negatives_differ().cpu()):
                 self.hits.setdefault(name, []).append((own > other)[differs])
             return contrastive_loss(speech, positives, self.evaluation_modules()["logit_scale"]())
-        attribute_loss = None
+        labels, logit_scale = batch.labels.to(self.device), self.modules["logit_scale"]()
+        attribute_loss = loss_by_prompts = None
         if "attribute_heads" in self.modules:
-            labels = batch.labels.to(self.device)
             attribute_loss = self.modules["attribute_heads"](speech, labels)
+        if batch.prompts is not None and batch.prompts_padding_mask is not None:
+            tokens, mask = batch.prompts, batch.prompts_padding_mask
+            prompts = self.modules["text_tower"](tokens.to(self.device), mask.to(self.device))
+            loss_by_prompts = prompt_loss(speech, prompts, batch.n_values, labels, logit_scale)
         return self.loss(
             speech,
             positives,
-            self.modules["logit_scale"](),
+            logit_scale,
             batch.caption_ids[: batch.n_positives].to(self.device),
             negatives,
             batch.negatives_differ().to(self.device),
             attribute_loss,
             predictions.get("clip_counts"),
+            loss_by_prompts,
         )
 
     def evaluation_modules(self) -> Mapping[str, nn.Module]:

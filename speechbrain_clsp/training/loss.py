@@ -16,7 +16,8 @@ class CLSPLoss(nn.Module):
 
     loss = contrastive(speech, positives) + ``text_weight`` * contrastive(first positive, others)
     + ``hard_negative_weight`` * mean over negatives of the two-way choice between the negative and
-    the positive that it was made from + ``attribute_weight`` * the attribute heads' loss.
+    the positive that it was made from + ``attribute_weight`` * the attribute heads' loss
+    + ``prompt_weight`` * the loss of classifying clips by prompts.
 
     The term between a clip's own positives is not part of the published recipe: paraphrases teach
     the text tower which words matter long before speech does.
@@ -29,6 +30,8 @@ class CLSPLoss(nn.Module):
         Weight of the choice between positives and negatives. Published: 0.2.
     attribute_weight : float
         Weight of the attribute heads' loss.
+    prompt_weight : float
+        Weight of :func:`~speechbrain_clsp.nnet.losses.prompt_loss`.
     mask_duplicates : bool
         Whether captions of other clips that equal one of a clip's own are no negatives.
     tile : int, optional
@@ -49,6 +52,7 @@ class CLSPLoss(nn.Module):
         text_weight: float = 0.0,
         hard_negative_weight: float = 0.0,
         attribute_weight: float = 0.0,
+        prompt_weight: float = 0.0,
         mask_duplicates: bool = False,
         tile: int | None = None,
     ) -> None:
@@ -56,6 +60,7 @@ class CLSPLoss(nn.Module):
         self.text_weight = text_weight
         self.hard_negative_weight = hard_negative_weight
         self.attribute_weight = attribute_weight
+        self.prompt_weight = prompt_weight
         self.mask_duplicates = mask_duplicates
         self.tile = tile
 
@@ -69,6 +74,7 @@ class CLSPLoss(nn.Module):
         negatives_differ: Tensor | None = None,
         attribute_loss: Tensor | None = None,
         clip_counts: Sequence[int] | None = None,
+        prompt_loss: Tensor | None = None,
     ) -> Tensor:
         """Compute this process's part of the loss of the joined batch.
 
@@ -92,6 +98,8 @@ class CLSPLoss(nn.Module):
         clip_counts : sequence of int, optional
             B of every process, in the order of ranks: their clips are negatives too. Default: this
             process is alone.
+        prompt_loss : Tensor, optional
+            0-dim, as of :func:`~speechbrain_clsp.nnet.losses.prompt_loss`.
 
         Returns
         -------
@@ -102,6 +110,8 @@ class CLSPLoss(nn.Module):
         loss = self._contrastive(speech, positives, logit_scale, caption_ids, clip_counts)
         if attribute_loss is not None:
             loss = loss + self.attribute_weight * attribute_loss
+        if prompt_loss is not None:
+            loss = loss + self.prompt_weight * prompt_loss
         if negatives is not None and negatives_differ is not None:
             weight = self.hard_negative_weight / max(len(negatives), 1)
             of_positives = cycle(positives)

@@ -57,6 +57,9 @@ def joined_batch(n_positives: int, n_negatives: int = 0) -> CaptionedSpeech:
         torch.randint(-1, 3, (N_CLIPS, 1), generator=draw),
         ids,
         n_positives,
+        prompts=torch.randn(3, 8, generator=draw, dtype=torch.float64),
+        prompts_padding_mask=torch.zeros(3, 8, dtype=torch.bool),
+        n_values=[3],
     )
 
 
@@ -83,7 +86,7 @@ def new_brain(distributed: bool, **options) -> ContrastiveBrain:
     }
     names = ("gradcache_chunk_seconds", "max_unreadable_clips")
     own = {name: options.pop(name) for name in names if name in options}
-    loss = CLSPLoss(attribute_weight=0.5, hard_negative_weight=0.2, **options)
+    loss = CLSPLoss(attribute_weight=0.5, prompt_weight=0.3, hard_negative_weight=0.2, **options)
     run_opts = {"device": "cpu", "max_grad_norm": 0, "nonfinite_patience": 2}
     if distributed:
         run_opts |= {"distributed_launch": True, "distributed_backend": "gloo"}

@@ -86,6 +86,7 @@ def dataio_prepare(hparams: Mapping[str, Any]) -> tuple[dict, dict]:
         longest=hparams["longest"],
         block=hparams["shuffle_block"],
         n_shards=hparams["n_shards"],
+        group_size=hparams["group_size"],
     )
     logger.info("%d batches, %.1f %% padding", len(sampler), 100 * sampler.padding_fraction())
     evaluated = partial(CaptionedSpeechDataset, captions=hparams["contrasts"], seed=hparams["seed"])
@@ -100,9 +101,15 @@ def dataio_prepare(hparams: Mapping[str, Any]) -> tuple[dict, dict]:
         "valid": evaluated(Manifest(hparams["valid_manifest"])),
         "test": evaluated(Manifest(hparams["test_manifest"])),
     }
-    collate = {"collate_fn": Collate(hparams["model"]["tokenizer"])}
+    tokenizer = hparams["model"]["tokenizer"]
+    with_prompts = Collate(tokenizer, hparams["attribute_prompts"])
+    collate = {"collate_fn": Collate(tokenizer)}
     loader_kwargs = {
-        "train": {**hparams["train_dataloader_opts"], **collate, "batch_sampler": sampler},
+        "train": {
+            **hparams["train_dataloader_opts"],
+            "collate_fn": with_prompts,
+            "batch_sampler": sampler,
+        },
         "valid": {**hparams["valid_dataloader_opts"], **collate},
         "test": {**hparams["test_dataloader_opts"], **collate},
     }

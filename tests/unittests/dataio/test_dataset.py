@@ -10,6 +10,7 @@ from speechbrain_clsp.captions.policies import (
     evaluation_captions,
 )
 from speechbrain_clsp.dataio.dataset import CaptionedSpeechDataset, Collate
+from speechbrain_clsp.dataio.labels import AttributeLabels, AttributePrompts
 from speechbrain_clsp.dataio.manifest import Manifest, write_manifest
 from speechbrain_clsp.dataio.sampler import BucketBatchSampler, Key
 from speechbrain_clsp.dataio.tokenizers import SentencePieceCaptions, train_sentencepiece
@@ -117,3 +118,33 @@ def test_texts_depend_on_seed_epoch_and_id_only(tmp_path):
     again = CaptionedSpeechDataset(manifest, TwoCaptions(), seed=1)
     assert [again[Key(e, 0, 0)]["texts"].positives for e in reversed(range(30))] == drawn[::-1]
     assert len(set(map(tuple, drawn))) > 5
+
+
+def test_a_batch_gets_prompts_that_depend_on_its_clips_alone(tmp_path):
+    rows = [{**ROW, "id": name, "audio": "a.wav"} for name in "abc"]
+    write(tmp_path / "a.wav", tone())
+    write_manifest(tmp_path / "a.arrow", rows)
+    train_sentencepiece(CAPTIONS, tmp_path / "t.model", vocab_size=60)
+    tokenizer = SentencePieceCaptions(tmp_path / "t.model")
+    labels = AttributeLabels({"gender": ["male", "female"]})
+    male, female = ["a man", "male", "he"], ["a woman", "female", "she"]
+    prompts = AttributePrompts(labels, {"gender": {"male": male, "female": female}})
+    dataset = CaptionedSpeechDataset(Manifest(tmp_path / "a.arrow"), TwoCaptions(), labels=labels)
+    seen = set()
+    for indices in ((0,), (1,), (2,), (0, 1), (1, 2), (0, 2), (0, 1, 2)):
+        batch, again = (
+            Collate(tokenizer, prompts)([dataset[Key(epoch, 0, i)] for i in indices])
+            for epoch in (1, 2)
+        )
+        assert torch.equal(batch.prompts, again.prompts) and batch.n_values == [2]
+        assert batch.prompts_padding_mask.shape == batch.prompts.shape
+        assert torch.equal(batch.select(0, 1).prompts, batch.prompts)
+        pair = next(
+            (m, f)
+            for m in male
+            for f in female
+            if tokenizer([m, f])[0].tolist() == batch.prompts.tolist()
+        )
+        seen.add(pair)
+    assert len(seen) > 1
+    assert Collate(tokenizer)([dataset[0]]).prompts is None

@@ -158,8 +158,10 @@ def test_prompts_of_unseen_wording_share_no_content_word_with_captions():
         *(text for table in tables for texts in table.values() for text in texts),
         *(text for texts in wording.OVERALL_CHANGE.values() for text in texts),
         *wording.NO_CHANGE, *wording.STEADY, *wording.FLOWS, *wording.PAUSES,
+        *prompts_of_training(),
     )  # fmt: skip
-    neutral = stems("a an and at in into is on the to who with voice talk ear")  # ear: of "early"
+    # "ear" is the stem of "early" here
+    neutral = stems("a an and as at in into is it of on the this to who with voice talk ear")
     prompts = {task.name: task.prompts for task in read_tasks("mini_unseen")}
     assert {"gender", "speaking rate", "pitch", "loudness", "whisper", "change"} == set(prompts)
     for classes in prompts.values():
@@ -173,6 +175,13 @@ def test_prompts_of_unseen_wording_share_no_content_word_with_captions():
         for texts in change.prompts.values()
         for word in (text.removeprefix("A speaker speaks, ").removesuffix(".") for text in texts)
     )
+
+
+def prompts_of_training():
+    for name, prompts in wording.read_prompts().items():
+        if not name.startswith("_"):
+            yield from prompts["templates"]
+            yield from (text for texts in prompts["words"].values() for text in texts)
 
 
 def stems(*texts):

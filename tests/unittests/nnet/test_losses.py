@@ -1,9 +1,11 @@
 """Losses against the published values and against plain float64 formulas."""
 
+import math
+
 import pytest
 import torch
 
-from speechbrain_clsp.nnet.losses import contrastive_loss, hard_negative_loss
+from speechbrain_clsp.nnet.losses import contrastive_loss, hard_negative_loss, prompt_loss
 from tests.utils.reference import stored
 
 
@@ -129,3 +131,29 @@ def test_columns_that_do_not_fit_are_refused(arguments):
         contrastive_loss(speech, speech[None], torch.tensor(1.0), **arguments)
     with pytest.raises(ValueError, match="tile"):
         contrastive_loss(speech, speech[None], torch.tensor(1.0), tile=0)
+
+
+def test_prompt_loss_equals_a_computation_in_float64():
+    speech, prompts, scale = unit_rows(5, 4, seed=1), unit_rows(7, 4, seed=2), 9.0
+    labels = torch.tensor([[0, 3, 1], [1, -1, 0], [-1, 0, -1], [2, 2, 2], [0, 1, 0]])
+    expected = 0.0
+    for attribute, (start, end) in {0: (0, 3), 1: (3, 7)}.items():
+        for x, label in zip(speech.double(), labels[:, attribute]):
+            if label >= 0:
+                likelihoods = torch.softmax(scale * prompts[start:end].double() @ x, dim=0)
+                expected -= math.log(likelihoods[label]) / 5
+    # The third attribute has no prompts.
+    found = prompt_loss(speech, prompts, [3, 4, 0], labels, torch.tensor(scale))
+    assert found.item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_clips_without_labels_add_nothing_to_the_prompt_loss():
+    speech, prompts = leaves(unit_rows(2, 4, seed=1), unit_rows(3, 4, seed=2))
+    loss = prompt_loss(speech, prompts, [3], torch.tensor([[-1], [-1]]), torch.tensor(9.0))
+    loss.backward()
+    assert loss == 0 and not speech.grad.any()
+
+
+def unit_rows(*shape: int, seed: int) -> torch.Tensor:
+    draw = torch.Generator().manual_seed(seed)
+    return torch.nn.functional.normalize(torch.randn(*shape, generator=draw), dim=-1)
