@@ -1,24 +1,14 @@
-"""What all commands of ``clsp`` share: their form, their errors and what reaches the terminal."""
+"""What all commands of ``clsp`` share: the form of their options, and lists that they print."""
 
 from __future__ import annotations
 
 import argparse
-import faulthandler
-import logging
-import os
-import shutil
-import sys
-import tempfile
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr
-from typing import Any, NoReturn
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
 
-USER_ERROR = 2
-INTERRUPTED = 130  # 128 + SIGINT, as shells report it
-BROKEN_PIPE = 141  # 128 + SIGPIPE
-# What the package raises for wrong input; a TypeError names a wrong value in a JSON or YAML file.
-EXPECTED_ERRORS = (OSError, ValueError, TypeError)
+from speechbrain_clsp.cli.boundary import SHOWN, USER_ERROR
+from speechbrain_clsp.utils.files import atomic_write
 
 
 class Parser(argparse.ArgumentParser):
@@ -68,62 +58,29 @@ def add_command(
     return command
 
 
-def run_command(run: Callable[[Any], int | None], options: Any) -> int:
-    """Run a command; its errors end in one line on stderr and an exit code.
+def list_entries(entries: Sequence[str], path: Path, indent: str = "  ") -> str:
+    """Return a list as commands print it: ten entries; of a longer one, where the rest is.
 
-    The code is what ``run`` returns, or 0; 2 after an error of the user's; 130 when interrupted;
-    141 when nobody reads stdout any more. Other exceptions pass: they are faults of this package.
+    Arguments
+    ---------
+    entries : sequence of str
+        A line each.
+    path : pathlib.Path
+        Gets all of them if they are more than ten.
+    indent : str
+        In front of each.
+
+    Example
+    -------
+    >>> print(list_entries([f"{n}.wav is empty" for n in range(99)],
+    ...                    getfixture("tmp_path") / "x.npz.bad.txt")) # doctest: +ELLIPSIS
+      0.wav is empty
+    ...
+      9.wav is empty
+      and 89 more: .../x.npz.bad.txt
     """
-    try:
-        with quiet_libraries():
-            code = run(options) or 0
-            sys.stdout.flush()
-            return code
-    except BrokenPipeError:
-        # What is left in the buffer would raise again when Python ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return BROKEN_PIPE
-    except KeyboardInterrupt:
-        print("clsp: interrupted", file=sys.stderr)
-        return INTERRUPTED
-    except EXPECTED_ERRORS as error:
-        print(f"clsp: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return USER_ERROR
-
-
-@contextmanager
-def quiet_libraries() -> Iterator[None]:
-    """Keep what libraries log, warn of or print to stderr away from the user.
-
-    SpeechBrain logs every file that it loads, and the mp3 decoder, which is written in C, prints
-    notes about a corrupted file to file descriptor 2. Inside, ``sys.stderr`` is the terminal, for
-    progress bars, and file descriptor 2 a temporary file. A crash in C (a segmentation fault, an
-    abort) still shows where: ``faulthandler`` writes to the terminal. If an unexpected exception
-    passes, what was captured is printed before its traceback.
-    """
-    descriptor = os.dup(2)
-    logging.disable(logging.WARNING)
-    with (
-        os.fdopen(descriptor, "w") as terminal,
-        tempfile.TemporaryFile("w+", errors="replace") as captured,
-        redirect_stderr(terminal),
-        warnings.catch_warnings(),
-    ):
-        warnings.simplefilter("ignore")
-        os.dup2(captured.fileno(), 2)
-        ours = not faulthandler.is_enabled()
-        if ours:
-            faulthandler.enable(terminal)
-        try:
-            yield
-        except (KeyboardInterrupt, *EXPECTED_ERRORS):
-            raise
-        except BaseException:
-            captured.seek(0)
-            shutil.copyfileobj(captured, terminal)
-            raise
-        finally:
-            if ours:
-                faulthandler.disable()
-            os.dup2(descriptor, 2)
-            logging.disable(logging.NOTSET)
+    lines = list(entries[:SHOWN])
+    if len(entries) > SHOWN:
+        atomic_write(path, "\n".join(entries) + "\n")
+        lines.append(f"and {len(entries) - SHOWN} more: {path}")
+    return "\n".join(indent + line for line in lines)

@@ -1,26 +1,59 @@
-"""The command ``clsp``: scores, embeddings and classes from the shell."""
+"""The command ``clsp``: scores, embeddings and classes from the shell.
+
+Nothing but ``sys`` is imported before errors and interrupts are handled.
+"""
 
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
-from speechbrain_clsp import __version__
-from speechbrain_clsp.cli import annotate, data, evaluate, judge, models, rate
-from speechbrain_clsp.cli.common import Parser, run_command
+if TYPE_CHECKING:
+    from speechbrain_clsp.cli.common import Parser
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run what follows ``clsp``, by default that of the command line; return the exit code.
+    """Run what follows ``clsp`` on the command line; return the exit code.
 
-    It is 0; 1 if a check found something; 2 after an error of the user's; see
-    :func:`speechbrain_clsp.cli.common.run_command`.
+    Arguments
+    ---------
+    arguments : list of str, optional
+        Default: those of this process, which then ends with the command: its streams are prepared
+        for it, and a second interrupt ends it at once.
+
+    Returns
+    -------
+    int
+        See :mod:`speechbrain_clsp.cli.boundary`.
     """
+    try:
+        from speechbrain_clsp.cli.boundary import end_at_interrupts, prepare_process, run_command
+
+        if arguments is None:
+            prepare_process()
+        code = run_command(_run, arguments)
+        if arguments is None:
+            end_at_interrupts()
+        return code
+    except KeyboardInterrupt:  # in the imports above, or between two lines
+        sys.stderr.write("clsp: interrupted\n")
+        return 130
+
+
+def _run(arguments: list[str] | None) -> int | None:
+    from speechbrain_clsp.cli.boundary import quiet_libraries
+
     options = parser().parse_args(arguments)
-    return run_command(options.run, options)
+    with quiet_libraries():
+        return options.run(options)
 
 
 def parser() -> Parser:
     """Return the command's parser."""
+    from speechbrain_clsp import __version__
+    from speechbrain_clsp.cli import annotate, data, evaluate, judge, models, rate
+    from speechbrain_clsp.cli.common import Parser
+
     top = Parser(
         prog="clsp",
         description="Compare speech with descriptions of how it is spoken.",
