@@ -68,13 +68,16 @@ def report_bad_files(errors: Mapping[int, Exception], total: int, on_error: str)
     """Raise what is wrong with files, by number; only warn for ``skip``, if others are good."""
     if not errors:
         return
-    reasons = "; ".join(str(errors[number]) for number in sorted(errors))
+    entries = [str(errors[number]) for number in sorted(errors)]
+    reasons = "; ".join(entries)
     if on_error == "skip" and len(errors) < total:
         logger.warning("%d of %d files skipped: %s", len(errors), total, reasons)
     elif len(errors) == 1:
         raise next(iter(errors.values()))
     else:
-        raise AudioError(f"{len(errors)} bad files: {reasons}")
+        error = AudioError(f"{len(errors)} bad files: {reasons}")
+        vars(error)["entries"] = entries  # of which the command line shows the first
+        raise error
 
 
 def plan_batches(seconds: Sequence[float], max_seconds: float) -> list[list[int]]:
