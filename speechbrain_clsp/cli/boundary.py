@@ -26,6 +26,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, suppress
+from io import TextIOWrapper
 from types import FrameType
 from typing import IO, Any
 
@@ -120,8 +121,8 @@ def prepare_process() -> None:
         if getattr(sys, name) is None:
             setattr(sys, name, open(number, mode, closefd=False))
     for stream in (sys.stdout, sys.stderr):
-        with suppress(AttributeError, ValueError):
-            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def end_at_interrupts() -> None:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import sqlite3
+from collections.abc import Sequence
+from contextlib import closing
+from difflib import get_close_matches
 from pathlib import Path
 
 from speechbrain_clsp.cli.common import add_command
@@ -90,8 +94,13 @@ def run_evaluate(options: argparse.Namespace) -> None:
     from speechbrain_clsp.evaluation.report import write_results
     from speechbrain_clsp.evaluation.suites import run_suite
     from speechbrain_clsp.evaluation.tables import markdown_tables
+    from speechbrain_clsp.utils.files import check_replaceable
 
-    cache = options.cache or Path(options.output) / "embeddings.sqlite"
+    cache = Path(options.cache or Path(options.output) / "embeddings.sqlite")
+    check_folder(Path(options.output))
+    check_replaceable(cache, holds_vectors, "a cache of embeddings")
+    if options.suite != "similarity":
+        check_clips(data, options.prompts)
     evaluation = run_suite(
         options.suite,
         {
@@ -108,6 +117,52 @@ def run_evaluate(options: argparse.Namespace) -> None:
     )
     write_results(evaluation, options.output)
     print(markdown_tables(evaluation))
+
+
+def check_folder(folder: Path) -> None:
+    """Raise NotADirectoryError if results cannot be written to a folder, since it is a file."""
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"--output {folder} is a file: name a folder")
+
+
+def holds_vectors(path: Path) -> bool:
+    """Return whether a file is a cache of embeddings; raise ValueError if it is no database."""
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as base:
+            tables = base.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+    except sqlite3.Error as error:
+        raise ValueError(f"{path} is no SQLite database: {error}") from error
+    return {name for (name,) in tables} <= {"vectors"}
+
+
+def check_clips(paths: Sequence[str], prompts: str | None) -> None:
+    """Check that there is something to evaluate, before models are loaded.
+
+    Raises
+    ------
+    ValueError
+        If a manifest holds no clips, or no clip has the column that a task of the prompt file
+        names.
+    """
+    from speechbrain_clsp.dataio.manifest import Manifest
+    from speechbrain_clsp.evaluation.zero_shot import read_tasks
+
+    tasks = read_tasks(prompts) if prompts else []
+    for path in paths:
+        manifest = Manifest(path)
+        if not len(manifest):
+            raise ValueError(f"{path} holds no clips: prepare it again, from data that has some")
+        if not tasks:
+            continue
+        known = set(manifest[0]) - {"labels"}
+        known |= {f"labels.{key}" for labels in manifest.values("labels") for key in dict(labels)}
+        for task in tasks:
+            if task.column not in known:
+                near = get_close_matches(task.column, known, n=1)
+                hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(sorted(known))}"
+                raise ValueError(
+                    f"{prompts}, task {task.name!r}: {path} has no column {task.column}: {hint}"
+                )
 
 
 def _name_models(words: list[str]) -> dict[str, str]:

@@ -1,0 +1,67 @@
+"""Wrong input of ``clsp evaluate`` is told in one line, before models are loaded."""
+
+import json
+import sqlite3
+from contextlib import closing
+
+import pytest
+
+from speechbrain_clsp.cli.main import main
+from speechbrain_clsp.dataio.manifest import write_manifest
+from tests.utils.small import ROW
+
+
+@pytest.fixture
+def evaluate(tmp_path, capfd):
+    """Return a function that runs the command with wrong input and returns what it says."""
+    write_manifest(tmp_path / "one.arrow", [ROW])
+    write_manifest(tmp_path / "none.arrow", [])
+
+    def run(*words: str, data: str = "one.arrow", suite: str = "zero-shot") -> str:
+        command = ["evaluate", "--suite", suite, "--model", "absent/model", "--data"]
+        command += [str(tmp_path / data), "--output", str(tmp_path / "out"), *words]
+        assert main(command) == 2
+        error = capfd.readouterr().err
+        assert error.startswith("clsp: error: ") and error.count("\n") == 1, error
+        return error
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("column", "hint"),
+    [
+        ("gendr", "did you mean gender?"),
+        ("labels.loudnes", "did you mean labels.loudness?"),
+        ("labels", "labels.loudness"),
+        ("xyz", "it has accent, audio,"),
+    ],
+)
+def test_a_typo_in_a_column_of_a_prompt_file_is_named(evaluate, tmp_path, column, hint):
+    path = tmp_path / "prompts.json"
+    path.write_text(json.dumps({"task": {"column": column, "prompts": {"a": "A.", "b": "B."}}}))
+    error = evaluate("--prompts", str(path))
+    assert "prompts.json, task 'task': " in error and "one.arrow" in error and hint in error
+    assert f"has no column {column}: " in error
+
+
+@pytest.mark.parametrize("suite", ["zero-shot", "fcaps", "mini", "probes"])
+def test_a_manifest_without_clips_is_named(evaluate, suite):
+    assert "none.arrow holds no clips" in evaluate(data="none.arrow", suite=suite)
+
+
+def test_a_cache_that_is_something_else_is_left_alone(evaluate, tmp_path):
+    notes, store = tmp_path / "notes.txt", tmp_path / "store.sqlite"
+    notes.write_text("my only copy")
+    with closing(sqlite3.connect(store)) as base:
+        base.execute("CREATE TABLE ratings (value REAL)")
+    before = store.read_bytes()
+    for path in (notes, store, tmp_path):
+        assert f"{path} exists and is not a cache" in evaluate("--cache", str(path), suite="fcaps")
+    assert notes.read_text() == "my only copy" and store.read_bytes() == before
+
+
+def test_an_output_that_is_a_file_is_refused(evaluate, tmp_path):
+    (tmp_path / "out").write_text("my only copy")
+    assert "is a file: name a folder" in evaluate(suite="fcaps")
+    assert (tmp_path / "out").read_text() == "my only copy"
