@@ -13,11 +13,12 @@ from functools import partial
 from itertools import combinations
 from typing import Any
 
+from speechbrain_clsp.annotation.answers import excerpt
 from speechbrain_clsp.annotation.client import ChatClient, ServerSettings
 from speechbrain_clsp.annotation.clips import WavReader, clip_job
 from speechbrain_clsp.annotation.prompts import fill
 from speechbrain_clsp.annotation.run import Job
-from speechbrain_clsp.ratings import SCORES, dimensions
+from speechbrain_clsp.ratings import SCORES, Scale, dimensions
 
 # What an answer may say of a dimension.
 ALLOWED: dict[str, tuple] = {"score": SCORES.values, "pair": ("first", "second", "tie")}
@@ -49,6 +50,10 @@ class JudgeSettings(ServerSettings):
     answers: int = 3
     score_template: str = "judge_score.txt"
     pair_template: str = "judge_pair.txt"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_least(rounds=1, answers=1)
 
 
 def judge_jobs(
@@ -92,18 +97,45 @@ def _prompt(kind: str, texts: Sequence[str], settings: JudgeSettings) -> str:
 
 
 def read_answer(kind: str, answer: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the value per dimension of an answer; raise ValueError or KeyError if one is wrong.
+    """Return the value per dimension of an answer.
+
+    Scores may be any number of the scale, also as text; choices may be in capitals.
+
+    Raises
+    ------
+    KeyError
+        If a dimension is missing.
+    ValueError
+        If a value is something else.
 
     Example
     -------
-    >>> read_answer("score", {"correctness": 5, "coverage": 1, "naturalness": 3, "reason": ""})
-    {'correctness': 5, 'coverage': 1, 'naturalness': 3}
+    >>> read_answer("score", {"correctness": "5", "coverage": 1, "naturalness": 4.5, "reason": ""})
+    {'correctness': 5, 'coverage': 1, 'naturalness': 4.5}
     """
-    values = {name: answer[name] for name in dimensions()}
-    for name, value in values.items():
-        if isinstance(value, bool) or value not in ALLOWED[kind]:
-            raise ValueError(f"{name} {value!r} is not one of {ALLOWED[kind]}")
-    return values
+    read = _read_score if kind == "score" else _read_choice
+    return {name: read(name, answer[name]) for name in dimensions()}
+
+
+def _read_score(name: str, value: Any) -> float:
+    number = value
+    if isinstance(value, str):
+        try:
+            number = float(value)
+        except ValueError:
+            pass  # the scale refuses it
+    try:
+        score = Scale(SCORES.low, SCORES.high).check(number)
+    except ValueError as error:
+        raise ValueError(f"{name} is {error}") from error
+    return int(score) if score.is_integer() else score
+
+
+def _read_choice(name: str, value: Any) -> str:
+    choice = value.strip().lower() if isinstance(value, str) else value
+    if choice not in ALLOWED["pair"]:
+        raise ValueError(f"{name} is {excerpt(value)}, none of {', '.join(ALLOWED['pair'])}")
+    return choice
 
 
 def _job(

@@ -14,7 +14,9 @@ from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-FATAL = (401, 402, 403, 404)  # the same for every request: key, account, address or model
+from speechbrain_clsp.annotation.faults import explain_connection, explain_status
+
+FATAL = (401, 402, 403, 404, 405, 407)  # the same for every request: key, account, address, ...
 HOPELESS = (400, 413, 415, 422)  # the same for every attempt at this request
 OVERLOAD = (429, 503)  # too many requests or a used-up quota, whatever is asked
 LONGEST_PAUSE = 60.0  # seconds between two attempts; a server may ask for more
@@ -55,6 +57,22 @@ class RetryableError(Exception):
         self.kind = kind
         self.after = after
         self.overload = overload
+
+
+class ErrorAnswerError(Exception):
+    """An answer with the status 200 that holds an error.
+
+    Arguments
+    ---------
+    code : int
+        The status that it gives itself; 0 if it gives none.
+    reason : str
+        Its message.
+    """
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
 
 
 class ConcurrencyLimit:
@@ -114,8 +132,17 @@ class ConcurrencyLimit:
             self._size = max(1.0, self._size / 2)
 
 
-def classify(error: Exception) -> RetryableError:
+def classify(error: Exception, url: str, variable: str) -> RetryableError:
     """Return the error that asks for another attempt, or raise one that ends them.
+
+    Arguments
+    ---------
+    error : Exception
+        What an attempt raised.
+    url : str
+        The server's ``base_url``.
+    variable : str
+        The environment variable of the key.
 
     Raises
     ------
@@ -125,24 +152,51 @@ def classify(error: Exception) -> RetryableError:
         If no request can.
     """
     openai = import_openai()
+    if isinstance(error, RetryableError):
+        return error
     if isinstance(error, openai.APITimeoutError | asyncio.TimeoutError):
-        return RetryableError("timeout", "no answer in time", overload=True)
+        reason = "no answer in time: raise timeout, or lower concurrency"
+        return RetryableError("timeout", reason, overload=True)
     if isinstance(error, openai.APIConnectionError):
-        return RetryableError("connection", f"a broken connection ({error.__cause__ or error})")
+        return RetryableError("connection", explain_connection(error, url))
     if isinstance(error, openai.APIStatusError):
-        code, text = error.status_code, status_text(error)
-        if code in FATAL:
-            raise ServerUnavailableError(
-                f"The server answers {text}: correct key, address or model"
-            ) from error
-        if code in HOPELESS:
-            raise RequestRejectedError(text) from error
         after = retry_after(error.response.headers)
-        return RetryableError(str(code), text, after, overload=code in OVERLOAD)
+        return classify_status(error.status_code, status_text(error), after, url, variable)
+    if isinstance(error, ErrorAnswerError) and error.code >= 400:
+        return classify_status(error.code, f"{error.code}: {error}", 0.0, url, variable)
+    if isinstance(error, ErrorAnswerError):
+        return RetryableError("malformed", str(error))
     if isinstance(error, openai.OpenAIError | ValueError | TypeError | KeyError | AttributeError):
-        reason = f"a malformed answer ({type(error).__name__}: {error})"[:300]
-        return RetryableError("malformed", reason)
+        return RetryableError("malformed", f"a malformed answer ({_line(error)})"[:500])
     raise error
+
+
+def classify_status(code: int, text: str, after: float, url: str, variable: str) -> RetryableError:
+    """Do for a status what :func:`classify` does for an error.
+
+    Arguments
+    ---------
+    code : int
+        The status.
+    text : str
+        Status and message, as :func:`status_text` returns them.
+    after : float
+        Seconds for which the server asks to wait.
+    url, variable : str
+        As for :func:`classify`.
+    """
+    if code in FATAL:
+        raise ServerUnavailableError(
+            f"The server {url} answers {explain_status(code, text, url, variable)}"
+        )
+    if code in HOPELESS:
+        raise RequestRejectedError(text)
+    return RetryableError(str(code), text, after, overload=code in OVERLOAD)
+
+
+def _line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if type(error) is ValueError else f"{type(error).__name__}: {text}"
 
 
 def retry_delay(attempt: int, pause: float, after: float) -> float:
@@ -172,13 +226,17 @@ def retry_after(headers: Mapping[str, str]) -> float:
         pass
     try:
         return max(0.0, parsedate_to_datetime(headers["retry-after"]).timestamp() - time.time())
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, OverflowError):
         return 0.0
 
 
 def status_text(error: Any) -> str:
     """Return the status and the message of an answer that is an error, on one line."""
-    return f"{error.status_code}: {' '.join(str(error.message).split())}"[:300]
+    body = error.body  # the object "error" of an answer, the answer, or its text
+    if isinstance(body, dict):
+        body = next((body[name] for name in ("message", "detail", "error") if body.get(name)), body)
+    line = " ".join(str(body or "").split())
+    return f"{error.status_code}: {line or 'no message'}"[:500]
 
 
 def import_openai() -> Any:

@@ -9,11 +9,12 @@ import hashlib
 import json
 import os
 import random
+import ssl
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -54,6 +55,55 @@ def chat_server(folder: Path, **options: float) -> Iterator[tuple[str, Path]]:
         process.kill()
         process.wait()
         process.stdout.close()
+
+
+@contextmanager
+def answering(reply: Callable[[dict], object], tls: ssl.SSLContext | None = None) -> Iterator[str]:
+    """Serve, from a thread, what a function of the request returns; yields the address without /v1.
+
+    The function gets the request's JSON, or its path if it is a GET, and returns a JSON object,
+    bytes, or a tuple of status, one of these, and headers.
+    """
+
+    class Answering(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *_):
+            """Stay silent."""
+
+        def do_GET(self):
+            self.answer(reply(self.path))
+
+        def do_POST(self):
+            self.answer(reply(json.loads(self.rfile.read(int(self.headers["Content-Length"])))))
+
+        def answer(self, found):
+            status, content, headers = found if isinstance(found, tuple) else (200, found, {})
+            headers = {"Content-Type": "application/json", **headers}
+            body = content if isinstance(content, bytes) else json.dumps(content).encode()
+            try:
+                self.send_response(status)
+                for name, value in {**headers, "Content-Length": str(len(body))}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(body)
+            except (BrokenPipeError, ConnectionResetError):
+                self.close_connection = True
+
+    class Quiet(ThreadingHTTPServer):
+        def handle_error(self, *_):
+            """Stay silent where clients break off."""
+
+    server = Quiet(("127.0.0.1", 0), Answering)
+    server.daemon_threads = True
+    if tls:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    try:
+        yield f"{'https' if tls else 'http'}://localhost:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 class Handler(BaseHTTPRequestHandler):

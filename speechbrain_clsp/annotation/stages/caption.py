@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from speechbrain_clsp.annotation.answers import answer_text, is_cut_off, refusal_of, why_empty
 from speechbrain_clsp.annotation.client import ChatClient, ServerSettings
 from speechbrain_clsp.annotation.clips import WavReader, clip_job
 from speechbrain_clsp.annotation.prompts import caption_prompt
@@ -38,6 +39,10 @@ class CaptionSettings(ServerSettings):
     template: str = "caption.txt"
     labels_template: str = "caption_labels.txt"
     longest: float = 30.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_least(candidates=1)
 
 
 def in_shard(name: str, shard: tuple[int, int]) -> bool:
@@ -91,11 +96,13 @@ def _job(number: int, row: Mapping[str, Any], settings: CaptionSettings, read: W
 def _captions(choices: Sequence[Any]) -> dict[str, Any]:
     captions, dropped = [], []
     for choice in choices:
-        text = (choice.message.content or "").strip()
-        if choice.finish_reason == "length":
+        text = answer_text(choice)
+        if is_cut_off(choice):
             dropped.append({"caption": text, "rule": "cut off", "reason": "longer than max_tokens"})
+        elif refusal := refusal_of(choice):
+            dropped.append({"caption": text, "rule": "refused", "reason": refusal})
         elif not text:
-            dropped.append({"caption": text, "rule": "empty", "reason": "no text"})
+            dropped.append({"caption": text, "rule": "empty", "reason": why_empty(choice)})
         else:
             captions.append(text)
     return {"captions": captions, "dropped": dropped}

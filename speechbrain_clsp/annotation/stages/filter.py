@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
+from speechbrain_clsp.annotation.answers import found_markup
 from speechbrain_clsp.utils.words import words_of
 
 # Words by which a caption says what is absent, and phrases by which it speaks of several people.
@@ -78,6 +79,8 @@ def caption_faults(
     faults = []
     if "\n" in caption.strip():
         faults.append(("newline", "more than one line"))
+    if tags := found_markup(caption):
+        faults.append(("markup", ", ".join(tags)))
     if not settings.shortest <= len(caption) <= settings.longest:
         faults.append(("length", f"{len(caption)} characters"))
     if absent := found_phrases(caption, settings.absence):

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from speechbrain_clsp.annotation.answers import answer_text, excerpt
 from speechbrain_clsp.annotation.client import ChatClient, ServerSettings
 from speechbrain_clsp.annotation.prompts import fill, label_lines, template_text
 from speechbrain_clsp.annotation.records import record_key, row_of
@@ -53,6 +54,10 @@ class VerifySettings(ServerSettings):
     template: str = "verify.txt"
     rounds: int = 4
     verdicts: int = 3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_least(rounds=0, verdicts=1)
 
 
 def verify_rules() -> dict[str, str]:
@@ -152,8 +157,9 @@ async def verify_caption(
         message = choices[0].message
         calls = message.tool_calls or []
         # What the model thought is not sent back.
-        said = message.model_dump(include={"content", "tool_calls"}, exclude_none=True)
-        messages.append({"role": "assistant", "content": None, **said})
+        said = message.model_dump(include={"tool_calls"}, exclude_none=True)
+        text = answer_text(choices[0]) or None
+        messages.append({"role": "assistant", "content": text, **said})
         for call in calls:
             content = facts.call(call.function.name, caption)
             messages.append({"role": "tool", "tool_call_id": call.id, "content": content})
@@ -167,7 +173,9 @@ async def verify_caption(
 
 
 def broken_rules(verdict: Mapping[str, Any]) -> dict[str, str]:
-    """Return the reasons by rule that a verdict says is broken; raise if it lacks a rule.
+    """Return the reasons by rule that a verdict says is broken.
+
+    Raises KeyError if it lacks a rule, ValueError if it says neither true nor false of one.
 
     Example
     -------
@@ -178,11 +186,14 @@ def broken_rules(verdict: Mapping[str, Any]) -> dict[str, str]:
     """
     broken = {}
     for rule in verify_rules():
-        flag, reason = verdict[rule]["broken"], str(verdict[rule]["reason"])
-        if not isinstance(flag, bool):
-            raise ValueError("broken must be true or false")
+        found = verdict[rule]
+        if not isinstance(found, dict):
+            raise ValueError(f"{rule} is {excerpt(found)}, no object with broken and reason")
+        flag = {"true": True, "false": False}.get(str(found["broken"]).strip().lower())
+        if flag is None:
+            raise ValueError(f"broken of {rule} is {excerpt(found['broken'])}, not true or false")
         if flag:
-            broken[rule] = reason
+            broken[rule] = str(found["reason"])
     return broken
 
 

@@ -11,7 +11,7 @@ from speechbrain_clsp.annotation.retries import (
     ServerUnavailableError,
     UnansweredError,
 )
-from tests.utils.chat_server import MODEL, chat_server
+from tests.utils.chat_server import MODEL, answering, chat_server, completion
 
 SAMPLING = {"n": 2, "top_k": 20, "temperature": 0.6}
 
@@ -99,3 +99,131 @@ def test_another_server_takes_over_from_a_dead_one(tmp_path):
         answers, client = ask(urls, [f"clip {n}" for n in range(20)], attempts=12)
     assert all(len(answer) == 2 for answer in answers)
     assert set(client.usage.retries) == {"connection"}
+
+
+def ask_scripted(reply, sampling=None, **options):
+    """Ask a server that answers by a function; returns choices, or the error, and the client."""
+
+    async def go(url):
+        client = ChatClient(ServerSettings(f"{url}/v1", MODEL, pause=0.01, **options))
+        try:
+            return await client.complete(message("Describe."), sampling or {}), client
+        except (RequestRejectedError, ServerUnavailableError) as error:
+            return error, client
+        finally:
+            await client.close()
+
+    with answering(reply) as url:
+        return asyncio.run(go(url))
+
+
+def with_message(**fields) -> dict:
+    answer = completion([""])
+    answer["choices"][0]["message"] |= fields
+    return answer
+
+
+def test_a_server_that_ignores_n_is_asked_for_the_others(capsys):
+    requests = []
+
+    def reply(request):
+        requests.append(request)
+        return completion([f"Candidate {len(requests)}."])
+
+    choices, client = ask_scripted(reply, {"n": 3, "seed": 7})
+    texts = [choice.message.content for choice in choices]
+    assert texts == ["Candidate 1.", "Candidate 2.", "Candidate 3."]
+    assert [(request["n"], request["seed"]) for request in requests] == [(3, 7), (2, 8), (1, 9)]
+    assert client.usage.short_answers == 2 and client.usage.prompt_tokens == 300
+    said = capsys.readouterr()
+    assert (said.out + said.err).count("ignores n") == 1
+    choices, _ = ask_scripted(lambda request: completion(["A.", "B.", "C."]), {"n": 2})
+    assert len(choices) == 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (with_message(content=None, reasoning_content="A man, or"), "only reasoning"),
+        (with_message(content="<think>A man, or"), "raise max_tokens of sampling"),
+        (with_message(content=None, refusal="I cannot help."), "refuses: 'I cannot help.'"),
+        ({"error": {"message": "the model is gone"}}, "the model is gone"),
+        ({"error": "the model is gone"}, "the model is gone"),
+        ({"object": "error", "message": "too many tokens", "code": 400}, "400: an error in place"),
+        ({"detail": "Not Found"}, "Not Found"),
+        ((200, b"<html>Welcome</html>", {"Content-Type": "text/html"}), "Welcome"),
+        ([], "chat-completions"),
+        (completion([]) | {"choices": None}, "no choices"),
+        (with_message(tool_calls=[{"id": "x"}]), "a tool call without name"),
+    ],
+)
+def test_answers_without_an_answer_are_told_in_their_own_words(answer, said):
+    error, _ = ask_scripted(lambda request: answer, attempts=2)
+    assert isinstance(error, RequestRejectedError) and said in str(error)
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"), [(401, ServerUnavailableError), (429, ServerUnavailableError)]
+)
+def test_an_error_inside_an_answer_counts_by_its_code(code, kind):
+    answer = {"error": {"message": "no money left", "code": code}}
+    error, _ = ask_scripted(lambda request: answer, attempts=2)
+    assert type(error) is kind and "no money left" in str(error)
+
+
+@pytest.mark.parametrize("usage", [None, {}, {"prompt_tokens": "many"}, [], 3])
+def test_counts_of_tokens_that_are_none_are_no_fault(usage):
+    choices, client = ask_scripted(lambda request: completion(["A man."]) | {"usage": usage})
+    assert len(choices) == 1 and client.usage.prompt_tokens == 0
+
+
+def test_a_long_wait_ends_the_run_with_the_way_out(capsys):
+    def reply(request):
+        return 429, {"error": {"message": "the quota of this hour"}}, {"Retry-After": "3600"}
+
+    started = time.monotonic()
+    error, client = ask_scripted(reply)
+    assert time.monotonic() - started < 5 and client.usage.requests == 1
+    assert isinstance(error, ServerUnavailableError)
+    for part in ("asks to wait 3600 s", "the quota of this hour", "longest_wait", "run the same"):
+        assert part in str(error)
+
+
+def test_a_wait_of_some_length_is_told_once(capsys, monkeypatch):
+    waits = []
+
+    async def sleep(seconds):
+        waits.append(seconds)
+
+    monkeypatch.setattr("speechbrain_clsp.annotation.client.asyncio.sleep", sleep)
+
+    def reply(request):
+        return 503, {"error": {"message": "loading"}}, {"Retry-After": "120"}
+
+    error, _ = ask_scripted(reply, attempts=4)
+    assert isinstance(error, ServerUnavailableError) and len(waits) == 3 and min(waits) > 120
+    said = capsys.readouterr()
+    assert (said.out + said.err).count("asks to wait 120 s (503: loading). Interrupt to stop") == 1
+
+
+def test_another_server_is_asked_where_one_asks_to_wait_long(tmp_path):
+    def reply(request):
+        return 429, {"error": {"message": "full"}}, {"Retry-After": "3600"}
+
+    with answering(reply) as busy, chat_server(tmp_path) as (url, _):
+        answers, _ = ask([f"{busy}/v1", url], [f"clip {n}" for n in range(4)])
+    assert all(len(answer) == 2 for answer in answers)
+
+
+def test_a_list_of_models_in_another_form_does_no_harm():
+    def reply(request):
+        return completion(["A man."]) if isinstance(request, dict) else [1, "x"]
+
+    async def go(url):
+        client = ChatClient(ServerSettings(f"{url}/v1", MODEL))
+        await client.check()
+        await client.close()
+
+    for listed in ([1, "x"], {"data": None}, {"data": [3]}, b"<html>", "x", None):
+        with answering(lambda path, listed=listed: listed) as url:
+            asyncio.run(go(url))

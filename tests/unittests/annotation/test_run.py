@@ -20,7 +20,7 @@ from speechbrain_clsp.annotation.retries import RequestRejectedError, ServerUnav
 from speechbrain_clsp.annotation.run import Job, gather_or_cancel, run_jobs
 from speechbrain_clsp.cli.main import main
 from speechbrain_clsp.dataio.manifest import write_manifest
-from tests.utils.chat_server import MODEL, chat_server
+from tests.utils.chat_server import MODEL, answering, chat_server, completion
 
 CLIPS, IN_FLIGHT = 1000, 16
 
@@ -260,3 +260,49 @@ def test_work_that_fails_takes_its_siblings_along(recwarn):
         assert sorted(ended) == list(range(6))
 
     asyncio.run(go())
+
+
+def test_candidates_are_written_without_reasoning_and_all_of_them(tmp_path, capsys):
+    """Of a server that ignores ``n`` and thinks aloud."""
+    write_clips(tmp_path, 20)
+    texts = iter(f"<think>Number {n}?</think>A man speaks, number {n}." for n in range(999))
+    with answering(lambda request: completion([next(texts)])) as url:
+        assert main(arguments(tmp_path, f"{url}/v1", "--set", "caption.candidates=3")) == 0
+    printed = capsys.readouterr().out
+    assert "short_answers 40" in printed
+    records = list(read_records(tmp_path / "out/caption.jsonl"))
+    captions = [caption for record in records for caption in record["captions"]]
+    assert len(captions) == len(set(captions)) == 60
+    assert all(caption.startswith("A man speaks, number") for caption in captions)
+
+
+def test_candidates_that_are_no_captions_are_dropped_by_their_reason(tmp_path):
+    write_clips(tmp_path, 20)
+    answer = completion(["A man speaks.", "<think>A man, or", "", ""])
+    answer["choices"][2]["message"]["refusal"] = "I cannot."
+    answer["choices"][3]["message"]["reasoning_content"] = "A woman?"
+    with answering(lambda request: answer) as url:
+        assert main(arguments(tmp_path, f"{url}/v1", "--set", "caption.candidates=4")) == 0
+    record = next(read_records(tmp_path / "out/caption.jsonl"))
+    assert record["captions"] == ["A man speaks."]
+    found = [(drop["rule"], drop["reason"]) for drop in record["dropped"]]
+    assert [rule for rule, _ in found] == ["empty", "refused", "empty"]
+    assert (
+        "only reasoning" in found[0][1] and "I cannot." in found[1][1] and "A woman?" in found[2][1]
+    )
+
+
+def test_a_refusal_of_all_clips_stops_at_once_with_the_text_of_the_server(tmp_path, capsys):
+    write_clips(tmp_path, 60)
+    requests = []
+
+    def reply(request):
+        requests.append(request)
+        return 400, {"error": {"message": "audio input is off"}}, {}
+
+    with answering(lambda r: {"data": []} if isinstance(r, str) else reply(r)) as url:
+        assert main(arguments(tmp_path, f"{url}/v1")) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "audio input is off" in error and "Nothing was put aside" in error
+    assert len(requests) < 60
+    assert kept_and_aside(tmp_path / "out/caption.jsonl") == ([], [])
