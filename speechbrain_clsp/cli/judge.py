@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import random
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from speechbrain_clsp.cli.common import add_command
+from speechbrain_clsp.cli.common import add_command, list_entries
 
 RECORDS, RATINGS = "judge.jsonl", "ratings.sqlite"
 OURS = "--manifest clips.arrow --captions ours=a.arrow cascaded=b.csv --output judged"
@@ -82,13 +83,29 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
 
 def run_ask(options: argparse.Namespace) -> None:
     """Ask the model, then show the tables."""
-    from speechbrain_clsp.annotation import judge_jobs, read_settings, run_jobs
+    from speechbrain_clsp.annotation import judge_jobs, read_records, read_settings, run_jobs
 
     changes = [f"judge.{change}" for change in [*options.set, f"seed={options.seed}"]]
     settings = read_settings(options.config, changes).judge
     rows, captions = choose_clips(options)
     jobs = list(judge_jobs(rows, captions, settings, options.kinds))
-    run_jobs(jobs, settings, Path(options.output) / RECORDS, len(jobs))
+    records = Path(options.output) / RECORDS
+    report = run_jobs(jobs, settings, records, len(jobs))
+    aside = records.with_suffix(".quarantine.jsonl")
+    refused = list(read_records(aside))
+    if refused:
+        print(f"{len(refused)} questions have no answer and are left out; see {aside}:")
+        reasons = Counter(record["reason"] for record in refused).most_common()
+        lines = [f"{count} times: {reason}" for reason, count in reasons]
+        print(list_entries(lines, aside.with_suffix(".txt")))
+    if not report.done and not any(True for _ in read_records(records)):
+        raise ValueError(
+            f"No question was answered, {len(refused)} were refused, the last since"
+            f" {refused[-1]['reason']}: correct the cause, delete {aside} and run again"
+            if refused
+            else "No question was asked: --kinds pair needs two sources in --captions"
+        )
+    print(f"{report.done} answers are new, {report.skipped} were there or left out before")
     run_report(options)
 
 
