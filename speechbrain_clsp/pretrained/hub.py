@@ -7,13 +7,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from huggingface_hub import HfApi, hf_hub_download
+from huggingface_hub import (
+    _CACHED_NO_EXIST,
+    HfApi,
+    hf_hub_download,
+    try_to_load_from_cache,
+)
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -46,10 +52,11 @@ LOGIT_SCALE = "logit_scale.logit_scale"
 
 
 class Pin(NamedTuple):
-    """A revision of a Hub repository, and the SHA-256 of files in it."""
+    """A revision of a Hub repository, the SHA-256 of files in it, and files it does not have."""
 
     revision: str
     hashes: Mapping[str, str] = {}
+    absent: tuple[str, ...] = ()
 
 
 PINS = {
@@ -59,9 +66,11 @@ PINS = {
             WEIGHTS: "7c8c461867815d86d42013b2f55ca79e9bb8ea9fa129f377c1bced9f8b66a743",
             CONFIG: "c8195b4a4e1c318253b2eb362165784b213e830703837c020c7d034211817af2",
         },
+        absent=(FastTokenizerCaptions.FILENAME,),
     ),
     "FacebookAI/roberta-base": Pin("e2da8e2f811d1448a5b465c236feacd80ffbac7b"),
 }
+COMMIT_HASH = re.compile(r"[0-9a-f]{40}")
 TEXT_MODEL = "FacebookAI/roberta-base"  # whose tokenizer the published model uses
 
 
@@ -86,8 +95,8 @@ def load_official(
     modules : dict of nn.Module
         ``speech_tower``, ``text_tower`` and ``logit_scale``, in eval mode.
     tokenizer : FastTokenizerCaptions
-        Without a tokenizer in the folder or the Hub's cache, it raises when it is called, and says
-        what is missing.
+        If it is neither in the folder, nor in the Hub's cache, nor to be downloaded, it raises when
+        it is called, and says what is missing.
     """
     weights = find_file(source, WEIGHTS, revision)
     with torch.device("meta"):  # parameters take no memory until they are loaded
@@ -250,11 +259,16 @@ def _read_json(path: Path) -> dict[str, Any]:
 def _load_tokenizer(
     tokenizer: FastTokenizerCaptions, source: str | os.PathLike, revision: str | None
 ) -> None:
-    """Load the tokenizer beside the weights, or RoBERTa's from the Hub or its cache."""
+    """Load the tokenizer beside the weights, or RoBERTa's from the Hub or its cache.
+
+    Speech needs none: where it is out of reach, the tokenizer only says so when it is called.
+    """
     place = find_source(source)
     is_folder = isinstance(place, Path)
     try:
         tokenizer.load(place if is_folder else find_file(place, tokenizer.FILENAME, revision))
+    except ConnectionError as error:  # the repository's own may differ from RoBERTa's
+        tokenizer.missing = f"{error}. Load the model again when the Hub can be reached"
     except FileNotFoundError:
         try:
             tokenizer.load(_download(TEXT_MODEL, tokenizer.FILENAME, None, offline=is_folder))
@@ -298,7 +312,7 @@ def _download(repository: str, name: str, revision: str | None, offline: bool = 
     revision = revision or pin.revision
     where = f"{repository} at revision {revision}"
     try:
-        path = hf_hub_download(repository, name, revision=revision, local_files_only=offline)
+        path = _fetch(repository, name, revision, offline)
     except GatedRepoError as error:
         raise PermissionError(
             f"{where} requires consent to its terms: give it on its page, then `hf auth login`"
@@ -316,15 +330,54 @@ def _download(repository: str, name: str, revision: str | None, offline: bool = 
     except Exception as error:
         if isinstance(error, OSError) and not isinstance(error, HfHubHTTPError):
             raise  # a full disk, for one
-        if getattr(getattr(error, "response", None), "status_code", None) in (401, 403):
+        if _status_of(error) in (401, 403):
             raise PermissionError(f"{where} is not open to you: try `hf auth login`") from error
         # The rest are errors of the HTTP library in use, which changes with the hub's version.
         raise ConnectionError(
             f"{where}: {name} could not be downloaded: {_one_line(error)}"
         ) from error
     if revision == pin.revision and name in pin.hashes:
-        _check_hash(str(path), pin.hashes[name])
+        _check_hash(path, pin.hashes[name])
     return Path(path)
+
+
+def _is_known_absent(repository: str, name: str, revision: str) -> bool:
+    """Tell whether the Hub once answered that a revision of a repository has no such file."""
+    pin = PINS.get(repository, Pin("main"))
+    if revision == pin.revision and name in pin.absent:
+        return True
+    return try_to_load_from_cache(repository, name, revision=revision) is _CACHED_NO_EXIST
+
+
+def _fetch(repository: str, name: str, revision: str, offline: bool) -> str:
+    """Return the path of a file of a repository, out of the cache if the Hub does not answer.
+
+    That a file is absent is an answer, too, and is cached. ``hf_hub_download`` raises in that case;
+    and also for errors of a proxy, or of a connection that is closed without an answer.
+    """
+    download = partial(hf_hub_download, repository, name, revision=revision)
+    absent = EntryNotFoundError(f"{repository} has no {name}")
+    if COMMIT_HASH.fullmatch(revision) and _is_known_absent(repository, name, revision):
+        raise absent  # what a commit lacks it will always lack
+    try:
+        return download(local_files_only=offline)
+    except LocalEntryNotFoundError as error:
+        if _is_known_absent(repository, name, revision):
+            raise absent from error
+        raise
+    except Exception as error:
+        if offline or isinstance(error, OSError | HfHubHTTPError | EntryNotFoundError):
+            raise
+        if _is_known_absent(repository, name, revision):
+            raise absent from error
+        try:
+            return download(local_files_only=True)
+        except LocalEntryNotFoundError as not_cached:
+            raise not_cached from error
+
+
+def _status_of(error: Exception) -> int | None:
+    return getattr(getattr(error, "response", None), "status_code", None)
 
 
 @lru_cache  # 3 GB take seconds, and several steps of one load ask for them

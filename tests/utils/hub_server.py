@@ -10,7 +10,8 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 class HubServer(ThreadingHTTPServer):
     """Serves ``files``: {(repository, file name): bytes}, at any revision but ``no-such``.
 
-    Set ``status`` to answer everything with an HTTP error, ``dropped[file name]`` to the number of
+    Set ``status`` to answer everything with an HTTP error, or to 0 to close every connection
+    without an answer; ``dropped[file name]`` to the number of
     downloads of a file that break off half-way. ``requests`` lists (method, path, Range header).
     """
 
@@ -56,14 +57,14 @@ class HubHandler(BaseHTTPRequestHandler):
         _, user, name, _, revision, file = parts
         content = self.server.files.get((f"{user}/{name}", file))
         known = {repository for repository, _ in self.server.files}
-        if self.server.status:
+        if self.server.status is not None:
             return self._refuse(self.server.status)
         if f"{user}/{name}" not in known:
             return self._refuse(404, "RepoNotFound")
         if revision == "no-such":
             return self._refuse(404, "RevisionNotFound")
         if content is None:
-            return self._refuse(404, "EntryNotFound")
+            return self._refuse(404, "EntryNotFound", revision if len(revision) == 40 else COMMIT)
         start = int(wanted.removeprefix("bytes=").split("-")[0]) if wanted else 0
         self.send_response(206 if wanted else 200)
         self.send_header("X-Repo-Commit", revision if len(revision) == 40 else COMMIT)
@@ -87,8 +88,13 @@ class HubHandler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(b"[]")
 
-    def _refuse(self, status: int, code: str | None = None) -> None:
+    def _refuse(self, status: int, code: str | None = None, commit: str | None = None) -> None:
+        if status == 0:
+            self.close_connection = True
+            return
         self.send_response(status)
+        if commit:  # without it, clients do not remember that there is no such file
+            self.send_header("X-Repo-Commit", commit)
         if code:
             self.send_header("X-Error-Code", code)
         self.send_header("Content-Length", "0")

@@ -1,5 +1,6 @@
 """The published checkpoint's form: from folders, and from a server that behaves as the Hub."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -12,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 import speechbrain_clsp.pretrained.hub
 from speechbrain_clsp import CLSP
-from speechbrain_clsp.pretrained.hub import Pin, load_pretrained_encoder
+from speechbrain_clsp.pretrained.hub import Pin, find_file, load_pretrained_encoder
 from speechbrain_clsp.pretrained.official import to_official, to_ours
 from tests.utils.hub_server import COMMIT, HubServer
 from tests.utils.official_model import official_weights, write_official, write_tokenizer
@@ -164,6 +165,90 @@ def test_the_second_load_is_offline(hub):
     assert torch.equal(first.encode_text(["slowly"]), second.encode_text(["slowly"]))
 
 
+PUBLISHED = (  # all that yfyeung/CLSP has; code is never asked for
+    ".gitattributes",
+    "README.md",
+    "config.json",
+    "configuration_clsp.py",
+    "model.safetensors",
+    "modeling_clsp.py",
+)
+
+
+@pytest.fixture
+def published_list(hub, published, monkeypatch):
+    """Let the repository have the published files, RoBERTa's its tokenizer; spare waiting."""
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    hub.files.clear()
+    for name in PUBLISHED:
+        there = (published / name).is_file()
+        hub.files[REPOSITORY, name] = (published / name).read_bytes() if there else b"x"
+    tokenizer = (published / "tokenizer.json").read_bytes()
+    hub.files[speechbrain_clsp.pretrained.hub.TEXT_MODEL, "tokenizer.json"] = tokenizer
+    return hub
+
+
+def cut_off(way, hub, monkeypatch):
+    """Take the Hub away."""
+    hub.requests.clear()
+    if way == "offline":
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    elif way == "503":
+        hub.status = 503
+    elif way == "closed":
+        hub.status = 0
+    else:
+        hub.shutdown()
+        hub.server_close()
+
+
+@pytest.mark.parametrize("revision", [COMMIT, "main", None])
+@pytest.mark.parametrize("way", ["offline", "503", "unreachable", "closed"])
+def test_a_cached_repository_without_a_tokenizer_loads_without_the_hub(
+    published_list, monkeypatch, way, revision
+):
+    wavs = torch.randn(1, 8000)
+    first = CLSP.from_pretrained(REPOSITORY, revision=revision)
+    expected = first.encode_batch(wavs), first.encode_text(["slowly"])
+    cut_off(way, published_list, monkeypatch)
+    second = CLSP.from_pretrained(REPOSITORY, revision=revision)
+    assert torch.equal(second.encode_batch(wavs), expected[0])
+    assert torch.equal(second.encode_text(["slowly"]), expected[1])
+    if revision == COMMIT:
+        assert published_list.requests == []
+
+
+@pytest.mark.parametrize("revision", [COMMIT, "main"])
+@pytest.mark.parametrize("way", ["offline", "503", "unreachable", "closed"])
+@pytest.mark.parametrize("known", [True, False])
+def test_speech_is_encoded_without_the_hub_if_no_tokenizer_is_cached(
+    published_list, monkeypatch, way, revision, known
+):
+    roberta = speechbrain_clsp.pretrained.hub.TEXT_MODEL
+    del published_list.files[roberta, "tokenizer.json"]
+    names = ("config.json", "model.safetensors", *(["tokenizer.json"] if known else []))
+    for name in names:  # as `hf download` does; known: that the repository has no tokenizer
+        with contextlib.suppress(FileNotFoundError):
+            find_file(REPOSITORY, name, revision)
+    cut_off(way, published_list, monkeypatch)
+    clsp = CLSP.from_pretrained(REPOSITORY, revision=revision)
+    assert clsp.encode_batch(torch.randn(1, 8000)).isfinite().all()
+    reason = f"no tokenizer in {REPOSITORY}.*hf download {roberta}" if known else REPOSITORY
+    with pytest.raises(FileNotFoundError, match=f"Text cannot be encoded: .*{reason}") as caught:
+        clsp.encode_text(["slowly"])
+    assert "\n" not in str(caught.value)
+
+
+def test_what_a_pinned_revision_lacks_is_not_asked_for(published_list, monkeypatch):
+    """If this fails, a download of the published files alone is of no use without the Hub."""
+    pin = Pin(COMMIT, absent=("tokenizer.json",))
+    monkeypatch.setitem(speechbrain_clsp.pretrained.hub.PINS, REPOSITORY, pin)
+    for repository, name in list(published_list.files):
+        find_file(repository, name)
+    cut_off("offline", published_list, monkeypatch)
+    assert CLSP.from_pretrained(REPOSITORY).encode_text(["slowly"]).isfinite().all()
+
+
 def test_an_interrupted_download_goes_on(hub, published):
     """If this fails, half a file is taken for a whole, or a bad line stops the load."""
     hub.dropped["model.safetensors"] = 2
@@ -199,7 +284,7 @@ def test_a_missing_or_damaged_file_is_told(hub):
         CLSP.from_pretrained(REPOSITORY, revision=COMMIT)
     hub.files[REPOSITORY, "model.safetensors"] = b"<html>"
     with pytest.raises(ValueError, match="damaged"):
-        CLSP.from_pretrained(REPOSITORY, revision=COMMIT)
+        CLSP.from_pretrained(REPOSITORY, revision="f" * 40)
 
 
 def test_a_wrong_hash_stops_with_both_shown(hub, monkeypatch):
