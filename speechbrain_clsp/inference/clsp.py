@@ -64,7 +64,16 @@ class CLSP(Pretrained):
                 f"A CLSP needs the modules {self.MODULES_NEEDED}; {absent} are missing"
             )
         super().__init__(modules, hparams, run_opts, freeze_params)
+        self.is_frozen = freeze_params
         self.train(not freeze_params)
+
+    def train(self, mode: bool = True) -> CLSP:
+        """Choose training or evaluation mode; a model whose weights are frozen stays in the latter.
+
+        So a module around it may be trained without dropout inside the model. To train the model
+        itself, open it by :meth:`from_hparams` with ``freeze_params=False``.
+        """
+        return super().train(mode and not self.is_frozen)
 
     @classmethod
     def from_pretrained(

@@ -12,7 +12,8 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -95,9 +96,8 @@ class FolderPretrainer(Pretrainer):
         label_encoder: CategoricalEncoder | None = None,
     ) -> None:
         super().__init__()
-        self.modules = modules
-        self.loaders = {
-            WEIGHTS: lambda path: load_weights(path, self.modules),
+        self.loaders: dict[str, Callable[[Path], None]] = {
+            WEIGHTS: partial(load_weights, modules=modules),  # pickled with the model
             tokenizer.FILENAME: tokenizer.load,
         }
         if label_encoder is not None:

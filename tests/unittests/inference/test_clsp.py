@@ -1,8 +1,10 @@
 """CLSP: how it is opened, and what its methods return and refuse."""
 
 import math
+import pickle
 import random
 import shutil
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from scipy.signal import resample_poly
 
-from speechbrain_clsp import CLSP
+from speechbrain_clsp import CLSP, StyleReward
 from speechbrain_clsp.dataio.audio import AudioError, read_audio
 from speechbrain_clsp.pretrained.folder import extract_definition, save_model_folder
 from tests.utils.small import CAPTIONS, model_folder, tone, write
@@ -53,6 +55,42 @@ def test_the_model_is_frozen_and_in_eval_mode(clsp):
     """If this fails, dropout makes embeddings random, or a reward would train the model."""
     assert not any(module.training for module in clsp.modules())
     assert not any(p.requires_grad for p in clsp.parameters())
+
+
+def test_a_frozen_model_stays_in_eval_mode_inside_a_module_that_is_trained(folder):
+    """If this fails, dropout makes the rewards of a policy random."""
+    policy = torch.nn.Module()
+    policy.reward, policy.head = CLSP.from_hparams(folder), torch.nn.Dropout()
+    assert policy.train() is policy
+    assert policy.head.training
+    assert not any(module.training for module in policy.reward.modules())
+    trained = CLSP.from_hparams(folder, freeze_params=False)
+    assert trained.mods.training and not trained.eval().mods.training
+    assert trained.train().mods.training
+
+
+def embed_in_a_process(clsp, reward, results):
+    """Put what a model that was sent to another process computes into a queue."""
+    results.put((clsp.encode_text(CAPTIONS).numpy(), reward(WAVS, CAPTIONS[:2]).numpy()))
+
+
+def test_a_loaded_model_is_copied_pickled_and_sent_to_a_spawned_process(folder, clsp):
+    """If this fails, a model cannot be used in workers that are spawned, as on GPUs."""
+    copy, again = deepcopy(clsp), pickle.loads(pickle.dumps(clsp))
+    expected = clsp.encode_text(CAPTIONS)
+    for other in (copy, again):
+        torch.testing.assert_close(other.encode_text(CAPTIONS), expected, atol=1e-5, rtol=0)
+        assert other.mods.text_tower is not clsp.mods.text_tower
+        assert other.hparams.modules["text_tower"] is other.mods.text_tower
+    context = torch.multiprocessing.get_context("spawn")
+    results, reward = context.Queue(), StyleReward(clsp)
+    process = context.Process(target=embed_in_a_process, args=(clsp, reward, results))
+    process.start()
+    texts, rewards = results.get(timeout=120)
+    process.join()
+    torch.testing.assert_close(torch.from_numpy(texts), expected, atol=1e-5, rtol=0)
+    rewards = torch.from_numpy(rewards)
+    torch.testing.assert_close(rewards, reward(WAVS, CAPTIONS[:2]), atol=1e-5, rtol=0)
 
 
 def test_embeddings_are_unit_vectors_in_input_order_whatever_the_batches(clsp, files):

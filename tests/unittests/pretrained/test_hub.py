@@ -1,8 +1,10 @@
 """The published checkpoint's form: from folders, and from a server that behaves as the Hub."""
 
 import contextlib
+import copy
 import json
 import os
+import pickle
 import subprocess
 import sys
 
@@ -373,3 +375,11 @@ def test_nothing_of_a_published_model_stays_on_the_meta_device(published):
     clsp = CLSP.from_pretrained(published)
     tensors = [*clsp.mods.parameters(), *clsp.mods.buffers()]
     assert not any(tensor.is_meta for tensor in tensors)
+
+
+def test_a_published_model_is_copied_and_pickled(published):
+    clsp = CLSP.from_pretrained(published)
+    expected = clsp.encode_text(["slowly"])
+    for other in (copy.deepcopy(clsp), pickle.loads(pickle.dumps(clsp))):
+        # Products of matrices are rounded differently where weights lie elsewhere in memory.
+        torch.testing.assert_close(other.encode_text(["slowly"]), expected, atol=1e-5, rtol=0)
