@@ -12,7 +12,8 @@ import sentencepiece
 import torch
 from torch import Tensor
 
-from speechbrain_clsp.utils.files import atomic_write
+from speechbrain_clsp.utils.content import describe_file
+from speechbrain_clsp.utils.files import atomic_write, expand
 
 PAD = 0
 
@@ -52,12 +53,15 @@ class SentencePieceCaptions:
         ValueError
             If it is not a SentencePiece model.
         """
-        if not Path(path).is_file():
+        path = expand(path)
+        if not path.is_file():
             raise FileNotFoundError(f"No tokenizer at {path}")
         try:
             self.processor = sentencepiece.SentencePieceProcessor(model_file=str(path))
-        except RuntimeError as error:
-            raise ValueError(f"{path} is not a SentencePiece model: {error}") from error
+        except (RuntimeError, TypeError) as error:
+            kind = describe_file(path)
+            reason = f"it is {kind}" if kind else " ".join(str(error).split())
+            raise ValueError(f"{path} is not a SentencePiece model: {reason}") from error
 
     def __call__(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Tokenize.
@@ -143,7 +147,7 @@ class FastTokenizerCaptions:
         """
         from tokenizers import Tokenizer
 
-        path = Path(path)
+        path = expand(path)
         file = path / self.FILENAME if path.is_dir() else path
         try:
             if file.is_file():
@@ -157,7 +161,9 @@ class FastTokenizerCaptions:
         except OSError:
             raise
         except Exception as error:  # the library raises nothing more specific
-            raise ValueError(f"{path} holds no tokenizer: {error}") from error
+            kind = describe_file(file) if file.is_file() else ""
+            reason = f"it is {kind}" if kind else " ".join(str(error).split())
+            raise ValueError(f"{path} holds no tokenizer: {reason}") from error
         known = [token for token in self.PADDING if tokenizer.token_to_id(token) is not None]
         if tokenizer.padding is not None:
             known = [tokenizer.padding["pad_token"]]

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from ruamel.yaml.error import YAMLError
 from speechbrain.inference.interfaces import Pretrained
 from speechbrain.utils.fetching import FetchConfig
 from torch import Tensor
@@ -26,7 +25,13 @@ from speechbrain_clsp.inference.checks import (
 from speechbrain_clsp.inference.files import pad, read_batches, report_bad_files
 from speechbrain_clsp.inference.timeline import Timeline, sliding_windows
 from speechbrain_clsp.lobes.prompt_bank import Prompts, embed_classes
-from speechbrain_clsp.pretrained.folder import HYPERPARAMS, PARTS, find_source, load_folder
+from speechbrain_clsp.pretrained.folder import (
+    HYPERPARAMS,
+    PARTS,
+    check_model_folder,
+    find_source,
+    load_folder,
+)
 from speechbrain_clsp.pretrained.hub import has_definition, load_official
 from speechbrain_clsp.utils.checks import check_texts
 
@@ -63,6 +68,10 @@ class CLSP(Pretrained):
             raise ValueError(
                 f"A CLSP needs the modules {self.MODULES_NEEDED}; {absent} are missing"
             )
+        if isinstance(run_opts, dict) and "device" in run_opts:
+            run_opts = run_opts | {
+                "device": str(run_opts["device"])
+            }  # SpeechBrain takes only a str
         super().__init__(modules, hparams, run_opts, freeze_params)
         self.is_frozen = freeze_params
         self.train(not freeze_params)
@@ -165,16 +174,17 @@ class CLSP(Pretrained):
         ------
         FileNotFoundError, ValueError
             As :meth:`from_pretrained`.
+        FileExistsError
+            If ``savedir`` holds another model.
         """
         place = find_source(source)
-        if isinstance(place, Path) and not (place / hparams_file).is_file():
-            raise FileNotFoundError(f"{place} is not a model folder: it has no {hparams_file}")
+        if isinstance(place, Path):
+            check_model_folder(place, hparams_file)
         own = {name: kwargs.pop(name) for name in ("run_opts", "freeze_params") if name in kwargs}
         try:
             hparams = load_folder(place, hparams_file, **kwargs)
-            if kwargs.get("download_only"):
-                return None  # type: ignore[return-value]  # as SpeechBrain does
-            return cls(hparams["modules"], hparams, **own)
+        except FileExistsError:
+            raise
         except OSError as error:
             if isinstance(place, Path):
                 raise
@@ -182,8 +192,11 @@ class CLSP(Pretrained):
             raise FileNotFoundError(
                 f"{source} is not a folder and could not be downloaded from the Hub: {reason}"
             ) from error
-        except (AttributeError, ImportError, KeyError, YAMLError) as error:
-            # What HyperPyYAML and SpeechBrain raise for an empty, broken or foreign file.
+        if kwargs.get("download_only"):
+            return None  # type: ignore[return-value]  # as SpeechBrain does
+        try:
+            return cls(hparams["modules"], hparams, **own)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f"{source}/{hparams_file} does not define a CLSP: {type(error).__name__}: {error}"
             ) from error

@@ -26,7 +26,7 @@ from speechbrain_clsp.pretrained.folder import (
 )
 from speechbrain_clsp.pretrained.hub import PREFIX, load_official, read_sizes
 from speechbrain_clsp.pretrained.official import UNUSED_IN_LAYERS, define, to_official
-from speechbrain_clsp.utils.files import atomic_path, atomic_write
+from speechbrain_clsp.utils.files import atomic_path, atomic_write, expand
 
 ORIGIN = """Converted from `{source}`{revision}, whose license applies to the weights.
 
@@ -103,7 +103,7 @@ def export_official(clsp: Pretrained, folder: str | os.PathLike) -> None:
             f"The published form has no place for a {type(text_tower).__name__}: only models"
             " with a RobertaTextTower can be exported"
         )
-    folder = Path(folder)
+    folder = expand(folder)
     for name in (WEIGHTS, CONFIG, tokenizer.FILENAME):
         if (folder / name).exists():
             raise FileExistsError(f"{folder / name} exists: remove it, or export to another place")

@@ -7,26 +7,35 @@ classifies also ``label_encoder.txt``.
 
 from __future__ import annotations
 
+import filecmp
 import io
 import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ruamel.yaml
+from huggingface_hub import try_to_load_from_cache
 from hyperpyyaml import load_hyperpyyaml
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from speechbrain.dataio.encoder import CategoricalEncoder
 from speechbrain.utils.fetching import FetchConfig, LocalStrategy, fetch
+from speechbrain.utils.logger import get_logger
 from speechbrain.utils.parameter_transfer import Pretrainer
 from torch import Tensor, nn
 
 from speechbrain_clsp import __version__
+from speechbrain_clsp.utils.checks import join_some
+from speechbrain_clsp.utils.content import describe_file
+from speechbrain_clsp.utils.files import expand
+
+logger = get_logger(__name__)
 
 HYPERPARAMS = "hyperparams.yaml"
 WEIGHTS = "model.safetensors"
@@ -49,6 +58,8 @@ clsp.score_file("a.wav", ["A man whispers.", "A woman speaks loudly."])
 Recordings of any sample rate are converted to 16 kHz mono. `hyperparams.yaml` names the Python
 classes to build, so load only folders that you trust.
 """
+# Put before keys by what modules were wrapped in when they were saved.
+WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:module|_orig_mod)\.")
 PARTS = ("speech_tower", "text_tower", "logit_scale")  # modules of every CLSP
 # Modules and names in folders that earlier versions wrote -> what they are now. A class or an
 # argument of a class in hyperparams.yaml that is renamed needs a line here.
@@ -105,18 +116,14 @@ class FolderPretrainer(Pretrainer):
 
     def collect_files(
         self,
-        default_source: str | None = None,
+        default_source: str,
         local_strategy: LocalStrategy = LocalStrategy.SYMLINK,
         fetch_config: FetchConfig | None = None,
     ) -> dict[str, Path]:
         """Fetch the files from a folder or a Hub repository; returns their paths."""
         for name in self.loaders:
-            self.paths[name] = fetch(
-                filename=name,
-                source=default_source,
-                savedir=self.collect_in,
-                local_strategy=local_strategy,
-                fetch_config=fetch_config or FetchConfig(),
+            self.paths[name] = fetch_file(
+                name, str(default_source), self.collect_in, local_strategy, fetch_config
             )
         return self.paths
 
@@ -126,28 +133,128 @@ class FolderPretrainer(Pretrainer):
             load(self.paths[name])
 
 
+def fetch_file(
+    name: str,
+    source: str,
+    savedir: str | os.PathLike | None = None,
+    local_strategy: LocalStrategy = LocalStrategy.SYMLINK,
+    fetch_config: FetchConfig | None = None,
+) -> Path:
+    """Fetch a file of a folder or a Hub repository as SpeechBrain does, but never another model's.
+
+    SpeechBrain's ``fetch`` returns what is in ``savedir`` under the file's name, whatever it is.
+
+    Arguments
+    ---------
+    name : str
+        The file's name.
+    source : str
+        The folder or repository.
+    savedir, local_strategy, fetch_config
+        As for SpeechBrain's ``fetch``.
+
+    Returns
+    -------
+    pathlib.Path
+        Where it lies: in ``savedir``, if that is given.
+
+    Raises
+    ------
+    FileExistsError
+        If ``savedir`` holds a file of this name with other contents. A link to another model's
+        file is replaced.
+    """
+    fetch_config = fetch_config or FetchConfig()
+    is_updated = fetch_config.allow_updates and not Path(source).is_dir()
+    if savedir is not None and not (fetch_config.overwrite or is_updated):
+        _check_savedir(Path(savedir) / name, source, _own_file(name, source, fetch_config))
+    found = fetch(
+        filename=name,
+        source=source,
+        savedir=savedir,
+        local_strategy=local_strategy,
+        fetch_config=fetch_config,
+    )
+    return Path(found)
+
+
+def _check_savedir(there: Path, source: str, own: Path | None) -> None:
+    """Remove a link to another file than a model's own; raise if another file is in its place."""
+    if there.is_symlink():
+        if own is None or not (there.exists() and there.samefile(own)):
+            there.unlink(missing_ok=True)
+    elif there.exists() and own is None:
+        logger.warning("%s is taken for that of %s, which is not in the cache", there, source)
+    elif own is not None and there.exists() and not filecmp.cmp(there, own, shallow=False):
+        raise FileExistsError(
+            f"{there} differs from that of {source}: it is another model's. Give each model a"
+            " savedir of its own, or move this one away"
+        )
+
+
+def _own_file(name: str, source: str, fetch_config: FetchConfig) -> Path | None:
+    """Return where a file of a folder is, or that of a repository in the Hub's cache."""
+    if Path(source).is_dir():
+        return Path(source) / name if (Path(source) / name).is_file() else None
+    cache, revision = fetch_config.huggingface_cache_dir, fetch_config.revision
+    cached = try_to_load_from_cache(source, name, cache_dir=cache, revision=revision)
+    return Path(cached) if isinstance(cached, str) else None
+
+
 def find_source(source: str | os.PathLike) -> Path | str:
     """Return the path of a folder (``~`` is the home folder), or a Hub repository's ``user/name``.
 
-    A folder that is not a model folder, but whose subfolder ``model`` is, raises.
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such folder, or it is not a model folder and one lies below it, as
+        ``results/mini/model`` does; the message names that.
 
     Example
     -------
     >>> find_source("yfyeung/CLSP")
     'yfyeung/CLSP'
     """
-    folder = Path(source).expanduser()
+    folder = expand(source)
     if folder.is_dir():
-        inner = folder / "model"
-        if (inner / HYPERPARAMS).is_file() and not (folder / WEIGHTS).is_file():
-            raise FileNotFoundError(f"{folder} is not a model folder, but {inner} is: give that")
+        if not (folder / WEIGHTS).exists():
+            below = [
+                path.parent for depth in ("*", "*/*") for path in folder.glob(f"{depth}/{WEIGHTS}")
+            ]
+            if below:
+                raise FileNotFoundError(
+                    f"{folder} is not a model folder, but"
+                    f" {join_some(sorted(map(str, below)), ', ')} is: give that"
+                    f" ({folder.name} has no {WEIGHTS})"
+                )
         return folder
-    if folder.is_absolute() or len(folder.parts) != 2 or str(source).startswith("."):
+    if folder.exists():
+        raise FileNotFoundError(f"{source} is a file: give the model's folder, {folder.parent}")
+    if folder.is_absolute() or len(folder.parts) != 2 or str(source).startswith((".", "~")):
         raise FileNotFoundError(
             f"{source} is not a folder, and a Hub repository has the form user/name: train a model"
             " with `make demo`, or give another folder or repository"
         )
     return str(source)
+
+
+def check_model_folder(folder: Path, hparams_file: str = HYPERPARAMS) -> None:
+    """Raise unless a folder holds a definition and the weights that belong to it.
+
+    Nothing is run. The folder of a training has a ``hyperparams.yaml``, too: that of the recipe.
+
+    Raises
+    ------
+    FileNotFoundError
+        If one of them is missing.
+    """
+    if not (folder / hparams_file).is_file():
+        raise FileNotFoundError(f"{folder} is not a model folder: it has no {hparams_file}")
+    if not (folder / WEIGHTS).exists():
+        raise FileNotFoundError(
+            f"{folder} is not a model folder: it has a {hparams_file}, but no {WEIGHTS}. If a"
+            " recipe trains there, its model will be in the folder model when the training ends"
+        )
 
 
 def load_folder(
@@ -165,16 +272,32 @@ def load_folder(
     It does what SpeechBrain's ``Pretrained.from_hparams`` does, and takes its arguments, but loads
     folders that earlier versions of this package wrote, too. The definition can run code. Returns
     what was built by its key in the definition, ``modules`` among them.
+
+    Raises
+    ------
+    FileExistsError
+        If ``savedir`` holds another model.
+    ValueError
+        If the definition is not that of a model, or the weights do not fit.
     """
+    savedir = None if savedir is None else expand(savedir)
+    source = str(find_source(source))
     fetching = {"local_strategy": local_strategy, "fetch_config": fetch_config or FetchConfig()}
-    path = fetch(hparams_file, str(source), savedir, **fetching)
-    stream = io.StringIO(translate_definition(Path(path).read_text(encoding="utf-8")))
-    stream.name = str(path)  # files that it includes are looked for beside it
-    hparams = load_hyperpyyaml(stream, overrides or {}, overrides_must_match)
-    hparams["savedir"] = savedir
-    pretrainer = hparams["pretrainer"]
-    pretrainer.set_collect_in(savedir)
-    pretrainer.collect_files(str(source), **fetching)
+    path = fetch_file(hparams_file, source, savedir, **fetching)
+    try:
+        stream = io.StringIO(translate_definition(path.read_text(encoding="utf-8")))
+        stream.name = str(path)  # files that it includes are looked for beside it
+        hparams = load_hyperpyyaml(stream, overrides or {}, overrides_must_match)
+        hparams["savedir"] = savedir
+        pretrainer = hparams["pretrainer"]
+        pretrainer.set_collect_in(savedir)
+    except OSError:
+        raise
+    except Exception as error:  # anything can come of a definition that is empty, broken or foreign
+        raise ValueError(
+            f"{source}/{hparams_file} does not define a CLSP: {type(error).__name__}: {error}"
+        ) from error
+    pretrainer.collect_files(source, **fetching)
     if not download_only:
         pretrainer.load_collected()
     return hparams
@@ -231,13 +354,30 @@ def load_weights(
     ...
     ValueError: ...model.safetensors does not fit the model: missing a.bias
     """
-    if not Path(path).is_file():
+    path = expand(path)
+    if not path.is_file():
         raise FileNotFoundError(f"No weights at {path}")
-    try:
-        weights = load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"{path} is damaged or not a safetensors file: {error}") from error
+    with open_weights(path) as file:
+        weights = {key: file.get_tensor(key) for key in file.keys()}
     load_state({**(absent or {}), **translate_weights(weights)}, modules, path)
+
+
+@contextmanager
+def open_weights(path: str | os.PathLike) -> Iterator[Any]:
+    """Open a safetensors file; its tensors are read when they are asked for.
+
+    Raises
+    ------
+    ValueError
+        If it is damaged or something else; the message says what, such as a Git LFS pointer.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except SafetensorError as error:
+        kind = describe_file(path)
+        reason = f"it is {kind}" if kind else str(error)
+        raise ValueError(f"{path} is damaged or not a safetensors file: {reason}") from error
 
 
 def translate_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -267,22 +407,35 @@ def load_state(
     """Load weights, as :func:`state_of` returns them; else as :func:`load_weights`.
 
     Parameters on the meta device are replaced by the given tensors themselves. ``path`` is where
-    weights come from, for the error.
+    weights come from, for the error. Prefixes of wrappers, such as the ``module.`` of
+    ``DistributedDataParallel``, are dropped.
     """
     expected = state_of(modules)
+    weights = {key if key in expected else WRAPPERS.sub("", key): v for key, v in weights.items()}
     problems = [f"missing {key}" for key in expected if key not in weights]
     problems += [f"unexpected {key}" for key in weights if key not in expected]
-    problems += [
-        f"{key} has shape {list(value.shape)}, not {list(expected[key].shape)}"
-        for key, value in weights.items()
-        if key in expected and value.shape != expected[key].shape
-    ]
+    for key, value in weights.items():
+        if key in expected and (fault := _fault(value, expected[key])):
+            problems.append(f"{key} {fault}")
     if problems:
-        raise ValueError(f"{path} does not fit the model: {'; '.join(problems)}")
+        raise ValueError(f"{path} does not fit the model: {join_some(problems)}")
     for name, module in modules.items():
         prefix = f"{name}."
         own = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
         module.load_state_dict(own, assign=any(p.is_meta for p in module.parameters()))
+
+
+def _fault(value: Tensor, expected: Tensor) -> str:
+    """Return why a tensor cannot take the place of another one, "" if it can."""
+    if value.shape != expected.shape:
+        return f"has shape {list(value.shape)}, not {list(expected.shape)}"
+    if value.is_floating_point() != expected.is_floating_point() or value.is_complex():
+        return f"has type {value.dtype}, not {expected.dtype}"
+    if value.is_floating_point() and value.numel():
+        extremes = value if value.element_size() > 1 else value.float()
+        if not all(extreme.isfinite() for extreme in extremes.aminmax()):
+            return "has values that are NaN or infinite: the training failed or the file is damaged"
+    return ""
 
 
 def state_of(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
@@ -358,7 +511,7 @@ def save_model_folder(
     FileExistsError
         If there is something at ``folder`` that is not a model folder.
     """
-    folder = Path(folder).resolve()
+    folder = expand(folder).resolve()
     if folder.exists() and not all((folder / name).is_file() for name in (HYPERPARAMS, WEIGHTS)):
         raise FileExistsError(
             f"{folder} is not a model folder: remove it, or save to another place"

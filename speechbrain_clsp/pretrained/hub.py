@@ -29,7 +29,6 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from hyperpyyaml import load_hyperpyyaml
-from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from speechbrain_clsp.dataio.tokenizers import FastTokenizerCaptions
@@ -41,11 +40,13 @@ from speechbrain_clsp.pretrained.folder import (
     HYPERPARAMS,
     INTERFACE_KEY,
     WEIGHTS,
+    WRAPPERS,
     find_source,
     load_state,
+    open_weights,
 )
 from speechbrain_clsp.pretrained.official import define, is_unused, read_architecture, to_ours
-from speechbrain_clsp.utils.files import sha256_of_file
+from speechbrain_clsp.utils.files import expand, sha256_of_file
 
 PREFIX = "model."
 LOGIT_SCALE = "logit_scale.logit_scale"
@@ -99,14 +100,21 @@ def load_official(
         it is called, and says what is missing.
     """
     weights = find_file(source, WEIGHTS, revision)
-    with torch.device("meta"):  # parameters take no memory until they are loaded
-        built = load_hyperpyyaml(define(read_sizes(source, revision)))
-    keys, state = _published_keys(weights), {}
-    with safe_open(weights, framework="pt") as file:
-        for key, name in keys.items():
+    sizes = read_sizes(source, revision)
+    try:
+        with torch.device("meta"):  # parameters take no memory until they are loaded
+            built = load_hyperpyyaml(define(sizes))
+    except Exception as error:  # sizes that do not go together fail in any of the parts
+        raise ValueError(
+            f"{weights}: the shapes of its tensors make no CLSP: {type(error).__name__}: {error}"
+        ) from error
+    state = {}
+    with open_weights(weights) as file:
+        for key, name in _published_keys(weights).items():
             if not is_unused(key):
-                state[to_ours(key) or f"unknown {key}"] = file.get_tensor(name).float()
-    state[LOGIT_SCALE] = state[LOGIT_SCALE].reshape(1)
+                state[to_ours(key) or f"unknown {key}"] = _as_float32(file.get_tensor(name))
+    if LOGIT_SCALE in state and state[LOGIT_SCALE].numel() == 1:
+        state[LOGIT_SCALE] = state[LOGIT_SCALE].reshape(1)
     load_state(state, built["modules"], weights)
     _load_tokenizer(built["tokenizer"], source, revision)
     return {name: module.eval() for name, module in built["modules"].items()}, built["tokenizer"]
@@ -119,24 +127,29 @@ def read_sizes(source: str | os.PathLike, revision: str | None = None) -> dict[s
     """
     weights = find_file(source, WEIGHTS, revision)
     keys = _published_keys(weights)
-    with safe_open(weights, framework="pt") as file:
+    with open_weights(weights) as file:
         shapes = {key: file.get_slice(name).get_shape() for key, name in keys.items()}
-    return read_architecture(shapes, _find_config(source, revision))
+    config = _find_config(source, revision)
+    try:
+        return read_architecture(shapes, config)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{weights}: {error}") from error
+
+
+def _as_float32(value: torch.Tensor) -> torch.Tensor:
+    return value.float() if value.is_floating_point() else value
 
 
 def _published_keys(path: str | os.PathLike) -> dict[str, str]:
-    """Return the keys of a safetensors file without ``model.`` in front -> as they are."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            names = list(file.keys())
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is damaged or not a safetensors file: {error}") from error
+    """Return the keys of a safetensors file, without prefixes such as ``model.`` -> as they are."""
+    with open_weights(path) as file:
+        names = list(file.keys())
     if any(name.startswith("speech_tower.") for name in names):
         raise ValueError(
             f"{path} is in SpeechBrain's format, not in the published form: load its folder, with"
             f" {HYPERPARAMS} and {CONFIG} in it, by CLSP.from_pretrained"
         )
-    return {name.removeprefix(PREFIX): name for name in names}
+    return {WRAPPERS.sub("", name).removeprefix(PREFIX): name for name in names}
 
 
 def load_pretrained_encoder(tower: SpeechTower, source: str | os.PathLike) -> None:
@@ -157,9 +170,9 @@ def load_pretrained_encoder(tower: SpeechTower, source: str | os.PathLike) -> No
     """
     weights = find_file(source, WEIGHTS)
     parts = {"encoder_embed": tower.encoder_embed, "encoder": tower.encoder}
-    with safe_open(weights, framework="pt") as file:
+    with open_weights(weights) as file:
         state = {
-            key: file.get_tensor(name).float()
+            key: _as_float32(file.get_tensor(name))
             for key, name in _published_keys(weights).items()
             if key.startswith(tuple(f"{part}." for part in parts)) and not is_unused(key)
         }
@@ -249,7 +262,7 @@ def _find_config(source: str | os.PathLike, revision: str | None) -> dict[str, A
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
     if not isinstance(config, dict):
         raise ValueError(f"{path} must hold a JSON object")
@@ -290,7 +303,8 @@ def fetch_tokenizer(source: str | os.PathLike) -> FastTokenizerCaptions:
         If there is no tokenizer.
     """
     name = FastTokenizerCaptions.FILENAME
-    return FastTokenizerCaptions(source if Path(source).exists() else find_file(source, name))
+    path = expand(source)
+    return FastTokenizerCaptions(path if path.exists() else find_file(source, name))
 
 
 def find_file(source: str | os.PathLike, name: str, revision: str | None = None) -> Path:
@@ -421,7 +435,7 @@ def publish(
     FileNotFoundError, ValueError
         If it is not a model folder, or ``repository`` is not of the form ``user/name``.
     """
-    folder = Path(folder)
+    folder = expand(folder)
     if not (folder / HYPERPARAMS).is_file() or not (folder / WEIGHTS).is_file():
         raise FileNotFoundError(
             f"{folder} is not a model folder: it must hold {HYPERPARAMS} and {WEIGHTS}"

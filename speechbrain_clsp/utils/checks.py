@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 QUOTED = 80  # characters of a text that a message quotes
+LISTED = 10  # entries of a list that a message names
 
 
 def as_list(values: Iterable[Any], name: str, entries: str) -> list[Any]:
@@ -108,3 +109,16 @@ def quote(value: Any) -> str:
     """
     text = repr(value)
     return text if len(text) <= QUOTED else f"{text[: QUOTED - 4]}...{text[-1]}"
+
+
+def join_some(entries: Iterable[Any], separator: str = "; ") -> str:
+    """Return a list as messages show it: the first ten entries, and how many more there are.
+
+    Example
+    -------
+    >>> join_some(range(13), ", ")
+    '0, 1, 2, 3, 4, 5, 6, 7, 8, 9, and 3 more'
+    """
+    texts = [str(entry) for entry in entries]
+    more = [f"and {len(texts) - LISTED} more"] if len(texts) > LISTED else []
+    return separator.join(texts[:LISTED] + more)

@@ -13,6 +13,17 @@ from pathlib import Path
 HOST = platform.node() or "localhost"  # in the names of temporary files
 
 
+def expand(path: str | os.PathLike) -> Path:
+    """Return a path whose ``~`` is replaced by the home folder, as a shell does.
+
+    Example
+    -------
+    >>> expand("~/a.wav") == Path.home() / "a.wav"
+    True
+    """
+    return Path(os.path.expanduser(path))
+
+
 @contextmanager
 def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     """Give a temporary path beside ``path`` that takes its place when the block ends well.
@@ -39,7 +50,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     >>> path.read_text(), [file.name for file in path.parent.iterdir()]
     ('all of it', ['a.txt'])
     """
-    path = Path(path)
+    path = expand(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(path)
     temporary = path.with_name(f".{path.stem}.{HOST}-{os.getpid()}.partial{path.suffix}")
@@ -124,7 +135,7 @@ def check_replaceable(
     Traceback (most recent call last):
     FileExistsError: .../a.json exists and is not a report: ...
     """
-    path = Path(path)
+    path = expand(path)
     if not path.exists():
         return
     try:
@@ -149,7 +160,7 @@ def sha256_of_file(path: str | os.PathLike) -> str:
     'e3b0c442'
     """
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
+    with open(expand(path), "rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()

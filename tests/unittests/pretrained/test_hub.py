@@ -12,6 +12,7 @@ import huggingface_hub.constants
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from speechbrain.utils.fetching import LocalStrategy
 
 import speechbrain_clsp.pretrained.hub
 from speechbrain_clsp import CLSP
@@ -383,3 +384,49 @@ def test_a_published_model_is_copied_and_pickled(published):
     for other in (copy.deepcopy(clsp), pickle.loads(pickle.dumps(clsp))):
         # Products of matrices are rounded differently where weights lie elsewhere in memory.
         torch.testing.assert_close(other.encode_text(["slowly"]), expected, atol=1e-5, rtol=0)
+
+
+def test_a_savedir_of_one_repository_is_not_another_ones(hub, tmp_path, monkeypatch):
+    """If this fails, the second of two repositories with one savedir is the first."""
+    folder = model_folder(tmp_path)
+    expected = {}
+    for number, repository in enumerate(("someone/one", "someone/two")):
+        weights = load_file(folder / "model.safetensors")
+        weights["text_tower.embedding.weight"] *= number + 1
+        save_file(weights, folder / "model.safetensors")
+        expected[repository] = CLSP.from_pretrained(folder).encode_text(["slowly"])
+        for path in folder.iterdir():
+            hub.files[repository, path.name] = path.read_bytes()
+    for repository in [*expected, *expected]:
+        clsp = CLSP.from_hparams(repository, savedir=tmp_path / "linked")
+        torch.testing.assert_close(clsp.encode_text(["slowly"]), expected[repository])
+    copied = {"savedir": tmp_path / "copied", "local_strategy": LocalStrategy.COPY}
+    CLSP.from_hparams("someone/one", **copied)
+    CLSP.from_hparams("someone/one", **copied)
+    find_file("someone/two", "model.safetensors")
+    with pytest.raises(FileExistsError, match="copied/model.safetensors differs .*someone/two"):
+        CLSP.from_hparams("someone/two", **copied)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda w: w.pop("logit_scale"), "missing logit_scale.logit_scale"),
+        (lambda w: w["text_projection.0.bias"].fill_(torch.nan), "text_tower.head.*NaN or infin"),
+    ],
+)
+def test_a_tensor_that_is_missing_or_damaged_is_named(tmp_path, change, message):
+    weights = official_weights()
+    change(weights)
+    write_official(tmp_path)
+    save_file(weights, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match=f"{tmp_path}/model.safetensors .*{message}"):
+        CLSP.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("prefix", ["module.", "module.model.", "model.module.", "_orig_mod."])
+def test_prefixes_of_wrappers_are_dropped(published, tmp_path, prefix):
+    clsp = CLSP.from_pretrained(write_official(tmp_path, prefix))
+    wavs = torch.randn(1, 8000)
+    expected = CLSP.from_pretrained(published).encode_batch(wavs)
+    torch.testing.assert_close(clsp.encode_batch(wavs), expected, atol=1e-5, rtol=0)
