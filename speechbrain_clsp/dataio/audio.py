@@ -1,29 +1,45 @@
-"""Audio files of any common format, rate and channel count to 16 kHz mono."""
+"""Audio of any common format, rate and channel count to 16 kHz mono."""
 
 from __future__ import annotations
 
 import io
 import math
 import os
-from collections.abc import Iterator
+import re
+import stat
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
+import soundfile
 import torch
 from soundfile import LibsndfileError, SoundFile
 from torch import Tensor
 
 from speechbrain_clsp.dataio.resample import resample, resample_blocks
+from speechbrain_clsp.utils.content import HEAD, describe_content
+from speechbrain_clsp.utils.files import expand
 
 SAMPLE_RATE = 16000  # Hz
 MINIMUM_SECONDS = 0.1  # the front end needs nine frames of 10 ms to give one frame
 MAXIMUM_AMPLITUDE = 100.0  # full scale is 1: more is 16-bit values as floats, or damage
 MAXIMUM_RATE = 400_000  # Hz; the resampling filter grows with the rate
 MINIMUM_RATE = 1000  # Hz
-Source = str | os.PathLike | bytes  # a file, or what a file holds
 TOLERANCE_SECONDS = 0.1  # by which a part may end after its recording: lossy codecs pad and cut
+SILENCE = 1e-4  # largest difference of two samples in digital silence, dithered or not
+SMALLEST_INTEGER_PEAK = 2.0  # of 16-bit values as floats: full scale is 1
+SECONDS_AT_ONCE = 60.0  # of a recording that is only checked
+# What libsndfile notes of a wav, aiff or au file: bytes by its header, and those that are there.
+CUT_OFF = re.compile(r"(?:data|SSND|Data Size)\s*: (\d+) \(should be (\d+)\)")
+UNKNOWN_SIZE = 0x7FFFFF00  # bytes, or more: what programs write that do not know it beforehand
+SPHERE = b"NIST_1A"  # a format whose header is text
+URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+# The name of a file, what a file holds, an open file (read from its start, wherever its position
+# is; it must be seekable), or a dict of the library datasets: {"bytes": ..., "path": ...} or
+# {"array": ..., "sampling_rate": ...}.
+Source = str | os.PathLike | bytes | BinaryIO | Mapping
 
 
 class AudioError(ValueError):
@@ -44,8 +60,11 @@ def read_audio(
 
     Arguments
     ---------
-    source : str, path or bytes
-        A file (wav, flac, mp3, ogg, ...) or what such a file holds.
+    source : str, path, bytes, binary file or dict
+        A file (wav, flac, mp3, ogg, ...; ``~`` is the home folder), what such a file holds, an open
+        file, which is read from its start wherever its position is, or a dict of ``datasets``:
+        ``{"bytes": ..., "path": ...}``, or ``{"array": ..., "sampling_rate": ...}`` with samples
+        [T] or [channels, T].
     name : str, optional
         How messages name the clip; default: its path.
     start : float
@@ -62,12 +81,15 @@ def read_audio(
 
     Raises
     ------
-    FileNotFoundError
-        If there is no such file.
+    FileNotFoundError, PermissionError
+        If there is no such file, or it may not be read.
+    TypeError
+        If ``source`` is something else, such as a waveform.
     AudioError
-        If it is empty or not audio, lasts less than 0.1 s, has samples that are NaN, infinite or
-        beyond 100, or a sample rate outside 1-400 kHz; if the part or the channel asked for is
-        not there.
+        If it is empty or not audio (the message says what it is, such as a Git LFS pointer or an
+        m4a file), lasts less than 0.1 s, has samples that are NaN, infinite, beyond 100 or 16-bit
+        values as floats, or a sample rate outside 1-400 kHz; if the part or the channel asked for
+        is not there.
 
     Example
     -------
@@ -79,7 +101,7 @@ def read_audio(
     >>> read_audio(path, start=0.25, duration=0.5, channel=1).shape
     torch.Size([8000])
     """
-    name = name or _name_of(source)
+    name = printable(name) if name else name_of(source)
     return _prepare(*read_samples(source, name, start, duration, channel), name)
 
 
@@ -102,22 +124,74 @@ def read_samples(
     rate : int
         In Hz.
     """
+    name = printable(name)
     with _open(source, name) as file:
         samples = _read_span(file, start, duration, name)
-        if channel is not None:
-            if channel >= samples.shape[1]:
-                raise AudioError(
-                    f"{name}: has {samples.shape[1]} channels, not number {channel}, from 0"
-                )
-            samples = samples[:, channel : channel + 1]
-        return samples, file.samplerate
+        return _select(samples, channel, name), file.samplerate
 
 
-def read_windows(source: str | os.PathLike, longest: float) -> Iterator[Tensor]:
+def check_audio(
+    source: Source,
+    name: str | None = None,
+    start: float = 0.0,
+    duration: float | None = None,
+    channel: int | None = None,
+) -> Header:
+    """Decode a clip to its end, and refuse what no training should get.
+
+    Arguments are those of :func:`read_audio`. A recording of any length takes the memory of a
+    minute.
+
+    Returns
+    -------
+    Header
+        Its ``seconds`` are those that were decoded.
+
+    Raises
+    ------
+    FileNotFoundError, PermissionError, TypeError, AudioError
+        As :func:`read_audio`. AudioError also if the clip is silent, or ends before its header
+        says, as files do whose download broke off.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "silent.flac"
+    >>> soundfile.write(path, np.zeros(16000), 16000)
+    >>> check_audio(path, name="clip 7")
+    Traceback (most recent call last):
+    ...
+    speechbrain_clsp.dataio.audio.AudioError: clip 7: is silent: no sample differs from the others
+    """
+    name = printable(name) if name else name_of(source)
+    n_frames, low, high = 0, math.inf, -math.inf
+    with _open(source, name) as file:
+        rate, wanted = file.samplerate, _seek(file, start, duration, name)
+        if duration is None:
+            wanted = max(wanted, _promised_frames(file) - round(start * rate))
+        while n_frames == 0 or n_frames < wanted:
+            n_next = min(wanted - n_frames, round(SECONDS_AT_ONCE * rate))
+            samples = _select(_read(file, n_next, name), channel, name)
+            if n_frames and len(samples) == 0:
+                break
+            wav = _mono(samples, rate, name)
+            low, high = min(low, float(wav.min())), max(high, float(wav.max()))
+            n_frames += len(samples)
+        if n_frames < wanted - TOLERANCE_SECONDS * rate:
+            raise AudioError(
+                f"{name}: should last {wanted / rate:.2f} s, and {n_frames / rate:.2f} s are there:"
+                " it is cut off or damaged, get it again"
+            )
+        _check_length(math.ceil(n_frames * SAMPLE_RATE / rate), name)
+        if high - low < SILENCE:
+            raise AudioError(f"{name}: is silent: no sample differs from the others")
+        return Header(n_frames / rate, rate, file.channels)
+
+
+def read_windows(source: Source, longest: float, name: str | None = None) -> Iterator[Tensor]:
     """Read a clip as equal consecutive windows [T], of which one at a time is in memory.
 
     A clip of at most ``longest`` seconds is one window, as :func:`read_audio` gives it, whose
-    errors are raised.
+    ``source``, ``name`` and errors are those of this function, too.
 
     Example
     -------
@@ -127,7 +201,7 @@ def read_windows(source: str | os.PathLike, longest: float) -> Iterator[Tensor]:
     >>> [len(window) for window in read_windows(path, longest=1.0)]
     [13334, 13334, 13332]
     """
-    name = _name_of(source)
+    name = printable(name) if name else name_of(source)
     with _open(source, name) as file:
         n_windows = math.ceil(file.frames / file.samplerate / longest)
         size = math.ceil(file.frames / max(n_windows, 1))
@@ -138,7 +212,7 @@ def read_windows(source: str | os.PathLike, longest: float) -> Iterator[Tensor]:
             yield _prepare(samples, file.samplerate, name)
 
 
-def read_blocks(source: str | os.PathLike, seconds: float) -> Iterator[Tensor]:
+def read_blocks(source: Source, seconds: float) -> Iterator[Tensor]:
     """Read a recording in consecutive blocks [T], of which one at a time is in memory.
 
     So many ``seconds`` are decoded at once. Joined, blocks are what :func:`read_audio` returns,
@@ -152,7 +226,7 @@ def read_blocks(source: str | os.PathLike, seconds: float) -> Iterator[Tensor]:
     >>> [len(block) for block in read_blocks(path, seconds=1.0)]
     [16000, 16000, 8000]
     """
-    name, n_samples = _name_of(source), 0
+    name, n_samples = name_of(source), 0
     with _open(source, name) as file:
         blocks = _mono_blocks(file, max(1, round(seconds * file.samplerate)), name)
         for block in resample_blocks(blocks, file.samplerate, SAMPLE_RATE):
@@ -180,7 +254,7 @@ def read_header(source: Source, name: str | None = None) -> Header:
     >>> read_header(path)
     Header(seconds=1.0, sample_rate=44100, n_channels=2)
     """
-    with _open(source, name or _name_of(source)) as file:
+    with _open(source, printable(name) if name else name_of(source)) as file:
         return Header(file.frames / file.samplerate, file.samplerate, file.channels)
 
 
@@ -188,7 +262,7 @@ def seconds_of(source: Source) -> float:
     """Return a clip's length as its header states it; 0 if it cannot be read."""
     try:
         return read_header(source).seconds
-    except (OSError, AudioError):
+    except (OSError, TypeError, AudioError):
         return 0.0
 
 
@@ -208,14 +282,28 @@ def _mono_blocks(file: SoundFile, n_frames: int, name: str) -> Iterator[Tensor]:
             return
 
 
+def _select(samples: np.ndarray, channel: int | None, name: str) -> np.ndarray:
+    """Return one channel of samples [T, channels] as [T, 1]; all of them for None."""
+    if channel is None:
+        return samples
+    if not 0 <= channel < samples.shape[1]:
+        raise AudioError(f"{name}: has {samples.shape[1]} channels, not number {channel}, from 0")
+    return samples[:, channel : channel + 1]
+
+
 def _mono(samples: np.ndarray, rate: int, name: str) -> Tensor:
     """Check samples [T, channels]; return the mean of channels, [T]."""
     if len(samples) == 0:
         raise AudioError(f"{name}: holds no samples; write the file again")
-    # NaN compares false
-    if not (-MAXIMUM_AMPLITUDE <= samples.min() and samples.max() <= MAXIMUM_AMPLITUDE):
+    peak = max(-samples.min(), samples.max())
+    if not peak <= MAXIMUM_AMPLITUDE:  # NaN compares false
         raise AudioError(
             f"{name}: has samples that are NaN, infinite or far beyond [-1, 1]; write it again"
+        )
+    if peak >= SMALLEST_INTEGER_PEAK and (samples == np.rint(samples)).all():
+        raise AudioError(
+            f"{name}: holds whole numbers up to {peak:g}, 16-bit values as floats: divide them by"
+            " 32768 and write it again"
         )
     if not MINIMUM_RATE <= rate <= MAXIMUM_RATE:
         raise AudioError(f"{name}: states a sample rate of {rate} Hz; write the file again")
@@ -228,30 +316,155 @@ def _check_length(n_samples: int, name: str) -> None:
         raise AudioError(f"{name}: lasts {seconds:.3f} s, at least {MINIMUM_SECONDS} s are needed")
 
 
-def _name_of(source: Source) -> str:
-    return "audio" if isinstance(source, bytes) else str(source)
+def name_of(source: Any, unnamed: str = "audio") -> str:
+    """Return how messages name a source; ``unnamed`` if it has no name.
+
+    Example
+    -------
+    >>> name_of(Path("a.wav")), name_of({"bytes": b"", "path": "b.wav"}), name_of(b"RIFF")
+    ('a.wav', 'b.wav', 'audio')
+    """
+    if isinstance(source, Mapping):
+        source = source.get("path")
+    elif not isinstance(source, str | os.PathLike):
+        source = getattr(source, "name", None)
+    return printable(os.fspath(source)) if isinstance(source, str | os.PathLike) else unnamed
+
+
+def printable(name: str | bytes) -> str:
+    r"""Return a file's name in characters that can be printed, whatever its bytes are.
+
+    Example
+    -------
+    >>> printable(os.fsdecode(b"caf\xe9.wav"))
+    'caf\\xe9.wav'
+    """
+    try:
+        return os.fsencode(name).decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # no name that a file can have
+        return str(name).encode("utf-8", "backslashreplace").decode()
 
 
 @contextmanager
 def _open(source: Source, name: str) -> Iterator[SoundFile]:
-    if isinstance(source, bytes):
-        size = len(source)
+    """Open audio; all that is wrong with the source itself, and not with its samples, is told."""
+    content = _locate(source, name)
+    if isinstance(content, Path):
+        with _explained(content, name), open(content, "rb") as file:
+            head = file.read(HEAD)
     else:
-        source = Path(source)
-        if not source.exists():
-            raise FileNotFoundError(f"{name}: no such file")
-        if not source.is_file():
-            raise AudioError(f"{name}: is a folder or device, not an audio file")
-        size = source.stat().st_size
-    if size == 0:
+        head = content[:HEAD]
+    if not head:
         raise AudioError(f"{name}: the file is empty")
+    kind = "" if head.startswith(SPHERE) else describe_content(head)
+    if kind:  # by some suffixes, soundfile takes anything for headerless audio
+        raise AudioError(f"{name}: cannot be read as audio; it is {kind}")
     try:
-        opened = SoundFile(io.BytesIO(source) if isinstance(source, bytes) else source)
+        # As bytes, since soundfile takes names for UTF-8.
+        opened = SoundFile(io.BytesIO(content) if isinstance(content, bytes) else _encoded(content))
     except (LibsndfileError, TypeError) as error:
         # TypeError: a suffix that soundfile takes for headerless audio.
         raise AudioError(_unreadable(name)) from error
     with opened:
         yield opened
+
+
+def _encoded(path: Path) -> bytes | Path:
+    return path if os.name == "nt" else os.fsencode(path)
+
+
+def _locate(source: Any, name: str) -> Path | bytes:
+    """Return the path of a source that is a regular file, or the bytes of another one."""
+    if isinstance(source, Mapping) or hasattr(source, "get_all_samples"):
+        source = _of_dataset(source, name)
+    if isinstance(source, bytes | bytearray | memoryview):
+        return bytes(source)
+    if hasattr(source, "read"):
+        return _read_all(source, name)
+    if not isinstance(source, str | os.PathLike):
+        raise TypeError(
+            f"{name}: audio must be a file's name, bytes, an open file or a dict of datasets, not a"
+            f" {type(source).__name__}; waveforms go to the methods ..._batch"
+        )
+    if URL.match(os.fspath(source)) and not os.path.exists(source):
+        raise FileNotFoundError(f"{name}: is a URL, not a file: download it first, give its path")
+    path = expand(source)
+    with _explained(path, name):
+        mode = path.stat().st_mode
+    if not stat.S_ISREG(mode):
+        raise AudioError(f"{name}: is a folder or device, not an audio file")
+    return path
+
+
+@contextmanager
+def _explained(path: Path, name: str) -> Iterator[None]:
+    """Tell in one sentence why a file cannot be opened."""
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError) as error:
+        target = f"the target of a link, {os.readlink(path)}," if os.path.islink(path) else ""
+        raise FileNotFoundError(
+            f"{name}: {f'no such file: {target} is not there' if target else 'no such file'}"
+        ) from error
+    except PermissionError as error:
+        raise PermissionError(
+            f"{name}: permission denied: make it readable, as by `chmod u+r`, or ask its owner"
+        ) from error
+    except OSError as error:
+        raise OSError(error.errno, f"{name}: {error.strerror}") from error
+    except ValueError as error:  # a null byte, or a character that no name can have
+        raise FileNotFoundError(f"{name!r}: no such file: {error}") from error
+
+
+def _read_all(file: Any, name: str) -> bytes:
+    """Return what an open file holds from its start on, and leave its position as it is."""
+    try:
+        position = file.tell()
+        file.seek(0)
+        content = file.read()
+        file.seek(position)
+    except (AttributeError, OSError, ValueError) as error:
+        raise AudioError(
+            f"{name}: cannot be read from its start ({error}): give what it holds, as bytes"
+        ) from error
+    if not isinstance(content, bytes):
+        raise AudioError(f'{name}: is open as text: open it as open(path, "rb")')
+    return content
+
+
+def _of_dataset(audio: Any, name: str) -> str | bytes:
+    """Return the path or the bytes of what the library datasets gives for audio."""
+    if isinstance(audio, Mapping):
+        if audio.get("array") is None and (content := audio.get("bytes") or audio.get("path")):
+            return content
+        if audio.get("array") is None or audio.get("sampling_rate") is None:
+            raise AudioError(
+                f"{name}: a dict must have 'array' and 'sampling_rate', or 'bytes' or 'path', as"
+                f" those of datasets do; this one has {sorted(map(str, audio))}"
+            )
+    try:
+        samples, rate = np.asarray(audio["array"]), int(audio["sampling_rate"])
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise AudioError(f"{name}: holds no samples and sampling rate: {error}") from error
+    if samples.dtype.kind == "i" and samples.dtype.itemsize > 1:
+        samples = samples / -float(np.iinfo(samples.dtype).min)
+    if samples.dtype.kind != "f" or samples.ndim not in (1, 2):
+        raise AudioError(
+            f"{name}: the array must hold real samples, [T] or [channels, T], not {samples.dtype}"
+            f" {list(samples.shape)}"
+        )
+    if samples.ndim == 2 and samples.shape[0] > samples.shape[1]:
+        raise AudioError(f"{name}: the array must be [channels, T], not {list(samples.shape)}")
+    if not MINIMUM_RATE <= rate <= MAXIMUM_RATE:
+        raise AudioError(f"{name}: states a sample rate of {rate} Hz")
+    content = io.BytesIO()
+    with np.errstate(over="ignore"):  # of values that _mono refuses
+        samples = samples.T.astype(np.float32)
+    try:
+        soundfile.write(content, samples, rate, format="WAV", subtype="FLOAT")
+    except (LibsndfileError, ValueError) as error:
+        raise AudioError(f"{name}: the array {list(samples.T.shape)} is not audio") from error
+    return content.getvalue()
 
 
 def _read(file: SoundFile, n_frames: int, name: str) -> np.ndarray:
@@ -263,24 +476,43 @@ def _read(file: SoundFile, n_frames: int, name: str) -> np.ndarray:
         raise AudioError(_unreadable(name)) from error
 
 
-def _read_span(file: SoundFile, start: float, duration: float | None, name: str) -> np.ndarray:
-    """Return the samples [T, channels] of a part of a recording."""
+def _seek(file: SoundFile, start: float, duration: float | None, name: str) -> int:
+    """Go to the start of a part of a recording; return how many samples it should have."""
+    if not (0 <= start < math.inf and (duration is None or 0 < duration < math.inf)):
+        raise AudioError(
+            f"{name}: a part must begin at 0 s or later and last for some time, not start={start},"
+            f" duration={duration}; correct the manifest"
+        )
     first = round(start * file.samplerate)
     if first:
         try:
             file.seek(first)
-        except (LibsndfileError, ValueError) as error:
+        except (LibsndfileError, ValueError, OverflowError) as error:
             raise AudioError(
                 f"{name}: lasts {file.frames / file.samplerate:.2f} s, a part from {start:.2f} s on"
                 " is not there"
             ) from error
+    return file.frames - first if duration is None else round(duration * file.samplerate)
+
+
+def _promised_frames(file: SoundFile) -> int:
+    """Return how many samples a file has by its header, where libsndfile counts what is there."""
+    match = CUT_OFF.search(file.extra_info)
+    if match is None or int(match[1]) >= UNKNOWN_SIZE or int(match[2]) == 0:
+        return file.frames
+    return round(file.frames * int(match[1]) / int(match[2]))
+
+
+def _read_span(file: SoundFile, start: float, duration: float | None, name: str) -> np.ndarray:
+    """Return the samples [T, channels] of a part of a recording."""
+    wanted = _seek(file, start, duration, name)
     if duration is None:
         return _read(file, -1, name)
-    wanted = round(duration * file.samplerate)
     samples = _read(file, wanted, name)
     if len(samples) < wanted - TOLERANCE_SECONDS * file.samplerate:
+        end = round(start * file.samplerate) + len(samples)
         raise AudioError(
-            f"{name}: ends {(first + len(samples)) / file.samplerate:.2f} s after its start, a part"
+            f"{name}: ends {end / file.samplerate:.2f} s after its start, a part"
             f" of it should last until {start + duration:.2f} s; correct the manifest"
         )
     return samples

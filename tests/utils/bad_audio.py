@@ -41,3 +41,24 @@ def bad_files(folder: Path) -> dict[str, tuple[Path, str]]:
         "folder.wav": "is a folder",
     }
     return {name: (folder / name, pattern) for name, pattern in patterns.items()}
+
+
+FOREIGN = {  # the first bytes of what is often named like audio -> pattern of the message
+    b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n": "Git LFS pointer: run `git lfs",
+    b"/annex/objects/SHA256E-s9--00.wav\n": "git-annex pointer: run `git annex get`",
+    b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X        ": "macOS's metadata of another file",
+    b"\x00\x00\x00\x20ftypM4A \x00\x00\x02\x00": "m4a.*convert it, as by `ffmpeg",
+    b"\x00\x00\x00\x18ftyp3gp4\x00\x00\x02\x00": "3gp.*convert it",
+    b"\x1aE\xdf\xa3\x9fB\x86\x81\x01": "WebM: convert it",
+    b"0&\xb2u\x8ef\xcf\x11\xa6\xd9": "Windows Media .*convert it",
+    b"\xff\xf1P\x80\x02\x1f\xfc": "AAC: convert it",
+    b"#!AMR\n\x0c\x91": "AMR: convert it",
+    b"\x1f\x8b\x08\x00\x00": "gzip: unpack it first",
+    b"PK\x03\x04\x14\x00": "zip archive: unpack it",
+    b"a.wav" + bytes(252) + b"ustar\x0000": "tar archive: unpack it",
+    b"<!DOCTYPE html>\n<html>": "web page: the download failed",
+    b"<?xml version='1.0'?><Error>": "XML, as servers answer",
+    b"\x93NUMPY\x01\x00": "NumPy array",
+    b'{"error": "not found"}': "a text file",
+    bytes(4096): "full of zeros",
+}
