@@ -210,14 +210,14 @@ def explain_memory(error: BaseException) -> str:
 
 
 def shorten(error: BaseException) -> str:
-    """Return an error's message with at most ten entries; of more, where all of them are.
+    """Return an error's message; where it names ten of many entries, with where all of them are.
 
-    Errors about many files or rows have them as attribute ``entries``, a list of str, which their
-    message joins by semicolons.
+    Errors about many files have them as attribute ``entries``, a list of str.
 
     Example
     -------
-    >>> error = ValueError("12 bad files: " + "; ".join("abcdefghijkl"))
+    >>> from speechbrain_clsp.utils.checks import join_some
+    >>> error = ValueError(f"12 bad files: {join_some('abcdefghijkl')}")
     >>> error.entries = list("abcdefghijkl")
     >>> shorten(error)  # doctest: +ELLIPSIS
     '12 bad files: a; b; c; d; e; f; g; h; i; j; and 2 more (all are in ...clsp-list-....txt)'
@@ -225,9 +225,7 @@ def shorten(error: BaseException) -> str:
     message = str(error) or type(error).__name__
     entries = list(map(str, getattr(error, "entries", ())))
     if len(entries) > SHOWN:
-        where = _write_list("\n".join(entries))
-        shown = f"{'; '.join(entries[:SHOWN])}; and {len(entries) - SHOWN} more{where}"
-        message = message.replace("; ".join(entries), shown)
+        message += _write_list("\n".join(entries))
     if len(message) > LONGEST_MESSAGE:
         return f"{message[:LONGEST_MESSAGE]}...{_write_list(message)}"
     return message

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterable, Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,14 @@ import sentencepiece
 import torch
 from torch import Tensor
 
+from speechbrain_clsp.utils.checks import join_some, quote
 from speechbrain_clsp.utils.content import describe_file
 from speechbrain_clsp.utils.files import atomic_write, expand
 
 PAD = 0
+SPACE = "▁"  # how SentencePiece writes a space
+COUNTED = "LNS"  # letters, numbers, symbols: Unicode categories that a caption has for a reason
+AT_ONCE = 256  # captions that are tokenized to be counted
 
 
 class SentencePieceCaptions:
@@ -83,12 +88,37 @@ class SentencePieceCaptions:
         RuntimeError
             If no model was loaded.
         """
-        if self.processor is None:
-            raise RuntimeError("The tokenizer has no model yet: call load(path) first")
-        rows = self.processor.encode([text.lower() for text in texts], add_eos=True)
+        rows = self._loaded().encode([text.lower() for text in texts], add_eos=True)
         size = max(map(len, rows))
         tokens = torch.tensor([row + [PAD] * (size - len(row)) for row in rows])
         return tokens, tokens == PAD
+
+    def find_unknown(self, texts: Sequence[str]) -> list[str]:
+        """Return the characters of each caption that no token stands for, "" if there are none.
+
+        They do not count in an embedding: captions of nothing else all get the same one.
+        Punctuation is left out, unless the caption holds nothing that is known.
+        """
+        processor, found = self._loaded(), []
+        for text in texts:
+            pieces = processor.encode(text.lower(), out_type=str)
+            unknown = [id_ == processor.unk_id() for id_ in processor.encode(text.lower())]
+            parts = [piece for piece, is_unknown in zip(pieces, unknown) if is_unknown]
+            known = any(p.strip(SPACE) and not is_unknown for p, is_unknown in zip(pieces, unknown))
+            found.append(_worth_telling("".join(parts), text, known))
+        return found
+
+    def _loaded(self) -> sentencepiece.SentencePieceProcessor:
+        if self.processor is None:
+            raise RuntimeError("The tokenizer has no model yet: call load(path) first")
+        return self.processor
+
+
+def _worth_telling(unknown: str, text: str, is_anything_known: bool) -> str:
+    """Return what of a caption's unknown characters matters."""
+    if not is_anything_known:
+        return unknown or text
+    return "".join(each for each in unknown if unicodedata.category(each)[0] in COUNTED)
 
 
 def train_sentencepiece(captions: Iterable[str], path: str | os.PathLike, vocab_size: int) -> None:
@@ -130,6 +160,7 @@ class FastTokenizerCaptions:
     FILENAME = "tokenizer.json"
     PAIR = ("vocab.json", "merges.txt")  # the older form of RoBERTa's
     PADDING = ("<pad>", "[PAD]")  # what it is called, if the file does not say
+    UNKNOWN = ("<unk>", "[UNK]")
 
     def __init__(self, path: str | os.PathLike | None = None) -> None:
         self.tokenizer: Any = None  # a tokenizers.Tokenizer, imported when it is needed
@@ -198,7 +229,74 @@ class FastTokenizerCaptions:
         tokens = torch.tensor([row.ids for row in rows])
         return tokens, torch.tensor([row.attention_mask for row in rows]) == 0
 
+    def find_unknown(self, texts: Sequence[str]) -> list[str]:
+        """Do as :meth:`SentencePieceCaptions.find_unknown`."""
+        tokenizer, found = self._loaded(), []
+        nothing = {tokenizer.token_to_id(token) for token in self.UNKNOWN}
+        for text, row in zip(texts, tokenizer.encode_batch(list(texts))):
+            known = {
+                place
+                for id_, (start, stop) in zip(row.ids, row.offsets)
+                if id_ not in nothing
+                for place in range(start, stop)
+            }
+            unknown = [c for n, c in enumerate(text) if n not in known and not c.isspace()]
+            found.append(_worth_telling("".join(unknown), text, bool(known)))
+        return found
+
     def _loaded(self) -> Any:
         if self.tokenizer is None:
             raise FileNotFoundError(f"Text cannot be encoded: {self.missing}")
         return self.tokenizer
+
+
+def count_tokens(
+    tokenizer: Callable[[Sequence[str]], tuple[Tensor, Tensor]], texts: Sequence[str]
+) -> Tensor:
+    """Return how many tokens each caption has, [N] int64.
+
+    Arguments
+    ---------
+    tokenizer : callable
+        One of the classes above.
+    texts : list of str
+        N captions.
+    """
+    counts = [torch.empty(0, dtype=torch.long)]
+    for start in range(0, len(texts), AT_ONCE):
+        counts.append((~tokenizer(texts[start : start + AT_ONCE])[1]).sum(dim=1))
+    return torch.cat(counts)
+
+
+def check_token_counts(
+    counts: Tensor, texts: Sequence[str], max_tokens: int, name: Callable[[int], str] = str
+) -> None:
+    """Raise if captions are too long for a text tower; all are named, with their lengths.
+
+    Arguments
+    ---------
+    counts : Tensor
+        [N], as :func:`count_tokens` returns.
+    texts : list of str
+        The captions.
+    max_tokens : int
+        The tower's limit.
+    name : callable
+        Number of a caption -> what messages call it.
+
+    Raises
+    ------
+    ValueError
+        If one has more tokens than that.
+
+    Example
+    -------
+    >>> check_token_counts(torch.tensor([3, 9]), ["A man.", "A man."], 8, lambda n: f"texts[{n}]")
+    Traceback (most recent call last):
+    ...
+    ValueError: Too long: texts[1] has 9 tokens ('A man.'); at most 8 fit, shorten it
+    """
+    too_long = (counts > max_tokens).nonzero().flatten().tolist()
+    if too_long:
+        found = [f"{name(n)} has {int(counts[n])} tokens ({quote(texts[n])})" for n in too_long]
+        raise ValueError(f"Too long: {join_some(found)}; at most {max_tokens} fit, shorten it")

@@ -10,7 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from speechbrain_clsp.dataio.audio import MAXIMUM_AMPLITUDE, MINIMUM_SECONDS, SAMPLE_RATE
+from speechbrain_clsp.dataio.audio import (
+    MAXIMUM_AMPLITUDE,
+    MINIMUM_SECONDS,
+    SAMPLE_RATE,
+    SMALLEST_INTEGER_PEAK,
+    Source,
+)
 from speechbrain_clsp.lobes.prompt_bank import Prompts, prompt_groups
 from speechbrain_clsp.utils.checks import as_list, check_texts, quote
 
@@ -18,8 +24,15 @@ RELATIVE_SLACK = 1e-6  # float32 rounding of relative lengths
 MINIMUM_SAMPLES = round(MINIMUM_SECONDS * SAMPLE_RATE)
 
 
-def check_paths(paths: Iterable[str | os.PathLike]) -> list[str | os.PathLike]:
-    """Return paths as a list; raise for a single path, for what is not a path, and for none.
+def check_paths(paths: Iterable[Source], entries: bool = True) -> list[Source]:
+    """Return audio files as a list; raise for a single one and for none.
+
+    Arguments
+    ---------
+    paths : iterable of str, path, bytes, binary file or dict
+        As for :func:`~speechbrain_clsp.dataio.audio.read_audio`.
+    entries : bool
+        Whether to raise for an entry that is something else. Reading it raises, too.
 
     Example
     -------
@@ -30,7 +43,8 @@ def check_paths(paths: Iterable[str | os.PathLike]) -> list[str | os.PathLike]:
     if not paths:
         raise ValueError("paths is empty: give at least one audio file")
     for number, path in enumerate(paths):
-        if not isinstance(path, str | os.PathLike):
+        is_source = isinstance(path, str | os.PathLike | bytes | Mapping) or hasattr(path, "read")
+        if entries and not (is_source or hasattr(path, "get_all_samples")):
             raise TypeError(
                 f"paths[{number}] is {quote(path)}, a {type(path).__name__}: give the names of"
                 " audio files"
@@ -136,28 +150,40 @@ def find_unusable(wavs: Tensor, wav_lens: Tensor) -> list[str]:
     >>> find_unusable(wavs, torch.tensor([1.0, 1.0, 0.05]))[::2]
     ['has samples that are NaN or infinite', 'lasts 0.050 s, at least 0.1 s are needed']
     """
-    n_samples = wavs.shape[1]
-    peaks = wavs.detach().abs().amax(dim=1) if n_samples else torch.zeros(len(wavs))
+    wavs, n_samples = wavs.detach(), wavs.shape[1]
+    peaks = wavs.abs().amax(dim=1) if n_samples else torch.zeros(len(wavs))
     return [
-        _fault(peak, fraction, n_samples)
-        for peak, fraction in zip(peaks.tolist(), wav_lens.tolist())
+        _fault(wav, peak, fraction)
+        for wav, peak, fraction in zip(wavs, peaks.tolist(), wav_lens.tolist())
     ]
 
 
-def _fault(peak: float, fraction: float, n_samples: int) -> str:
+def _fault(wav: Tensor, peak: float, fraction: float) -> str:
     if not np.isfinite(peak):
         return "has samples that are NaN or infinite"
-    if peak > MAXIMUM_AMPLITUDE:
+    are_integers = peak >= SMALLEST_INTEGER_PEAK and torch.equal(wav, wav.round())
+    if peak > MAXIMUM_AMPLITUDE or are_integers:
         return (
             f"has samples up to {peak:.4g}, far beyond [-1, 1] (16-bit values must be divided by"
             " 32768)"
         )
     if not fraction > 0:
         return f"has the relative length {fraction:g}: wav_lens must lie in (0, 1]"
-    own = int(min(fraction, 1.0) * n_samples + 0.5)
+    own = int(min(fraction, 1.0) * len(wav) + 0.5)
     if own < MINIMUM_SAMPLES:
         return f"lasts {own / SAMPLE_RATE:.3f} s, at least {MINIMUM_SECONDS} s are needed"
     return ""
+
+
+def find_not_finite(embeddings: Tensor) -> list[int]:
+    """Return which rows of embeddings [N, D] hold NaN or infinity.
+
+    Example
+    -------
+    >>> find_not_finite(torch.tensor([[1.0, 0.0], [torch.nan, 0.0]]))
+    [1]
+    """
+    return (~embeddings.isfinite().all(dim=1)).nonzero().flatten().tolist()
 
 
 def check_prompts(prompts: Prompts) -> Prompts:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,15 +11,18 @@ from typing import Any, ClassVar
 import torch
 from speechbrain.inference.interfaces import Pretrained
 from speechbrain.utils.fetching import FetchConfig
+from speechbrain.utils.logger import get_logger
 from torch import Tensor
 from tqdm import tqdm
 
-from speechbrain_clsp.dataio.audio import SAMPLE_RATE, read_blocks
+from speechbrain_clsp.dataio.audio import SAMPLE_RATE, AudioError, Source, name_of, read_blocks
+from speechbrain_clsp.dataio.tokenizers import check_token_counts
 from speechbrain_clsp.inference.checks import (
     check_paths,
     check_prompts,
     check_wav_lens,
     check_wavs,
+    find_not_finite,
     find_unusable,
 )
 from speechbrain_clsp.inference.files import pad, read_batches, report_bad_files
@@ -33,8 +36,9 @@ from speechbrain_clsp.pretrained.folder import (
     load_folder,
 )
 from speechbrain_clsp.pretrained.hub import has_definition, load_official
-from speechbrain_clsp.utils.checks import check_texts
+from speechbrain_clsp.utils.checks import check_texts, join_some, quote
 
+logger = get_logger(__name__)
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -75,6 +79,12 @@ class CLSP(Pretrained):
         super().__init__(modules, hparams, run_opts, freeze_params)
         self.is_frozen = freeze_params
         self.train(not freeze_params)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> CLSP:
+        """Move or convert all tensors, as ``to`` does; inputs follow them."""
+        super()._apply(fn, recurse)
+        self.device = str(next(self.mods.parameters()).device)
+        return self
 
     def train(self, mode: bool = True) -> CLSP:
         """Choose training or evaluation mode; a model whose weights are frozen stays in the latter.
@@ -252,7 +262,8 @@ class CLSP(Pretrained):
         ------
         TypeError, ValueError
             If ``wavs`` is not a tensor, a shape is wrong, a sample is NaN, infinite or far beyond
-            [-1, 1], a length is not relative, or a clip is shorter than 0.1 s.
+            [-1, 1], a length is not relative, or a clip is shorter than 0.1 s; or if an embedding
+            is NaN. Rows are named.
         """
         wavs = check_wavs(wavs)
         wavs = wavs.unsqueeze(0) if wavs.dim() == 1 else wavs
@@ -266,6 +277,29 @@ class CLSP(Pretrained):
         if faults:
             found = "; ".join(f"{rows} {fault}" for fault, rows in faults.items())
             raise ValueError(f"Rows of wavs that cannot be embedded: {found}")
+        speech = self.embed(wavs, wav_lens)
+        if rows := find_not_finite(speech):
+            raise ValueError(
+                f"The embeddings of rows {join_some(rows, ', ')} are NaN or infinite: with fp16 or"
+                " bf16 try fp32"
+            )
+        return speech
+
+    def embed(self, wavs: Tensor, wav_lens: Tensor) -> Tensor:
+        """Do what :meth:`encode_batch` does, without its checks.
+
+        Arguments
+        ---------
+        wavs : Tensor
+            [B, T] float.
+        wav_lens : Tensor
+            [B] relative to T.
+
+        Returns
+        -------
+        Tensor
+            [B, D] float32; a row is NaN or infinite if arithmetic overflows.
+        """
         own = next(self.mods.speech_tower.parameters()).dtype
         wavs = wavs.to(self.device, torch.float64 if own == torch.float64 else torch.float32)
         wav_lens = wav_lens.to(self.device)
@@ -273,9 +307,11 @@ class CLSP(Pretrained):
         with torch.set_grad_enabled(wanted), self.inference_ctx:
             return self.mods.speech_tower(wavs, wav_lens)
 
-    def encode_file(self, path: str | os.PathLike) -> Tensor:
+    def encode_file(self, path: Source) -> Tensor:
         """Embed an audio file of any format, rate and number of channels; returns [D].
 
+        ``path`` may also be what a file holds, an open file, or a dict of ``datasets``, as for
+        :func:`~speechbrain_clsp.dataio.audio.read_audio`.
         A file of more than ``WINDOW_SECONDS`` is cut into equal windows of at most that, which are
         read one after the other; its embedding is their normalized mean.
         """
@@ -283,7 +319,7 @@ class CLSP(Pretrained):
 
     def encode_files(
         self,
-        paths: Sequence[str | os.PathLike],
+        paths: Iterable[Source],
         max_batch_seconds: float = 60.0,
         num_workers: int = 0,
         on_error: str = "raise",
@@ -293,8 +329,8 @@ class CLSP(Pretrained):
 
         Arguments
         ---------
-        paths : list of str or path
-            N audio files.
+        paths : list of str, path, bytes, binary file or dict
+            N audio files, as for :func:`~speechbrain_clsp.dataio.audio.read_audio`.
         max_batch_seconds : float
             Upper bound on a batch's padded duration; a longer window makes a batch of its own.
         num_workers : int
@@ -312,15 +348,15 @@ class CLSP(Pretrained):
 
         Raises
         ------
-        FileNotFoundError, AudioError
-            As :func:`~speechbrain_clsp.dataio.audio.read_audio`, for one bad file; an AudioError
-            that lists them for several.
+        FileNotFoundError, PermissionError, AudioError
+            As :func:`~speechbrain_clsp.dataio.audio.read_audio`, for one bad file; for several a
+            :class:`~speechbrain_clsp.inference.files.BadFilesError`, whose ``errors`` lists them.
         ValueError
             If there are no paths, ``on_error`` is something else, or all files are bad.
         """
-        paths = check_paths(paths)
         if on_error not in ("raise", "skip"):
             raise ValueError(f"on_error must be 'raise' or 'skip', not {on_error!r}")
+        paths = check_paths(paths, entries=on_error == "raise")
         errors: dict[int, Exception] = {}
         windows: dict[int, list[Tensor]] = {}
         with tqdm(total=len(paths), unit="file", disable=not progress) as bar:
@@ -331,14 +367,28 @@ class CLSP(Pretrained):
                 ]
                 # After an error that is raised, files are read only to name all bad ones.
                 if good and not (errors and on_error == "raise"):
-                    speech = self.encode_batch(*pad([wav for _, wav in good])).cpu()
-                    for (n, _), embedding in zip(good, speech):
-                        windows.setdefault(n, []).append(embedding)
+                    numbers, wavs = zip(*good)
+                    for n, part in zip(numbers, self._embed_windows(wavs)):
+                        if isinstance(part, str):
+                            errors[n] = AudioError(f"{name_of(paths[n], f'paths[{n}]')}: {part}")
+                        else:
+                            windows.setdefault(n, []).append(part)
                 bar.update(sum(window.number == 0 for window in batch))
         report_bad_files(errors, len(paths), on_error)
         found = {n: _mean(parts) for n, parts in windows.items() if n not in errors}
         nothing = torch.full_like(next(iter(found.values())), torch.nan)
         return torch.stack([found.get(number, nothing) for number in range(len(paths))])
+
+    @torch.no_grad()
+    def _embed_windows(self, wavs: Sequence[Tensor]) -> list[Tensor | str]:
+        """Return for each waveform its embedding on the CPU, or why it has none."""
+        padded, wav_lens = pad(wavs)
+        faults = find_unusable(padded, wav_lens)
+        usable = torch.tensor([not fault for fault in faults])
+        speech = self.embed(padded * usable[:, None], wav_lens).cpu()
+        for row in find_not_finite(speech):
+            faults[row] = faults[row] or "its embedding is NaN or infinite"
+        return [fault or embedding for fault, embedding in zip(faults, speech)]
 
     @torch.no_grad()
     def encode_text(self, texts: Sequence[str], batch_size: int = 64) -> Tensor:
@@ -360,16 +410,61 @@ class CLSP(Pretrained):
         ------
         TypeError, ValueError
             If ``texts`` is not a list of str, or empty; if a caption is empty, or longer than the
-            model takes.
+            model takes (before anything is embedded); if an embedding is NaN. Captions are named.
         """
         texts = check_texts(texts)
+        self._warn_of_unknown(texts)
+        batches = [
+            self.hparams.tokenizer(texts[start : start + batch_size])
+            for start in range(0, len(texts), batch_size)
+        ]
+        self._check_tokens(batches, texts)
         parts = []
-        for start in range(0, len(texts), batch_size):
-            tokens, padding_mask = self.hparams.tokenizer(texts[start : start + batch_size])
+        for tokens, padding_mask in batches:
             with self.inference_ctx:
                 part = self.mods.text_tower(tokens.to(self.device), padding_mask.to(self.device))
             parts.append(part)
-        return torch.cat(parts)
+        text = torch.cat(parts)
+        if rows := find_not_finite(text):
+            found = join_some(f"texts[{row}] ({quote(texts[row])})" for row in rows)
+            raise ValueError(
+                f"The embeddings of {found} are NaN or infinite: with fp16 or bf16 try fp32"
+            )
+        return text
+
+    def find_unknown(self, texts: Sequence[str]) -> list[str]:
+        """Return the characters of each caption that the model does not know, "" if it knows all.
+
+        They do not count in an embedding: captions of nothing else all get the same one.
+        """
+        return self.hparams.tokenizer.find_unknown(check_texts(texts))
+
+    def _warn_of_unknown(self, texts: Sequence[str]) -> None:
+        unknown = {n: each for n, each in enumerate(self.find_unknown(texts)) if each}
+        if unknown:
+            found = join_some(
+                f"texts[{n}], {quote(texts[n])}: {quote(each)}" for n, each in unknown.items()
+            )
+            logger.warning(
+                "%d of %d captions have characters that the model does not know, and that do not"
+                " count: %s",
+                len(unknown),
+                len(texts),
+                found,
+            )
+
+    def _check_tokens(self, batches: Sequence[tuple[Tensor, Tensor]], texts: Sequence[str]) -> None:
+        """Raise for captions that are too long, and for tokens that the tower does not have."""
+        tower: Any = self.mods.text_tower
+        counts = torch.cat([(~padding_mask).sum(dim=1) for _, padding_mask in batches])
+        check_token_counts(counts, texts, tower.max_tokens, lambda n: f"texts[{n}]")
+        highest = max(int(tokens.max()) for tokens, _ in batches)
+        if highest >= tower.vocab_size:
+            raise ValueError(
+                f"The tokenizer gives the token {highest}, and the text tower has"
+                f" {tower.vocab_size}: put the model's own {self.hparams.tokenizer.FILENAME} into"
+                " its folder"
+            )
 
     def score_batch(
         self, wavs: Tensor, texts: Sequence[str], wav_lens: Tensor | None = None
@@ -377,20 +472,20 @@ class CLSP(Pretrained):
         """Return the cosine of every clip with every caption, [B, N] in [-1, 1]."""
         return self.encode_batch(wavs, wav_lens) @ self.encode_text(texts).T
 
-    def score_file(self, path: str | os.PathLike, texts: Sequence[str]) -> Tensor:
+    def score_file(self, path: Source, texts: Sequence[str]) -> Tensor:
         """Return the cosine of an audio file with every caption, [N] in [-1, 1]."""
         return self.encode_file(path) @ self.encode_text(texts).T
 
     @torch.no_grad()
     def timeline(
-        self, path: str | os.PathLike, texts: Sequence[str], window: float = 2.0, hop: float = 0.5
+        self, path: Source, texts: Sequence[str], window: float = 2.0, hop: float = 0.5
     ) -> Timeline:
         """Compare captions with each moment of a recording, which may last for hours.
 
         Arguments
         ---------
-        path : str or path
-            An audio file.
+        path : str, path, bytes, binary file or dict
+            An audio file, as for :func:`~speechbrain_clsp.dataio.audio.read_audio`.
         texts : list of str
             N captions.
         window, hop : float
@@ -440,7 +535,7 @@ class CLSP(Pretrained):
         return self._classify(self.encode_batch(wavs, wav_lens), prompts)
 
     def classify_file(
-        self, path: str | os.PathLike, prompts: Prompts | None = None
+        self, path: Source, prompts: Prompts | None = None
     ) -> tuple[Tensor, Tensor, Tensor, list[str]]:
         """Classify an audio file; see :meth:`classify_batch`, with B = 1."""
         return self._classify(self.encode_file(path)[None], prompts)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -11,7 +10,15 @@ from speechbrain.utils.logger import get_logger
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from speechbrain_clsp.dataio.audio import SAMPLE_RATE, AudioError, read_windows, seconds_of
+from speechbrain_clsp.dataio.audio import (
+    SAMPLE_RATE,
+    AudioError,
+    Source,
+    name_of,
+    read_windows,
+    seconds_of,
+)
+from speechbrain_clsp.utils.checks import LISTED, join_some
 
 logger = get_logger(__name__)
 
@@ -31,9 +38,7 @@ class _WindowBatches(IterableDataset):
     the file. A file that cannot be read gives an error in place of its next window, and no more.
     """
 
-    def __init__(
-        self, paths: Sequence[str | os.PathLike], max_seconds: float, longest: float
-    ) -> None:
+    def __init__(self, paths: Sequence[Source], max_seconds: float, longest: float) -> None:
         self.paths = list(paths)
         self.groups = plan_batches([seconds_of(path) for path in paths], max_seconds)
         self.max_samples, self.longest = max_seconds * SAMPLE_RATE, longest
@@ -57,27 +62,46 @@ class _WindowBatches(IterableDataset):
     def _windows(self, file: int) -> Iterator[Window]:
         number = 0
         try:
-            for wav in read_windows(self.paths[file], self.longest):
+            name = name_of(self.paths[file], f"paths[{file}]")
+            for wav in read_windows(self.paths[file], self.longest, name):
                 yield Window(file, number, wav)
                 number += 1
-        except (FileNotFoundError, AudioError) as error:
+        except (OSError, TypeError, ValueError) as error:
             yield Window(file, number, error)
+
+
+class BadFilesError(AudioError):
+    """Several files that cannot be used; the message names the first ten.
+
+    Attributes
+    ----------
+    errors : dict
+        What is wrong with each, by its number in the list of files.
+    entries : list of str
+        The same as text, all of them.
+    """
+
+    def __init__(self, errors: Mapping[int, Exception]) -> None:
+        self.errors = dict(sorted(errors.items()))
+        self.entries = [str(error) for error in self.errors.values()]
+        super().__init__(f"{len(errors)} bad files: {join_some(self.entries)}")
+
+    def __reduce__(self) -> tuple:
+        return BadFilesError, (self.errors,)
 
 
 def report_bad_files(errors: Mapping[int, Exception], total: int, on_error: str) -> None:
     """Raise what is wrong with files, by number; only warn for ``skip``, if others are good."""
     if not errors:
         return
-    entries = [str(errors[number]) for number in sorted(errors)]
-    reasons = "; ".join(entries)
     if on_error == "skip" and len(errors) < total:
-        logger.warning("%d of %d files skipped: %s", len(errors), total, reasons)
+        reasons = join_some(errors[number] for number in sorted(errors))
+        more = ", whose rows are NaN, too" if len(errors) > LISTED else ""
+        logger.warning("%d of %d files skipped: %s%s", len(errors), total, reasons, more)
     elif len(errors) == 1:
         raise next(iter(errors.values()))
     else:
-        error = AudioError(f"{len(errors)} bad files: {reasons}")
-        vars(error)["entries"] = entries  # of which the command line shows the first
-        raise error
+        raise BadFilesError(errors)
 
 
 def plan_batches(seconds: Sequence[float], max_seconds: float) -> list[list[int]]:
@@ -105,7 +129,7 @@ def plan_batches(seconds: Sequence[float], max_seconds: float) -> list[list[int]
 
 
 def read_batches(
-    paths: Sequence[str | os.PathLike], max_seconds: float, longest: float, num_workers: int
+    paths: Sequence[Source], max_seconds: float, longest: float, num_workers: int
 ) -> Iterator[list[Window]]:
     """Decode files in batches of windows of similar length, as :func:`plan_batches`.
 

@@ -20,6 +20,7 @@ from speechbrain_clsp.inference.checks import (
     check_numbers,
     check_wav_lens,
     check_wavs,
+    find_not_finite,
     find_unusable,
 )
 from speechbrain_clsp.inference.clsp import CLSP
@@ -177,8 +178,8 @@ class StyleReward:
             if len(texts) != n_clips:
                 raise ValueError(f"{len(texts)} texts for {n_clips} clips")
         wavs, wav_lens, faults = self._usable(wavs, wav_lens)
-        speech = self.clsp.encode_batch(wavs, wav_lens)
-        for row in (~speech.isfinite().all(dim=1)).nonzero().flatten().tolist():
+        speech = self.clsp.embed(wavs, wav_lens)
+        for row in find_not_finite(speech):
             faults[row] = faults[row] or "its embedding is NaN or infinite"
         usable = torch.tensor([not fault for fault in faults], device=speech.device)
         parts = {"cosine": (speech * self.encode_text(captions).to(speech.dtype)).sum(dim=1)}
@@ -298,12 +299,12 @@ def within_groups(values: Tensor, groups: Sequence) -> Tensor:
         raise ValueError(f"{len(groups)} groups for {len(values)} clips")
     numbers = {label: n for n, label in enumerate(dict.fromkeys(groups))}
     index = torch.tensor([numbers[label] for label in groups], device=values.device)
-    member = torch.nn.functional.one_hot(index).to(values.dtype)
+    member = torch.nn.functional.one_hot(index).double()  # differences are small beside values
     counts = member.sum(dim=0)
-    fixed = values.detach()
+    fixed = values.detach().double()
     mean = (fixed @ member / counts)[index]
     deviation = ((fixed - mean).square() @ member / counts).sqrt()[index]
-    return (values - mean) / deviation.clamp_min(SMALLEST_DEVIATION)
+    return ((values - mean) / deviation.clamp_min(SMALLEST_DEVIATION)).to(values.dtype)
 
 
 def _keep_recent(cache: OrderedDict, used: Sequence[str]) -> None:

@@ -102,6 +102,7 @@ class PretrainedTextTower(TextTower):
         if pooling != "pooler" and own_pooler is not None:
             self.encoder.pooler = None  # parameters that nothing would use
         self.max_tokens = _max_tokens(self.encoder)
+        self.vocab_size = self.encoder.config.vocab_size
         self.padding = self.encoder.config.pad_token_id or 0
         self.frozen = tuning == "frozen"
         self._choose_parameters(tuning, lora_rank)

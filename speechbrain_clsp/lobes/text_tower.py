@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from speechbrain_clsp.lobes.head import ProjectionHead
 from speechbrain_clsp.nnet.masking import masked_mean
+from speechbrain_clsp.utils.checks import join_some
 
 EMBEDDING_STD = 0.7  # of tokens and of positions, so that their sum has about unit size
 
@@ -21,11 +22,14 @@ class TextTower(nn.Module):
     ----------
     max_tokens : int
         Longest caption that it takes.
+    vocab_size : int
+        Number of token ids that it knows.
     head : ProjectionHead
         From the pooled vector to the shared space.
     """
 
     max_tokens: int
+    vocab_size: int
     head: ProjectionHead
 
     def pooled(self, tokens: Tensor, padding_mask: Tensor) -> Tensor:
@@ -53,8 +57,10 @@ class TextTower(nn.Module):
             If L exceeds ``max_tokens``.
         """
         if tokens.shape[1] > self.max_tokens:
+            rows = ((~padding_mask).sum(dim=1) > self.max_tokens).nonzero().flatten().tolist()
             raise ValueError(
-                f"A caption has {tokens.shape[1]} tokens, at most {self.max_tokens} fit: shorten it"
+                f"A caption has {tokens.shape[1]} tokens, at most {self.max_tokens} fit: shorten"
+                f" those in rows {join_some(rows, ', ')}"
             )
         return self.head(self.pooled(tokens, padding_mask))
 
@@ -117,7 +123,7 @@ class TransformerTextTower(TextTower):
         head_dropout: float = 0.1,
     ) -> None:
         super().__init__()
-        self.max_tokens = max_tokens
+        self.max_tokens, self.vocab_size = max_tokens, vocab_size
         self.convolution = nn.Conv1d(dim, dim, kernel, padding="same") if kernel else None
         self.embedding = nn.Embedding(vocab_size, dim)
         self.positions = nn.Embedding(max_tokens, dim)
@@ -189,7 +195,7 @@ class RobertaTextTower(TextTower):
         super().__init__()
         from transformers import RobertaConfig, RobertaModel  # takes seconds to import
 
-        self.max_tokens = n_positions - self.PAD - 1
+        self.max_tokens, self.vocab_size = n_positions - self.PAD - 1, vocab_size
         self.encoder = RobertaModel(
             RobertaConfig(
                 vocab_size=vocab_size,

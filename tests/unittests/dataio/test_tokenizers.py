@@ -8,8 +8,11 @@ import torch
 from speechbrain_clsp.dataio.tokenizers import (
     FastTokenizerCaptions,
     SentencePieceCaptions,
+    check_token_counts,
+    count_tokens,
     train_sentencepiece,
 )
+from tests.utils.official_model import write_tokenizer as write_letters
 from tests.utils.small import CAPTIONS
 from tests.utils.text_encoders import FAMILIES, write_tokenizer
 
@@ -55,3 +58,30 @@ def test_a_tokenizer_without_padding_is_refused(tmp_path):
         FastTokenizerCaptions(tmp_path)
     with pytest.raises(FileNotFoundError, match="not loaded"):
         FastTokenizerCaptions()(["a"])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_unknown_words_of_fast_tokenizers_are_found(tmp_path, family):
+    write_tokenizer(tmp_path, family, CAPTIONS)
+    texts = ["A male speaker talks.", "A speaker talks 你好, slowly!", "你好"]
+    found = FastTokenizerCaptions(tmp_path).find_unknown(texts)
+    assert found == ["", "你好", "你好"]
+
+
+def test_characters_that_a_byte_pair_tokenizer_drops_are_found(tmp_path):
+    write_letters(tmp_path)
+    found = FastTokenizerCaptions(tmp_path).find_unknown(
+        ["a male speaker", "a café 你好", "你好", "\x00"]
+    )
+    assert found == ["", "é你好", "你好", "\x00"]
+
+
+def test_captions_are_counted_as_the_tokenizer_pads_them(tmp_path):
+    train_sentencepiece(CAPTIONS, tmp_path / "t.model", vocab_size=60)
+    tokenizer = SentencePieceCaptions(tmp_path / "t.model")
+    counts = count_tokens(tokenizer, CAPTIONS * 100)
+    assert counts.tolist() == (~tokenizer(CAPTIONS)[1]).sum(dim=1).tolist() * 100
+    assert count_tokens(tokenizer, []).tolist() == []
+    check_token_counts(counts, CAPTIONS * 100, int(counts.max()))
+    with pytest.raises(ValueError, match="Too long: clip 7 has 9 tokens .'a b'.; at most 8 fit"):
+        check_token_counts(torch.tensor([9, 8]), ["a b", ""], 8, lambda n: f"clip {n + 7}")

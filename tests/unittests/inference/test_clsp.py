@@ -1,8 +1,10 @@
 """CLSP: how it is opened, and what its methods return and refuse."""
 
+import logging
 import math
 import pickle
 import random
+import re
 import shutil
 from copy import deepcopy
 from pathlib import Path
@@ -16,6 +18,7 @@ from scipy.signal import resample_poly
 
 from speechbrain_clsp import CLSP, StyleReward
 from speechbrain_clsp.dataio.audio import AudioError, read_audio
+from speechbrain_clsp.dataio.tokenizers import train_sentencepiece
 from speechbrain_clsp.pretrained.folder import extract_definition, save_model_folder
 from tests.utils.small import CAPTIONS, model_folder, tone, write
 
@@ -243,6 +246,7 @@ def test_no_random_state_is_touched(clsp, files):
         (lambda c, f: c.encode_batch(torch.zeros(0, 16000)), ValueError, "not empty"),
         (lambda c, f: c.encode_batch(torch.zeros(1, 2, 16000)), ValueError, r"\[B, T\]"),
         (lambda c, f: c.encode_batch(torch.full((1, 16000), 1e20)), ValueError, r"\[0\]"),
+        (lambda c, f: c.encode_batch(50 * WAVS.bernoulli(0.5)), ValueError, r"\[0, 1\].*32768"),
         (lambda c, f: c.encode_batch(torch.full((1, 16000), 3000).short()), ValueError, "32768"),
         (
             lambda c, f: c.encode_batch(torch.full((1, 16000), 9).short()),
@@ -271,6 +275,60 @@ def test_wrong_input_is_refused(clsp, files, call, error, pattern):
     """If this fails, a mistake gives a wrong number or an error from deep inside torch."""
     with pytest.raises(error, match=pattern):
         call(clsp, files[0])
+
+
+def test_captions_that_are_too_long_are_all_named_before_anything_is_embedded(clsp, monkeypatch):
+    """If this fails, one long caption of a hundred stops everything half-way, unnamed."""
+    monkeypatch.setattr(clsp.mods.text_tower, "forward", None)
+    texts = [*CAPTIONS * 50, "slowly " * 200, "softly", "quickly " * 300]
+    with pytest.raises(ValueError, match="Too long: .*; at most 64 fit, shorten it") as caught:
+        clsp.encode_text(texts)
+    for pattern in (r"texts\[150\] has \d{3,} tokens \('slowly", r"texts\[152\] has \d{3,} tokens"):
+        assert re.search(pattern, str(caught.value))
+    with pytest.raises(ValueError, match="and 90 more; at most 64 fit") as caught:
+        clsp.encode_text(["slowly " * 200] * 100)
+    assert len(str(caught.value)) < 2000
+
+
+def test_a_tower_names_the_rows_of_captions_that_are_too_long(clsp):
+    tokens = torch.ones(3, 70, dtype=torch.long)
+    tokens[1, 9:] = 0
+    with pytest.raises(ValueError, match="has 70 tokens, at most 64 fit: .* rows 0, 2$"):
+        clsp.text_tower(tokens, tokens == 0)
+
+
+def test_a_tokenizer_of_another_model_is_refused(folder, tmp_path):
+    """If this fails, tokens that the tower does not have end in an index error."""
+    shutil.copytree(folder, tmp_path / "model")
+    captions = [*CAPTIONS, "Zebras quarrel jovially with vexed quokkas, foxes, wombats."]
+    train_sentencepiece(captions, tmp_path / "model" / "tokenizer.model", vocab_size=90)
+    clsp = CLSP.from_pretrained(tmp_path / "model", run_opts={"device": "cpu"})
+    with pytest.raises(ValueError, match="gives the token .*, and the text tower has 60: put"):
+        clsp.encode_text(captions)
+
+
+def test_characters_that_the_model_does_not_know_are_told(clsp, files, caplog):
+    """If this fails, captions in another script all get one vector, and nobody knows."""
+    texts = ["你好", "A man says café 3.", "A man, who whispers!", "!?", "Мужчина"]
+    assert clsp.find_unknown(texts) == ["你好", "é3", "", "!?", "мужчина"]
+    logging.getLogger("speechbrain_clsp").propagate = True
+    with caplog.at_level(logging.WARNING):
+        clsp.score_file(files[0], texts)
+    assert "4 of 5 captions have characters that the model does not know" in caplog.text
+    for part in ("texts[0], '你好': '你好'", "texts[1], 'A man says café 3.': 'é3'"):
+        assert part in caplog.text
+    caplog.clear()
+    clsp.encode_text(CAPTIONS)
+    assert not caplog.text
+
+
+def test_inputs_follow_a_model_that_is_moved(folder):
+    """If this fails, a policy's `to` moves a reward's weights, and not what they are applied to."""
+    outer = torch.nn.Module()
+    outer.clsp = CLSP.from_hparams(folder, run_opts={"device": torch.device("cpu")})
+    assert outer.clsp.device == "cpu"
+    outer.to("meta")
+    assert outer.clsp.device == "meta"
 
 
 def test_arrays_columns_and_generators_are_taken(clsp, files):

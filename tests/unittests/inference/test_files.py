@@ -1,7 +1,9 @@
 """Many files, long files and strange files: a right answer, or an error that names the file."""
 
+import io
 import logging
 import os
+import pickle
 import subprocess
 import sys
 import tracemalloc
@@ -13,7 +15,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from speechbrain_clsp import CLSP
+from speechbrain_clsp import CLSP, StyleReward
 from speechbrain_clsp.dataio.audio import AudioError, read_audio, read_windows
 from speechbrain_clsp.inference.files import read_batches
 from tests.utils.small import model_folder, tone, write
@@ -223,7 +225,7 @@ import resource
 import sys
 from types import SimpleNamespace
 import torch
-from speechbrain_clsp import CLSP
+from speechbrain_clsp import CLSP, StyleReward
 
 fake = SimpleNamespace(
     WINDOW_SECONDS=30.0,
@@ -296,3 +298,78 @@ def test_any_file_gives_its_embedding_or_an_error_with_its_name(
         assert damage != "none" or seconds < 0.1 or named == "raw", "a good file was refused"
         return
     assert embedding.isfinite().all() and abs(embedding.norm() - 1) < 1e-4
+
+
+def test_one_bad_file_of_any_kind_never_takes_the_batch_along(clsp, clips, tmp_path, monkeypatch):
+    """If this fails, a night's work ends on the one file that nobody thought of."""
+    (tmp_path / "lfs.wav").write_text("version https://git-lfs.github.com/spec/v1\n")
+    (tmp_path / "._0.wav").write_bytes(b"\x00\x05\x16\x07" + bytes(100))
+    (tmp_path / "gone.wav").symlink_to(tmp_path / "nowhere")
+    loop = tmp_path / "loop.wav"
+    loop.symlink_to(loop)
+    latin = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.wav")
+    whole = write(tmp_path / "whole.wav", np.round(50 * tone()), subtype="FLOAT")
+    unusual = [b"nothing", None, float("nan"), 7, ["a.wav"], {"path": None}, {"bytes": b"x"}]
+    unusual += ["", "\0", "\ud800.wav", "a" * 9999, "https://example.com/a.wav", tmp_path, loop]
+    unusual += [tmp_path / name for name in ("lfs.wav", "._0.wav", "gone.wav")]
+    unusual += [whole, torch.zeros(16000), io.BytesIO(), open(os.devnull), latin]
+    paths = [clips[0], *unusual, clips[1]]
+    for workers in (0, 1):
+        found = clsp.encode_files(paths, num_workers=workers, on_error="skip", progress=False)
+        assert found.isnan().all(dim=1).tolist() == [False, *[True] * len(unusual), False]
+        torch.testing.assert_close(found[-1], clsp.encode_file(clips[1]), atol=1e-4, rtol=0)
+    with open(latin, "wb") as file:
+        file.write(clips[1].read_bytes())
+    torch.testing.assert_close(clsp.encode_file(latin), found[-1], atol=1e-4, rtol=0)
+
+
+def test_many_bad_files_are_cut_after_ten_and_all_in_the_error(clsp, clips, tmp_path, caplog):
+    paths = [tmp_path / f"{n}.wav" for n in range(200)]
+    with pytest.raises(
+        AudioError, match=r"^200 bad files: .*/0.wav.*and 190 more, which"
+    ) as caught:
+        clsp.encode_files([*paths, clips[0]], progress=False)
+    assert len(str(caught.value)) < 2500
+    assert list(caught.value.errors) == list(range(200))
+    assert "199.wav: no such file" in str(pickle.loads(pickle.dumps(caught.value)).errors[199])
+    logging.getLogger("speechbrain_clsp").propagate = True
+    with caplog.at_level(logging.WARNING):
+        clsp.encode_files([*paths, clips[0]], on_error="skip", progress=False)
+    assert "200 of 201 files skipped" in caplog.text and "and 190 more" in caplog.text
+    assert len(caplog.text) < 2500
+
+
+def test_what_holds_audio_is_taken_as_files_are(clsp, clips):
+    """If this fails, a row of a dataset, or an upload, has to be written to a file first."""
+    samples, rate = soundfile.read(clips[0])
+    content, expected = clips[0].read_bytes(), clsp.encode_file(clips[0])
+    row = {"array": samples, "sampling_rate": rate, "path": None}
+    sources = [content, io.BytesIO(content), row, {"bytes": content, "path": None}]
+    for source in sources:
+        torch.testing.assert_close(clsp.encode_file(source), expected, atol=1e-5, rtol=0)
+        assert clsp.score_file(source, ["slowly"]).shape == (1,)
+        assert clsp.classify_file(source, ["slowly", "quickly"])[3][0] in ("slowly", "quickly")
+        assert clsp.timeline(source, ["slowly"]).scores.shape == (1, 1)
+    found = clsp.encode_files([*sources, clips[0]], num_workers=1, progress=False)
+    torch.testing.assert_close(found, expected.expand(5, -1), atol=1e-5, rtol=0)
+    with pytest.raises(AudioError, match=r"paths\[1\]: cannot be read as audio; it is a text file"):
+        clsp.encode_files([clips[0], b"RIFF of nothing"], progress=False)
+
+
+def test_embeddings_that_are_nan_are_refused_by_name(clips, tmp_path):
+    """If this fails, an overflow in half precision gives scores of NaN, or labels."""
+    clsp = CLSP.from_hparams(model_folder(tmp_path), run_opts={"device": "cpu"})
+    with torch.no_grad():
+        clsp.speech_tower.head.projection[0].weight.fill_(torch.inf)
+        clsp.text_tower.head.projection[0].weight.fill_(torch.inf)
+    with pytest.raises(AudioError, match="0.wav: its embedding is NaN or infinite"):
+        clsp.encode_file(clips[0])
+    with pytest.raises(ValueError, match="rows 0, 1 are NaN or infinite: with fp16"):
+        clsp.encode_batch(torch.randn(2, 16000).clamp(-1, 1))
+    with pytest.raises(ValueError, match=r"texts\[0\].*slowly.*NaN or infinite"):
+        clsp.encode_text(["slowly"])
+    with torch.no_grad():
+        clsp.text_tower.head.projection[0].weight.fill_(1.0)
+    found = StyleReward(clsp).explain(torch.randn(2, 16000).clamp(-1, 1), ["slowly", "softly"])
+    assert found.total.tolist() == [-1.0, -1.0]
+    assert found.reasons == ("its embedding is NaN or infinite",) * 2

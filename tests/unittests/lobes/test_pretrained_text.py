@@ -259,7 +259,8 @@ def test_a_model_folder_holds_all_that_it_needs(folders, tmp_path, family, tunin
     clsp = CLSP.from_pretrained(tmp_path / "model", run_opts={"device": "cpu"})
     with torch.no_grad():
         expected = tower(*tokenizer(TEXTS))
-    assert torch.equal(clsp.encode_text(TEXTS), expected)
+    # Products of matrices are rounded differently where weights lie elsewhere in memory.
+    torch.testing.assert_close(clsp.encode_text(TEXTS), expected, atol=1e-5, rtol=0)
     files = publish(tmp_path / "model", "someone/model", dry_run=True)
     assert {"hyperparams.yaml", "model.safetensors", "tokenizer.json"} <= set(files)
     with pytest.raises(ValueError, match="no place for a PretrainedTextTower"):
