@@ -50,6 +50,7 @@ from speechbrain_clsp.evaluation.zero_shot import (
 )
 from speechbrain_clsp.prepare.leakage import check_leakage
 from speechbrain_clsp.ratings.table import read_ratings
+from speechbrain_clsp.utils.checks import quote
 from speechbrain_clsp.utils.files import sha256_of_file
 
 PROBES, MARGINS = "probes", "probes: mean margins in cosine"
@@ -118,6 +119,7 @@ def run_suite(
     )
     if suite == "similarity":
         _similarity(evaluation, models, data[0], audio_root)
+        evaluation.warnings += _unknown_characters(models)
         return evaluation
     training = None if train is None else Manifest(train)
     for path in data:
@@ -139,6 +141,7 @@ def run_suite(
         if suite != "fcaps":
             source = prompts or ("mini" if suite == "mini" else _source_of(rows, path))
             _zero_shot(evaluation, models, rows, speech, read_tasks(source, ensemble))
+    evaluation.warnings += _unknown_characters(models)
     return evaluation
 
 
@@ -349,6 +352,20 @@ def _similarity(
                     f"{name}, {category}: no correlation with people is shown: do scores belong to"
                     " their pairs?"
                 )
+
+
+def _unknown_characters(models: Mapping[str, Model]) -> list[str]:
+    """Warn of captions and prompts of which a model does not know all characters, by their number.
+
+    Captions that a model knows nothing of all get the same embedding.
+    """
+    return [
+        f"{name}: {len(model.unknown)} captions or prompts have characters that the model does not"
+        f" know, such as {quote(unknown)} of {quote(caption)}"
+        for name, model in models.items()
+        if isinstance(model, CachedModel)
+        for caption, unknown in list(model.unknown.items())[:1]
+    ]
 
 
 def _suspicions(metrics: Mapping[str, Estimate], where: str) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,7 +14,7 @@ from torch import Tensor
 from speechbrain_clsp.dataio.audio import AudioError, read_samples
 from speechbrain_clsp.dataio.resample import resample
 from speechbrain_clsp.pretrained.hub import CONFIG, find_file
-from speechbrain_clsp.utils.files import sha256_of_file
+from speechbrain_clsp.utils.files import expand, sha256_of_file
 
 MOVING = "main"  # a branch: its content may change
 BATCH_TEXTS = 64
@@ -120,11 +119,12 @@ def state_of(source: str, revision: str | None = None, name: str = CONFIG) -> st
     >>> state_of(str(getfixture("tmp_path"))).partition(":")[0]
     'sha256'
     """
-    if not Path(source).is_dir():
+    folder = expand(source)
+    if not folder.is_dir():
         # In the Hub's cache files lie in snapshots/<commit>.
         return find_file(source, name, revision).parent.name
     digest = hashlib.sha256()
-    for path in sorted({p for pattern in WEIGHT_FILES for p in Path(source).glob(pattern)}):
+    for path in sorted({p for pattern in WEIGHT_FILES for p in folder.glob(pattern)}):
         digest.update(path.name.encode() + bytes.fromhex(sha256_of_file(path)))
     return f"sha256:{digest.hexdigest()}"
 

@@ -14,6 +14,7 @@ from speechbrain.utils.logger import get_logger
 from torch import Tensor
 
 from speechbrain_clsp.evaluation.models.base import MOVING, Model
+from speechbrain_clsp.utils.checks import quote
 from speechbrain_clsp.utils.files import sha256_of_file
 
 logger = get_logger(__name__)
@@ -33,6 +34,11 @@ class CachedModel:
     path : str or path, optional
         SQLite file, shared by all models; None: only within a call.
 
+    Raises
+    ------
+    ValueError
+        If an embedding is NaN or infinite; model and item are named.
+
     Example
     -------
     >>> from speechbrain_clsp.evaluation.models.bounds import RandomModel
@@ -44,6 +50,7 @@ class CachedModel:
     def __init__(self, model: Model, path: str | os.PathLike | None = None) -> None:
         self.inner, self.model, self.revision = model, model.model, model.revision
         self.is_bound = model.is_bound
+        self.unknown: dict[str, str] = {}  # caption -> characters that the model does not know
         self.identity = f"{type(model).__name__} {model.model} {model.revision}"
         if path is not None and model.revision == MOVING:
             logger.warning("%s is not pinned to a revision: not cached", model.model)
@@ -62,7 +69,10 @@ class CachedModel:
         return self._encode(self.inner.encode_files, keys, list(paths))
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
-        """Embed captions, each once."""
+        """Embed captions, each once; note those that the model does not know all of."""
+        find_unknown = getattr(self.inner, "find_unknown", None)
+        if find_unknown is not None:
+            self.unknown |= {t: found for t, found in zip(texts, find_unknown(texts)) if found}
         keys = [f"text {hashlib.sha256(text.encode()).hexdigest()}" for text in texts]
         return self._encode(self.inner.encode_text, keys, list(texts))
 
@@ -76,7 +86,11 @@ class CachedModel:
         absent = list({key: item for key, item in zip(keys, items) if key not in found}.items())
         for start in range(0, len(absent), BATCH):
             names, batch = zip(*absent[start : start + BATCH])
-            for name, vector in zip(names, encode(list(batch)).float().cpu()):
+            for name, item, vector in zip(names, batch, encode(list(batch)).float().cpu()):
+                if not vector.isfinite().all():
+                    raise ValueError(
+                        f"{self.model}: the embedding of {quote(item)} is NaN or infinite"
+                    )
                 found[name] = vector
                 row = (self.identity, name, vector.numpy().tobytes())
                 self.base.execute("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)", row)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from torch import Tensor
 
 from speechbrain_clsp.evaluation.models.base import MOVING, state_of
 from speechbrain_clsp.inference.clsp import CLSP
 from speechbrain_clsp.pretrained.hub import PINS
+from speechbrain_clsp.utils.files import expand
 
 
 class ClspModel:
@@ -32,7 +32,7 @@ class ClspModel:
     def open(cls, source: str, revision: str | None = None, device: str = "cpu") -> ClspModel:
         """Open a folder, or a Hub repository at a revision, which defaults to the pinned one."""
         clsp = CLSP.from_pretrained(source, revision, run_opts={"device": device})
-        if Path(source).is_dir():
+        if expand(source).is_dir():
             return cls(clsp, source, state_of(source))
         pinned = PINS[source].revision if source in PINS else MOVING
         return cls(clsp, source, revision or pinned)
@@ -44,3 +44,7 @@ class ClspModel:
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """Embed captions."""
         return self.clsp.encode_text(list(texts)).float().cpu()
+
+    def find_unknown(self, texts: Sequence[str]) -> list[str]:
+        """Return the characters of each caption that the model does not know, "" for none."""
+        return self.clsp.find_unknown(texts)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,7 @@ from speechbrain_clsp.evaluation.result import Evaluation
 from speechbrain_clsp.evaluation.statistics import Estimate
 from speechbrain_clsp.evaluation.suites import run_suite
 from speechbrain_clsp.evaluation.tables import AGREEMENT, PUBLISHED, latex_tables, published_tables
-from tests.utils.small import tone, write
+from tests.utils.small import model_folder, tone, write
 
 SIZE = 60
 
@@ -123,6 +124,18 @@ def test_models_stand_side_by_side(data, tmp_path, capsys):
     estimate = fine["weak"][row["metric"]]
     assert [row[key] for key in ("value", "low", "high", "chance")] == list(estimate.values())
     assert evaluate(tmp_path, *arguments) == metrics  # from the cache, and to the last digit
+
+
+def test_captions_that_a_model_does_not_know_are_counted(tmp_path):
+    """If this fails, a model is judged by captions that are all the same to it."""
+    clips = rows(tmp_path, 6)
+    for row, caption in zip(clips, ("你好", "再见")):
+        row["global_captions"] = row["fine_captions"] = [caption]
+    write_manifest(tmp_path / "test.arrow", clips)
+    models = {"ours": open_model(str(model_folder(tmp_path)))}
+    found = run_suite("fcaps", models, [tmp_path / "test.arrow"]).warnings
+    pattern = r"ours: 10 captions or prompts .* does not know, such as '.*你好.*' of '你好'"
+    assert sum(bool(re.search(pattern, warning)) for warning in found) == 1
 
 
 def test_bounds_are_not_warned_of(data, tmp_path):

@@ -1,5 +1,6 @@
 """What the cache embeds again, and what not."""
 
+import pytest
 import torch
 
 from speechbrain_clsp.evaluation.models.base import MOVING
@@ -40,3 +41,14 @@ def test_the_cache_knows_model_revision_and_content(tmp_path, clips):
         moving = CachedModel(Counting(MOVING), path)
         moving.encode_files(clips[:1])
         assert moving.inner.asked == clips[:1]
+
+
+def test_an_embedding_that_is_nan_is_named_with_its_model_and_not_kept(tmp_path, monkeypatch):
+    """If this fails, evaluations end on NaN without telling whose it is, every time again."""
+    cached = CachedModel(RandomModel(), tmp_path / "cache.sqlite")
+    vectors = RandomModel().encode_text(["good", "bad"])
+    vectors[1, 3] = torch.nan
+    monkeypatch.setattr(cached.inner, "encode_text", lambda texts: vectors[-len(texts) :])
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"^random: the embedding of 'bad' is NaN or infinite"):
+            cached.encode_text(["good", "bad"])
