@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from speechbrain_clsp.prepare.labelled import find_audio, run_labelled, write_corpus
+from speechbrain_clsp.utils.reading import read_text
 
 LINE = re.compile(
     r"\[[\d.]+ - [\d.]+\]\t(Ses0[1-5][FM]_\w+)\t([a-z]{3})\t\[([\d.]+), ([\d.]+), ([\d.]+)\]"
@@ -66,7 +67,7 @@ def read_emotions(folder: Path) -> dict[str, dict[str, str]]:
     names = ("valence", "activation", "dominance")
     emotions: dict[str, dict[str, str]] = {}
     for path in sorted(folder.glob("Ses*.txt")):
-        for turn, emotion, *ratings in LINE.findall(path.read_text(encoding="utf-8")):
+        for turn, emotion, *ratings in LINE.findall(read_text(path)):
             labels = {"emotion": emotion, **dict(zip(names, ratings))}
             if emotions.setdefault(turn, labels) != labels:
                 raise ValueError(f"{path}: {turn} is {labels} here, {emotions[turn]} before")

@@ -6,7 +6,6 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from math import isfinite
-from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -18,6 +17,7 @@ from speechbrain_clsp.annotation.stages.filter import FilterSettings
 from speechbrain_clsp.annotation.stages.select import SelectSettings
 from speechbrain_clsp.annotation.stages.verify import VerifySettings
 from speechbrain_clsp.utils.files import parse_key_values
+from speechbrain_clsp.utils.reading import read_text
 
 
 @dataclass(frozen=True)
@@ -183,8 +183,8 @@ def _describe(hint: Any) -> str:
 
 def _read(path: str | os.PathLike) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8-sig")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        content = yaml.safe_load(read_text(path)) or {}
+    except yaml.YAMLError as error:
         raise ValueError(f"{path} is not YAML: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path}: must be a mapping of sections {', '.join(SECTIONS)}")

@@ -12,6 +12,8 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from speechbrain_clsp.utils.reading import read_text
+
 TEMPLATES = Path(__file__).with_name("templates")
 SAID_AS = {  # the labels that the published prompt gives, and what it calls them
     "accent": "accent",
@@ -39,7 +41,7 @@ def template_text(name: str | Path) -> str:
     if not path.is_file():
         known = ", ".join(sorted(p.name for p in TEMPLATES.iterdir()))
         raise FileNotFoundError(f"Template {name}: no such file, nor one of {known}")
-    return path.read_text(encoding="utf-8")
+    return read_text(path)
 
 
 def fill(name: str | Path, **values: str) -> str:

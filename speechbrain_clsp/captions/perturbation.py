@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from speechbrain_clsp.utils.reading import read_json
 
 QUOTED = re.compile(r'"[^"]*"|\u201c[^\u201d]*\u201d')
 TABLES = Path(__file__).parent / "swaps"
@@ -106,7 +107,7 @@ def read_tables(path: str | os.PathLike = TABLES / "paraspeechcaps.json") -> Tab
     >>> len(tables["accent"]), tables["situational_tags"]["bored"][1].opposites
     (53, ['fascination'])
     """
-    tables = json.loads(Path(path).read_text(encoding="utf-8"))
+    tables = read_json(path)
     if "accent" in tables:
         tables["accent"] = _accents(**tables["accent"])
     for attribute, values in tables.items():

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from speechbrain_clsp.cli.common import add_command
+from speechbrain_clsp.utils.reading import read_json
 
 if TYPE_CHECKING:
     from speechbrain_clsp import CLSP
@@ -159,10 +160,7 @@ def read_prompts(words: list[str]) -> list[str] | dict:
     """Return the prompts on the command line, or those in the .json file named there."""
     if len(words) != 1 or not words[0].endswith(".json"):
         return words
-    try:
-        prompts = json.loads(Path(words[0]).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{words[0]} is not JSON: {error}") from error
+    prompts = read_json(words[0])
     if not isinstance(prompts, dict | list):
         raise ValueError(f"{words[0]} must hold {{label: prompt}} or a list of prompts")
     return prompts

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,10 @@ import torch
 from torch import Tensor
 
 from speechbrain_clsp.dataio.labels import value_of
+from speechbrain_clsp.dataio.manifest import SCHEMA
 from speechbrain_clsp.evaluation.statistics import Estimate, bootstrap_mean, bootstrap_recall
+from speechbrain_clsp.utils.checks import check_texts
+from speechbrain_clsp.utils.reading import read_json
 
 PROMPTS = Path(__file__).parent / "prompts"
 
@@ -64,6 +66,16 @@ class Task:
             raise ValueError(f"pool of {self.name!r} must be 'mean' or 'max', not {self.pool!r}")
         if not self.templates or not all("{}" in template for template in self.templates):
             raise ValueError(f"every template of {self.name!r} must hold {{}}: {self.templates}")
+        name, _, key = self.column.partition(".")
+        if name not in SCHEMA.names or (name == "labels") != bool(key):
+            raise ValueError(
+                f"column of {self.name!r} is {self.column!r}, which no manifest has: it must be"
+                f" labels.<key> or one of {', '.join(SCHEMA.names)}"
+            )
+        if not self.prompts or not all(self.prompts.values()):
+            raise ValueError(f"{self.name!r} needs at least one prompt for each class")
+        for label, prompts in self.prompts.items():
+            check_texts(prompts, f"prompts of {self.name!r}, {label!r}")
         unknown = {*(self.values or {}).values(), *(self.below or {})} - set(self.prompts)
         if unknown:
             raise ValueError(f"{self.name!r} has no prompts for {sorted(unknown)}")
@@ -154,8 +166,8 @@ def read_tasks(source: str | os.PathLike, ensemble: bool = False) -> list[Task]:
         raise FileNotFoundError(
             f"No prompt file {source}; sets that come with the package: {known}"
         )
+    tasks = read_json(path)
     try:
-        tasks = json.loads(path.read_text(encoding="utf-8"))
         return [
             Task(
                 name,
@@ -169,7 +181,9 @@ def read_tasks(source: str | os.PathLike, ensemble: bool = False) -> list[Task]:
             for name, task in tasks.items()
             if not name.startswith("_")
         ]
-    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{path} is not a prompt file ({error!r}): it must map task names to"
             ' {"column": ..., "prompts": {class: prompt}}'

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 import os
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
+
+from speechbrain_clsp.utils import reading
 
 MALFORMED = "malformed line"  # the reason that is counted against ``max_malformed``
 
@@ -44,42 +43,25 @@ class ClipRecord:
 
 
 def read_lines(path: str | os.PathLike) -> Iterator[Record]:
-    r"""Stream the non-empty lines of a text file, gzipped or not.
+    r"""Stream the non-empty lines of a text file as records.
 
-    Compression is detected by the content. Lines lose surrounding white space and keep the numbers
-    that they have in the file.
-
-    Raises
-    ------
-    ValueError
-        If the file is truncated or damaged, after all lines before the damage.
+    Encodings and errors are those of :func:`~speechbrain_clsp.utils.reading.read_lines`.
 
     Example
     -------
-    >>> path = getfixture("tmp_path") / "a.jsonl.gz"
-    >>> _ = path.write_bytes(gzip.compress(b"{}\n\n[]\n"))
+    >>> path = getfixture("tmp_path") / "a.jsonl"
+    >>> _ = path.write_bytes(b"{}\n\n[]\n")
     >>> list(read_lines(path))
     [Record(number=1, line=b'{}'), Record(number=3, line=b'[]')]
     """
-    with open(path, "rb") as raw:
-        is_gzipped = raw.read(2) == b"\x1f\x8b"
-        raw.seek(0)
-        number = 0
-        try:
-            for number, line in enumerate(gzip.open(raw) if is_gzipped else raw, start=1):
-                if line.strip():
-                    yield Record(number, line.strip())
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise ValueError(
-                f"{path} is cut off or damaged after line {number} ({error}): download it again;"
-                " what was prepared up to there is kept"
-            ) from error
+    for number, line in reading.read_lines(path):
+        yield Record(number, line)
 
 
 def parse_line(line: bytes) -> dict[str, Any]:
     """Parse a line as a JSON object; raise UnusableClipError if it is not one."""
     try:
-        record = json.loads(line)
+        record = reading.parse_json(line)
     except ValueError as error:
         raise UnusableClipError(MALFORMED, str(error)) from error
     if not isinstance(record, dict):

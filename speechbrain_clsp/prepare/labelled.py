@@ -11,10 +11,10 @@ from typing import Any
 
 from speechbrain_clsp.dataio.audio import MINIMUM_SECONDS, AudioError, read_header
 from speechbrain_clsp.dataio.manifest import write_manifest
+from speechbrain_clsp.utils.reading import LFS_POINTER, check_no_pointer
 
 logger = logging.getLogger(__name__)
 MAX_BAD_CLIPS = 10
-_LFS_POINTER = b"version https://git-lfs"
 
 
 def find_audio(folder: str | os.PathLike, pattern: str, how_to_get: str) -> list[Path]:
@@ -48,8 +48,7 @@ def find_audio(folder: str | os.PathLike, pattern: str, how_to_get: str) -> list
 def _audio_columns(path: Path) -> dict[str, Any]:
     """Return ``audio``, ``duration`` and ``sample_rate``; raise AudioError if it is not speech."""
     with open(path, "rb") as file:
-        if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
-            raise AudioError(f"{path}: is a Git LFS pointer, not audio; run `git lfs pull` there")
+        check_no_pointer(file.read(len(LFS_POINTER)), path)
     seconds, sample_rate, _ = read_header(path)
     if seconds < MINIMUM_SECONDS:
         raise AudioError(f"{path}: lasts {seconds:.3f} s, too short to be speech")

@@ -16,6 +16,7 @@ import numpy as np
 from speechbrain_clsp.ratings.scales import STYLE
 from speechbrain_clsp.ratings.store import STORE_SUFFIX, Rating, RatingStore
 from speechbrain_clsp.utils.files import atomic_write
+from speechbrain_clsp.utils.reading import read_csv
 
 ITEM_COLUMNS = ("clip", "caption", "category")
 COLUMNS = (*ITEM_COLUMNS, "rater", "rating")
@@ -48,36 +49,38 @@ def read_lines(
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the lines of a CSV file, each with its place for messages: ``file, line 2``.
 
-    Cells that a line lacks are None.
+    Cells that a line lacks are None. Separators and encodings are those of
+    :func:`~speechbrain_clsp.utils.reading.read_csv`; a file that may have ``only`` these columns
+    must name them exactly, and be separated by commas.
 
     Raises
     ------
     ValueError
-        If the file is not CSV in UTF-8, lacks one of the columns, or has further ones and may have
-        ``only`` these.
+        If the file is not a table, lacks one of the columns or has it twice, or has further ones
+        and may have ``only`` these; if a line has more cells than the header.
     """
-    reader = None
-    try:
-        text = Path(path).read_bytes().decode("utf-8-sig")
-        reader = csv.DictReader(io.StringIO(text, newline=""))
-        header = reader.fieldnames or []
-        absent = [name for name in columns if name not in header]
-        if absent:
+    header, rows = read_csv(path, () if only else columns)
+    absent = [name for name in columns if name not in header]
+    if absent:
+        raise ValueError(
+            f"{path}, line 1: lacks the columns {absent}; it needs {list(columns)} and has {header}"
+        )
+    repeated = [name for name in columns if header.count(name) > 1]
+    if repeated:
+        raise ValueError(f"{path}, line 1: has the columns {repeated} more than once")
+    further = sorted(set(header) - set(columns))
+    if only and further:
+        raise ValueError(f"{path}, line 1: has further columns: {further}")
+    for row in rows:
+        where = f"{path}, line {row.line}"
+        if row.fault:
+            raise ValueError(f"{where}: {row.fault}")
+        if any(row.cells[len(header) :]):
             raise ValueError(
-                f"{path}, line 1: lacks the columns {absent}; it needs {list(columns)}"
+                f"{where}: has more cells than the header: put a text with a comma in quotation"
+                " marks"
             )
-        further = sorted(set(header) - set(columns))
-        if only and further:
-            raise ValueError(f"{path}, line 1: has further columns: {further}")
-        for line in reader:
-            where = f"{path}, line {reader.line_num}"
-            if only and None in line:
-                raise ValueError(f"{where}: has more cells than the header")
-            yield where, line
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not a table: it is not UTF-8 text ({error})") from error
-    except csv.Error as error:
-        raise ValueError(f"{path}, line {reader.line_num if reader else 1}: {error}") from error
+        yield where, {**dict.fromkeys(header), **dict(zip(header, row.cells))}
 
 
 def read_table(path: str | os.PathLike, only: bool = False) -> Iterator[tuple[str, Rating]]:

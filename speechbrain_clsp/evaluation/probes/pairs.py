@@ -6,9 +6,10 @@ import json
 import os
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
+from typing import Any
 
 from speechbrain_clsp.utils.files import atomic_write
+from speechbrain_clsp.utils.reading import read_json_lines
 
 KINDS = (
     "attribute",
@@ -110,24 +111,21 @@ def read_pairs(path: str | os.PathLike, clips: Container[str]) -> list[ProbePair
     True
     """
     pairs = []
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").split("\n"), start=1):
-        if not line.strip():
-            continue
+    for where, entry in read_json_lines(path):
         try:
-            pair = _pair_of(line)
+            pair = _pair_of(entry)
             absent = [clip for clip in pair.clips if clip not in clips]
             if absent:
                 raise ValueError(f"the manifest has no clip {absent[0]!r}")
-        except ValueError as error:  # a JSONDecodeError is one
-            raise ValueError(f"{path}:{number}: {error}") from error
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from error
         pairs.append(pair)
     if not pairs:
         raise ValueError(f"{path} holds no pairs")
     return pairs
 
 
-def _pair_of(line: str) -> ProbePair:
-    entry = json.loads(line)
+def _pair_of(entry: Any) -> ProbePair:
     names = [field.name for field in fields(ProbePair)]
     if not isinstance(entry, dict) or sorted(entry) != sorted(names):
         raise ValueError(f"a pair is a JSON object of {', '.join(names)}")

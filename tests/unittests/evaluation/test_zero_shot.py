@@ -128,3 +128,36 @@ def test_prompt_files_are_checked(tmp_path):
     assert task.label_of({"id": "a", "gender": None}) == -1
     with pytest.raises(ValueError, match="'robot'"):
         task.label_of({"id": "a", "gender": "robot"})
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"column": "gendre"}, "column of 'sex' is 'gendre', which no manifest has"),
+        ({"column": "labels"}, "must be labels.<key> or one of"),
+        ({"column": "gender.x"}, "which no manifest has"),
+        ({"prompts": {}}, "needs at least one prompt"),
+        ({"prompts": {"man": []}}, "needs at least one prompt"),
+        ({"prompts": {"man": [" "]}}, "'man'"),
+        ({"prompts": {"man": ["A.", 3]}}, r"'man'\[1\] is 3"),
+        ({"prompts": ["A."]}, "prompts"),
+        ({"column": 3}, "prompt file|column"),
+        (3, "prompt file"),
+    ],
+)
+def test_a_wrong_entry_of_a_prompt_file_is_named_with_the_file(tmp_path, entry, message):
+    right = {"column": "gender", "prompts": {"man": "A man."}}
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps({"sex": right | entry if isinstance(entry, dict) else entry}))
+    with pytest.raises(ValueError, match=rf"mine\.json.*{message}"):
+        read_tasks(path)
+
+
+def test_a_prompt_file_may_be_saved_on_windows_and_may_name_a_task_once(tmp_path):
+    path = tmp_path / "mine.json"
+    entry = '"sex": {"column": "gender", "prompts": {"man": "Ein “Mann”."}}'
+    path.write_text(f"{{{entry}}}", encoding="utf-16")
+    assert read_tasks(path)[0].prompts == {"man": ["Ein “Mann”."]}
+    path.write_text(f"{{{entry}, {entry}}}")
+    with pytest.raises(ValueError, match="mine.json.*key 'sex' twice"):
+        read_tasks(path)

@@ -32,7 +32,7 @@ def test_ratings_are_read_and_checked(tmp_path):
     with pytest.raises(ValueError, match="caption"):
         read_ratings(path)
     path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ValueError, match="ratings.csv is not a table"):
+    with pytest.raises(ValueError, match="ratings.csv, line 1: the byte"):
         read_ratings(path)
 
 
@@ -49,3 +49,26 @@ def test_a_store_and_its_table_hold_the_same_ratings(tmp_path):
     stored, table = (read_ratings(tmp_path / name) for name in ("r.sqlite", "r.csv"))
     assert (stored.items, stored.raters) == (table.items, table.raters)
     np.testing.assert_allclose(stored.scores, table.scores, rtol=1e-5)
+
+
+def test_tables_of_spreadsheets_are_read(tmp_path):
+    text = 'Clip;Caption;Category;Rater;Rating\na.wav;"He shouts; loudly.";fusion;r1;4\n'
+    (tmp_path / "r.csv").write_text(text, encoding="utf-16")
+    assert read_ratings(tmp_path / "r.csv").items == [("a.wav", "He shouts; loudly.")]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a.wav,He shouts, loudly.,fusion,r1,4\n", "line 2: has more cells.*quotation"),
+        ("a.wav,Caf\udce9,fusion,r1,4\n", "line 2: the byte 0xe9"),
+    ],
+)
+def test_a_line_that_would_be_misread_is_named(tmp_path, text, message):
+    data = f"clip,caption,category,rater,rating\n{text}"
+    (tmp_path / "r.csv").write_text(data, encoding="utf-8", errors="surrogateescape")
+    with pytest.raises(ValueError, match=rf"r\.csv, {message}"):
+        read_ratings(tmp_path / "r.csv")
+    (tmp_path / "r.csv").write_text("clip,caption,category,rater,rating,rating\n")
+    with pytest.raises(ValueError, match=r"\['rating'\] more than once"):
+        read_ratings(tmp_path / "r.csv")

@@ -41,14 +41,14 @@ def test_a_wrong_line_is_named(tmp_path, change, message):
     path.write_text(f"{json.dumps(PAIR)}\n\n{json.dumps(PAIR | change)}\n", encoding="utf-8")
     with pytest.raises(ValueError, match=message) as error:
         read_pairs(path, {"clip1"})
-    assert f"{path}:3: " in str(error.value)
+    assert f"{path}, line 3: " in str(error.value)
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", '"order"', '{"kind": "order"}'])
 def test_what_is_not_a_pair_is_rejected(tmp_path, text):
     path = tmp_path / "pairs.jsonl"
     path.write_text(text)
-    with pytest.raises(ValueError, match="pairs.jsonl:1: "):
+    with pytest.raises(ValueError, match="pairs.jsonl, line 1: "):
         read_pairs(path, {"clip1"})
 
 
