@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from speechbrain_clsp.dataio.audio import MINIMUM_SECONDS, AudioError, read_header
+from speechbrain_clsp.dataio.audio import check_audio
 from speechbrain_clsp.dataio.manifest import write_manifest
 from speechbrain_clsp.utils.reading import LFS_POINTER, check_no_pointer
 
@@ -49,9 +49,7 @@ def _audio_columns(path: Path) -> dict[str, Any]:
     """Return ``audio``, ``duration`` and ``sample_rate``; raise AudioError if it is not speech."""
     with open(path, "rb") as file:
         check_no_pointer(file.read(len(LFS_POINTER)), path)
-    seconds, sample_rate, _ = read_header(path)
-    if seconds < MINIMUM_SECONDS:
-        raise AudioError(f"{path}: lasts {seconds:.3f} s, too short to be speech")
+    seconds, sample_rate, _ = check_audio(path)
     return {"audio": str(path.resolve()), "duration": seconds, "sample_rate": sample_rate}
 
 

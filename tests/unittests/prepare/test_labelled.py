@@ -7,7 +7,7 @@ import pytest
 
 from speechbrain_clsp.dataio.manifest import Manifest
 from speechbrain_clsp.evaluation.zero_shot import read_tasks
-from speechbrain_clsp.prepare.labelled import MAX_BAD_CLIPS, run_labelled
+from speechbrain_clsp.prepare.labelled import MAX_BAD_CLIPS, run_labelled, write_corpus
 from tests.utils.small import tone, write
 
 RECIPES = Path(__file__).parents[3] / "recipes"
@@ -181,3 +181,14 @@ def test_iemocap(tmp_path):
         prepare(str(root), str(tmp_path / "x"))
     with pytest.raises(FileNotFoundError, match="Session1 to Session5"):
         prepare(str(tmp_path / "nothing"), str(tmp_path / "x"))
+
+
+def test_a_silent_clip_of_a_corpus_is_left_out_and_said(tmp_path, caplog):
+    for name in ("good", "silent"):
+        clip(tmp_path / f"{name}.wav")
+    write(tmp_path / "silent.wav", 0 * tone(0.2))
+    files = [tmp_path / "good.wav", tmp_path / "silent.wav"]
+    with caplog.at_level("WARNING"):
+        write_corpus(tmp_path, files, lambda path: {"gender": "male"}, "mine")
+    assert [row["id"] for row in Manifest(tmp_path / "test.arrow")] == ["good"]
+    assert "1 clips left out" in caplog.text and "silent.wav: is silent" in caplog.text
