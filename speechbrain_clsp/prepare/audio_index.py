@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from speechbrain_clsp.dataio.shards import AUDIO_SUFFIXES, scan_shard
 from speechbrain_clsp.utils.files import atomic_path
+from speechbrain_clsp.utils.reading import readable_name
 
 UNREADABLE_SUFFIXES = {".m4a", ".aac", ".mp4", ".wma"}  # audio, but not for libsndfile
 _SCAN = pa.schema({"key": pa.uint64(), "offset": pa.int64(), "nbytes": pa.int64()})
@@ -51,8 +52,8 @@ def key_of(name: str, depth: int) -> int:
     if suffix.lower() not in AUDIO_SUFFIXES | UNREADABLE_SUFFIXES:
         stem = name
     parts = [part for part in stem.split("/") if part not in ("", ".")]
-    joined = "_".join(parts[-depth:]).replace("-", "_")
-    return int.from_bytes(blake2b(joined.encode(), digest_size=8).digest(), "little")
+    joined = "_".join(parts[-depth:]).replace("-", "_").encode(errors="surrogateescape")
+    return int.from_bytes(blake2b(joined, digest_size=8).digest(), "little")
 
 
 class AudioIndex:
@@ -111,13 +112,14 @@ def build_index(root: str | os.PathLike, depth: int, folder: Path, n_jobs: int =
     kept and repeated only if a shard's size or modification time changes, so an interrupted call is
     resumed.
     """
-    shards, files, unreadable = _walk(Path(root))
+    shards, files, unreadable, unnamed = _walk(Path(root))
     scan = partial(_scan_to_file, depth=depth, folder=folder / "shards")
     progress = tqdm(
         run_all(scan, shards, n_jobs), "tar files", len(shards), unit="file", disable=not shards
     )
     scans = [_read_table(path) for path in progress]
-    problems = [line for scan in scans for line in json.loads(scan.schema.metadata[b"problems"])]
+    problems = [f"{path}: the name is not UTF-8, rename it" for path in unnamed]
+    problems += [line for scan in scans for line in json.loads(scan.schema.metadata[b"problems"])]
     keys = np.fromiter((key_of(path, depth) for path in files), np.uint64, len(files))
     nulls = pa.nulls(len(files), pa.int64())
     plain = pa.table([pa.array(keys), nulls, nulls], schema=_SCAN)
@@ -162,21 +164,29 @@ def run_all(work: Callable, items: Iterable, n_jobs: int) -> Iterator:
         pool.shutdown(cancel_futures=True)
 
 
-def _walk(root: Path) -> tuple[list[str], list[str], int]:
-    """Return the tar files, the audio files, and the number of undecodable audio files."""
+def _walk(root: Path) -> tuple[list[str], list[str], int, list[str]]:
+    """Return the tar files, the audio files, and the number of undecodable audio files.
+
+    The last are files of which a table cannot hold the name, as messages show it.
+    """
     shards, files, unreadable = [], [], 0
+    unnamed: list[str] = []
     for parent, folders, names in os.walk(root, followlinks=True):
         folders.sort()
         for name in sorted(names):
             suffix = os.path.splitext(name)[1].lower()
             if name.startswith("."):
                 continue
+            path = os.path.join(parent, name)
+            if readable_name(path) != path:
+                unnamed += [readable_name(path)] if suffix in {".tar", *AUDIO_SUFFIXES} else []
+                continue
             if suffix == ".tar" or name.endswith((".tar.gz", ".tgz")):
-                shards.append(os.path.join(parent, name))
+                shards.append(path)
             elif suffix in AUDIO_SUFFIXES:
-                files.append(os.path.join(parent, name))
+                files.append(path)
             unreadable += suffix in UNREADABLE_SUFFIXES
-    return shards, files, unreadable
+    return shards, files, unreadable, unnamed
 
 
 def _scan_to_file(shard: str, depth: int, folder: Path) -> Path:
@@ -189,7 +199,7 @@ def _scan_to_file(shard: str, depth: int, folder: Path) -> Path:
     members, problems = scan_shard(shard)
     keys = [key_of(member.name, depth) for member in members]
     places = [m.offset for m in members], [m.nbytes for m in members]
-    metadata = {"problems": json.dumps([f"{shard}: {line}" for line in problems])}
+    metadata = {"problems": json.dumps([readable_name(f"{shard}: {p}") for p in problems])}
     _write_table(path, pa.table([keys, *places], schema=_SCAN.with_metadata(metadata)))
     return path
 

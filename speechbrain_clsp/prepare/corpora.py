@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from speechbrain_clsp.dataio.audio import TOLERANCE_SECONDS, seconds_of
+from speechbrain_clsp.dataio.audio import TOLERANCE_SECONDS, AudioError, read_header
 from speechbrain_clsp.dataio.shards import ClipReader
 from speechbrain_clsp.prepare.audio_index import AudioIndex, Place, build_index
 from speechbrain_clsp.prepare.clip import ClipRecord, UnusableClipError
@@ -224,9 +224,11 @@ def _part_of_recording(name: str, index: AudioIndex, row: dict) -> dict[str, Any
 def _checked_length(row: Mapping[str, Any]) -> float:
     """Return a clip's duration [s]; raise if its file cannot be read or ends before the clip."""
     is_member = row["offset"] is not None
-    length = seconds_of(ClipReader(1).read_bytes(row) if is_member else row["audio"])
-    if length == 0:
-        raise UnusableClipError("unreadable audio", row["audio"], row["id"])
+    try:
+        source = ClipReader(1).read_bytes(row) if is_member else row["audio"]
+        length = read_header(source, row["audio"]).seconds
+    except (OSError, AudioError) as error:
+        raise UnusableClipError("unreadable audio", str(error), row["id"]) from error
     start = row.get("start") or 0.0
     duration = length - start if row["duration"] is None else row["duration"]
     if start + duration > length + TOLERANCE_SECONDS or duration <= 0:

@@ -1,5 +1,6 @@
 """The index of audio files and members of tar files."""
 
+import os
 import pickle
 
 import pytest
@@ -52,3 +53,17 @@ def test_shards_are_scanned_again_only_if_they_changed(root, tmp_path, monkeypat
 def test_names_of_paths_and_ids_have_equal_keys():
     assert key_of("wav/id1/x-y/00001.wav", 3) == key_of("id1-x-y-00001", 3)
     assert key_of("./a.b.wav", 1) == key_of("a.b", 1) != key_of("a", 1)
+
+
+def test_a_name_that_is_not_utf8_is_listed_and_others_are_found(root, tmp_path):
+    """Also in a tar file, where it is found by the bytes of its name."""
+    with open(os.fsencode(root) + b"/p001/caf\xe9.wav", "wb") as file:
+        file.write(b"RIFF")
+    make_tar(root / "t.tar", {"p011/caf\udce9.wav": b"sound", "p011/none\udce9.wav": b""})
+    index = build_index(root, 2, tmp_path / "index")
+    assert index.find("p001/a") is not None and index.find("p001/caf\udce9") is None
+    assert index.find("p011/caf\udce9") is not None
+    assert [line.removeprefix(str(root)) for line in index.problems] == [
+        r"/p001/caf\udce9.wav: the name is not UTF-8, rename it",
+        r"/t.tar: p011/none\udce9.wav: empty",
+    ]
