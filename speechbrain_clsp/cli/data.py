@@ -24,10 +24,14 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     prepare.add_argument(
         "source",
         help="a .csv, .tsv, .jsonl or .parquet file with at least the columns wav and caption,"
-        " lhotse cuts (.jsonl), or a folder of audio files with captions in .txt files beside them",
+        " lhotse cuts (.jsonl), or a folder of audio files with captions in .txt files or in"
+        " metadata.csv",
     )
     prepare.add_argument("--output", required=True, help="the .arrow file to write")
     prepare.add_argument("--skip-bad", action="store_true", help="leave bad rows out")
+    prepare.add_argument(
+        "--ignore-columns", nargs="+", default=[], metavar="NAME", help="columns to leave out"
+    )
     prepare.add_argument("--n-jobs", type=int, default=4, help="threads; default: 4")
     leakage = add_command(
         commands,
@@ -63,10 +67,13 @@ def run_prepare(options: argparse.Namespace) -> None:
 
     if options.n_jobs < 1:
         raise ValueError(f"--n-jobs {options.n_jobs}: at least 1")
-    count, errors = prepare_own(options.source, options.output, options.skip_bad, options.n_jobs)
+    count, errors = prepare_own(
+        options.source, options.output, options.skip_bad, options.n_jobs, options.ignore_columns
+    )
     for line in errors:
         print(f"left out: {line}")
-    print(f"{count} clips written to {options.output}")
+    left_out = f", {len(errors)} rows left out" if errors else ""
+    print(f"{count} clips written to {options.output}{left_out}")
 
 
 def run_check_leakage(options: argparse.Namespace) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import math
 import os
 import re
 import shlex
@@ -61,15 +62,16 @@ def clip_from_cut(cut: Mapping[str, Any], text_is_caption: bool = False) -> Clip
         return _clip(name, cut, text_is_caption)
     except UnusableClipError as error:
         raise UnusableClipError(error.reason, error.detail, name) from error
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise UnusableClipError(MALFORMED, f"{type(error).__name__}: {error}", name) from error
 
 
 def _clip(name: str, cut: Mapping[str, Any], text_is_caption: bool) -> ClipRecord:
     if cut.get("type", "MonoCut") != "MonoCut":
-        raise UnusableClipError(
-            "not a MonoCut", f"is a {cut['type']}: save its audio, and make cuts of the files"
-        )
+        way = "save its audio, and make cuts of the files"
+        if cut["type"] == "PaddingCut":
+            way = "it is silence between other cuts, leave it out"
+        raise UnusableClipError("not a MonoCut", f"is a {cut['type']}: {way}")
     recording = cut.get("recording") or {}
     _refuse_changed_audio(cut, recording)
     supervisions = cut.get("supervisions") or [{}]
@@ -103,7 +105,7 @@ def _refuse_changed_audio(cut: Mapping[str, Any], recording: Mapping[str, Any]) 
 def _audio(cut: Mapping[str, Any], recording: Mapping[str, Any]) -> dict[str, Any]:
     """Return the columns that locate a cut's audio and its part of it."""
     start, duration = float(cut.get("start") or 0.0), float(cut["duration"])
-    if not (duration > 0 and start >= 0):
+    if not (0 < duration < math.inf and 0 <= start < math.inf):
         raise UnusableClipError(MALFORMED, f"from {start} s, {duration} s long")
     total, channels = recording.get("duration"), recording.get("channel_ids") or [0]
     known = total is not None and abs(float(total) - duration) < WHOLE_SECONDS
@@ -114,16 +116,24 @@ def _audio(cut: Mapping[str, Any], recording: Mapping[str, Any]) -> dict[str, An
     if source.get("type") == "command" and shard:
         first, path, size = shard.groups()
         audio["audio"], *_ = shlex.split(path)
-        audio |= {"offset": int(first) - 1, "nbytes": int(size)}
+        audio["offset"] = _whole_number(first, "offset", 1, 2**63 - 1) - 1
+        audio["nbytes"] = _whole_number(size, "size", 0, 2**63 - 1)
     channel = cut.get("channel") if len(channels) > 1 else None
     if isinstance(channel, list):
         channel = channel[0] if len(channel) == 1 else None
     rate = recording.get("sampling_rate")
     return audio | {
         "duration": duration,
-        "channel": channel,
-        "sample_rate": None if rate is None else int(rate),
+        "channel": None if channel is None else _whole_number(channel, "channel", 0, 2**16),
+        "sample_rate": None if rate is None else _whole_number(rate, "rate", 1, 2**31 - 1),
     }
+
+
+def _whole_number(value: Any, name: str, low: int, high: int) -> int:
+    number = int(value)
+    if number != float(value) or not low <= number <= high:
+        raise ValueError(f"{name} is {value!r}, not a whole number from {low} to {high}")
+    return number
 
 
 def _text(value: Any) -> str | None:

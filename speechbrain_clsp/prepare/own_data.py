@@ -5,40 +5,38 @@ They come as tables, JSON lines, lhotse cuts or folders.
 
 from __future__ import annotations
 
-import csv
-import gzip
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pyarrow
-import pyarrow.parquet
 from tqdm import tqdm
 
 from speechbrain_clsp.dataio.audio import (
     MINIMUM_SECONDS,
     SAMPLE_RATE,
     TOLERANCE_SECONDS,
-    seconds_of,
+    AudioError,
+    check_audio,
+    read_header,
 )
-from speechbrain_clsp.dataio.manifest import write_manifest
-from speechbrain_clsp.dataio.shards import AUDIO_SUFFIXES
-from speechbrain_clsp.prepare.clip import UnusableClipError, parse_line, read_lines
-from speechbrain_clsp.prepare.cuts import clip_from_cut
+from speechbrain_clsp.dataio.manifest import check_manifest_path, write_manifest
+from speechbrain_clsp.dataio.shards import ClipReader
+from speechbrain_clsp.prepare.entries import (
+    AUDIO_COLUMNS,
+    CAPTION_COLUMNS,
+    NUMBER_COLUMNS,
+    TAG_COLUMNS,
+    TEXT_COLUMNS,
+    Entry,
+    column_name,
+    read_entries,
+)
+from speechbrain_clsp.utils.reading import readable_name
 
 SHOWN_ERRORS = 20
-AUDIO_COLUMNS = ("wav", "audio", "path", "file_name")  # alternative names of one column
-CAPTION_COLUMNS = ("caption", "global_caption", "fine_caption", "global_captions", "fine_captions")
-NUMBER_COLUMNS = ("start", "duration")
-TEXT_COLUMNS = ("id", "speaker", "gender", "accent", "pitch", "speaking_rate", "split", "source")
-TAG_COLUMNS = ("intrinsic_tags", "situational_tags")
-_GROUPS = (AUDIO_COLUMNS, CAPTION_COLUMNS, NUMBER_COLUMNS, TEXT_COLUMNS, TAG_COLUMNS, ("channel",))
-KNOWN_COLUMNS = tuple(name for group in _GROUPS for name in group)
-SEPARATORS = {".csv": ",", ".tsv": "\t"}
 
 
 def prepare_own(
@@ -46,22 +44,25 @@ def prepare_own(
     output: str | os.PathLike,
     skip_bad: bool = False,
     n_jobs: int = 4,
+    ignore_columns: Collection[str] = (),
 ) -> tuple[int, list[str]]:
     r"""Validate a user's data and write the manifest.
 
     Arguments
     ---------
     source : str or path
-        A ``.csv``, ``.tsv`` or ``.jsonl`` file (also ``.gz``) or a ``.parquet`` file with at least
-        the columns ``wav`` and ``caption``; JSON lines of lhotse cuts; or a folder of audio files
-        with captions, one per line, in ``<name>.txt`` beside each, or with ``metadata.csv`` or
-        ``metadata.jsonl``.
+        A ``.csv``, ``.tsv``, ``.jsonl`` or ``.json`` file (also ``.gz``) or a ``.parquet`` file
+        with at least the columns ``wav`` and ``caption``; JSON lines of lhotse cuts; or a folder of
+        audio files with captions, one per line, in ``<name>.txt`` beside each, or with
+        ``metadata.csv``, ``.jsonl`` or ``.parquet``, in it or in a folder per split.
     output : str or path
         The manifest.
     skip_bad : bool
         Leave bad rows out instead of raising.
     n_jobs : int
-        Threads that open audio files.
+        Threads that decode audio files.
+    ignore_columns : collection of str
+        Columns to leave out.
 
     Returns
     -------
@@ -71,13 +72,16 @@ def prepare_own(
     Raises
     ------
     ValueError
-        If rows are bad; the message names row and column of up to 20, and nothing is written.
+        If rows are bad, or contradict others of the same clip; the message names row and column of
+        up to 20, and nothing is written.
+    FileExistsError
+        If there is another file than a manifest at ``output``.
 
     Example
     -------
     >>> import numpy, soundfile
     >>> folder = getfixture("tmp_path")
-    >>> soundfile.write(folder / "a.wav", numpy.zeros(16000), 16000)
+    >>> soundfile.write(folder / "a.wav", numpy.full(16000, 0.5), 16000)
     >>> _ = (folder / "data.csv").write_text("wav,caption\na.wav,A man whispers.\n")
     >>> prepare_own(folder / "data.csv", folder / "train.arrow")
     (1, [])
@@ -85,17 +89,20 @@ def prepare_own(
     source, output = Path(source), Path(output)
     if output.suffix != ".arrow":
         raise ValueError(f"{output}: the manifest's name must end in .arrow")
+    check_manifest_path(output)
     errors: list[str] = []
-    rows: list[dict[str, Any]] = []
-    entries = _merged(_read_entries(source), errors)
+    found: list[tuple[Entry, dict[str, Any]]] = []
+    ignored = {column_name(name) for name in ignore_columns}
+    entries = _merged(read_entries(source, ignored), errors)
     with ThreadPoolExecutor(n_jobs) as pool:
         checked = pool.map(lambda entry: _attempt(entry, output), entries)
         for result in tqdm(checked, "checking", len(entries), unit="clip", disable=None):
             if isinstance(result, str):
                 errors.append(result)
             else:
-                rows.append(result)
-    rows = _without_repeated_ids(rows, errors)
+                found.append(result)
+    rows = _without_repeated_ids(found, errors)
+    errors = [readable_name(error) for error in errors]
     if errors and not skip_bad:
         raise ValueError(_summary(errors))
     if not rows:
@@ -103,260 +110,147 @@ def prepare_own(
     return write_manifest(output, rows), errors
 
 
-@dataclass
-class _Entry:
-    """A row of the user's data."""
-
-    where: str  # file and row, for messages
-    values: dict[str, Any]  # by column
-    folder: Path  # that relative paths start from
-    captions: dict[str, list[str]] = field(default_factory=dict)  # by column of the manifest
-
-    def invalid(self, column: str, message: str) -> ValueError:
-        """Return an error that names the row and a column whose value cannot be used."""
-        return ValueError(f"{self.where}, column {column!r}: {message}")
-
-
-def _read_entries(source: Path) -> Iterator[_Entry | str]:
-    """Yield the rows of a file or folder; for one that cannot be read, the reason."""
-    suffix = Path(source.name.removesuffix(".gz")).suffix
-    if source.is_dir():
-        yield from _entries_of_folder(source)
-    elif not source.exists():
-        raise FileNotFoundError(f"No file or folder {source}")
-    elif suffix in SEPARATORS:
-        yield from _entries_of_table(source, SEPARATORS[suffix])
-    elif suffix in (".jsonl", ".json"):
-        yield from _entries_of_jsonl(source)
-    elif suffix == ".parquet":
-        yield from _entries_of_parquet(source)
-    else:
-        raise ValueError(f"{source}: must be a .csv, .tsv, .jsonl or .parquet file or a folder")
-
-
-def _entries_of_table(path: Path, separator: str) -> Iterator[_Entry | str]:
-    # Not by pandas, which can go on after a row with too many fields only if it also drops rows
-    # with an open quotation mark without notice, and renames the second of two equal columns.
-    opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file, delimiter=separator, strict=True)
-        try:
-            names = [name.strip() for name in next(reader, [])]
-            _check_columns(path, names)
-            number = 1
-            for values in reader:
-                number += bool(values)  # an empty line is no row
-                where = f"{path} row {number}"
-                if len(values) == len(names):
-                    yield _Entry(where, dict(zip(names, values)), path.parent)
-                elif values:
-                    yield f"{where}: has {len(values)} fields, the header has {len(names)}"
-        except (csv.Error, UnicodeDecodeError, EOFError, gzip.BadGzipFile) as error:
-            raise ValueError(f"{path} near line {reader.line_num + 1}: {error}") from error
-
-
-def _check_columns(where: str | Path, names: Iterable[str]) -> None:
-    """Raise if columns are unknown, missing or repeated."""
-    names = list(names)
-    unknown = [n for n in names if n not in KNOWN_COLUMNS and not n.startswith("labels.")]
-    if unknown:
-        known = ", ".join(KNOWN_COLUMNS)
-        raise ValueError(f"{where}: unknown columns {unknown}; known: {known}, labels.*")
-    repeated = [name for name, count in Counter(names).items() if count > 1]
-    if repeated:
-        raise ValueError(f"{where}: has the columns {repeated} more than once")
-    if not set(names) & set(AUDIO_COLUMNS):
-        raise ValueError(f"{where}: has no column 'wav'; it has {names}")
-    if not set(names) & set(CAPTION_COLUMNS):
-        raise ValueError(f"{where}: has no column 'caption'; it has {names}")
-
-
-def _entries_of_parquet(path: Path) -> Iterator[_Entry]:
-    try:
-        file = pyarrow.parquet.ParquetFile(path)
-    except pyarrow.ArrowInvalid as error:
-        raise ValueError(f"{path} is not a parquet file, or damaged: {error}") from error
-    _check_columns(path, file.schema_arrow.names)
-    batches = file.iter_batches(batch_size=1024)
-    rows = (values for batch in batches for values in batch.to_pylist())
-    for number, values in enumerate(rows, start=1):
-        yield _Entry(f"{path} row {number}", values, path.parent)
-
-
-def _entries_of_jsonl(path: Path) -> Iterator[_Entry | str]:
-    for number, line in read_lines(path):
-        where = f"{path} row {number}"
-        try:
-            yield _Entry(where, _values_of(parse_line(line), where), path.parent)
-        except UnusableClipError as error:
-            yield f"{where}: {error}"
-        except ValueError as error:
-            yield str(error)
-
-
-def _values_of(record: dict, where: str) -> dict[str, Any]:
-    """Return the columns of a JSON object, which may be a cut."""
-    if "recording" in record or "supervisions" in record or "tracks" in record:
-        row = clip_from_cut(record).row
-        return {**row, "wav": row.pop("audio"), "cut": True}
-    _check_columns(where, record)
-    return record
-
-
-def _entries_of_folder(folder: Path) -> Iterator[_Entry | str]:
-    for name in ("metadata.csv", "metadata.jsonl"):
-        if (folder / name).is_file():
-            yield from _read_entries(folder / name)
-            return
-    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES)
-    if not files:
-        raise ValueError(f"{folder}: has no audio files ({', '.join(sorted(AUDIO_SUFFIXES))})")
-    for path in files:
-        texts, captions = path.with_suffix(".txt"), []
-        if texts.is_file():
-            lines = texts.read_text(encoding="utf-8").splitlines()
-            captions = [line.strip() for line in lines if line.strip()]
-        name = path.relative_to(folder).with_suffix("").as_posix().replace("/", "-")
-        values = {"id": name, "wav": str(path.relative_to(folder)), "caption": captions}
-        yield _Entry(f"{path} (captions in {texts.name})", values, folder)
-
-
-def _merged(entries: Iterable[_Entry | str], errors: list[str]) -> list[_Entry]:
-    """Merge the rows of each clip, one per caption; errors of unreadable rows go to ``errors``."""
-    found: dict[tuple, _Entry] = {}
+def _merged(entries: Iterable[Entry | str], errors: list[str]) -> list[Entry]:
+    """Merge the rows of each clip, one per caption; errors of rows go to ``errors``."""
+    found: dict[tuple, Entry] = {}
     for entry in entries:
         if isinstance(entry, str):
             errors.append(entry)
             continue
         try:
             entry.captions = _captions(entry)
-            key = tuple(str(entry.values.get(k) or "") for k in ("id", "start", "duration"))
-            first = found.setdefault((*key, _audio_of(entry)), entry)
+            place = (entry.number("start"), entry.number("duration"), entry.channel())
+            first = found.setdefault((entry.text("id"), *place, entry.audio()), entry)
+            if first is not entry:
+                _add_row(first, entry)
         except ValueError as error:
             errors.append(str(error))
-            continue
-        for kind, texts in entry.captions.items():
-            first.captions[kind] = list(dict.fromkeys(first.captions[kind] + texts))
     return list(found.values())
 
 
-def _captions(entry: _Entry) -> dict[str, list[str]]:
+def _captions(entry: Entry) -> dict[str, list[str]]:
     """Return a row's captions; ``caption`` alone serves as both kinds."""
     found = {}
-    for kind in ("global_captions", "fine_captions"):
-        texts = _texts(entry, kind) + _texts(entry, kind[:-1]) or _texts(entry, "caption")
-        found[kind] = list(dict.fromkeys(texts))
+    kinds = ("global_captions", "fine_captions")
+    own = {kind: entry.texts(kind) + entry.texts(kind[:-1]) for kind in kinds}
+    texts = entry.texts("caption")
+    if texts and all(own.values()):
+        raise entry.invalid(
+            "caption",
+            "stands beside global and fine captions, of which it is neither: rename it"
+            " global_caption or fine_caption, or leave it out",
+        )
+    found = {kind: list(dict.fromkeys(own[kind] or texts)) for kind in kinds}
     if not any(found.values()):
         column = next((name for name in entry.values if "caption" in name), "caption")
         raise entry.invalid(column, "is empty: a clip needs a caption")
     return found
 
 
-def _texts(entry: _Entry, column: str, separator: str | None = None) -> list[str]:
-    value = entry.values.get(column)
-    if value is None:
-        return []
-    values = value
-    if isinstance(value, str):
-        values = value.split(separator) if separator else [value]
-    if not isinstance(values, list) or not all(isinstance(v, str) for v in values):
-        raise entry.invalid(column, f"is {value!r}, not a text or a list of texts")
-    return [v.strip() for v in values if v.strip()]
+def _add_row(first: Entry, further: Entry) -> None:
+    """Add what a further row says of a clip; raise, and add nothing, if the two contradict."""
+    added: dict[str, Any] = {}
+    for column, value in further.values.items():
+        if column in TAG_COLUMNS:
+            tags = [tag for row in (first, further) for tag in row.texts(column, separator=";")]
+            added[column] = list(dict.fromkeys(tags))
+        elif column not in (*AUDIO_COLUMNS, *CAPTION_COLUMNS, *NUMBER_COLUMNS):
+            before = first.values.get(column, value)
+            if str(before).strip() != str(value).strip():
+                place = first.places.get(column, first.where)
+                raise further.invalid(
+                    column, f"is {value!r}, but {before!r} in {place}, of the same clip"
+                )
+            if column not in first.values:
+                added[column] = value
+                first.places[column] = further.where
+    first.values |= added
+    for kind, texts in further.captions.items():
+        first.captions[kind] = list(dict.fromkeys(first.captions[kind] + texts))
 
 
-def _audio_of(entry: _Entry) -> str:
-    column = next((name for name in AUDIO_COLUMNS if entry.values.get(name)), None)
-    if column is None:
-        raise entry.invalid("wav", "is empty: name an audio file")
-    return os.path.join(entry.folder, os.path.expanduser(str(entry.values[column])))
-
-
-def _attempt(entry: _Entry, output: Path) -> dict[str, Any] | str:
+def _attempt(entry: Entry, output: Path) -> tuple[Entry, dict[str, Any]] | str:
     try:
-        return _row(entry, output)
+        return entry, _row(entry, output)
     except (ValueError, OSError) as error:
         return str(error)
 
 
-def _row(entry: _Entry, output: Path) -> dict[str, Any]:
+def _row(entry: Entry, output: Path) -> dict[str, Any]:
     """Return a checked row of the manifest."""
-    values = {name: value for name, value in entry.values.items() if value not in (None, "")}
-    path = os.path.abspath(_audio_of(entry))
-    start, duration = (_number(entry, name) for name in NUMBER_COLUMNS)
+    path = os.path.abspath(entry.audio())
     if not os.path.isfile(path):
         raise entry.invalid("wav", f"no file {path}")
-    row: dict[str, Any] = {n: str(values[n]).strip() for n in TEXT_COLUMNS if n in values}
-    if "offset" not in values:  # of a cut whose audio lies in a shard
-        length = seconds_of(path)
-        if length == 0:
-            raise entry.invalid("wav", f"{path} cannot be read as audio")
-        duration = _checked_part(entry, start, duration, length)
+    row: dict[str, Any] = {n: entry.text(n) for n in TEXT_COLUMNS if n in entry.values}
     # Relative below the manifest's folder, so that the folder can be moved.
-    audio = path.removeprefix(os.path.join(os.path.abspath(output.parent), ""))
-    row |= {"audio": audio, "duration": duration, **entry.captions}
-    if start is not None or "duration" in values:
-        row["start"] = None if values.get("cut") and start is None else start or 0.0
-    row.setdefault("id", _name_of(path, start))
+    row["audio"] = path.removeprefix(os.path.join(os.path.abspath(output.parent), ""))
+    row |= {**entry.captions, "channel": entry.channel()}
+    for name in ("offset", "nbytes", "sample_rate"):  # of cuts, which are checked
+        row[name] = entry.values.get(name)
+    row["start"], row["duration"] = _checked_part(entry, path, row)
+    row.setdefault("id", _name_of(path, row["start"], row["channel"]))
     for name in TAG_COLUMNS:
-        row[name] = _texts(entry, name, separator=";")  # of a table: "deep; raspy"
-    if (channel := _number(entry, "channel")) is not None:
-        row["channel"] = int(channel)
-    row |= {name: values[name] for name in ("offset", "nbytes", "sample_rate") if name in values}
-    labels = {k.partition(".")[2]: v for k, v in values.items() if k.startswith("labels.") and v}
-    labels |= values.get("labels") or {}
-    return row | ({"labels": labels} if labels else {})
+        row[name] = entry.texts(name, separator=";")  # of a table: "deep; raspy"
+    return row | {"labels": entry.labels() or None}
 
 
-def _checked_part(
-    entry: _Entry, start: float | None, duration: float | None, length: float
-) -> float:
-    """Return the part's duration [s]; raise if it is too short or ends after the file."""
-    start = start or 0.0
-    if start >= length:
-        raise entry.invalid("start", f"is {start} s, the file lasts {length:.2f} s")
-    duration = length - start if duration is None else duration
-    if start + duration > length + TOLERANCE_SECONDS:
-        end = start + duration
-        raise entry.invalid("duration", f"ends at {end:.2f} s, the file at {length:.2f} s")
-    if round(duration * SAMPLE_RATE) < MINIMUM_SECONDS * SAMPLE_RATE:
-        message = f"is {duration:.3f} s, at least {MINIMUM_SECONDS} s are needed"
-        raise entry.invalid("duration", message)
-    return duration
-
-
-def _number(entry: _Entry, column: str) -> float | None:
-    value = entry.values.get(column)
-    if value is None or value == "":
-        return None
+def _checked_part(entry: Entry, path: str, row: dict[str, Any]) -> tuple[float | None, float]:
+    """Decode a clip; return its start [s], None if it is all of its file, and its duration [s]."""
+    start, duration = entry.number("start"), entry.number("duration")
     try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = -1.0
-    if not 0 <= number < float("inf"):
-        raise entry.invalid(column, f"is {value!r}, not a number of at least 0")
-    return number
+        source = path if row["offset"] is None else ClipReader(1).read_bytes({**row, "audio": path})
+        length = read_header(source, path).seconds
+        first = start or 0.0
+        if first >= length:
+            raise entry.invalid("start", f"is {first} s, the file lasts {length:.2f} s")
+        wanted = length - first if duration is None else duration
+        if first + wanted > length + TOLERANCE_SECONDS:
+            end = first + wanted
+            raise entry.invalid("duration", f"ends at {end:.2f} s, the file at {length:.2f} s")
+        if round(wanted * SAMPLE_RATE) < MINIMUM_SECONDS * SAMPLE_RATE:
+            message = f"is {wanted:.3f} s, at least {MINIMUM_SECONDS} s are needed"
+            raise entry.invalid("duration", message)
+        # A cut of a whole recording has a duration, but no part is to be read of it.
+        is_whole = start is None and (duration is None or _is_length(entry, duration, length))
+        found = check_audio(source, path, first, None if is_whole else wanted, row["channel"])
+    except AudioError as error:
+        column = "channel" if "channels, not number" in str(error) else "wav"
+        raise entry.invalid(column, str(error)) from error
+    if is_whole:
+        return None, found.seconds if duration is None else duration
+    return first, wanted
 
 
-def _name_of(path: str, start: float | None) -> str:
-    stem = Path(path).stem
-    return stem if start is None else f"{stem}-{start:g}"
+def _is_length(entry: Entry, duration: float, length: float) -> bool:
+    return "cut" in entry.values and abs(duration - length) <= TOLERANCE_SECONDS
 
 
-def _without_repeated_ids(rows: list[dict], errors: list[str]) -> list[dict]:
+def _name_of(path: str, start: float | None, channel: int | None) -> str:
+    name = Path(path).stem
+    name += "" if start is None else f"-{start:.10g}"
+    return name if channel is None else f"{name}-channel{channel}"
+
+
+def _without_repeated_ids(
+    found: list[tuple[Entry, dict[str, Any]]], errors: list[str]
+) -> list[dict[str, Any]]:
     """Drop clips with the id of an earlier one; ids from equal file names get the folder's name."""
-    counts = Counter(row["id"] for row in rows)
-    seen: dict[str, dict] = {}
-    for row in rows:
-        start = row.get("start")
-        if counts[row["id"]] > 1 and row["id"] == _name_of(row["audio"], start):
-            row["id"] = os.path.splitext(row["audio"])[0].strip("/").replace("/", "-")
-            row["id"] += "" if start is None else f"-{start:g}"
+    counts = Counter(row["id"] for _, row in found)
+    seen: dict[str, tuple[Entry, dict[str, Any]]] = {}
+    for entry, row in found:
+        place = (row["start"], row["channel"])
+        if counts[row["id"]] > 1 and row["id"] == _name_of(row["audio"], *place):
+            stem = os.path.splitext(row["audio"])[0].strip("/").replace("/", "-")
+            row["id"] = _name_of(f"{stem}.wav", *place)
         if row["id"] in seen:
-            other = seen[row["id"]]["audio"]
-            errors.append(f"{row['audio']}, column 'id': {row['id']!r} is also that of {other}")
+            other, others = seen[row["id"]]
+            errors.append(
+                f"{entry.where}, column 'id': {row['id']!r} is also that of {others['audio']} in"
+                f" {other.where}"
+            )
         else:
-            seen[row["id"]] = row
-    return list(seen.values())
+            seen[row["id"]] = entry, row
+    return [row for _, row in seen.values()]
 
 
 def _summary(errors: list[str]) -> str:

@@ -3,8 +3,10 @@
 import csv
 import gzip
 import json
+import os
 import re
 
+import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
@@ -71,7 +73,7 @@ BAD = [
     ({"wav": "", "caption": "A."}, "row 2, column 'wav'.*empty"),
     ({"wav": "a.wav", "caption": " "}, "row 2, column 'caption'.*empty"),
     ({"wav": "a.wav", "caption": 3}, "row 2, column 'caption'.*3"),
-    ({"wav": "text.wav", "caption": "A."}, "row 2, column 'wav'.*text.wav cannot be read"),
+    ({"wav": "text.wav", "caption": "A."}, "row 2, column 'wav'.*text.wav: cannot be read"),
     ({"wav": "a.wav", "caption": "A.", "start": 9}, "row 2, column 'start'.*lasts 1.00 s"),
     ({"wav": "a.wav", "caption": "A.", "duration": 4}, "row 2, column 'duration'.*ends at 4.00 s"),
     ({"wav": "a.wav", "caption": "A.", "duration": 0.01}, "row 2, column 'duration'.*0.1 s"),
@@ -208,3 +210,150 @@ def test_a_folder_may_be_given_by_a_relative_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["prepare", "clips", "--output", "out.arrow"]) == 0
     assert Manifest(tmp_path / "out.arrow")[0]["audio"] == str(tmp_path / "clips" / "a.wav")
+
+
+def failing(folder, source, capfd, *flags) -> str:
+    """Run the command, which must fail; returns its error in one line."""
+    arguments = ["prepare", str(folder / source), "--output", str(folder / "o.arrow"), *flags]
+    assert main(arguments) == 2
+    error = capfd.readouterr().err
+    assert error.count("\n") == 1 and not (folder / "o.arrow").exists()
+    return error
+
+
+def test_channels_of_a_call_are_clips_of_their_own(folder):
+    both = np.stack([tone(1.0, frequency=100), tone(1.0, frequency=200)], axis=1)
+    write(folder / "call.wav", both)
+    (folder / "a.csv").write_text(
+        "wav,channel,caption,speaker\n"
+        "call.wav,0,A customer.,c\ncall.wav,1,An agent.,a\ncall.wav,0.0,She is angry.,\n"
+        "call.wav,,Two people.,\n"
+    )
+    first, second, mixed = prepare(folder, "a.csv")
+    assert [row["id"] for row in (first, second, mixed)] == [
+        "call-channel0",
+        "call-channel1",
+        "call",
+    ]
+    assert [row["channel"] for row in (first, second, mixed)] == [0, 1, None]
+    assert first["fine_captions"] == ["A customer.", "She is angry."]
+    assert second["fine_captions"] == ["An agent."] and second["speaker"] == "a"
+    dataset = CaptionedSpeechDataset(Manifest(folder / "out.arrow"), TwoCaptions())
+    assert np.allclose(dataset[1]["wav"], both[:, 1], atol=1e-4)
+
+
+def test_labels_of_further_rows_are_kept(folder):
+    (folder / "a.csv").write_text(
+        "wav,caption,speaker,gender,split,intrinsic_tags,labels.mood,labels.age\n"
+        "a.wav,One.,s1,,,deep,calm,\n"
+        "a.wav,Two.,,male,train,raspy; deep,,30\n"
+    )
+    (row,) = prepare(folder, "a.csv")
+    assert (row["speaker"], row["gender"], row["split"]) == ("s1", "male", "train")
+    assert row["intrinsic_tags"] == ["deep", "raspy"]
+    assert row["labels"] == {"mood": "calm", "age": "30"}
+
+
+@pytest.mark.parametrize("column", ["gender", "speaker", "split", "labels.mood"])
+def test_rows_that_contradict_each_other_are_told_by_both_lines(folder, capfd, column):
+    (folder / "a.csv").write_text(
+        f"wav,caption,{column}\na.wav,One.,\na.wav,Two.,x\nsub/a.flac,A.,y\na.wav,Three.,y\n"
+    )
+    error = failing(folder, "a.csv", capfd)
+    assert f"a.csv row 5, column '{column}': is 'y', but 'x' in {folder}/a.csv row 3" in error
+    rows = prepare(folder, "a.csv", "--skip-bad")
+    assert rows[0]["fine_captions"] == ["One.", "Two."]
+
+
+def test_a_caption_beside_both_other_kinds_is_not_lost(folder, capfd):
+    row = {"wav": "a.wav", "caption": "A.", "global_caption": "B.", "fine_caption": "C."}
+    (folder / "a.jsonl").write_text(json.dumps(row))
+    assert "column 'caption': stands beside" in failing(folder, "a.jsonl", capfd)
+
+
+def quiet_channels():
+    return np.stack([tone(), -tone()], axis=1)
+
+
+BAD_AUDIO = {
+    "nan.wav": (np.full(16000, np.nan, np.float32), {"subtype": "FLOAT"}, "NaN"),
+    "late_nan.wav": (np.append(tone(25), np.float32("nan")), {"subtype": "FLOAT"}, "NaN"),
+    "silent.wav": (np.zeros(16000), {}, "is silent"),
+    "hum.flac": (np.full(16000, 3e-5), {}, "is silent"),
+    "loud.wav": (np.round(tone() * 32768), {"subtype": "FLOAT"}, "far beyond"),
+    "quiet.wav": (np.round(tone() * 200), {"subtype": "FLOAT"}, "16-bit values as floats"),
+    "opposite.wav": (quiet_channels(), {}, "its channels cancel each other"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_AUDIO)
+def test_sound_that_nothing_is_learned_from_is_found(folder, capfd, name):
+    samples, options, message = BAD_AUDIO[name]
+    write(folder / name, samples, **options)
+    (folder / "a.csv").write_text(f"wav,caption\n{name},Bad.\na.wav,Good.\n")
+    error = failing(folder, "a.csv", capfd)
+    assert re.search(rf"1 bad rows: .*row 2, column 'wav': .*{name}: .*{message}", error)
+    assert [row["id"] for row in prepare(folder, "a.csv", "--skip-bad")] == ["a"]
+    printed = capfd.readouterr().out
+    assert re.search(rf"left out: .*{name}: .*{message}", printed)
+    assert "1 clips written" in printed and "1 rows left out" in printed
+
+
+def test_a_channel_that_the_file_does_not_have_is_found(folder, capfd):
+    (folder / "a.csv").write_text("wav,caption,channel\na.wav,A.,1\n")
+    error = failing(folder, "a.csv", capfd)
+    assert "row 2, column 'channel'" in error and "has 1 channels, not number 1, from 0" in error
+
+
+def test_an_mp3_that_ends_before_its_header_says_is_found(folder, capfd):
+    generator = np.random.default_rng(0)
+    data = write(folder / "a.mp3", 0.3 * generator.standard_normal(320_000)).read_bytes()
+    (folder / "cut.mp3").write_bytes(data[: len(data) // 4])
+    (folder / "a.csv").write_text("wav,caption\ncut.mp3,A.\na.mp3,B.\n")
+    error = failing(folder, "a.csv", capfd)
+    assert re.search(r"cut.mp3: should last until 20.00 s, but ends at \d.\d\d s", error)
+    (row,) = prepare(folder, "a.csv", "--skip-bad")
+    assert row["id"] == "a" and row["duration"] == pytest.approx(20)
+    # What is there may be used.
+    (folder / "a.csv").write_text("wav,caption,start,duration\ncut.mp3,A.,0,3\ncut.mp3,A.,3,9\n")
+    assert "row 3, column 'wav'" in failing(folder, "a.csv", capfd)
+    (row,) = prepare(folder, "a.csv", "--skip-bad")
+    assert (row["start"], row["duration"]) == (0, 3)
+
+
+def test_a_cut_of_a_part_is_no_cut_of_the_whole_file(folder):
+    cut = {"id": "c", "start": 0, "duration": 0.5, "type": "MonoCut"}
+    cut |= {"supervisions": [{"custom": {"long_captions": ["A man."]}}]}
+    cut |= {"recording": {"sources": [{"type": "file", "source": "a.wav"}]}}
+    (folder / "cuts.jsonl").write_text(json.dumps(cut) + "\n" + json.dumps(cut | {"id": "d"}))
+    rows = prepare(folder, "cuts.jsonl")
+    assert [(row["start"], row["duration"]) for row in rows] == [(0.0, 0.5)] * 2
+    dataset = CaptionedSpeechDataset(Manifest(folder / "out.arrow"), TwoCaptions())
+    assert len(dataset[0]["wav"]) == 8000
+
+
+def test_names_that_are_not_utf8_cost_their_clip_alone(tmp_path, capfd):
+    folder = os.fsencode(tmp_path)
+    for name in (b"caf\xe9", b"tea"):
+        write(tmp_path / "tea.wav", tone(0.5))
+        os.replace(tmp_path / "tea.wav", folder + b"/" + name + b".wav")
+        with open(folder + b"/" + name + b".txt", "wb") as file:
+            file.write(b"A man.\n")
+    error = failing(tmp_path, ".", capfd)
+    assert "is not UTF-8: rename it" in error and r"caf\udce9" in error
+    assert [row["id"] for row in prepare(tmp_path, ".", "--skip-bad")] == ["tea"]
+    assert r"caf\udce9" in capfd.readouterr().out
+
+
+def test_columns_may_be_left_out(folder):
+    (folder / "a.csv").write_text("wav,caption,color,Gender\na.wav,A.,red,?\n")
+    (row,) = prepare(folder, "a.csv", "--ignore-columns", "color", "Gender")
+    assert row["gender"] is None
+
+
+def test_what_is_no_manifest_is_not_replaced(folder, capfd):
+    (folder / "a.csv").write_text("wav,caption\na.wav,A.\n")
+    (folder / "notes.arrow").write_text("my only copy")
+    assert main(["prepare", str(folder / "a.csv"), "--output", str(folder / "notes.arrow")]) == 2
+    assert "is not a manifest: it is left as it is" in capfd.readouterr().err
+    assert (folder / "notes.arrow").read_text() == "my only copy"
