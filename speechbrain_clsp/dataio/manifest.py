@@ -129,7 +129,7 @@ def check_manifest_path(path: str | os.PathLike) -> None:
     -------
     >>> check_manifest_path(getfixture("tmp_path") / "new.arrow")
     """
-    check_replaceable(path, lambda there: Manifest(there) is not None, "a manifest")
+    check_replaceable(path, lambda there: _open(there) is not None, "a manifest")
 
 
 def _of_equal_size(batches: Iterable[pa.RecordBatch], size: int) -> Iterator[pa.RecordBatch]:
@@ -193,7 +193,7 @@ class Manifest:
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file is not a manifest.
+        If the file is not a manifest, or holds no clips.
 
     Example
     -------
@@ -207,16 +207,10 @@ class Manifest:
 
     def __init__(self, path: str | os.PathLike) -> None:
         self.path = Path(path)
-        if not self.path.is_file():
-            raise FileNotFoundError(f"No manifest at {self.path}: run the prepare script first")
-        try:
-            self._reader = _map_file(self.path)
-            self._ends = _batch_ends(self._reader)
-        except (ValueError, OSError) as error:
-            raise ValueError(f"{self.path} is not a manifest, or was cut off: {error}") from error
-        absent = [name for name in SCHEMA.names if name not in self._reader.schema.names]
-        if not _ADDED_LATER.issuperset(absent):
-            raise ValueError(f"{self.path} lacks the columns {absent}: write it again")
+        self._reader, absent = _open(self.path)
+        self._ends = _batch_ends(self._reader)
+        if not len(self):
+            raise ValueError(f"{self.path} holds no clips: prepare the data again")
         self._prefix = os.path.join(os.path.abspath(self.path.parent), "")
         self._columns: dict[int, list[tuple[str, pa.Array]]] = {}  # of batches that were read
         self._empty = dict.fromkeys([*self._reader.schema.names, *absent])
@@ -278,6 +272,21 @@ class Manifest:
         """
         parts = [np.asarray(batch.column(name)) for batch in self.batches()]
         return np.concatenate(parts or [np.empty(0)])
+
+
+def _open(path: Path) -> tuple[pa.ipc.RecordBatchFileReader, list[str]]:
+    """Open a manifest; return also the columns that it has not, which were added later."""
+    if not path.is_file():
+        raise FileNotFoundError(f"No manifest at {path}: run the prepare script first")
+    try:
+        reader = _map_file(path)
+        _batch_ends(reader)
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{path} is not a manifest, or was cut off: {error}") from error
+    absent = [name for name in SCHEMA.names if name not in reader.schema.names]
+    if not _ADDED_LATER.issuperset(absent):
+        raise ValueError(f"{path} lacks the columns {absent}: write it again")
+    return reader, absent
 
 
 def _map_file(path: Path) -> pa.ipc.RecordBatchFileReader:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from statistics import fmean
@@ -17,6 +18,7 @@ import transformers
 from torch import Tensor
 
 from speechbrain_clsp import __version__
+from speechbrain_clsp.dataio.checks import check_clips
 from speechbrain_clsp.dataio.manifest import Manifest
 from speechbrain_clsp.evaluation import SUITES
 from speechbrain_clsp.evaluation.clips import captions_by_kind, whole_files
@@ -101,7 +103,8 @@ def run_suite(
     Raises
     ------
     ValueError
-        If the suite is not known, or data do not fit it.
+        If the suite is not known, or data do not fit it: clips whose audio cannot be read and
+        captions that are too long for a model are named before any is embedded.
     """
     if suite not in SUITES:
         raise ValueError(f"There is no suite {suite!r}; there are {list(SUITES)}")
@@ -122,27 +125,88 @@ def run_suite(
         evaluation.warnings += _unknown_characters(models)
         return evaluation
     training = None if train is None else Manifest(train)
-    for path in data:
-        manifest = Manifest(path)
-        _add_data(evaluation, path, len(manifest))
+    manifests = [Manifest(path) for path in data]
+    # All that can be wrong with data is found before anything is embedded, which may take hours.
+    tests = [_open_test(suite, manifest, prompts, ensemble) for manifest in manifests]
+    for test in tests:
+        test.check(models)
+    for manifest, test in zip(manifests, tests):
+        _add_data(evaluation, manifest.path, len(manifest))
         if training is not None:
             report = check_leakage(train=training, test=manifest)
-            evaluation.leaks[Path(path).name] = dict(report.counts)
+            evaluation.leaks[manifest.path.name] = dict(report.counts)
             evaluation.warnings += report.warnings()
-        rows = list(manifest)
         if suite == "probes":
-            _probes(evaluation, models, rows, _pairs(evaluation, rows, pairs))
-            if prompts or _is_mini(rows):
-                _unseen_wording(evaluation, models, rows, read_tasks(prompts or UNSEEN))
+            _probe(evaluation, models, test, pairs)
             continue
-        speech = _embed_clips(models, rows)
+        speech = _embed_clips(models, test.rows)
         if suite != "zero-shot":
-            _retrieval(evaluation, models, rows, speech)
+            _retrieval(evaluation, models, test.rows, speech)
         if suite != "fcaps":
-            source = prompts or ("mini" if suite == "mini" else _source_of(rows, path))
-            _zero_shot(evaluation, models, rows, speech, read_tasks(source, ensemble))
+            _zero_shot(evaluation, models, test.rows, speech, test.tasks)
     evaluation.warnings += _unknown_characters(models)
     return evaluation
+
+
+def _probe(
+    evaluation: Evaluation,
+    models: Mapping[str, Model],
+    test: _Test,
+    path: str | os.PathLike | None,
+) -> None:
+    """Fill the tables of minimal pairs, and of classes in unseen wording if there are any."""
+    pairs = _pairs(evaluation, test.rows, path)
+    texts = [(pair.group, text) for pair in pairs for text in pair.texts]
+    _check_texts(models, texts, str(path or test.path))
+    _probes(evaluation, models, test.rows, pairs)
+    if test.tasks:
+        _unseen_wording(evaluation, models, test.rows, test.tasks)
+
+
+@dataclass
+class _Test:
+    """A test set: its clips, the captions that are retrieved, and the tasks of its classes."""
+
+    path: Path
+    rows: list[dict[str, Any]]
+    captions: dict[str, list[str]]  # by kind, one per clip
+    tasks: list[Task]
+
+    def check(self, models: Mapping[str, Model]) -> None:
+        """Raise ValueError that names clips, captions or prompts that cannot be used."""
+        check_clips(self.rows, str(self.path))
+        texts = [
+            (f"clip {row['id']!r}", caption)
+            for captions in self.captions.values()
+            for row, caption in zip(self.rows, captions)
+        ]
+        texts += [(f"task {task.name!r}", text) for task in self.tasks for text in task.texts]
+        _check_texts(models, texts, str(self.path))
+        for task in self.tasks:
+            for row in self.rows:
+                task.label_of(row)
+
+
+def _open_test(
+    suite: str, manifest: Manifest, prompts: str | os.PathLike | None, ensemble: bool
+) -> _Test:
+    rows = list(manifest)
+    captions = captions_by_kind(rows) if suite in ("mini", "fcaps") else {}
+    if suite == "probes":
+        tasks = read_tasks(prompts or UNSEEN) if prompts or _is_mini(rows) else []
+    elif suite == "fcaps":
+        tasks = []
+    else:
+        source = prompts or ("mini" if suite == "mini" else _source_of(rows, manifest.path))
+        tasks = read_tasks(source, ensemble)
+    return _Test(manifest.path, rows, captions, tasks)
+
+
+def _check_texts(models: Mapping[str, Model], texts: Sequence[tuple[str, str]], where: str) -> None:
+    """Raise ValueError if a model cannot embed texts, of which each has a name."""
+    for model in models.values():
+        if isinstance(model, CachedModel):
+            model.check_texts(texts, where)
 
 
 def _versions() -> dict[str, str]:
@@ -340,6 +404,9 @@ def _similarity(
     evaluation.ratings = describe(ratings)
     root = Path(audio_root) if audio_root is not None else Path(path).parent
     clips, captions = zip(*ratings.items)
+    rows = [{"id": clip, "audio": str(root / clip)} for clip in dict.fromkeys(clips)]
+    check_clips(rows, str(path))
+    _check_texts(models, [(f"clip {clip!r}", text) for clip, text in ratings.items], str(path))
     for name, model in models.items():
         speech = model.encode_files([str(root / clip) for clip in clips])
         scores = (speech * model.encode_text(list(captions))).sum(dim=1).numpy()

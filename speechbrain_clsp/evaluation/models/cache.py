@@ -63,6 +63,11 @@ class CachedModel:
             " (model TEXT, item TEXT, vector BLOB, PRIMARY KEY (model, item))"
         )
 
+    def check_texts(self, texts: Sequence[tuple[str, str]], where: str) -> None:
+        """Raise ValueError if the model cannot embed texts, of which each has a name; see there."""
+        if hasattr(self.inner, "check_texts"):
+            self.inner.check_texts(texts, where)
+
     def encode_files(self, paths: Sequence[str]) -> Tensor:
         """Embed files, each content once."""
         keys = [f"speech {sha256_of_file(path)}" for path in paths]

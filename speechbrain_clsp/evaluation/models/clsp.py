@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from speechbrain_clsp.dataio.checks import check_lengths
 from speechbrain_clsp.evaluation.models.base import MOVING, state_of
 from speechbrain_clsp.inference.clsp import CLSP
 from speechbrain_clsp.pretrained.hub import PINS
@@ -36,6 +37,11 @@ class ClspModel:
             return cls(clsp, source, state_of(source))
         pinned = PINS[source].revision if source in PINS else MOVING
         return cls(clsp, source, revision or pinned)
+
+    def check_texts(self, texts: Sequence[tuple[str, str]], where: str) -> None:
+        """Raise ValueError if captions are too long; ``texts`` are their names and themselves."""
+        tower, tokenizer = self.clsp.mods.text_tower, self.clsp.hparams.tokenizer
+        check_lengths(texts, tokenizer, tower.max_tokens, where)
 
     def encode_files(self, paths: Sequence[str]) -> Tensor:
         """Embed audio files of any rate and length."""

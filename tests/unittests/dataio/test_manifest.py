@@ -32,7 +32,7 @@ ROW_STRATEGY = st.fixed_dictionaries(
 
 
 @settings(max_examples=40, deadline=None)
-@given(rows=st.lists(ROW_STRATEGY, max_size=40), batch_rows=st.integers(1, 50))
+@given(rows=st.lists(ROW_STRATEGY, min_size=1, max_size=40), batch_rows=st.integers(1, 50))
 def test_every_value_comes_back(tmp_path_factory, rows, batch_rows):
     """If this fails, nulls, empty lists or texts shift to other rows."""
     path = tmp_path_factory.mktemp("m") / "a.arrow"
@@ -176,3 +176,12 @@ def test_another_file_is_not_replaced_by_a_manifest(tmp_path):
     for row in (ROW, ROW | {"id": "b"}):  # our own is
         write_manifest(path, [row])
     assert Manifest(path).column("id") == ["b"]
+
+
+def test_a_manifest_without_clips_is_refused_by_name_and_may_be_replaced(tmp_path):
+    path = tmp_path / "empty.arrow"
+    assert write_manifest(path, []) == 0
+    with pytest.raises(ValueError, match="empty.arrow holds no clips"):
+        Manifest(path)
+    assert write_manifest(path, [{"id": "a", "audio": "a.wav", "duration": 1.0}]) == 1
+    assert len(Manifest(path)) == 1

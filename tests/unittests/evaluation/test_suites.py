@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from speechbrain_clsp.cli.main import main
+from speechbrain_clsp.dataio.checks import check_lengths
 from speechbrain_clsp.dataio.manifest import write_manifest
 from speechbrain_clsp.evaluation.models import open_model
 from speechbrain_clsp.evaluation.probes import ProbePair, write_pairs
@@ -399,3 +400,69 @@ def test_names_cannot_break_latex():
     tables = {"a_b": {"x_1 & 50%": {"WA": Estimate(0.5, 0.4, 0.6)}}}
     text = latex_tables(Evaluation("mini", 0, tables=tables))
     assert r"x\_1 \& 50\%" in text and r"\caption{a\_b}" in text
+
+
+class Unused:
+    """A model that must not be asked to embed anything."""
+
+    model, revision, is_bound = "unused", "1", False
+
+    def encode_files(self, paths):
+        raise AssertionError("embedded before the data was checked")
+
+    encode_text = encode_files
+
+    def check_texts(self, texts, where):
+        check_lengths(texts, self.tokenizer, 40, where)
+
+    def tokenizer(self, texts):
+        padding_mask = torch.arange(200) >= torch.tensor([len(text) for text in texts])[:, None]
+        return padding_mask.long(), padding_mask
+
+
+@pytest.mark.parametrize(
+    ("suite", "change", "message"),
+    [
+        ("fcaps", {"audio": "absent.wav"}, r"1 of 3 clips cannot be read: 'clip1': .*absent.wav"),
+        ("fcaps", {"fine_captions": ["f" * 41]}, "clip 'clip1': 41 tokens, 'fff"),
+        ("fcaps", {"fine_captions": []}, "1 of 3 clips lack a fine caption, such as 'clip1'"),
+        ("zero-shot", {"audio": "absent.wav"}, "'clip1': .*absent.wav"),
+        ("zero-shot", {"gender": "robot"}, "Clip 'clip1': gender is 'robot'"),
+        ("probes", {"audio": "absent.wav"}, "'clip1': .*absent.wav"),
+    ],
+)
+def test_what_is_wrong_with_data_is_said_before_anything_is_embedded(
+    tmp_path, suite, change, message
+):
+    clips = rows(tmp_path, 3)
+    clips[1] |= change
+    write_manifest(tmp_path / "test.arrow", clips)
+    prompts = tmp_path / "prompts.json"
+    task = {"column": "gender", "prompts": {"male": "A man.", "female": "A woman."}}
+    prompts.write_text(json.dumps({"gender": task}))
+    options = {"prompts": prompts} if suite == "zero-shot" else {}
+    with pytest.raises(ValueError, match=message) as error:
+        run_suite(suite, {"unused": Unused()}, [tmp_path / "test.arrow"], **options)
+    assert "gender" in message or "lack" in message or "test.arrow" in str(error.value)
+
+
+def test_prompts_and_rated_captions_that_are_too_long_are_named(tmp_path):
+    write_manifest(tmp_path / "test.arrow", rows(tmp_path, 3))
+    prompts = tmp_path / "prompts.json"
+    prompts.write_text(json.dumps({"sex": {"column": "gender", "prompts": {"male": "A" * 41}}}))
+    with pytest.raises(ValueError, match="task 'sex': 41 tokens, 'AAA"):
+        run_suite("zero-shot", {"x": Unused()}, [tmp_path / "test.arrow"], prompts=prompts)
+    header = "clip,caption,category,rater,rating\n"
+    (tmp_path / "r.csv").write_text(f"{header}0.wav,{'B' * 41},fusion,ann,3\n")
+    with pytest.raises(ValueError, match="clip '0.wav': 41 tokens, 'BBB"):
+        run_suite("similarity", {"x": Unused()}, [tmp_path / "r.csv"])
+    (tmp_path / "r.csv").write_text(f"{header}absent.wav,B.,fusion,ann,3\n")
+    with pytest.raises(ValueError, match="1 of 1 clips cannot be read: 'absent.wav'"):
+        run_suite("similarity", {"x": Unused()}, [tmp_path / "r.csv"])
+
+
+def test_an_empty_manifest_is_refused_by_name(tmp_path):
+    write_manifest(tmp_path / "none.arrow", [])
+    for suite in ("mini", "fcaps", "zero-shot", "probes"):
+        with pytest.raises(ValueError, match="none.arrow holds no clips"):
+            run_suite(suite, {"x": Unused()}, [tmp_path / "none.arrow"])

@@ -1,0 +1,169 @@
+"""Checks of a whole data set before any of it is trained or evaluated on."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+import pyarrow.compute as pc
+from torch import Tensor
+
+from speechbrain_clsp.captions.policies import draw_texts
+from speechbrain_clsp.dataio.audio import AudioError, read_header
+from speechbrain_clsp.dataio.dataset import CaptionedSpeechDataset
+from speechbrain_clsp.dataio.manifest import Manifest
+from speechbrain_clsp.dataio.shards import ClipReader
+from speechbrain_clsp.utils.checks import quote
+
+SHOWN = 10  # problems that a message lists
+BATCH = 256  # texts that are tokenized at once
+SPECIAL_TOKENS = 16  # more than any tokenizer puts around a caption
+KINDS = ("global_captions", "fine_captions")
+Tokenizer = Callable[[Sequence[str]], tuple[Tensor, Tensor]]
+
+
+def summarize(problems: Sequence[str]) -> str:
+    """Join the first ten problems, and say how many more there are.
+
+    Example
+    -------
+    >>> summarize(["a: missing", "b: missing"])
+    'a: missing; b: missing'
+    """
+    more = len(problems) - SHOWN
+    return "; ".join(problems[:SHOWN]) + (f"; and {more} more" if more > 0 else "")
+
+
+def check_clips(rows: Iterable[Mapping[str, Any]], where: str) -> None:
+    """Raise if the audio of clips is not there or is no audio; only headers are read.
+
+    Arguments
+    ---------
+    rows : iterable of dict
+        Of a manifest.
+    where : str
+        What messages call it.
+
+    Raises
+    ------
+    ValueError
+        That names the first clips, and says how many there are.
+
+    Example
+    -------
+    >>> rows = [{"id": "a", "audio": "absent.wav", "offset": None}]
+    >>> check_clips(rows, "valid.arrow")
+    Traceback (most recent call last):
+    ...
+    ValueError: valid.arrow: 1 of 1 clips cannot be read: 'a': absent.wav: no such file
+    """
+    problems, count, reader = [], 0, ClipReader()
+    for row in rows:
+        count += 1
+        try:
+            is_member = row.get("offset") is not None
+            read_header(reader.read_bytes(row) if is_member else row["audio"], row["audio"])
+        except (OSError, AudioError) as error:
+            problems.append(f"{row['id']!r}: {error}")
+    if problems:
+        raise ValueError(
+            f"{where}: {len(problems)} of {count} clips cannot be read: {summarize(problems)}"
+        )
+
+
+def check_lengths(
+    texts: Iterable[tuple[str, str]], tokenizer: Tokenizer, max_tokens: int, where: str
+) -> None:
+    """Raise if captions are longer than a text tower takes.
+
+    Arguments
+    ---------
+    texts : iterable of (str, str)
+        What messages call a caption, such as its clip, and the caption.
+    tokenizer : callable
+        Captions -> tokens and padding mask [B, L].
+    max_tokens : int
+        Of the text tower.
+    where : str
+        Where the captions are from.
+
+    Raises
+    ------
+    ValueError
+        That names the first ones.
+
+    Example
+    -------
+    >>> import torch
+    >>> def tokenizer(texts):
+    ...     mask = torch.tensor([[i >= len(text) for i in range(9)] for text in texts])
+    ...     return mask.long(), mask
+    >>> check_lengths([("clip 'a'", "loudly")], tokenizer, 5, "test.arrow")
+    Traceback (most recent call last):
+    ...
+    ValueError: test.arrow: captions of at most 5 tokens fit, shorten: clip 'a': 6 tokens, 'loudly'
+    """
+    problems, waiting = [], iter(texts)
+    while batch := list(islice(waiting, BATCH)):
+        _, padding_mask = tokenizer([text for _, text in batch])
+        for (name, text), size in zip(batch, (~padding_mask).sum(dim=1).tolist()):
+            if size > max_tokens:
+                problems.append(f"{name}: {size} tokens, {quote(text)}")
+    if problems:
+        raise ValueError(
+            f"{where}: captions of at most {max_tokens} tokens fit, shorten: {summarize(problems)}"
+        )
+
+
+def check_captions(manifest: Manifest, tokenizer: Tokenizer, max_tokens: int) -> None:
+    """Raise if a clip of training data has no caption, or one that is too long.
+
+    Only captions of so many bytes that they could be too long are tokenized: millions are checked
+    in a minute. Other arguments and errors are those of :func:`check_lengths`.
+    """
+    without = []
+    for batch in manifest.batches():
+        counts = [pc.fill_null(pc.list_value_length(batch.column(kind)), 0) for kind in KINDS]
+        for name in batch.column("id").filter(pc.equal(pc.add(*counts), 0)).to_pylist():
+            without.append(repr(name))
+    if without:
+        raise ValueError(
+            f"{manifest.path}: {len(without)} clips without caption: {summarize(without)}"
+        )
+    check_lengths(_long_captions(manifest, max_tokens), tokenizer, max_tokens, str(manifest.path))
+
+
+def _long_captions(manifest: Manifest, max_tokens: int) -> Iterator[tuple[str, str]]:
+    """Yield the captions that have more bytes than tokens fit: a token has at least one."""
+    for batch in manifest.batches():
+        for kind in KINDS:
+            column = batch.column(kind)
+            texts = column.flatten()
+            # Tokenizers normalize, by which a few characters become longer.
+            sizes = pc.binary_length(pc.utf8_normalize(texts, form="NFKC"))
+            is_long = pc.greater(sizes, max_tokens - SPECIAL_TOKENS)
+            parents = pc.list_parent_indices(column).filter(is_long)
+            names = batch.column("id").take(parents).to_pylist()
+            yield from zip(map("clip {!r}".format, names), texts.filter(is_long).to_pylist())
+
+
+def check_evaluated(dataset: CaptionedSpeechDataset, tokenizer: Tokenizer, max_tokens: int) -> None:
+    """Raise if a data set that is evaluated after each epoch would stop the training there.
+
+    Every clip's audio must be readable, and its texts, which are the same in every epoch, must be
+    there and fit.
+
+    Raises
+    ------
+    ValueError
+        That names clips and captions, as :func:`check_clips` and :func:`check_lengths`.
+    """
+    where = str(dataset.manifest.path)
+    check_clips(dataset.manifest, where)
+    texts = []
+    for row in dataset.manifest:
+        drawn = draw_texts(dataset.captions, row, random.Random(f"{dataset.seed} 0 {row['id']}"))
+        texts += [(f"clip {row['id']!r}", t) for t in drawn.positives + drawn.negatives]
+    check_lengths(texts, tokenizer, max_tokens, where)

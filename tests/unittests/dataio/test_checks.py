@@ -1,0 +1,94 @@
+"""What would stop a training in the middle is found before it begins."""
+
+import pytest
+import torch
+
+from speechbrain_clsp.captions.policies import Contrasts, TwoCaptions, evaluation_captions
+from speechbrain_clsp.dataio.checks import (
+    check_captions,
+    check_clips,
+    check_evaluated,
+    check_lengths,
+)
+from speechbrain_clsp.dataio.dataset import CaptionedSpeechDataset
+from speechbrain_clsp.dataio.manifest import Manifest, write_manifest
+from tests.utils.small import ROW, tone, write
+
+MOST = 40
+
+
+def tokenizer(texts):
+    """One token per character, and two around them; "ﷺ" is normalized to eighteen."""
+    sizes = [len(text.replace("ﷺ", "x" * 18)) + 2 for text in texts]
+    places = torch.arange(max(sizes))
+    padding_mask = places >= torch.tensor(sizes)[:, None]
+    return padding_mask.long(), padding_mask
+
+
+def manifest(folder, *rows) -> Manifest:
+    """Write rows, of which all have a clip but those that name another."""
+    write(folder / "a.wav", tone(0.5))
+    rows = [{**ROW, "id": f"clip{i}", **row} for i, row in enumerate(rows)]
+    write_manifest(folder / "m.arrow", rows, batch_rows=2)
+    return Manifest(folder / "m.arrow")
+
+
+def test_captions_that_are_too_long_are_named_with_their_clips(tmp_path):
+    long = {"fine_captions": ["Short.", "l" * (MOST - 1)], "global_captions": ["G"]}
+    found = manifest(tmp_path, {}, long, {}, {"global_captions": ["ﷺ" * 3]}, {})
+    with pytest.raises(ValueError, match=r"m\.arrow: captions of at most 40 tokens fit") as error:
+        check_captions(found, tokenizer, MOST)
+    assert f"clip 'clip1': 41 tokens, '{'l' * 39}'" in str(error.value)
+    assert "clip 'clip3': 56 tokens, 'ﷺﷺﷺ'" in str(error.value)
+    assert "clip0" not in str(error.value) and "clip4" not in str(error.value)
+    check_captions(found, tokenizer, 56)
+
+
+def test_only_captions_that_could_be_too_long_are_tokenized(tmp_path):
+    seen = []
+    rows = [{"fine_captions": ["x" * n]} for n in (3, 20, 24, 25, 39)]
+
+    def noted(texts):
+        seen.extend(texts)
+        return tokenizer(texts)
+
+    with pytest.raises(ValueError):
+        check_captions(manifest(tmp_path, *rows), noted, MOST)
+    assert sorted(map(len, seen)) == [25, 39]
+
+
+def test_clips_without_caption_are_named(tmp_path):
+    none = {"global_captions": [], "fine_captions": None}
+    with pytest.raises(ValueError, match=r"m\.arrow: 2 clips without caption: 'clip1'; 'clip3'"):
+        check_captions(manifest(tmp_path, {}, none, {}, none), tokenizer, MOST)
+
+
+def test_clips_that_are_not_there_are_counted_and_the_first_ones_named(tmp_path):
+    (tmp_path / "text.wav").write_text("no audio")
+    (tmp_path / "shard.tar").write_bytes((tmp_path / "text.wav").read_bytes())
+    rows = [{"audio": "text.wav"}, {}, {"audio": "shard.tar", "offset": 4, "nbytes": 99}]
+    rows += [{"audio": f"absent{i}.wav"} for i in range(30)]
+    with pytest.raises(ValueError, match=r"m\.arrow: 32 of 33 clips cannot be read") as error:
+        check_clips(manifest(tmp_path, *rows), "m.arrow")
+    message = str(error.value)
+    assert "'clip0': " in message and "'clip2': " in message and "'clip1'" not in message
+    assert "absent0.wav" in message and message.endswith("; and 22 more")
+
+
+def test_sets_that_are_evaluated_are_checked_with_the_texts_that_they_get(tmp_path):
+    def dataset(policy, *rows):
+        return CaptionedSpeechDataset(manifest(tmp_path, *rows), policy)
+
+    check_evaluated(dataset(evaluation_captions, {}, {}), tokenizer, MOST)
+    with pytest.raises(ValueError, match="'clip1': .*absent.wav: no such file"):
+        check_evaluated(dataset(evaluation_captions, {}, {"audio": "absent.wav"}), tokenizer, MOST)
+    with pytest.raises(ValueError, match="'clip1' needs a global and a fine caption"):
+        check_evaluated(dataset(evaluation_captions, {}, {"fine_captions": []}), tokenizer, MOST)
+    longer = Contrasts({"order": lambda text, generator, row: text + "x" * 60})
+    with pytest.raises(ValueError, match="clip 'clip0': 64 tokens, 'F3xx"):
+        check_evaluated(dataset(longer, {}), tokenizer, MOST)
+    check_evaluated(dataset(TwoCaptions(), {}), tokenizer, MOST)
+
+
+def test_no_captions_are_no_problem():
+    check_lengths([], tokenizer, MOST, "nothing")
