@@ -206,7 +206,10 @@ class ContrastiveBrain(sb.Brain):
         self.on_fit_batch_start(batch, should_step)
         counts = self._count_clips(batch)
         if min(counts) == 0:
-            return self._leave_out("A process has no clip in this batch")
+            return self._leave_out(
+                f"A process has no clip in this batch ({self.n_unreadable} could not be read)",
+                "log.txt names the clips, correct the manifest or its paths",
+            )
         cache = None
         if self.gradcache_chunk_seconds is not None:
             cache = GradCache(self._encode_chunk, self.no_sync)
@@ -259,15 +262,19 @@ class ContrastiveBrain(sb.Brain):
             )
         return [int(count) for count in counts]
 
-    def _leave_out(self, why: str) -> Tensor:
+    def _leave_out(
+        self,
+        why: str,
+        way_out: str = "lower the learning rate, or look at the step log for where it went wrong",
+    ) -> Tensor:
         """Forget a batch, and stop if there have been too many such batches in this epoch."""
         self.zero_grad(set_to_none=True)
         self.nonfinite_count += 1
         message = f"{why}: left out, number {self.nonfinite_count} in this epoch"
         if self.nonfinite_count > self.nonfinite_patience:
             raise RuntimeError(
-                f"{message}. --nonfinite_patience={self.nonfinite_patience} allows no more: lower"
-                " the learning rate, or look at the step log for where it went wrong"
+                f"{message}. --nonfinite_patience={self.nonfinite_patience} allows no more:"
+                f" {way_out}"
             )
         logger.warning(message)
         return torch.tensor(math.nan)
@@ -361,8 +368,20 @@ class ContrastiveBrain(sb.Brain):
         self._forget_stage()
 
     def on_stage_end(self, stage: sb.Stage, stage_loss: float, epoch: int | None = None) -> None:
-        """Compute retrieval metrics, log them, and keep the best and the last checkpoint."""
+        """Compute retrieval metrics, log them, and keep the best and the last checkpoint.
+
+        Raises
+        ------
+        RuntimeError
+            After a training epoch in which all batches were left out.
+        """
         if stage == sb.Stage.TRAIN:
+            if self.nonfinite_count and not self.chance_levels:
+                raise RuntimeError(
+                    f"No step was taken in epoch {epoch}: {self.n_unreadable} clips could not be"
+                    f" read, {self.nonfinite_count} batches were left out. log.txt names them:"
+                    " correct the manifest or its paths"
+                )
             chance = float(np.mean(self.chance_levels))
             self.train_stats = {"loss": float(stage_loss), "chance": chance}
             if self.step_log is not None:

@@ -9,8 +9,10 @@ from typing import Any
 
 from speechbrain.utils.checkpoints import CKPT_PREFIX, METAFNAME, Checkpoint, Checkpointer
 from speechbrain.utils.distributed import ddp_barrier, if_main_process
+from speechbrain.utils.logger import get_logger
 
 PENDING = "PENDING.yaml"
+logger = get_logger(__name__)
 
 
 class AtomicCheckpointer(Checkpointer):
@@ -37,7 +39,7 @@ class AtomicCheckpointer(Checkpointer):
         """Save, as SpeechBrain does; also removes what a killed run left unfinished."""
         if if_main_process():
             for folder in Path(self.checkpoints_dir).glob(f"{CKPT_PREFIX}*"):
-                if not (folder / METAFNAME).is_file():
+                if _is_unfinished(folder):
                     shutil.rmtree(folder)
         checkpoint = super().save_checkpoint(*args, **kwargs)
         if checkpoint is not None and if_main_process():
@@ -53,9 +55,40 @@ class AtomicCheckpointer(Checkpointer):
             if set(checkpoint.meta.get("files", ())) <= set(checkpoint.paramfiles)
         ]
 
+    def recover_if_possible(self, *args: Any, **kwargs: Any) -> Checkpoint | None:
+        """Load a checkpoint, as SpeechBrain does; say so if others can no longer be used.
+
+        Raises
+        ------
+        ValueError
+            If there are checkpoints, but none of them has all its files: SpeechBrain would begin
+            from the start, without a word.
+        """
+        usable = {checkpoint.path for checkpoint in self.list_checkpoints()}
+        lost = [
+            str(folder)
+            for folder in sorted(Path(self.checkpoints_dir).glob(f"{CKPT_PREFIX}*"))
+            if folder not in usable and not _is_unfinished(folder)
+        ]
+        message = f"{', '.join(lost)}: {METAFNAME} or files that it lists are missing"
+        if lost and not usable:
+            raise ValueError(
+                f"{message}, and no other checkpoint is there to go on from: restore them, or move"
+                " the folder away to begin from the start"
+            )
+        if lost:
+            logger.warning("%s: not used", message)
+        return super().recover_if_possible(*args, **kwargs)
+
     # SpeechBrain has no public hook between the parameter files and the metadata.
     def _save_checkpoint_metafile(
         self, fpath: Path, meta_to_include: dict, *args: Any, **kwargs: Any
     ) -> dict:
         meta = {**meta_to_include, "files": list(self.recoverables)}
         return super()._save_checkpoint_metafile(fpath.with_name(PENDING), meta, *args, **kwargs)
+
+
+def _is_unfinished(folder: Path) -> bool:
+    """Return whether a process was killed while it wrote a checkpoint."""
+    names = {path.name for path in folder.iterdir()}
+    return METAFNAME not in names and (PENDING in names or not names)

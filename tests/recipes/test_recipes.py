@@ -86,3 +86,36 @@ def test_two_processes_train_together(tmp_path):
     assert "## fine captions" in printed and "speech to text R@1" in printed
     log = (tmp_path / "out" / "train_log.txt").read_text(encoding="utf-8")
     assert len(re.findall(r"^epoch: \d", log, flags=re.M)) == 2  # one line per epoch, not per rank
+
+
+def test_what_a_training_cannot_go_on_with_ends_it_at_once_or_is_said(tmp_path):
+    def failing(*flags: str) -> str:
+        arguments = command(tmp_path, "--skip_prep=True", *flags)
+        done = subprocess.run(
+            arguments, cwd=recipe_folder(MINI), capture_output=True, text=True, timeout=600
+        )
+        assert done.returncode != 0 and not (tmp_path / "out" / "model").exists()
+        return done.stderr + done.stdout
+
+    code = "from mini_fcaps_prepare import prepare_mini_fcaps as p;"
+    code += f"p({str(tmp_path / 'data')!r}, n_train=24, n_valid=6, n_test=6)"
+    prepare = [sys.executable, "-c", code]
+    subprocess.run(prepare, cwd=recipe_folder(MINI), check=True, capture_output=True)
+    wavs = tmp_path / "data" / "wavs"
+    missing = sorted((wavs / "valid").iterdir())[0]
+    missing.rename(tmp_path / "kept.wav")
+    printed = failing()
+    assert "valid.arrow: 1 of 6 clips cannot be read" in printed and missing.name in printed
+    assert not (tmp_path / "out" / "train_log.txt").exists()
+    (tmp_path / "kept.wav").rename(missing)
+    (wavs / "train").rename(wavs / "moved")
+    assert "No step was taken in epoch 1: 8 clips" in failing("--max_unreadable_clips=100")
+    (wavs / "moved").rename(wavs / "train")
+    assert "holds no checkpoint" in failing("--test_only")
+    run(command(tmp_path, "--number_of_epochs=1"))
+    arguments = command(tmp_path, "--number_of_epochs=1", "--batch_size=3")
+    done = subprocess.run(
+        arguments, cwd=recipe_folder(MINI), capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0
+    assert "Resumed with other settings: batch_size was 4 and is 3" in done.stderr + done.stdout

@@ -32,6 +32,7 @@ from hyperpyyaml import load_hyperpyyaml
 from speechbrain.utils.distributed import run_on_main
 from speechbrain.utils.logger import get_logger
 
+from speechbrain_clsp.dataio.checks import check_captions, check_clips, check_evaluated
 from speechbrain_clsp.dataio.dataset import CaptionedSpeechDataset, Collate
 from speechbrain_clsp.dataio.manifest import Manifest
 from speechbrain_clsp.dataio.sampler import BucketBatchSampler
@@ -43,8 +44,10 @@ from speechbrain_clsp.evaluation.tables import markdown_tables
 from speechbrain_clsp.pretrained.folder import extract_definition, save_model_folder
 from speechbrain_clsp.pretrained.hub import fetch_tokenizer
 from speechbrain_clsp.training.brain import ContrastiveBrain
+from speechbrain_clsp.training.resume import find_changes
 from speechbrain_clsp.training.yaml_keys import check_keys
 from speechbrain_clsp.utils.distributed import join_processes
+from speechbrain_clsp.utils.files import sha256_of_file
 
 logger = get_logger(__name__)
 
@@ -69,9 +72,33 @@ def prepare(hparams: Mapping[str, Any]) -> None:
         run_on_main(hparams["prepare_data"])
     run_on_main(prepare_tokenizer, args=[hparams])
     hparams["model"]["tokenizer"].load(hparams["tokenizer_file"])
-    resumed = any(Path(hparams["save_folder"]).glob("CKPT*"))
+    resumed = bool(hparams["checkpointer"].list_checkpoints())
+    run_on_main(note_changes, args=[hparams, resumed])
     if hparams["initialize"] is not None and not resumed:
         hparams["initialize"]()
+
+
+def note_changes(hparams: Mapping[str, Any], resumed: bool) -> None:
+    """Warn if a resumed training has other data or batches than before."""
+    settings = {
+        name: hparams[name]
+        for name in ("batch_size", "batch_seconds", "n_shards", "shortest", "longest", "seed")
+    }
+    for split in ("train_manifest", "valid_manifest"):
+        settings[split] = f"sha256 {sha256_of_file(hparams[split])}"
+    for change in find_changes(Path(hparams["save_folder"]), settings):
+        if resumed:
+            logger.warning("Resumed with other settings: %s", change)
+
+
+def check_data(hparams: Mapping[str, Any], datasets: Mapping[str, CaptionedSpeechDataset]) -> None:
+    """Raise ValueError for what would stop the training at the end of an epoch, or at its own."""
+    tokenizer = hparams["model"]["tokenizer"]
+    max_tokens = hparams["modules"]["text_tower"].max_tokens
+    check_captions(datasets["train"].manifest, tokenizer, max_tokens)
+    for split in ("valid", "test"):
+        check_evaluated(datasets[split], tokenizer, max_tokens)
+    check_clips(Manifest(hparams["probes_manifest"]), hparams["probes_manifest"])
 
 
 def dataio_prepare(hparams: Mapping[str, Any]) -> tuple[dict, dict]:
@@ -192,6 +219,7 @@ def main() -> None:
     torch.set_num_threads(hparams["num_threads"])
     prepare(hparams)
     datasets, loader_kwargs = dataio_prepare(hparams)
+    run_on_main(check_data, args=[hparams, datasets])
     brain = make_brain(hparams, run_opts, make_train_loggers(hparams))
     brain.fit(
         hparams["epoch_counter"],
@@ -200,6 +228,8 @@ def main() -> None:
         train_loader_kwargs=loader_kwargs["train"],
         valid_loader_kwargs=loader_kwargs["valid"],
     )
+    if not hparams["checkpointer"].list_checkpoints():
+        raise ValueError(f"{hparams['save_folder']} holds no checkpoint: there is no model to test")
     # Picked on the validation set: the test set has no say in which epoch is kept.
     brain.evaluate(
         datasets["test"],

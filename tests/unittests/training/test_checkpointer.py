@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from speechbrain.utils.checkpoints import Checkpointer
+from speechbrain.utils.checkpoints import METAFNAME, Checkpointer
 
 from speechbrain_clsp.training.checkpointer import AtomicCheckpointer
 from tests.utils.processes import run_processes
@@ -82,3 +82,40 @@ def test_all_processes_see_the_same_checkpoints(tmp_path):
     """If this fails, processes disagree on what to delete, and wait for each other forever."""
     run_processes(save_twice_with_a_slow_disk, 2, tmp_path)
     assert [(tmp_path / f"seen_{rank}").read_text() for rank in (0, 1)] == ["[3]", "[3]"]
+
+
+def saved(folder, *steps: int) -> list[Path]:
+    """Save a checkpoint per step; returns their folders."""
+    save = AtomicCheckpointer(folder, {"a": torch.nn.Linear(2, 2)}).save_checkpoint
+    return [save(meta={"step": step}, name=str(step)).path for step in steps]
+
+
+@pytest.mark.parametrize("name", [METAFNAME, "a.ckpt"])
+def test_lost_files_of_the_only_checkpoint_are_an_error_and_nothing_is_deleted(tmp_path, name):
+    """If this fails, a training whose checkpoint was copied badly begins anew, and deletes it."""
+    (folder,) = saved(tmp_path, 1)
+    (folder / name).unlink()
+    left = set(folder.iterdir())
+    again = AtomicCheckpointer(tmp_path, {"a": torch.nn.Linear(2, 2)})
+    with pytest.raises(ValueError, match=r"CKPT\+1: CKPT.yaml or files .* restore them, or move"):
+        again.recover_if_possible()
+    again.save_checkpoint(name="2")
+    assert set(folder.iterdir()) == left
+
+
+def test_lost_files_of_one_checkpoint_among_others_are_said(tmp_path, caplog):
+    first, second = saved(tmp_path, 1, 2)
+    (second / METAFNAME).unlink()
+    again = AtomicCheckpointer(tmp_path, {"a": torch.nn.Linear(2, 2)})
+    with caplog.at_level("WARNING"):
+        assert again.recover_if_possible().path == first
+    assert "CKPT+2: CKPT.yaml or files that it lists are missing: not used" in caplog.text
+
+
+def test_a_kill_while_saving_is_nothing_to_tell(tmp_path, caplog):
+    interrupted(AtomicCheckpointer, tmp_path)
+    (tmp_path / "CKPT+empty").mkdir()
+    nets = {"a": torch.nn.Linear(2, 2), "b": torch.nn.Linear(2, 2)}
+    with caplog.at_level("WARNING"):
+        assert AtomicCheckpointer(tmp_path, nets).recover_if_possible().meta["step"] == 1
+    assert "WARNING" not in caplog.text

@@ -1,0 +1,51 @@
+"""A training that cannot learn anything ends, instead of leaving an untrained model."""
+
+import pytest
+
+from speechbrain_clsp.captions.policies import TwoCaptions, evaluation_captions
+from speechbrain_clsp.dataio.dataset import CaptionedSpeechDataset, Collate
+from speechbrain_clsp.dataio.manifest import Manifest, write_manifest
+from speechbrain_clsp.dataio.sampler import BucketBatchSampler
+from tests.utils.buzzes import new_brain, write_buzzes
+
+
+def train(folder, valid: Manifest, brain) -> None:
+    """Fit on ``missing.arrow``, of which no clip is there, or some."""
+    manifest = Manifest(folder / "missing.arrow")
+    collate = Collate(brain.hparams.tokenizer)
+    brain.hparams.tokenizer.load(folder / "t.model")
+    brain.fit(
+        brain.epoch_counter,
+        CaptionedSpeechDataset(manifest, TwoCaptions(), skip_unreadable=True),
+        CaptionedSpeechDataset(valid, evaluation_captions),
+        train_loader_kwargs={
+            "batch_sampler": BucketBatchSampler(manifest.array("duration"), batch_size=4),
+            "collate_fn": collate,
+        },
+        valid_loader_kwargs={"batch_size": 8, "collate_fn": collate},
+    )
+
+
+def test_an_epoch_without_a_readable_clip_is_an_error(tmp_path):
+    valid = write_buzzes(tmp_path)
+    rows = [{**row, "audio": f"/absent/{row['id']}.wav"} for row in valid]
+    write_manifest(tmp_path / "missing.arrow", rows)
+    with pytest.raises(RuntimeError, match="No step was taken in epoch 1: 8 clips could not be"):
+        train(tmp_path, valid, new_brain(1))
+
+
+def test_many_batches_without_a_readable_clip_end_with_that_reason(tmp_path):
+    valid = write_buzzes(tmp_path)
+    rows = [{**row, "id": f"{row['id']}{n}", "audio": "/absent"} for n in range(3) for row in valid]
+    write_manifest(tmp_path / "missing.arrow", rows)
+    with pytest.raises(RuntimeError, match=r"\(16 could not be read\).*log.txt names the clips"):
+        train(tmp_path, valid, new_brain(1))
+
+
+def test_an_epoch_with_one_readable_batch_is_none(tmp_path):
+    valid = write_buzzes(tmp_path)
+    rows = [{**row, "audio": row["audio"] if i < 5 else "/absent"} for i, row in enumerate(valid)]
+    write_manifest(tmp_path / "missing.arrow", rows)
+    brain = new_brain(1)
+    train(tmp_path, valid, brain)
+    assert brain.n_unreadable == 3 and brain.optimizer_step > 0
