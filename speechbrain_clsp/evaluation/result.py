@@ -59,6 +59,8 @@ class Evaluation:
         Pairs that were made from captions; they are written to ``pairs.jsonl``.
     warnings : list of str
         Leaks, and metrics that a sound evaluation hardly gives.
+    recognized : list of str
+        Names of the tables whose data is the test set that published metrics are of.
 
     Example
     -------
@@ -83,6 +85,7 @@ class Evaluation:
     probes: dict[str, list[ProbeExample]] = field(default_factory=dict)
     made_pairs: list[ProbePair] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    recognized: list[str] = field(default_factory=list)
 
     def merge(self, other: Evaluation) -> None:
         """Add the results of another suite on the same models.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -43,6 +43,7 @@ from speechbrain_clsp.evaluation.retrieval.metrics import (
 from speechbrain_clsp.evaluation.retrieval.ranking import rank_directions
 from speechbrain_clsp.evaluation.similarity import describe, similarity_metrics
 from speechbrain_clsp.evaluation.statistics import Estimate, bootstrap_strata, paired_comparison
+from speechbrain_clsp.evaluation.tables import is_published_test
 from speechbrain_clsp.evaluation.zero_shot import (
     Task,
     classify,
@@ -142,10 +143,18 @@ def run_suite(
         speech = _embed_clips(models, test.rows)
         if suite != "zero-shot":
             _retrieval(evaluation, models, test.rows, speech)
+            _recognize(evaluation, test.captions, test.path, len(test.rows))
         if suite != "fcaps":
-            _zero_shot(evaluation, models, test.rows, speech, test.tasks)
+            _zero_shot(evaluation, models, test, speech)
     evaluation.warnings += _unknown_characters(models)
     return evaluation
+
+
+def _recognize(
+    evaluation: Evaluation, tables: Iterable[str], path: str | os.PathLike, clips: int
+) -> None:
+    """Note the tables beside which published metrics may stand."""
+    evaluation.recognized += [table for table in tables if is_published_test(table, path, clips)]
 
 
 def _probe(
@@ -274,18 +283,19 @@ def _retrieval(
 def _zero_shot(
     evaluation: Evaluation,
     models: Mapping[str, Model],
-    rows: list,
+    test: _Test,
     speech: dict[str, Tensor],
-    tasks: Sequence[Task],
 ) -> None:
     """Fill a table per task that clips have classes of."""
+    rows = test.rows
     corpus = "" if evaluation.suite == "mini" else f"{rows[0]['source']} "
-    for task in tasks:
+    for task in test.tasks:
         labels = np.array([task.label_of(row) for row in rows])
         known = labels >= 0
         if not known.any():
             continue
         table, values = f"{corpus}{task.name}", {}
+        _recognize(evaluation, [table], test.path, int(known.sum()))
         for name, model in models.items():
             predicted = classify(speech[name], task.embed(model.encode_text), task.pool).numpy()
             found = compare_with_labels(
@@ -407,6 +417,7 @@ def _similarity(
     rows = [{"id": clip, "audio": str(root / clip)} for clip in dict.fromkeys(clips)]
     check_clips(rows, str(path))
     _check_texts(models, [(f"clip {clip!r}", text) for clip, text in ratings.items], str(path))
+    _recognize(evaluation, dict.fromkeys(ratings.categories), path, len(ratings.items))
     for name, model in models.items():
         speech = model.encode_files([str(root / clip) for clip in clips])
         scores = (speech * model.encode_text(list(captions))).sum(dim=1).numpy()

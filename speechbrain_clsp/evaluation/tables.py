@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -21,8 +22,12 @@ from speechbrain_clsp.evaluation.result import Evaluation
 from speechbrain_clsp.evaluation.retrieval.metrics import MEDIAN
 from speechbrain_clsp.evaluation.similarity import CORRELATIONS
 from speechbrain_clsp.evaluation.statistics import Estimate
+from speechbrain_clsp.prepare.assembly import report_path
+from speechbrain_clsp.utils.files import sha256_of_file
+from speechbrain_clsp.utils.reading import read_json
 
 PUBLISHED = Path(__file__).parent / "published" / "metrics.json"
+TEST_SETS = Path(__file__).parent / "published" / "test_sets.json"
 CHANCE = "chance"
 MADE = "Pairs made from captions"
 EXAMPLES = 30  # of these pairs
@@ -50,6 +55,46 @@ def published_tables(suite: str) -> dict[str, dict[str, dict[str, Estimate]]]:
         models = tables.setdefault(entry["table"], {})
         models.setdefault(entry["model"], {})[entry["metric"]] = estimate
     return tables
+
+
+def is_published_test(table: str, path: str | os.PathLike, clips: int) -> bool:
+    """Return whether data is the test set that published metrics of a table are of.
+
+    Such sets are recognized by the hash of the file, by the report that FCaps' prepare script left
+    beside its manifest, or by the number of labelled clips of a corpus. Fewer clips are another
+    test set.
+
+    Arguments
+    ---------
+    table : str
+        Name of the table, such as ``fine`` or ``ravdess gender``.
+    path : str or path
+        The manifest, or the ratings.
+    clips : int
+        How many clips the table's metrics are of.
+
+    Example
+    -------
+    >>> is_published_test("ravdess gender", "test.arrow", 1440)
+    True
+    >>> is_published_test("ravdess gender", "test.arrow", 60)
+    False
+    """
+    for test in read_json(TEST_SETS):
+        if table in test["tables"]:
+            by_hash = test.get("sha256", ())
+            if by_hash and sha256_of_file(path) in by_hash:
+                return True
+            if clips in test.get("clips", ()):
+                return "file" not in test or _source_file(Path(path)) == test["file"]
+    return False
+
+
+def _source_file(manifest: Path) -> str | None:
+    """Return the published file that a manifest was prepared from, if it says so."""
+    path = report_path(manifest)
+    report = read_json(path) if path.is_file() else {}
+    return report.get("settings", {}).get("file")
 
 
 def format_metric(name: str, estimate: Estimate | float | None) -> str:
@@ -84,7 +129,7 @@ def _metric_tables(evaluation: Evaluation) -> dict[str, list[list[str]]]:
     tables = {}
     for name, models in evaluation.tables.items():
         measured = max(models.values(), key=len)  # a bound may lack some
-        columns = models | published.get(name, {})
+        columns = models | (published.get(name, {}) if name in evaluation.recognized else {})
         counts = evaluation.counts.get(name)
         has_chance = any(estimate.chance is not None for estimate in measured.values())
         rows = [["", *(["N"] if counts else []), *columns, *([CHANCE] if has_chance else [])]]
@@ -172,9 +217,31 @@ def provenance(evaluation: Evaluation) -> list[str]:
     models = [f"{n}: {m['model']}, revision {m['revision']}" for n, m in evaluation.models.items()]
     data = [f"{d['name']}: {d['rows']} rows, sha256 {d['sha256']}" for d in evaluation.data]
     versions = ", ".join(f"{name} {version}" for name, version in evaluation.versions.items())
-    sources = sorted({entry["source"] for entry in _published_entries(evaluation.suite)})
-    published = [f"published metrics: {source}" for source in sources]
-    return [*models, *data, f"seed {evaluation.seed}; {versions}", *published]
+    lines = [*models, *data, f"seed {evaluation.seed}; {versions}"]
+    return [*lines, *_sources_of_published(evaluation)]
+
+
+def _sources_of_published(evaluation: Evaluation) -> list[str]:
+    """Return lines that say whose published metrics are shown, and which are not, and why."""
+    sources: dict[str, dict[bool, list[str]]] = {}
+    for entry in _published_entries(evaluation.suite):
+        if (table := entry["table"]) in evaluation.tables:
+            tables = sources.setdefault(entry["source"], {}).setdefault(
+                table in evaluation.recognized, []
+            )
+            tables += [] if table in tables else [table]
+    lines = []
+    for source, tables_by in sources.items():
+        if True in tables_by:
+            lines.append(f"published metrics: {source}")
+        for test in read_json(TEST_SETS):
+            tables = [table for table in tables_by.get(False, ()) if table in test["tables"]]
+            if tables:
+                lines.append(
+                    f"published metrics of {', '.join(tables)} are not shown: those in {source}"
+                    f" are of {test['name']}, which this data was not recognized as"
+                )
+    return lines
 
 
 def markdown_tables(evaluation: Evaluation) -> str:

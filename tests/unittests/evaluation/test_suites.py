@@ -18,7 +18,14 @@ from speechbrain_clsp.evaluation.report import write_results
 from speechbrain_clsp.evaluation.result import Evaluation
 from speechbrain_clsp.evaluation.statistics import Estimate
 from speechbrain_clsp.evaluation.suites import run_suite
-from speechbrain_clsp.evaluation.tables import AGREEMENT, PUBLISHED, latex_tables, published_tables
+from speechbrain_clsp.evaluation.tables import (
+    AGREEMENT,
+    PUBLISHED,
+    is_published_test,
+    latex_tables,
+    markdown_tables,
+    published_tables,
+)
 from tests.utils.small import model_folder, tone, write
 
 SIZE = 60
@@ -116,10 +123,11 @@ def test_models_stand_side_by_side(data, tmp_path, capsys):
     difference = pair["difference"]
     points = f"good - weak | {100 * difference['value']:.1f} ({100 * difference['low']:.1f}-"
     assert f"| fine | speech to text R@1 | {points}" in printed
-    assert "45.6 (39.6-51.6)" in printed  # the published one, beside
+    assert "45.6 (39.6-51.6)" not in printed  # published, of another test set
+    assert "those in arXiv 2601.03065 are of FCaps' test set, 241 clips, which this" in printed
     latex = (tmp_path / "tables.tex").read_text()
     assert r"\toprule" in latex and "100.0 (100.0--100.0)" in latex
-    assert "CLSP (published)" in (tmp_path / "report.html").read_text()
+    assert "CLSP (published)" not in (tmp_path / "report.html").read_text()
     table = pd.read_csv(tmp_path / "tables.csv", keep_default_na=True)
     row = table[(table["table"] == "fine") & (table["model"] == "weak")].iloc[0]
     estimate = fine["weak"][row["metric"]]
@@ -215,7 +223,8 @@ def test_zero_shot_takes_the_prompts_of_the_corpus(data, tmp_path, capsys):
     found = metrics["confusions"]["iemocap emotion"]["a"]
     assert found["n"] == np.sum(found["confusion"]) == 48  # without the 12 of "fru"
     assert {c["metric"] for c in metrics["comparisons"]} == {"WA"}
-    assert "57.2" in capsys.readouterr().out
+    printed = capsys.readouterr().out  # what is published is of all of IEMOCAP
+    assert "57.2" not in printed and "are of IEMOCAP, 5,531 clips" in printed
 
 
 def test_similarity_with_people(data, tmp_path):
@@ -394,6 +403,29 @@ def test_published_metrics_have_sources():
     assert published_tables("mini") == {}
     (published,) = published_tables("zero-shot")["crema_d age"].values()
     assert published["UAR"].low is None
+
+
+def test_published_metrics_stand_beside_their_own_test_set_alone(tmp_path):
+    clips = rows(tmp_path, 3)
+    write_manifest(tmp_path / "test.arrow", clips)
+    report = {"settings": {"file": "fcaps-test.jsonl.gz"}}
+    (tmp_path / "test_report.json").write_text(json.dumps(report))
+    path = tmp_path / "test.arrow"
+    assert is_published_test("fine", path, 241) and not is_published_test("fine", path, 240)
+    (tmp_path / "test_report.json").write_text(json.dumps({"settings": {"file": "mine.jsonl"}}))
+    assert not is_published_test("fine", path, 241)
+    (tmp_path / "test_report.json").unlink()
+    assert not is_published_test("fine", path, 241)
+    assert is_published_test("iemocap emotion", path, 5531)
+    assert not is_published_test("my emotion", path, 5531)
+    assert not is_published_test("fusion", path, 3)
+
+    estimate = {"ours": {"speech_to_text_R@1": Estimate(0.5)}}
+    evaluation = Evaluation("fcaps", 0, tables={"global": estimate, "fine": estimate})
+    evaluation.recognized = ["fine"]
+    text = " ".join(markdown_tables(evaluation).split())
+    assert "68.1 (62.1-74.1)" in text and "45.6" not in text
+    assert "published metrics: arXiv 2601.03065 - published metrics of global are not" in text
 
 
 def test_names_cannot_break_latex():
