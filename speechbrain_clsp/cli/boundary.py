@@ -233,7 +233,7 @@ def shorten(error: BaseException) -> str:
 
 def _write_list(text: str) -> str:
     try:
-        return f" (all are in {_write_temporary('list', text)})"
+        return f" (all are in {write_temporary('list', text)})"
     except OSError:  # nowhere to write: the count must do
         return ""
 
@@ -250,7 +250,7 @@ def _report_fault(error: Exception) -> None:
         ]
     )
     try:
-        where = f"in {_write_temporary('fault', text)}"
+        where = f"in {write_temporary('fault', text)}"
     except OSError:
         with suppress(OSError, ValueError, AttributeError):
             sys.stderr.write(text)
@@ -258,8 +258,16 @@ def _report_fault(error: Exception) -> None:
     say(f"internal error: {reason}. This is a fault of clsp: please report it, traceback {where}")
 
 
-def _write_temporary(kind: str, text: str) -> str:
-    """Write a file that stays; returns its path."""
+def write_temporary(kind: str, text: str) -> str:
+    """Write a file that stays, in the folder for temporary files; returns its path.
+
+    Example
+    -------
+    >>> path = write_temporary("list", "a.wav is empty")
+    >>> os.path.basename(path).startswith("clsp-list-")
+    True
+    >>> os.unlink(path)
+    """
     descriptor, path = tempfile.mkstemp(".txt", f"clsp-{kind}-")
     with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
         file.write(text)

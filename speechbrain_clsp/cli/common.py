@@ -3,20 +3,60 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from speechbrain_clsp.cli.boundary import SHOWN, USER_ERROR
-from speechbrain_clsp.utils.files import atomic_write
+from speechbrain_clsp.cli.boundary import SHOWN, USER_ERROR, write_temporary
+from speechbrain_clsp.utils.files import atomic_write, check_replaceable
+
+EXAMPLE = "example: "  # begins the last line of each help
+LIST_HEADER = "# Left out by clsp, with the reasons:"
+
+
+class HelpFormatter(argparse.HelpFormatter):
+    """Wraps an example so that it can be copied: lines end in a backslash."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        if not text.startswith(EXAMPLE):
+            return super()._fill_text(text, width, indent)
+        lines = [""]
+        for word in shlex.split(text.removeprefix(EXAMPLE), posix=False):  # quotation marks stay
+            if lines[-1] and len(EXAMPLE) + len(lines[-1]) + len(word) + len(" ") > width - 2:
+                lines.append("   ")
+            lines[-1] += f" {word}" if lines[-1] else word
+        return EXAMPLE + f" \\\n{' ' * len(EXAMPLE)}".join(lines)
 
 
 class Parser(argparse.ArgumentParser):
     """An argument parser that reports a wrong command line in one line."""
 
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"formatter_class": HelpFormatter, **options})
+
     def error(self, message: str) -> NoReturn:
         """Print the message and leave with exit code 2."""
         self.exit(USER_ERROR, f"clsp: error: {message} (see {self.prog} --help)\n")
+
+
+class InsteadOf(argparse.Action):
+    """An option that, where it is given, makes a positional argument optional."""
+
+    def __init__(self, *names: Any, positional: argparse.Action, **options: Any) -> None:
+        super().__init__(*names, **options)
+        self.positional = positional
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        """Keep the values."""
+        setattr(namespace, self.dest, values)
+        self.positional.required = False
 
 
 def add_command(
@@ -52,21 +92,22 @@ def add_command(
         name,
         help=description,
         description=description[0].upper() + description[1:],
-        epilog=f"example: {example}",
+        epilog=f"{EXAMPLE}{example}",
     )
     command.set_defaults(run=run)
     return command
 
 
-def list_entries(entries: Sequence[str], path: Path, indent: str = "  ") -> str:
+def list_entries(entries: Sequence[str], path: Path | None = None, indent: str = "  ") -> str:
     """Return a list as commands print it: ten entries; of a longer one, where the rest is.
 
     Arguments
     ---------
     entries : sequence of str
         A line each.
-    path : pathlib.Path
-        Gets all of them if they are more than ten.
+    path : pathlib.Path, optional
+        Gets all of them if they are more than ten; see :func:`write_list`. Default: a temporary
+        file that stays.
     indent : str
         In front of each.
 
@@ -81,6 +122,29 @@ def list_entries(entries: Sequence[str], path: Path, indent: str = "  ") -> str:
     """
     lines = list(entries[:SHOWN])
     if len(entries) > SHOWN:
-        atomic_write(path, "\n".join(entries) + "\n")
-        lines.append(f"and {len(entries) - SHOWN} more: {path}")
+        if path is None:
+            where = write_temporary("list", "\n".join(entries))
+        else:
+            where = str(path)
+            write_list(path, entries)
+        lines.append(f"and {len(entries) - SHOWN} more: {where}")
     return "\n".join(indent + line for line in lines)
+
+
+def write_list(path: Path, entries: Sequence[str]) -> None:
+    """Write what was left out, a line each; without entries, remove the list of an earlier run.
+
+    Raises FileExistsError if there is a file that is no such list; see :func:`check_list`.
+    """
+    check_list(path)
+    if entries:
+        text = "\n".join([LIST_HEADER, *entries, ""])
+        atomic_write(path, text.encode(errors="backslashreplace"))
+    else:
+        path.unlink(missing_ok=True)
+
+
+def check_list(path: Path) -> None:
+    """Raise FileExistsError if a file is there that :func:`write_list` did not write."""
+    header = LIST_HEADER.encode()
+    check_replaceable(path, lambda file: file.read_bytes().startswith(header), "a list of clsp")

@@ -6,10 +6,9 @@ import argparse
 import json
 from pathlib import Path
 
-from speechbrain_clsp.cli.common import add_command
+from speechbrain_clsp.cli.common import SHOWN, add_command, check_list, list_entries, write_list
 
 LEAKAGE_KINDS = ("id", "speaker", "audio", "caption")
-SHOWN = 10
 
 
 def add_commands(commands: argparse._SubParsersAction) -> None:
@@ -28,7 +27,11 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         " metadata.csv",
     )
     prepare.add_argument("--output", required=True, help="the .arrow file to write")
-    prepare.add_argument("--skip-bad", action="store_true", help="leave bad rows out")
+    prepare.add_argument(
+        "--skip-bad",
+        action="store_true",
+        help="leave bad rows out, and list them in OUTPUT.bad.txt",
+    )
     prepare.add_argument(
         "--ignore-columns", nargs="+", default=[], metavar="NAME", help="columns to leave out"
     )
@@ -67,13 +70,16 @@ def run_prepare(options: argparse.Namespace) -> None:
 
     if options.n_jobs < 1:
         raise ValueError(f"--n-jobs {options.n_jobs}: at least 1")
+    check_list(Path(f"{options.output}.bad.txt"))
     count, errors = prepare_own(
         options.source, options.output, options.skip_bad, options.n_jobs, options.ignore_columns
     )
-    for line in errors:
-        print(f"left out: {line}")
-    left_out = f", {len(errors)} rows left out" if errors else ""
-    print(f"{count} clips written to {options.output}{left_out}")
+    print(f"{count} clips written to {options.output}")
+    bad_list = Path(f"{options.output}.bad.txt")
+    write_list(bad_list, errors)
+    if errors:
+        print(f"{len(errors)} rows left out, see {bad_list}:")
+        print(list_entries(errors, bad_list))
 
 
 def run_check_leakage(options: argparse.Namespace) -> int:
@@ -92,6 +98,9 @@ def run_check_leakage(options: argparse.Namespace) -> int:
         print(f"{kind}: {count or 'no'} leaks among {len(test)} test clips")
         for leak in report.of_kind(kind)[:SHOWN]:
             print(f"  {leak.test} (test) and {leak.train} (train): {leak.detail}")
+        if count > SHOWN:
+            where = options.report or "give --report FILE.json for all"
+            print(f"  and {count - SHOWN} more: {where}")
     if options.report:
         found = {"counts": report.counts, "leaks": [vars(leak) for leak in report.leaks]}
         atomic_write(options.report, json.dumps(found, indent=1, ensure_ascii=False))

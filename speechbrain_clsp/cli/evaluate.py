@@ -44,7 +44,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         " bounds random, untrained:FOLDER, oracle:MANIFEST, bag-of-words:MANIFEST."
         " A repository may end in @REVISION",
     )
-    command.add_argument("--suite", required=True, choices=SUITES)
+    command.add_argument("--suite", required=True, choices=SUITES, help="what is evaluated")
     command.add_argument(
         "--data",
         nargs="+",

@@ -60,9 +60,10 @@ def parser() -> Parser:
         epilog='example: clsp score a.wav "A man whispers." "A woman speaks quickly."',
     )
     top.add_argument("--version", action="version", version=f"clsp {__version__}")
-    commands = top.add_subparsers(required=True)
+    commands = top.add_subparsers(title="commands", metavar="COMMAND")
     for module in (models, data, evaluate, annotate, judge, rate):
         module.add_commands(commands)
+    top.set_defaults(run=lambda _: top.error(f"name a command of {{{','.join(commands.choices)}}}"))
     return top
 
 

@@ -5,17 +5,23 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
+import zipfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from speechbrain_clsp.cli.common import add_command
-from speechbrain_clsp.utils.reading import read_json
+from speechbrain_clsp.cli.common import InsteadOf, add_command, check_list, list_entries, write_list
+from speechbrain_clsp.utils.reading import read_json, read_text
 
 if TYPE_CHECKING:
     from speechbrain_clsp import CLSP
 
 DEFAULT_MODEL = "results/mini/model"
+FILE_NAME = re.compile(
+    r"\S+\.(wav|flac|mp3|ogg|opus|m4a|aac|txt|json|jsonl|csv|tsv|yaml|yml)", re.IGNORECASE
+)
 
 
 def add_commands(commands: argparse._SubParsersAction) -> None:
@@ -24,11 +30,22 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         commands,
         run_score,
         "score",
-        "similarity of a recording with captions, in [-1, 1], in the order given",
+        "similarity of recordings with captions, in [-1, 1], in the order given",
         'clsp score a.wav "A man whispers." "A woman speaks quickly."',
     )
-    score.add_argument("audio")
-    score.add_argument("captions", nargs="+")
+    score.add_argument("audio", help="recording")
+    captions = score.add_argument(
+        "captions", nargs="+", help="what it is compared with; with --captions, further recordings"
+    )
+    score.add_argument(
+        "--captions",
+        action=InsteadOf,
+        positional=captions,
+        nargs="+",
+        dest="texts",
+        metavar="CAPTION",
+        help="what all recordings before are compared with",
+    )
     embed = add_command(
         commands,
         run_embed,
@@ -36,20 +53,29 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         "embeddings of recordings, as an .npz file with the arrays paths and embeddings",
         "clsp embed *.wav --output x.npz",
     )
-    embed.add_argument("audio", nargs="+")
+    embed.add_argument("audio", nargs="+", help="recordings")
     embed.add_argument("--output", required=True, help="the .npz file to write")
     classify = add_command(
         commands,
         run_classify,
         "classify",
-        "the prompt that describes a recording best, with probabilities",
+        "the prompt that describes recordings best, with probabilities",
         'clsp classify a.wav --prompts "A male speaker." "A female speaker."',
     )
-    classify.add_argument("audio")
+    classify.add_argument("audio", nargs="+", help="recordings")
     classify.add_argument(
-        "--prompts", nargs="+", required=True, help="the classes, or one .json file {label: prompt}"
+        "--prompts",
+        nargs="+",
+        required=True,
+        help="the classes, or one file: .txt with a prompt per line, or .json {label: prompt}",
     )
     for command in (score, embed, classify):
+        place = "in OUTPUT.bad.txt" if command is embed else "on stderr"
+        command.add_argument(
+            "--skip-bad",
+            action="store_true",
+            help=f"leave bad recordings out, and list them {place}",
+        )
         command.add_argument(
             "--model",
             help=f"model folder or Hub repository; default: $CLSP_MODEL, else {DEFAULT_MODEL}",
@@ -84,47 +110,133 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
 
 
 def run_score(options: argparse.Namespace) -> None:
-    """Print a recording's similarity with captions."""
-    scores = load_model(options).score_file(options.audio, options.captions).tolist()
+    """Print the similarity of recordings with captions."""
+    paths, captions = [options.audio], options.captions
+    if options.texts:
+        paths, captions = paths + (captions or []), options.texts
+    refuse_files(captions)
+    clsp = load_model(options)
+    text = clsp.encode_text(captions)
+    found = work_on_files(
+        paths, lambda path: (clsp.encode_file(path) @ text.T).tolist(), options.skip_bad
+    )
     if options.json:
-        print(json.dumps(dict(zip(options.captions, scores))))
+        scores = {path: dict(zip(captions, values)) for path, values in found.items()}
+        print(json.dumps(scores[paths[0]] if len(paths) == 1 else scores))
         return
-    for caption, score in zip(options.captions, scores):
-        print(f"{score:+.3f}  {caption}")
+    for path, values in found.items():
+        for caption, score in zip(captions, values):
+            print(f"{score:+.3f}  {f'{path}  ' if len(paths) > 1 else ''}{caption}")
 
 
 def run_embed(options: argparse.Namespace) -> None:
     """Write embeddings of recordings."""
     import numpy as np
 
-    from speechbrain_clsp.utils.files import atomic_path
+    from speechbrain_clsp.utils.files import atomic_path, check_replaceable
 
     output = Path(options.output)
+    bad_list = output.with_name(f"{output.name}.bad.txt")
     if output.suffix != ".npz":
         raise ValueError(f"--output {output}: the name must end in .npz")
     if not output.parent.is_dir():
         raise FileNotFoundError(f"--output {output}: make the folder {output.parent} first")
-    embeddings = load_model(options).encode_files(options.audio, progress=sys.stderr.isatty())
+    check_replaceable(output, holds_embeddings, "a file of embeddings")
+    check_list(bad_list)
+    clsp = load_model(options)
+    embeddings = clsp.encode_files(
+        options.audio,
+        on_error="skip" if options.skip_bad else "raise",
+        progress=sys.stderr.isatty(),
+    )
+    good = embeddings.isfinite().all(dim=1)
+    paths = [path for path, is_good in zip(options.audio, good.tolist()) if is_good]
+    bad = [path for path, is_good in zip(options.audio, good.tolist()) if not is_good]
     with atomic_path(output) as path:
-        np.savez(path, paths=np.array(options.audio), embeddings=embeddings.numpy())
-    summary = {"output": str(output), "files": len(embeddings), "dim": embeddings.shape[1]}
+        np.savez(path, paths=np.array(paths), embeddings=embeddings[good].numpy())
+    reasons = [reason_of(clsp, path) for path in bad]
+    write_list(bad_list, reasons)
+    summary = {"output": str(output), "files": len(paths), "dim": embeddings.shape[1]}
     if options.json:
-        print(json.dumps(summary))
+        print(json.dumps({**summary, "bad": len(bad)} if options.skip_bad else summary))
     else:
         print("{files} embeddings of size {dim} written to {output}".format(**summary))
+    if bad:
+        print(f"{len(bad)} of {len(options.audio)} files left out, see {bad_list}", file=sys.stderr)
 
 
 def run_classify(options: argparse.Namespace) -> None:
-    """Print which prompt describes a recording best."""
-    prompts = read_prompts(options.prompts)
-    labels = list(prompts)
-    log_posteriors, _, _, (best,) = load_model(options).classify_file(options.audio, prompts)
-    probabilities = dict(zip(labels, log_posteriors[0].exp().tolist()))
+    """Print which prompt describes recordings best."""
+    prompts, paths = read_prompts(options.prompts), options.audio
+    clsp, labels = load_model(options), list(prompts)
+    found = {}
+    answers = work_on_files(paths, lambda path: clsp.classify_file(path, prompts), options.skip_bad)
+    for path, (log_posteriors, _, _, (best,)) in answers.items():
+        probabilities = dict(zip(labels, log_posteriors[0].exp().tolist()))
+        found[path] = {"label": best, "probabilities": probabilities}
     if options.json:
-        print(json.dumps({"label": best, "probabilities": probabilities}))
-        return
-    for label, probability in sorted(probabilities.items(), key=lambda item: -item[1]):
-        print(f"{probability:.3f}  {label}")
+        print(json.dumps(found[paths[0]] if len(paths) == 1 else found))
+    elif len(paths) > 1:
+        for path, answer in found.items():
+            print(f"{answer['probabilities'][answer['label']]:.3f}  {path}  {answer['label']}")
+    else:
+        probabilities = found[paths[0]]["probabilities"]
+        for label, probability in sorted(probabilities.items(), key=lambda item: -item[1]):
+            print(f"{probability:.3f}  {label}")
+
+
+def work_on_files(
+    paths: Sequence[str], work: Callable[[str], Any], skip_bad: bool
+) -> dict[str, Any]:
+    """Return what is found about each recording, by its path.
+
+    Arguments
+    ---------
+    paths : list of str
+        The recordings.
+    work : callable
+        Gets a path.
+    skip_bad : bool
+        Whether bad recordings are left out, and listed on stderr, as long as one is good.
+
+    Raises
+    ------
+    FileNotFoundError, AudioError
+        What is wrong with one recording, or a list.
+    """
+    from speechbrain_clsp.dataio.audio import AudioError
+    from speechbrain_clsp.inference.files import report_bad_files
+
+    found, errors = {}, {}
+    for number, path in enumerate(paths):
+        try:
+            found[path] = work(path)
+        except (AudioError, OSError) as error:
+            errors[number] = error
+    report_bad_files(errors, len(paths), "skip" if skip_bad else "raise")
+    if errors:
+        reasons = [" ".join(str(errors[number]).split()) for number in sorted(errors)]
+        print(f"{len(errors)} of {len(paths)} files left out:", file=sys.stderr)
+        print(list_entries(reasons), file=sys.stderr)
+    return found
+
+
+def reason_of(clsp: CLSP, path: str) -> str:
+    """Return what is wrong with a recording, in a line that names it."""
+    try:
+        clsp.encode_file(path)
+    except (OSError, ValueError) as error:
+        return " ".join(str(error).split())
+    return f"{path}: its embedding is NaN or infinite"
+
+
+def holds_embeddings(path: Path) -> bool:
+    """Return whether a file is what ``clsp embed`` writes."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            return set(file.namelist()) == {"paths.npy", "embeddings.npy"}
+    except zipfile.BadZipFile:
+        return False
 
 
 def run_convert(options: argparse.Namespace) -> None:
@@ -157,13 +269,55 @@ def run_publish(options: argparse.Namespace) -> None:
 
 
 def read_prompts(words: list[str]) -> list[str] | dict:
-    """Return the prompts on the command line, or those in the .json file named there."""
-    if len(words) != 1 or not words[0].endswith(".json"):
+    r"""Return the prompts on the command line, or those in the one file named there.
+
+    Raises
+    ------
+    ValueError
+        If the file holds none, is neither ``.txt`` nor ``.json``, or is one word of several.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "prompts.txt"
+    >>> _ = path.write_text("A man speaks.\n\nA woman speaks.\n")
+    >>> read_prompts([str(path)])
+    ['A man speaks.', 'A woman speaks.']
+    """
+    path = Path(words[0])
+    if len(words) > 1 or path.suffix.lower() not in (".json", ".txt"):
+        refuse_files(words)
         return words
-    prompts = read_json(words[0])
+    if path.suffix.lower() == ".txt":
+        lines = [line.strip() for line in read_text(path).splitlines() if line.strip()]
+        if not lines:
+            raise ValueError(f"{path} holds no prompt: write one per line")
+        return lines
+    prompts = read_json(path)
     if not isinstance(prompts, dict | list):
-        raise ValueError(f"{words[0]} must hold {{label: prompt}} or a list of prompts")
+        raise ValueError(f"{path} must hold {{label: prompt}} or a list of prompts")
     return prompts
+
+
+def refuse_files(texts: Sequence[str]) -> None:
+    """Raise ValueError if a caption or a prompt is the name of a file, or looks like one.
+
+    Example
+    -------
+    >>> refuse_files(["A man speaks.", "b.wav"])
+    Traceback (most recent call last):
+    ...
+    ValueError: b.wav looks like the name of a file, not like a text, and there is no such file
+    """
+    for text in texts:
+        if os.path.isfile(text):
+            raise ValueError(
+                f"{text} is a file, not a text: recordings stand before --captions and --prompts;"
+                " of prompts, name one .txt or .json file alone"
+            )
+        if FILE_NAME.fullmatch(text):
+            raise ValueError(
+                f"{text} looks like the name of a file, not like a text, and there is no such file"
+            )
 
 
 def load_model(options: argparse.Namespace) -> CLSP:
