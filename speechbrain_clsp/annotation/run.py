@@ -77,6 +77,8 @@ class RunReport(Usage):
         In the currency of the prices; None without prices.
     seconds : float
         Duration.
+    interrupted : bool
+        Whether it was stopped before all was done.
     """
 
     done: int = 0
@@ -85,6 +87,7 @@ class RunReport(Usage):
     in_quarantine: int = 0
     cost: float | None = None
     seconds: float = 0.0
+    interrupted: bool = False
 
 
 def run_jobs(
@@ -187,6 +190,7 @@ class _Run:
             undone = chain([first], undone)
             window = WINDOW * self.client.limit.maximum
             await gather_or_cancel(self._take(undone, stop) for _ in range(window))
+            self.report.interrupted = stop.is_set()
             await self._settle()
         finally:
             await self.client.close()

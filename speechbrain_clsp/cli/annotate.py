@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 
+from speechbrain_clsp.cli.boundary import INTERRUPTED, say
 from speechbrain_clsp.cli.common import add_command
 
 RELEASE = "release"
+STAGE_NAMES = ("caption", "verify", "filter", "select", RELEASE)
 
 
 def add_commands(commands: argparse._SubParsersAction) -> None:
@@ -25,8 +27,9 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     command.add_argument(
         "--stage",
         nargs="+",
-        choices=("caption", "verify", "filter", "select", RELEASE),
-        help="default: all in order; with --shard all but release",
+        choices=STAGE_NAMES,
+        metavar="STAGE",
+        help=f"of {', '.join(STAGE_NAMES)}; default: all in order, with --shard all but release",
     )
     command.add_argument(
         "--shard",
@@ -44,8 +47,8 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     )
 
 
-def run_annotate(options: argparse.Namespace) -> None:
-    """Run stages and print what each did."""
+def run_annotate(options: argparse.Namespace) -> int:
+    """Run stages and print what each did; an interrupt ends them after what is in flight."""
     from speechbrain_clsp.annotation import Annotation, read_settings, write_release
     from speechbrain_clsp.annotation.stages import STAGES
     from speechbrain_clsp.dataio.manifest import Manifest
@@ -65,6 +68,13 @@ def run_annotate(options: argparse.Namespace) -> None:
         else:
             done = annotation.run(stage)
             print(f"{stage}: {', '.join(f'{k} {_short(v)}' for k, v in done.items() if v)}")
+            if done.get("in_quarantine"):
+                path = annotation.path(stage).with_suffix(".quarantine.jsonl")
+                print(f"{done['in_quarantine']} clips were put aside, with the reasons, in {path}")
+            if done.get("interrupted"):
+                say(f"interrupted in the stage {stage}; the same command goes on")
+                return INTERRUPTED
+    return 0
 
 
 def read_shard(text: str) -> tuple[int, int]:

@@ -125,8 +125,20 @@ def prepare_process() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def end_at_interrupts() -> None:
-    """Let a further interrupt end the process at once, without a traceback."""
+def end_process(code: int) -> None:
+    """End the process at once after an interrupt; otherwise let a further one end it silently.
+
+    Python would wait for threads, which may have hours of work left.
+    """
+    if code == INTERRUPTED:
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(code)
+    _end_at_interrupts()
+
+
+def _end_at_interrupts() -> None:
     with suppress(ValueError):  # not the main thread
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
@@ -146,7 +158,7 @@ def _handling(interrupts: Interrupts) -> Iterator[None]:
 
 
 def _interrupted() -> int:
-    end_at_interrupts()
+    _end_at_interrupts()
     say("interrupted")
     return INTERRUPTED
 

@@ -40,6 +40,28 @@ class Parser(argparse.ArgumentParser):
         self.exit(USER_ERROR, f"clsp: error: {message} (see {self.prog} --help)\n")
 
 
+def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
+    """Return a reader of whole numbers from ``least`` to ``most``, as the type of an argument.
+
+    Example
+    -------
+    >>> whole_number(1)("12")
+    12
+    """
+
+    def read(text: str) -> int:
+        bounds = f"from {least} to {most}" if most is not None else f"of at least {least}"
+        try:
+            number = int(text)
+        except ValueError:
+            number = least - 1
+        if number < least or (most is not None and number > most):
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number {bounds}")
+        return number
+
+    return read
+
+
 class InsteadOf(argparse.Action):
     """An option that, where it is given, makes a positional argument optional."""
 
@@ -96,6 +118,17 @@ def add_command(
     )
     command.set_defaults(run=run)
     return command
+
+
+def check_device(name: str) -> None:
+    """Raise ValueError if torch cannot compute on a device, such as ``cuda:1``."""
+    import torch
+
+    try:
+        torch.ones(1, device=name).tolist()
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"--device {name} cannot be used: {reason}") from error
 
 
 def list_entries(entries: Sequence[str], path: Path | None = None, indent: str = "  ") -> str:

@@ -8,7 +8,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from speechbrain_clsp.cli.common import add_command, list_entries
+from speechbrain_clsp.cli.boundary import INTERRUPTED, say
+from speechbrain_clsp.cli.common import add_command, list_entries, whole_number
 
 RECORDS, RATINGS = "judge.jsonl", "ratings.sqlite"
 OURS = "--manifest clips.arrow --captions ours=a.arrow cascaded=b.csv --output judged"
@@ -58,7 +59,9 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
             metavar="NAME=FILE",
             help="each source's manifest (.arrow), or .csv or .jsonl with id and caption",
         )
-        parser.add_argument("--clips", type=int, help="so many, drawn by --seed; default: all")
+        parser.add_argument(
+            "--clips", type=whole_number(1), help="so many, drawn by --seed; default: all"
+        )
     read = add_command(
         actions,
         run_read,
@@ -81,7 +84,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         parser.add_argument("--seed", type=int, default=0, help="of draws; default: 0")
 
 
-def run_ask(options: argparse.Namespace) -> None:
+def run_ask(options: argparse.Namespace) -> int:
     """Ask the model, then show the tables."""
     from speechbrain_clsp.annotation import judge_jobs, read_records, read_settings, run_jobs
 
@@ -91,6 +94,9 @@ def run_ask(options: argparse.Namespace) -> None:
     jobs = list(judge_jobs(rows, captions, settings, options.kinds))
     records = Path(options.output) / RECORDS
     report = run_jobs(jobs, settings, records, len(jobs))
+    if report.interrupted:
+        say(f"interrupted after {report.done} answers; the same command goes on")
+        return INTERRUPTED
     aside = records.with_suffix(".quarantine.jsonl")
     refused = list(read_records(aside))
     if refused:
@@ -107,6 +113,7 @@ def run_ask(options: argparse.Namespace) -> None:
         )
     print(f"{report.done} answers are new, {report.skipped} were there or left out before")
     run_report(options)
+    return 0
 
 
 def run_sheet(options: argparse.Namespace) -> None:
@@ -125,6 +132,11 @@ def run_read(options: argparse.Namespace) -> None:
     from speechbrain_clsp.ratings import SCORES, RatingStore, read_sheet
 
     output = Path(options.output)
+    if not (output / "sheet.key.csv").is_file():
+        raise FileNotFoundError(
+            f"{output / 'sheet.key.csv'} is not there: --output must be the folder that clsp judge"
+            " sheet wrote the sheet to"
+        )
     ratings = read_sheet(options.sheet, output / "sheet.key.csv", options.rater)
     with RatingStore(output / RATINGS) as store:
         changed = store.add(ratings, SCORES, replace=True)

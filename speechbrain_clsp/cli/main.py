@@ -27,13 +27,13 @@ def main(arguments: list[str] | None = None) -> int:
         See :mod:`speechbrain_clsp.cli.boundary`.
     """
     try:
-        from speechbrain_clsp.cli.boundary import end_at_interrupts, prepare_process, run_command
+        from speechbrain_clsp.cli.boundary import end_process, prepare_process, run_command
 
         if arguments is None:
             prepare_process()
         code = run_command(_run, arguments)
         if arguments is None:
-            end_at_interrupts()
+            end_process(code)
         return code
     except KeyboardInterrupt:  # in the imports above, or between two lines
         sys.stderr.write("clsp: interrupted\n")

@@ -225,9 +225,9 @@ def test_memory_that_is_used_up_is_one_line_with_the_way_out(code, said):
     assert done.stderr.startswith("clsp: error: out of memory") and said in done.stderr
 
 
-def test_a_fault_is_told_even_where_no_file_can_be_written():
+def test_a_fault_is_told_even_where_no_file_can_be_written(tmp_path):
     done = run_python(
-        "import tempfile; tempfile.tempdir = '/nowhere'\n"
+        f"import tempfile; tempfile.tempdir = {str(tmp_path / 'absent')!r}\n"
         "sys.exit(run_command(lambda options: {}['x'], None))"
     )
     assert done.returncode == 70 and "KeyError: 'x'" in done.stderr.splitlines()[-1]
