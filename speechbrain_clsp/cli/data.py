@@ -6,7 +6,14 @@ import argparse
 import json
 from pathlib import Path
 
-from speechbrain_clsp.cli.common import SHOWN, add_command, check_list, list_entries, write_list
+from speechbrain_clsp.cli.common import (
+    SHOWN,
+    add_command,
+    check_list,
+    list_entries,
+    whole_number,
+    write_list,
+)
 
 LEAKAGE_KINDS = ("id", "speaker", "audio", "caption")
 
@@ -35,7 +42,9 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     prepare.add_argument(
         "--ignore-columns", nargs="+", default=[], metavar="NAME", help="columns to leave out"
     )
-    prepare.add_argument("--n-jobs", type=int, default=4, help="threads; default: 4")
+    prepare.add_argument(
+        "--n-jobs", type=whole_number(1, 1000), default=4, help="threads; default: 4"
+    )
     leakage = add_command(
         commands,
         run_check_leakage,
@@ -47,7 +56,12 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     leakage.add_argument("train")
     leakage.add_argument("test")
     leakage.add_argument(
-        "--kinds", nargs="+", choices=LEAKAGE_KINDS, default=LEAKAGE_KINDS, help="default: all"
+        "--kinds",
+        nargs="+",
+        choices=LEAKAGE_KINDS,
+        default=LEAKAGE_KINDS,
+        metavar="KIND",
+        help=f"of {', '.join(LEAKAGE_KINDS)}; default: all",
     )
     leakage.add_argument("--report", help="a .json file that lists all leaks")
     export = add_command(
@@ -68,8 +82,6 @@ def run_prepare(options: argparse.Namespace) -> None:
     """Write a manifest of the user's own data."""
     from speechbrain_clsp.prepare.own_data import prepare_own
 
-    if options.n_jobs < 1:
-        raise ValueError(f"--n-jobs {options.n_jobs}: at least 1")
     check_list(Path(f"{options.output}.bad.txt"))
     count, errors = prepare_own(
         options.source, options.output, options.skip_bad, options.n_jobs, options.ignore_columns

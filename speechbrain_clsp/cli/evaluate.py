@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sqlite3
+import zipfile
 from collections.abc import Sequence
 from contextlib import closing
 from difflib import get_close_matches
 from pathlib import Path
 
-from speechbrain_clsp.cli.common import add_command
+from speechbrain_clsp.cli.common import add_command, check_device
 from speechbrain_clsp.evaluation import SUITES
 
 MINI = Path("data/mini_fcaps")
@@ -98,6 +99,8 @@ def run_evaluate(options: argparse.Namespace) -> None:
 
     cache = Path(options.cache or Path(options.output) / "embeddings.sqlite")
     check_folder(Path(options.output))
+    check_device(options.device)
+    check_specs(list(specs.values()))
     check_replaceable(cache, holds_vectors, "a cache of embeddings")
     if options.suite != "similarity":
         check_clips(data, options.prompts)
@@ -123,6 +126,16 @@ def check_folder(folder: Path) -> None:
     """Raise NotADirectoryError if results cannot be written to a folder, since it is a file."""
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"--output {folder} is a file: name a folder")
+
+
+def check_specs(specs: Sequence[str]) -> None:
+    """Raise if a file of embeddings that a specification names is none, or was cut off."""
+    for spec in specs:
+        kind, _, path = spec.partition(":")
+        if kind == "file" and not Path(path).is_file():
+            raise FileNotFoundError(f"--model {spec}: there is no file {path}")
+        if kind == "file" and not zipfile.is_zipfile(path):
+            raise ValueError(f"--model {spec}: {path} is not an .npz file, or was cut off")
 
 
 def holds_vectors(path: Path) -> bool:

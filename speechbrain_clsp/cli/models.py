@@ -12,7 +12,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from speechbrain_clsp.cli.common import InsteadOf, add_command, check_list, list_entries, write_list
+from speechbrain_clsp.cli.common import (
+    InsteadOf,
+    add_command,
+    check_device,
+    check_list,
+    list_entries,
+    write_list,
+)
 from speechbrain_clsp.utils.reading import read_json, read_text
 
 if TYPE_CHECKING:
@@ -330,13 +337,7 @@ def load_model(options: argparse.Namespace) -> CLSP:
                 f" {DEFAULT_MODEL}"
             )
         source = DEFAULT_MODEL
-    import torch
-
     from speechbrain_clsp import CLSP
 
-    try:
-        torch.empty(0, device=options.device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ValueError(f"--device {options.device} cannot be used: {reason}") from error
+    check_device(options.device)
     return CLSP.from_pretrained(source, run_opts={"device": options.device})

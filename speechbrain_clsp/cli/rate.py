@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from speechbrain_clsp.cli.common import add_command
+from speechbrain_clsp.cli.common import add_command, whole_number
 
 PORT = 8765
 
@@ -27,7 +27,12 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         help="the .sqlite file that keeps ratings; or a .csv file, written from the .sqlite file"
         " beside it after each rating",
     )
-    command.add_argument("--port", type=int, default=PORT, help=f"default: {PORT}")
+    command.add_argument(
+        "--port",
+        type=whole_number(0, 65535),
+        default=PORT,
+        help=f"0: any that is free; default: {PORT}",
+    )
     command.add_argument("--seed", type=int, default=0, help="of the raters' orders")
 
 
@@ -37,7 +42,13 @@ def run_rate(options: argparse.Namespace) -> None:
 
     root = options.audio_root or Path(options.items).parent
     task = RatingTask(options.items, root, options.output, options.seed)
-    with rating_server(task, options.port) as server:
+    try:
+        opened = rating_server(task, options.port)
+    except OSError as error:
+        raise OSError(
+            f"--port {options.port} cannot be used ({error.strerror}): choose another, or 0 for any"
+        ) from error
+    with opened as server:
         url = f"http://127.0.0.1:{server.server_address[1]}/"
         print(f"{len(task.items)} items at {url}; ratings go to {options.output}", flush=True)
         print(f"{task.summary()} so far. Interrupt to stop; the same command goes on.", flush=True)

@@ -61,6 +61,14 @@ def test_a_cache_that_is_something_else_is_left_alone(evaluate, tmp_path):
     assert notes.read_text() == "my only copy" and store.read_bytes() == before
 
 
+def test_a_device_and_embeddings_that_cannot_be_used_are_named(evaluate, tmp_path):
+    assert "--device meta cannot be used" in evaluate("--device", "meta")
+    path = tmp_path / "x.npz"
+    path.write_bytes(b"PK\x03\x04 cut off")
+    for name, said in ((path, "is not an .npz file, or was cut off"), ("absent.npz", "no file")):
+        assert said in evaluate("--model", f"file:{name}")
+
+
 def test_an_output_that_is_a_file_is_refused(evaluate, tmp_path):
     (tmp_path / "out").write_text("my only copy")
     assert "is a file: name a folder" in evaluate(suite="fcaps")

@@ -1,6 +1,7 @@
 """The command line itself: its names, its help, its speed."""
 
 import shlex
+import socket
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ import pytest
 from speechbrain_clsp import __version__
 from speechbrain_clsp.cli.main import main, parser
 from tests.utils.command_line import command_parsers
+from tests.utils.small import tone, write
 
 PARSERS = command_parsers()
 
@@ -47,3 +49,46 @@ def test_help_imports_no_heavy_library():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "set()", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["rate", "items.csv", "--output", "r.csv", "--port", "99999"], "from 0 to 65535"),
+        (["prepare", "a.csv", "--output", "a.arrow", "--n-jobs", "0"], "from 1 to 1000"),
+        (
+            "judge sheet --manifest a --captions a=b --output c --clips 0".split(),
+            "of at least 1",
+        ),
+    ],
+)
+def test_numbers_out_of_range_are_refused(words, said, capfd):
+    with pytest.raises(SystemExit) as caught:
+        main(words)
+    error = capfd.readouterr().err
+    assert caught.value.code == 2 and said in error and error.count("\n") == 1
+
+
+def test_a_port_in_use_is_named(tmp_path, capfd):
+    write(tmp_path / "a.wav", tone())
+    (tmp_path / "items.csv").write_text("clip,caption,category\na.wav,A man speaks.,style\n")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        words = ["rate", str(tmp_path / "items.csv"), "--output", str(tmp_path / "r.csv")]
+        assert main([*words, "--port", port]) == 2
+    assert f"--port {port} cannot be used (Address already in use)" in capfd.readouterr().err
+
+
+def test_examples_in_help_can_be_copied(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "72")
+    for name, command in PARSERS.items():
+        if command.epilog is None:
+            continue
+        with pytest.raises(SystemExit):
+            main([*name.split(), "--help"])
+        printed = capsys.readouterr().out
+        assert all(len(line) <= 80 for line in printed.splitlines()), name
+        shown = printed[printed.index("example: ") :].replace("\\\n", "")
+        assert shlex.split(shown) == shlex.split(command.epilog)

@@ -325,9 +325,7 @@ def test_one_bad_file_of_any_kind_never_takes_the_batch_along(clsp, clips, tmp_p
 
 def test_many_bad_files_are_cut_after_ten_and_all_in_the_error(clsp, clips, tmp_path, caplog):
     paths = [tmp_path / f"{n}.wav" for n in range(200)]
-    with pytest.raises(
-        AudioError, match=r"^200 bad files: .*/0.wav.*and 190 more$"
-    ) as caught:
+    with pytest.raises(AudioError, match=r"^200 bad files: .*/0.wav.*and 190 more$") as caught:
         clsp.encode_files([*paths, clips[0]], progress=False)
     assert len(str(caught.value)) < 2500
     assert list(caught.value.errors) == list(range(200))
