@@ -361,12 +361,23 @@ def _open(source: Source, name: str) -> Iterator[SoundFile]:
         raise AudioError(f"{name}: cannot be read as audio; it is {kind}")
     try:
         # As bytes, since soundfile takes names for UTF-8.
-        opened = SoundFile(io.BytesIO(content) if isinstance(content, bytes) else _encoded(content))
+        opened = SoundFile(_Memory(content) if isinstance(content, bytes) else _encoded(content))
     except (LibsndfileError, TypeError) as error:
         # TypeError: a suffix that soundfile takes for headerless audio.
         raise AudioError(_unreadable(name)) from error
     with opened:
         yield opened
+
+
+class _Memory(io.BytesIO):
+    """Bytes in which nothing is before the start, wherever a damaged header points to.
+
+    An exception inside a callback of libsndfile would be printed with its traceback.
+    """
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        origin = {io.SEEK_SET: 0, io.SEEK_CUR: self.tell(), io.SEEK_END: len(self.getbuffer())}
+        return super().seek(max(0, origin[whence] + offset))
 
 
 def _encoded(path: Path) -> bytes | Path:

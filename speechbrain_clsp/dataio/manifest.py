@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from speechbrain_clsp.utils.files import atomic_path, check_replaceable
+from speechbrain_clsp.utils.files import atomic_path, check_replaceable, expand
 
 _TEXTS = pa.list_(pa.string())
 
@@ -206,7 +206,7 @@ class Manifest:
     """
 
     def __init__(self, path: str | os.PathLike) -> None:
-        self.path = Path(path)
+        self.path = expand(path)
         self._reader, absent = _open(self.path)
         self._ends = _batch_ends(self._reader)
         if not len(self):

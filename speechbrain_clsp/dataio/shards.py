@@ -17,6 +17,8 @@ import numpy as np
 from torch import Tensor
 
 from speechbrain_clsp.dataio.audio import AudioError, read_audio, read_samples
+from speechbrain_clsp.utils.content import HEAD, describe_content
+from speechbrain_clsp.utils.files import expand
 
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".mp3", ".ogg", ".opus"})  # what libsndfile decodes
 BLOCK = tarfile.BLOCKSIZE
@@ -54,7 +56,7 @@ def scan_shard(path: str | os.PathLike) -> Scan:
     >>> member.name, path.read_bytes()[member.offset :][: member.nbytes], problems
     ('clip.mp3', b'sound', [])
     """
-    path = Path(path)
+    path = expand(path)
     members, problems, expected = [], [], 0
     size = path.stat().st_size
     with open(path, "rb") as file:
@@ -75,9 +77,9 @@ def scan_shard(path: str | os.PathLike) -> Scan:
         except tarfile.TarError as error:
             if not expected:
                 file.seek(0)
-                is_gzip = file.read(2) == b"\x1f\x8b"
-                hint = "compressed, gunzip it" if is_gzip else "not a tar file"
-                return Scan([], [f"not read: {hint} ({error})"])
+                kind = describe_content(file.read(HEAD))
+                reason = f"it is {kind}" if kind else error
+                return Scan([], [f"not read, no tar file: {reason}"])
     if expected >= size:
         problems.append(f"no end mark after byte {min(expected, size)}: probably cut off")
     else:

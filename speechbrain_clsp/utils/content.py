@@ -39,7 +39,7 @@ KINDS = (
     (8, b"AVI ", f"video (avi): {CONVERT}"),
     (0, b"FLV", f"video (flv): {CONVERT}"),
     (0, b"\x00\x00\x01\xba", f"video (mpeg): {CONVERT}"),
-    (0, b"\x1f\x8b", f"compressed by gzip: {UNPACK}"),
+    (0, b"\x1f\x8b", "compressed by gzip: gunzip it first"),
     (0, b"BZh", f"compressed by bzip2: {UNPACK}"),
     (0, b"\xfd7zXZ", f"compressed by xz: {UNPACK}"),
     (0, b"(\xb5/\xfd", f"compressed by zstd: {UNPACK}"),
@@ -75,7 +75,7 @@ def describe_content(head: bytes) -> str:
     Example
     -------
     >>> describe_content(b"\x1f\x8b\x08")
-    'compressed by gzip: unpack it first'
+    'compressed by gzip: gunzip it first'
     >>> describe_content(b"not what it should be")
     'a text file'
     """

@@ -53,7 +53,7 @@ FOREIGN = {  # the first bytes of what is often named like audio -> pattern of t
     b"0&\xb2u\x8ef\xcf\x11\xa6\xd9": "Windows Media .*convert it",
     b"\xff\xf1P\x80\x02\x1f\xfc": "AAC: convert it",
     b"#!AMR\n\x0c\x91": "AMR: convert it",
-    b"\x1f\x8b\x08\x00\x00": "gzip: unpack it first",
+    b"\x1f\x8b\x08\x00\x00": "gzip: gunzip it first",
     b"PK\x03\x04\x14\x00": "zip archive: unpack it",
     b"a.wav" + bytes(252) + b"ustar\x0000": "tar archive: unpack it",
     b"<!DOCTYPE html>\n<html>": "web page: the download failed",

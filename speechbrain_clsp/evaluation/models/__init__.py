@@ -6,8 +6,6 @@ twice.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from speechbrain_clsp.evaluation.models.base import Model
 from speechbrain_clsp.evaluation.models.bounds import (
     BagOfWordsModel,
@@ -20,6 +18,7 @@ from speechbrain_clsp.evaluation.models.clap import ClapModel
 from speechbrain_clsp.evaluation.models.clsp import ClspModel
 from speechbrain_clsp.evaluation.models.dual_encoder import KNOWN, DualEncoderModel
 from speechbrain_clsp.evaluation.models.precomputed import PrecomputedModel
+from speechbrain_clsp.utils.files import expand
 
 __all__ = ["CachedModel", "ClspModel", "Model", "open_model"]
 
@@ -66,7 +65,7 @@ def open_model(spec: str, device: str = "cpu") -> Model:
 
 def _split_revision(source: str) -> tuple[str, str | None]:
     """Split ``user/name@revision``; a path that exists has no revision."""
-    if Path(source).exists():
+    if expand(source).exists():
         return source, None
     name, _, revision = source.partition("@")
     return name, revision or None
