@@ -115,6 +115,23 @@ def check_numbers(values: Any, name: str, count: int) -> Tensor:
     return values if values.is_floating_point() else values.float()
 
 
+def check_positive(value: Any, name: str) -> float:
+    """Return a number above 0, perhaps infinite; raise by the name of an argument.
+
+    Example
+    -------
+    >>> check_positive("60", "max_batch_seconds")
+    60.0
+    """
+    try:
+        number = float(value)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name} must be a number, not {quote(value)}") from error
+    if not number > 0:
+        raise ValueError(f"{name} must be positive, not {value}")
+    return number
+
+
 def check_wav_lens(wav_lens: Any, wavs: Tensor) -> Tensor:
     """Return relative lengths [B] on the device of ``wavs``; 1 for all if they are None.
 

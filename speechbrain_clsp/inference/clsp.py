@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
@@ -19,6 +20,7 @@ from speechbrain_clsp.dataio.audio import SAMPLE_RATE, AudioError, Source, name_
 from speechbrain_clsp.dataio.tokenizers import check_token_counts
 from speechbrain_clsp.inference.checks import (
     check_paths,
+    check_positive,
     check_prompts,
     check_wav_lens,
     check_wavs,
@@ -72,10 +74,8 @@ class CLSP(Pretrained):
             raise ValueError(
                 f"A CLSP needs the modules {self.MODULES_NEEDED}; {absent} are missing"
             )
-        if isinstance(run_opts, dict) and "device" in run_opts:
-            run_opts = run_opts | {
-                "device": str(run_opts["device"])
-            }  # SpeechBrain takes only a str
+        if isinstance(run_opts, dict) and run_opts.get("device") is not None:
+            run_opts = run_opts | {"device": _usable_device(run_opts["device"])}
         super().__init__(modules, hparams, run_opts, freeze_params)
         self.is_frozen = freeze_params
         self.train(not freeze_params)
@@ -357,6 +357,7 @@ class CLSP(Pretrained):
         if on_error not in ("raise", "skip"):
             raise ValueError(f"on_error must be 'raise' or 'skip', not {on_error!r}")
         paths = check_paths(paths, entries=on_error == "raise")
+        max_batch_seconds = check_positive(max_batch_seconds, "max_batch_seconds")
         errors: dict[int, Exception] = {}
         windows: dict[int, list[Tensor]] = {}
         with tqdm(total=len(paths), unit="file", disable=not progress) as bar:
@@ -413,6 +414,7 @@ class CLSP(Pretrained):
             model takes (before anything is embedded); if an embedding is NaN. Captions are named.
         """
         texts = check_texts(texts)
+        batch_size = math.ceil(min(check_positive(batch_size, "batch_size"), len(texts)))
         self._warn_of_unknown(texts)
         batches = [
             self.hparams.tokenizer(texts[start : start + batch_size])
@@ -494,8 +496,9 @@ class CLSP(Pretrained):
         """
         texts = check_texts(texts)
         text = self.encode_text(texts)
+        window, hop = check_positive(window, "window"), check_positive(hop, "hop")
         windows = sliding_windows(read_blocks(path, self.WINDOW_SECONDS), window, hop)
-        per_batch = max(1, int(self.WINDOW_SECONDS * 2 / window)) if window > 0 else 1
+        per_batch = max(1, int(self.WINDOW_SECONDS * 2 / window))
         centers, scores = [], []
         while batch := list(islice(windows, per_batch)):
             centers += [(start + len(part) / 2) / SAMPLE_RATE for start, part in batch]
@@ -557,6 +560,16 @@ class CLSP(Pretrained):
         out_prob = (self.mods.logit_scale() * speech @ text.T).log_softmax(dim=-1)
         score, index = out_prob.max(dim=-1)
         return out_prob, score, index, [labels[i] for i in index.tolist()]
+
+
+def _usable_device(device: str | torch.device) -> str:
+    """Return a device as SpeechBrain wants it; raise ValueError if there is none such."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"The device {device} cannot be used: {reason}") from error
+    return str(device)
 
 
 def _mean(windows: Sequence[Tensor]) -> Tensor:

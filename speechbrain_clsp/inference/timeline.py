@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -58,8 +59,8 @@ def sliding_windows(
     >>> [start for start, _ in sliding_windows(blocks, window=2.0, hop=0.75)]
     [0, 12000, 16000]
     """
-    if window <= 0 or hop <= 0:
-        raise ValueError(f"window and hop must be positive, not {window} and {hop}")
+    if not (0 < window < math.inf and 0 < hop < math.inf):
+        raise ValueError(f"window and hop must be positive and finite, not {window} and {hop}")
     size, step = (max(1, round(seconds * SAMPLE_RATE)) for seconds in (window, hop))
     held, origin, start, newest = torch.empty(0), 0, 0, -1  # held begins at sample origin
     for block in blocks:

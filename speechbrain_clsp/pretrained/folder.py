@@ -58,6 +58,8 @@ clsp.score_file("a.wav", ["A man whispers.", "A woman speaks loudly."])
 Recordings of any sample rate are converted to 16 kHz mono. `hyperparams.yaml` names the Python
 classes to build, so load only folders that you trust.
 """
+REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
+PAGE = re.compile(r"https?:/+[^/]+/+([^/]+/[^/?#]+)")  # of a repository
 # Put before keys by what modules were wrapped in when they were saved.
 WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:module|_orig_mod)\.")
 PARTS = ("speech_tower", "text_tower", "logit_scale")  # modules of every CLSP
@@ -209,12 +211,18 @@ def find_source(source: str | os.PathLike) -> Path | str:
     FileNotFoundError
         If there is no such folder, or it is not a model folder and one lies below it, as
         ``results/mini/model`` does; the message names that.
+    TypeError
+        If ``source`` is neither a str nor a path, or is empty.
 
     Example
     -------
     >>> find_source("yfyeung/CLSP")
     'yfyeung/CLSP'
     """
+    if not isinstance(source, str | os.PathLike) or not os.fspath(source):
+        raise TypeError(f"A model is a folder or a Hub repository user/name, not {source!r}")
+    if match := PAGE.match(str(source)):
+        raise FileNotFoundError(f"{source} is a URL: of the Hub give the repository, {match[1]}")
     folder = expand(source)
     if folder.is_dir():
         if not (folder / WEIGHTS).exists():
@@ -230,7 +238,7 @@ def find_source(source: str | os.PathLike) -> Path | str:
         return folder
     if folder.exists():
         raise FileNotFoundError(f"{source} is a file: give the model's folder, {folder.parent}")
-    if folder.is_absolute() or len(folder.parts) != 2 or str(source).startswith((".", "~")):
+    if not REPOSITORY.fullmatch(str(source)):
         raise FileNotFoundError(
             f"{source} is not a folder, and a Hub repository has the form user/name: train a model"
             " with `make demo`, or give another folder or repository"

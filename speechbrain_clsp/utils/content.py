@@ -14,16 +14,8 @@ KINDS = (
     (0, b"version https://git-lfs", "a Git LFS pointer: run `git lfs pull` in its repository"),
     (0, b"../../.git/annex/", ANNEX),
     (0, b"/annex/objects/", ANNEX),
-    (
-        0,
-        b"\x00\x05\x16\x07",
-        "macOS's metadata of another file (._*), which holds no data: skip it",
-    ),
-    (
-        0,
-        b"\x00\x05\x16\x00",
-        "macOS's metadata of another file (._*), which holds no data: skip it",
-    ),
+    (0, b"\x00\x05\x16\x07", APPLE),
+    (0, b"\x00\x05\x16\x00", APPLE),
     (4, b"ftyp", f"MPEG-4 audio or video (m4a, mp4, 3gp): {CONVERT}"),
     (0, b"\x1aE\xdf\xa3", f"Matroska or WebM: {CONVERT}"),
     (0, b"0&\xb2u\x8ef\xcf\x11", f"Windows Media (wma, wmv): {CONVERT}"),

@@ -232,6 +232,17 @@ def test_no_random_state_is_touched(clsp, files):
         (lambda c, f: c.encode_files(str(f)), TypeError, "list of paths"),
         (lambda c, f: c.encode_files([]), ValueError, "at least one"),
         (lambda c, f: c.encode_files({"a": f}), TypeError, "list of paths, not a dict"),
+        (
+            lambda c, f: c.encode_files([f], max_batch_seconds=0),
+            ValueError,
+            "max_batch_seconds must",
+        ),
+        (lambda c, f: c.encode_files([f], math.nan), ValueError, "max_batch_seconds must be posi"),
+        (lambda c, f: c.encode_files([f], "x"), TypeError, "max_batch_seconds must be a number"),
+        (lambda c, f: c.encode_text(["A."], batch_size=0), ValueError, "batch_size must be posi"),
+        (lambda c, f: c.timeline(f, ["A."], window=math.nan), ValueError, "window must be posit"),
+        (lambda c, f: c.timeline(f, ["A."], hop="x"), TypeError, "hop must be a number"),
+        (lambda c, f: c.timeline(f, ["A."], hop=math.inf), ValueError, "positive and finite"),
         (lambda c, f: c.encode_files([f, math.nan]), TypeError, r"paths\[1\] is nan, a float"),
         (lambda c, f: c.classify_file(f, {"A man.", "B."}), TypeError, "prompts must be a list"),
         (lambda c, f: c.classify_file(f, ["A.", "B.", "A."]), ValueError, "'A.' is given twice"),
@@ -347,6 +358,30 @@ def test_arrays_columns_and_generators_are_taken(clsp, files):
     for paths in (map(str, files), pd.Series(files, index=range(7, 12)), np.array(files, str)):
         assert torch.equal(clsp.encode_files(paths, progress=False), speech)
     assert clsp.timeline(files[2], (text for text in CAPTIONS)).texts == tuple(CAPTIONS)
+
+
+@pytest.mark.parametrize(
+    "source, error, pattern",
+    [
+        (None, TypeError, "A model is a folder or a Hub repository user/name, not None"),
+        ("", TypeError, "A model is a folder or .*, not ''"),
+        (3, TypeError, "not 3"),
+        ("user/na me", FileNotFoundError, "a Hub repository has the form user/name"),
+        ("a\0/b", FileNotFoundError, "a Hub repository has the form user/name"),
+        ("https://example.com/yfyeung/CLSP", FileNotFoundError, "give the repository, yfye.*SP$"),
+        ("http://example.com/yfyeung/CLSP/tree/x", FileNotFoundError, "repository, yfyeung/CLSP$"),
+    ],
+)
+def test_what_is_no_model_is_refused_without_asking_the_hub(source, error, pattern):
+    for load in (CLSP.from_pretrained, CLSP.from_hparams):
+        with pytest.raises(error, match=pattern):
+            load(source)
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:x", 3.5, torch.device("cuda:77")])
+def test_a_device_that_is_not_there_is_refused(folder, device):
+    with pytest.raises(ValueError, match=f"The device {device} cannot be used: "):
+        CLSP.from_pretrained(folder, run_opts={"device": device})
 
 
 def test_wrong_folders_are_refused(folder, tmp_path):
