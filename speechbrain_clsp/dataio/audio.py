@@ -332,17 +332,18 @@ def name_of(source: Any, unnamed: str = "audio") -> str:
 
 
 def printable(name: str | bytes) -> str:
-    r"""Return a file's name in characters that can be printed, whatever its bytes are.
+    r"""Return a file's name in characters that can be printed in one line, whatever its bytes are.
 
     Example
     -------
-    >>> printable(os.fsdecode(b"caf\xe9.wav"))
-    'caf\\xe9.wav'
+    >>> printable(os.fsdecode(b"caf\xe9.wav")), printable("a\nb.wav")
+    ('caf\\xe9.wav', 'a\\nb.wav')
     """
     try:
-        return os.fsencode(name).decode("utf-8", "backslashreplace")
+        text = os.fsencode(name).decode("utf-8", "backslashreplace")
     except UnicodeEncodeError:  # no name that a file can have
-        return str(name).encode("utf-8", "backslashreplace").decode()
+        text = str(name).encode("utf-8", "backslashreplace").decode()
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 @contextmanager
@@ -397,9 +398,9 @@ def _locate(source: Any, name: str) -> Path | bytes:
             f"{name}: audio must be a file's name, bytes, an open file or a dict of datasets, not a"
             f" {type(source).__name__}; waveforms go to the methods ..._batch"
         )
-    if URL.match(os.fspath(source)) and not os.path.exists(source):
+    if URL.match(os.fsdecode(source)) and not os.path.exists(source):
         raise FileNotFoundError(f"{name}: is a URL, not a file: download it first, give its path")
-    path = expand(source)
+    path = expand(os.fsdecode(source))
     with _explained(path, name):
         mode = path.stat().st_mode
     if not stat.S_ISREG(mode):

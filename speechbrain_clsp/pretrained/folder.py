@@ -114,7 +114,7 @@ class FolderPretrainer(Pretrainer):
             tokenizer.FILENAME: tokenizer.load,
         }
         if label_encoder is not None:
-            self.loaders[LABELS] = label_encoder.load
+            self.loaders[LABELS] = partial(load_labels, label_encoder=label_encoder)
 
     def collect_files(
         self,
@@ -122,7 +122,16 @@ class FolderPretrainer(Pretrainer):
         local_strategy: LocalStrategy = LocalStrategy.SYMLINK,
         fetch_config: FetchConfig | None = None,
     ) -> dict[str, Path]:
-        """Fetch the files from a folder or a Hub repository; returns their paths."""
+        """Fetch the files from a folder or a Hub repository; returns their paths.
+
+        Raises
+        ------
+        FileExistsError
+            If the files are to lie beside those of another model.
+        """
+        if self.collect_in is not None:  # SpeechBrain's own interfaces do not look what is there
+            own = _own_file(HYPERPARAMS, str(default_source), fetch_config or FetchConfig())
+            _check_same(self.collect_in / HYPERPARAMS, own, str(default_source))
         for name in self.loaders:
             self.paths[name] = fetch_file(
                 name, str(default_source), self.collect_in, local_strategy, fetch_config
@@ -133,6 +142,24 @@ class FolderPretrainer(Pretrainer):
         """Load the weights, the tokenizer and the labels."""
         for name, load in self.loaders.items():
             load(self.paths[name])
+
+
+def load_labels(path: str | os.PathLike, label_encoder: CategoricalEncoder) -> None:
+    """Load the labels of classes into an encoder.
+
+    Raises
+    ------
+    ValueError
+        If the file holds no labels.
+    """
+    try:
+        label_encoder.load(path)
+    except OSError:
+        raise
+    except Exception as error:  # whatever comes of lines that are no literals of Python
+        raise ValueError(f"{path} holds no labels: {type(error).__name__}: {error}") from error
+    if not label_encoder.lab2ind:
+        raise ValueError(f"{path} holds no labels: it is empty")
 
 
 def fetch_file(
@@ -187,7 +214,12 @@ def _check_savedir(there: Path, source: str, own: Path | None) -> None:
             there.unlink(missing_ok=True)
     elif there.exists() and own is None:
         logger.warning("%s is taken for that of %s, which is not in the cache", there, source)
-    elif own is not None and there.exists() and not filecmp.cmp(there, own, shallow=False):
+    else:
+        _check_same(there, own, source)
+
+
+def _check_same(there: Path, own: Path | None, source: str) -> None:
+    if own is not None and there.exists() and not filecmp.cmp(there, own, shallow=False):
         raise FileExistsError(
             f"{there} differs from that of {source}: it is another model's. Give each model a"
             " savedir of its own, or move this one away"

@@ -46,6 +46,7 @@ from speechbrain_clsp.pretrained.folder import (
     open_weights,
 )
 from speechbrain_clsp.pretrained.official import define, is_unused, read_architecture, to_ours
+from speechbrain_clsp.utils.checks import join_some
 from speechbrain_clsp.utils.files import expand, sha256_of_file
 
 PREFIX = "model."
@@ -218,7 +219,7 @@ def load_pretrained_text_encoder(
     Raises
     ------
     ValueError
-        If weights are missing, or have other shapes.
+        If weights are missing, have other shapes, or are NaN or infinite.
     """
     from transformers import AutoModel  # takes seconds to import
 
@@ -232,6 +233,9 @@ def load_pretrained_text_encoder(
     )
     absent = set(report["missing_keys"])
     state = {key: value for key, value in encoder.state_dict().items() if key not in absent}
+    damaged = [key for key, value in state.items() if not value.isfinite().all()]
+    if damaged:
+        raise ValueError(f"{source} has values that are NaN or infinite: {join_some(damaged)}")
     try:
         load_encoder(tower.encoder, state)
     except ValueError as error:

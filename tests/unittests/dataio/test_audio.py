@@ -143,6 +143,7 @@ def test_files_that_cannot_be_opened_are_named(tmp_path, monkeypatch):
         (torch.zeros(16000), TypeError, "not a Tensor; waveforms go to"),
         (np.zeros(16000), TypeError, "not a ndarray; waveforms go to"),
         (None, TypeError, "not a NoneType"),
+        ("a\nb.wav", FileNotFoundError, r"a\\nb.wav: no such file"),
     ):
         for read in (read_audio, check_audio, lambda source: list(read_windows(source, 1.0))):
             with pytest.raises(error, match=pattern) as caught:

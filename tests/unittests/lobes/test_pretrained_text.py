@@ -267,3 +267,14 @@ def test_a_model_folder_holds_all_that_it_needs(folders, tmp_path, family, tunin
         export_official(clsp, tmp_path / "published")
     clsp.set_precision("bf16")
     torch.testing.assert_close(clsp.encode_text(TEXTS), expected, atol=0.03, rtol=0)
+
+
+def test_an_encoder_with_nan_is_refused_by_name(folders, tmp_path):
+    shutil.copytree(folders["bert"], tmp_path / "encoder")
+    weights = load_file(tmp_path / "encoder" / "model.safetensors")
+    name = next(name for name in weights if name.endswith("word_embeddings.weight"))
+    weights[name][3] = torch.nan
+    save_file(weights, tmp_path / "encoder" / "model.safetensors", {"format": "pt"})
+    tower = PretrainedTextTower(read_encoder_config(tmp_path / "encoder"), joint_dim=8)
+    with pytest.raises(ValueError, match="encoder has values that are NaN .*word_embeddings"):
+        load_pretrained_text_encoder(tower, tmp_path / "encoder")

@@ -1,6 +1,7 @@
 """Model folders made from the published form, the way back, and what is published."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -153,3 +154,24 @@ def test_what_a_user_put_beside_a_model_stays(tmp_path):
     assert link.is_symlink() and (source / "notes.txt").read_text() == "mine"
     assert (link / "clips" / "a.txt").read_text() == "mine too"
     assert CLSP.from_pretrained(source).encode_text(["A."]).isfinite().all()
+
+
+@pytest.mark.parametrize("content", [b"", b"nonsense", b"\xff\xfe", b"'male' => x\n", b"version"])
+def test_damaged_labels_are_named(converted, tmp_path, content):
+    """If this fails, classes get other names, or an error that does not say whose."""
+    shutil.copytree(converted, tmp_path / "model")
+    (tmp_path / "model" / "label_encoder.txt").write_bytes(content)
+    with pytest.raises(ValueError, match=r"model/label_encoder.txt"):
+        CLSP.from_hparams(tmp_path / "model", run_opts=CPU)
+
+
+def test_speechbrains_own_interface_does_not_mix_two_models(converted, tmp_path):
+    """If this fails, weights of one model get the classes of another."""
+    shutil.copytree(converted, tmp_path / "other")
+    definition = (tmp_path / "other" / "hyperparams.yaml").read_text()
+    (tmp_path / "other" / "hyperparams.yaml").write_text(definition + "\nother: 1\n")
+    options = {"savedir": tmp_path / "save", "run_opts": CPU}
+    EncoderClassifier.from_hparams(str(converted), **options)
+    EncoderClassifier.from_hparams(str(converted), **options)
+    with pytest.raises(FileExistsError, match="save/hyperparams.yaml differs from that of .*other"):
+        EncoderClassifier.from_hparams(str(tmp_path / "other"), **options)
