@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from speechbrain_clsp.utils.checks import as_list, check_texts
 from speechbrain_clsp.utils.reading import read_json
 
 QUOTED = re.compile(r'"[^"]*"|\u201c[^\u201d]*\u201d')
@@ -101,6 +102,11 @@ def read_tables(path: str | os.PathLike = TABLES / "paraspeechcaps.json") -> Tab
     which one does not contradict the other) and ``display`` (how accents are written, where that is
     not their name with capitals); ``gender`` has ``pairs`` of words.
 
+    Raises
+    ------
+    ValueError
+        If the file is not of this form.
+
     Example
     -------
     >>> tables = read_tables()
@@ -108,15 +114,30 @@ def read_tables(path: str | os.PathLike = TABLES / "paraspeechcaps.json") -> Tab
     (53, ['fascination'])
     """
     tables = read_json(path)
-    if "accent" in tables:
-        tables["accent"] = _accents(**tables["accent"])
-    for attribute, values in tables.items():
-        if attribute not in ("accent", "gender"):
-            tables[attribute] = {
-                value: [Wording(**wording) for wording in wordings]
-                for value, wordings in values.items()
-            }
+    try:
+        if "accent" in tables:
+            tables["accent"] = _accents(**tables["accent"])
+        for attribute, values in tables.items():
+            if attribute not in ("accent", "gender"):
+                tables[attribute] = {
+                    value: [_checked(Wording(**wording)) for wording in wordings]
+                    for value, wordings in values.items()
+                }
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"{path} is no table of wordings ({type(error).__name__}: {error}): it must map"
+            ' attributes to {value: [{"phrases": [...], "opposites": [...]}]}'
+        ) from error
     return tables
+
+
+def _checked(wording: Wording) -> Wording:
+    """Return a wording; raise TypeError or ValueError if its phrases are no lists of texts."""
+    for name in ("phrases", "opposites", "near"):
+        phrases = as_list(getattr(wording, name), name, "phrases")
+        if phrases or name == "phrases":
+            check_texts(phrases, name)
+    return wording
 
 
 def _accents(

@@ -185,3 +185,13 @@ def test_a_caption_without_attributes_stays_as_it_is():
 def test_gender_changes_in_all_words_or_none(caption, wanted):
     swap = AttributeSwap({"gender": TABLES["gender"]})
     assert swap(caption, random.Random(0)) == wanted
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["[]", '{"mood": {"calm": [{"phrases": "calm", "opposites": []}]}}', '{"mood": 3}', '{"a": 1'],
+)
+def test_a_file_that_is_no_table_of_wordings_is_named(tmp_path, content):
+    (tmp_path / "mine.json").write_text(content)
+    with pytest.raises(ValueError, match=r"mine\.json.* is (no table of wordings|not JSON)"):
+        read_tables(tmp_path / "mine.json")
