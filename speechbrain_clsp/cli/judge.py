@@ -140,7 +140,10 @@ def run_read(options: argparse.Namespace) -> None:
     ratings = read_sheet(options.sheet, output / "sheet.key.csv", options.rater)
     with RatingStore(output / RATINGS) as store:
         changed = store.add(ratings, SCORES, replace=True)
+        known = sum(rating.rater == options.rater for rating in store.ratings())
     print(f"{changed} of {len(ratings)} scores of {options.rater} are new or changed")
+    if known > len(ratings):
+        print(f"{known - len(ratings)} earlier ones, which this sheet leaves empty, are kept")
     run_report(options)
 
 

@@ -68,6 +68,9 @@ def test_a_corrected_sheet_replaces_what_was_read_before(clips, tmp_path, capsys
         metrics = json.loads((tmp_path / "judged/judge.json").read_text())
         (people,) = metrics["judges"].values()
         assert people["scores"]["a"]["correctness"]["value"] == score
+    (tmp_path / "ann.csv").write_text("item;Correctness;coverage;naturalness\n1;;;\n")
+    assert main(["judge", "read", *out, *read]) == 0
+    assert "3 earlier ones, which this sheet leaves empty, are kept" in capsys.readouterr().out
     twice = "item,correctness,coverage,naturalness\n1,3,3,3\n1,3,3,3\n"
     (tmp_path / "ann.csv").write_text(twice)
     assert main(["judge", "read", *out, *read]) == 2
