@@ -149,12 +149,12 @@ def holds_vectors(path: Path) -> bool:
 
 
 def check_clips(paths: Sequence[str], prompts: str | None) -> None:
-    """Check that there is something to evaluate, before models are loaded.
+    """Check data and prompts before models are loaded.
 
     Raises
     ------
     ValueError
-        If a manifest holds no clips, or no clip has the column that a task of the prompt file
+        If a manifest holds no clips, or no clip has the label that a task of the prompt file
         names.
     """
     from speechbrain_clsp.dataio.manifest import Manifest
@@ -163,8 +163,6 @@ def check_clips(paths: Sequence[str], prompts: str | None) -> None:
     tasks = read_tasks(prompts) if prompts else []
     for path in paths:
         manifest = Manifest(path)
-        if not len(manifest):
-            raise ValueError(f"{path} holds no clips: prepare it again, from data that has some")
         if not tasks:
             continue
         known = set(manifest[0]) - {"labels"}

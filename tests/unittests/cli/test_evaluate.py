@@ -31,18 +31,17 @@ def evaluate(tmp_path, capfd):
 @pytest.mark.parametrize(
     ("column", "hint"),
     [
-        ("gendr", "did you mean gender?"),
+        ("gendr", "gender, "),
         ("labels.loudnes", "did you mean labels.loudness?"),
-        ("labels", "labels.loudness"),
-        ("xyz", "it has accent, audio,"),
+        ("labels", "labels.<"),
+        ("xyz", "gender, "),
     ],
 )
 def test_a_typo_in_a_column_of_a_prompt_file_is_named(evaluate, tmp_path, column, hint):
     path = tmp_path / "prompts.json"
     path.write_text(json.dumps({"task": {"column": column, "prompts": {"a": "A.", "b": "B."}}}))
     error = evaluate("--prompts", str(path))
-    assert "prompts.json, task 'task': " in error and "one.arrow" in error and hint in error
-    assert f"has no column {column}: " in error
+    assert "prompts.json" in error and "'task'" in error and column in error and hint in error
 
 
 @pytest.mark.parametrize("suite", ["zero-shot", "fcaps", "mini", "probes"])
