@@ -150,15 +150,17 @@ def check_wav_lens(wav_lens: Any, wavs: Tensor) -> Tensor:
     return wav_lens
 
 
-def find_unusable(wavs: Tensor, wav_lens: Tensor) -> list[str]:
+def find_unusable(wavs: Tensor, wav_lens: Tensor, rate: int = SAMPLE_RATE) -> list[str]:
     """Return for each clip why it cannot be embedded, "" if it can.
 
     Arguments
     ---------
     wavs : Tensor
-        [B, T] float at 16 kHz.
+        [B, T] float.
     wav_lens : Tensor
         [B] relative to T.
+    rate : int
+        Of ``wavs``, Hz.
 
     Example
     -------
@@ -170,12 +172,12 @@ def find_unusable(wavs: Tensor, wav_lens: Tensor) -> list[str]:
     wavs, n_samples = wavs.detach(), wavs.shape[1]
     peaks = wavs.abs().amax(dim=1) if n_samples else torch.zeros(len(wavs))
     return [
-        _fault(wav, peak, fraction)
+        _fault(wav, peak, fraction, rate)
         for wav, peak, fraction in zip(wavs, peaks.tolist(), wav_lens.tolist())
     ]
 
 
-def _fault(wav: Tensor, peak: float, fraction: float) -> str:
+def _fault(wav: Tensor, peak: float, fraction: float, rate: int) -> str:
     if not np.isfinite(peak):
         return "has samples that are NaN or infinite"
     are_integers = peak >= SMALLEST_INTEGER_PEAK and torch.equal(wav, wav.round())
@@ -187,8 +189,8 @@ def _fault(wav: Tensor, peak: float, fraction: float) -> str:
     if not fraction > 0:
         return f"has the relative length {fraction:g}: wav_lens must lie in (0, 1]"
     own = int(min(fraction, 1.0) * len(wav) + 0.5)
-    if own < MINIMUM_SAMPLES:
-        return f"lasts {own / SAMPLE_RATE:.3f} s, at least {MINIMUM_SECONDS} s are needed"
+    if own < MINIMUM_SECONDS * rate:
+        return f"lasts {own / rate:.3f} s, at least {MINIMUM_SECONDS} s are needed"
     return ""
 
 

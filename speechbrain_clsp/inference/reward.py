@@ -202,12 +202,12 @@ class StyleReward:
     def _usable(self, wavs: Tensor, wav_lens: Any) -> tuple[Tensor, Tensor, list[str]]:
         """Return clips at 16 kHz, with silence for those that cannot be embedded, and why."""
         wav_lens = check_wav_lens(wav_lens, wavs)
-        wavs = resample(wavs, self.sample_rate, SAMPLE_RATE)
-        faults = find_unusable(wavs, wav_lens)
+        # Before, since resampling makes other numbers of 16-bit values; after, since it rounds.
+        faults = find_unusable(wavs, wav_lens, self.sample_rate)
+        wavs = resample(_silence(wavs, faults), self.sample_rate, SAMPLE_RATE)
+        faults = [before or after for before, after in zip(faults, find_unusable(wavs, wav_lens))]
         if any(faults):
-            unusable = torch.tensor([bool(fault) for fault in faults], device=wavs.device)
-            wavs = wavs.masked_fill(unusable[:, None], 0.0)
-            wav_lens = wav_lens.masked_fill(unusable, 1.0)
+            wavs, wav_lens = _silence(wavs, faults), wav_lens.masked_fill(_marks(faults, wavs), 1.0)
             absent = max(0, MINIMUM_SAMPLES - wavs.shape[1])  # then no clip is usable
             wavs = torch.nn.functional.pad(wavs, (0, absent))
         return wavs, wav_lens, faults
@@ -272,6 +272,16 @@ class StyleReward:
         if not baseline.isfinite().all():
             raise ValueError(f"baseline must be numbers, not {baseline.tolist()}")
         return torch.tanh((cosine - baseline) / self.improvement_scale)
+
+
+def _marks(faults: Sequence[str], like: Tensor) -> Tensor:
+    """Return [B] bool, True for a clip with a fault."""
+    return torch.tensor([bool(fault) for fault in faults], device=like.device)
+
+
+def _silence(wavs: Tensor, faults: Sequence[str]) -> Tensor:
+    """Return clips [B, T] with zeros for those that have a fault."""
+    return wavs.masked_fill(_marks(faults, wavs)[:, None], 0.0) if any(faults) else wavs
 
 
 def _group_labels(groups: Any, faults: Sequence[str]) -> list[Any]:

@@ -344,3 +344,12 @@ def test_a_rate_of_few_common_divisors_takes_little_memory():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert int(done.stdout) < 400_000, done.stderr  # KB
+
+
+@pytest.mark.parametrize("rate", [16000, 44100])
+def test_quiet_16_bit_values_are_not_amplitudes(clsp, wavs, rate):
+    """If this fails, a batch that nobody divided by 32768 is rewarded for its clipping."""
+    whole = (wavs * 90).round()
+    found = StyleReward(clsp, sample_rate=rate).explain(whole, CAPTIONS)
+    assert found.total.tolist() == [-1.0] * 3
+    assert all("16-bit values must be divided by 32768" in reason for reason in found.reasons)
