@@ -8,6 +8,7 @@ emotion and intensity (LO, MD, HI, or XX for none stated).
 > python crema_d_prepare.py /path/to/CREMA-D data/crema_d
 """
 
+import io
 import re
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 import pandas as pd
 
 from speechbrain_clsp.prepare.labelled import find_audio, run_labelled, write_corpus
+from speechbrain_clsp.utils.reading import read_text
 
 EMOTIONS = {
     "ANG": "angry",
@@ -65,7 +67,7 @@ def read_actors(path: Path) -> dict[str, dict[str, str]]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"No {path}: {HOW_TO_GET}")
-    table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    table = pd.read_csv(io.StringIO(read_text(path)), dtype=str, keep_default_na=False)
     table = table.rename(columns=str.strip)
     absent = {"ActorID", "Age", "Sex"} - set(table.columns)
     if absent:

@@ -163,7 +163,7 @@ def check_audio(
     speechbrain_clsp.dataio.audio.AudioError: clip 7: is silent: no sample differs from the others
     """
     name = printable(name) if name else name_of(source)
-    n_frames, low, high = 0, math.inf, -math.inf
+    n_frames, low, high, widest = 0, math.inf, -math.inf, 0.0
     with _open(source, name) as file:
         rate, wanted = file.samplerate, _seek(file, start, duration, name)
         if duration is None:
@@ -175,6 +175,7 @@ def check_audio(
                 break
             wav = _mono(samples, rate, name)
             low, high = min(low, float(wav.min())), max(high, float(wav.max()))
+            widest = max(widest, float(np.ptp(samples, axis=0).max()))
             n_frames += len(samples)
         if n_frames < wanted - TOLERANCE_SECONDS * rate:
             raise AudioError(
@@ -182,6 +183,8 @@ def check_audio(
                 " it is cut off or damaged, get it again"
             )
         _check_length(math.ceil(n_frames * SAMPLE_RATE / rate), name)
+        if high - low < SILENCE <= widest:
+            raise AudioError(f"{name}: its channels cancel each other: choose one of them")
         if high - low < SILENCE:
             raise AudioError(f"{name}: is silent: no sample differs from the others")
         return Header(n_frames / rate, rate, file.channels)

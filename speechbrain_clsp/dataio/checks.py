@@ -15,25 +15,12 @@ from speechbrain_clsp.dataio.audio import AudioError, read_header
 from speechbrain_clsp.dataio.dataset import CaptionedSpeechDataset
 from speechbrain_clsp.dataio.manifest import Manifest
 from speechbrain_clsp.dataio.shards import ClipReader
-from speechbrain_clsp.utils.checks import quote
+from speechbrain_clsp.utils.checks import BadEntriesError, quote
 
-SHOWN = 10  # problems that a message lists
 BATCH = 256  # texts that are tokenized at once
 SPECIAL_TOKENS = 16  # more than any tokenizer puts around a caption
 KINDS = ("global_captions", "fine_captions")
 Tokenizer = Callable[[Sequence[str]], tuple[Tensor, Tensor]]
-
-
-def summarize(problems: Sequence[str]) -> str:
-    """Join the first ten problems, and say how many more there are.
-
-    Example
-    -------
-    >>> summarize(["a: missing", "b: missing"])
-    'a: missing; b: missing'
-    """
-    more = len(problems) - SHOWN
-    return "; ".join(problems[:SHOWN]) + (f"; and {more} more" if more > 0 else "")
 
 
 def check_clips(rows: Iterable[Mapping[str, Any]], where: str) -> None:
@@ -54,10 +41,10 @@ def check_clips(rows: Iterable[Mapping[str, Any]], where: str) -> None:
     Example
     -------
     >>> rows = [{"id": "a", "audio": "absent.wav", "offset": None}]
-    >>> check_clips(rows, "valid.arrow")
+    >>> check_clips(rows, "valid.arrow")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     ...
-    ValueError: valid.arrow: 1 of 1 clips cannot be read: 'a': absent.wav: no such file
+    speechbrain_clsp...BadEntriesError: ...: 1 of 1 clips cannot be read: 'a': absent.wav: ...
     """
     problems, count, reader = [], 0, ClipReader()
     for row in rows:
@@ -68,9 +55,7 @@ def check_clips(rows: Iterable[Mapping[str, Any]], where: str) -> None:
         except (OSError, AudioError) as error:
             problems.append(f"{row['id']!r}: {error}")
     if problems:
-        raise ValueError(
-            f"{where}: {len(problems)} of {count} clips cannot be read: {summarize(problems)}"
-        )
+        raise BadEntriesError(f"{where}: {len(problems)} of {count} clips cannot be read", problems)
 
 
 def check_lengths(
@@ -100,10 +85,11 @@ def check_lengths(
     >>> def tokenizer(texts):
     ...     mask = torch.tensor([[i >= len(text) for i in range(9)] for text in texts])
     ...     return mask.long(), mask
-    >>> check_lengths([("clip 'a'", "loudly")], tokenizer, 5, "test.arrow")
+    >>> texts = [("clip 'a'", "loudly")]
+    >>> check_lengths(texts, tokenizer, 5, "test.arrow")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     ...
-    ValueError: test.arrow: captions of at most 5 tokens fit, shorten: clip 'a': 6 tokens, 'loudly'
+    speechbrain_clsp...BadEntriesError: test.arrow: ... shorten: clip 'a': 6 tokens, 'loudly'
     """
     problems, waiting = [], iter(texts)
     while batch := list(islice(waiting, BATCH)):
@@ -112,8 +98,8 @@ def check_lengths(
             if size > max_tokens:
                 problems.append(f"{name}: {size} tokens, {quote(text)}")
     if problems:
-        raise ValueError(
-            f"{where}: captions of at most {max_tokens} tokens fit, shorten: {summarize(problems)}"
+        raise BadEntriesError(
+            f"{where}: captions of at most {max_tokens} tokens fit, shorten", problems
         )
 
 
@@ -129,9 +115,7 @@ def check_captions(manifest: Manifest, tokenizer: Tokenizer, max_tokens: int) ->
         for name in batch.column("id").filter(pc.equal(pc.add(*counts), 0)).to_pylist():
             without.append(repr(name))
     if without:
-        raise ValueError(
-            f"{manifest.path}: {len(without)} clips without caption: {summarize(without)}"
-        )
+        raise BadEntriesError(f"{manifest.path}: {len(without)} clips without caption", without)
     check_lengths(_long_captions(manifest, max_tokens), tokenizer, max_tokens, str(manifest.path))
 
 

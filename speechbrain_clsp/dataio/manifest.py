@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from speechbrain_clsp.utils.content import explain_file
 from speechbrain_clsp.utils.files import atomic_path, check_replaceable, expand
 
 _TEXTS = pa.list_(pa.string())
@@ -282,7 +283,8 @@ def _open(path: Path) -> tuple[pa.ipc.RecordBatchFileReader, list[str]]:
         reader = _map_file(path)
         _batch_ends(reader)
     except (ValueError, OSError) as error:
-        raise ValueError(f"{path} is not a manifest, or was cut off: {error}") from error
+        kind = explain_file(path, "an Arrow")
+        raise ValueError(f"{path} is not a manifest, or was cut off{kind}: {error}") from error
     absent = [name for name in SCHEMA.names if name not in reader.schema.names]
     if not _ADDED_LATER.issuperset(absent):
         raise ValueError(f"{path} lacks the columns {absent}: write it again")

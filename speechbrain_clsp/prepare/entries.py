@@ -18,6 +18,7 @@ from speechbrain_clsp.dataio.shards import AUDIO_SUFFIXES
 from speechbrain_clsp.prepare.audio_index import UNREADABLE_SUFFIXES
 from speechbrain_clsp.prepare.clip import UnusableClipError, parse_line, read_lines
 from speechbrain_clsp.prepare.cuts import clip_from_cut, is_cut
+from speechbrain_clsp.utils.content import explain_file
 from speechbrain_clsp.utils.reading import read_csv, read_json, read_text
 
 AUDIO_COLUMNS = ("wav", "audio", "path", "file_name")  # alternative names of one column
@@ -267,7 +268,8 @@ def _check_columns(where: str | Path, names: Iterable[str], ignored: Collection[
             f" labels.<name>, and leave others out by --ignore-columns {shlex.join(unknown)}"
         )
     if not set(names) & set(AUDIO_COLUMNS):
-        raise ValueError(f"{where}: has no column 'wav'; it has {names}")
+        hint = ": the first line must name the columns" if isinstance(where, Path) else ""
+        raise ValueError(f"{where}: has no column 'wav'; it has {names}{hint}")
     if not set(names) & set(CAPTION_COLUMNS):
         raise ValueError(f"{where}: has no column 'caption'; it has {names}")
 
@@ -283,7 +285,8 @@ def _entries_of_parquet(path: Path, ignored: Collection[str]) -> Iterator[Entry]
                 number += 1
                 yield Entry(f"{path} row {number}", _without(values, ignored), path.parent)
     except (pyarrow.ArrowException, OSError) as error:
-        raise ValueError(f"{path} is not a parquet file, or damaged: {error}") from error
+        kind = explain_file(path, "a Parquet")
+        raise ValueError(f"{path} is not a parquet file, or damaged{kind}: {error}") from error
 
 
 def _entries_of_json(path: Path, ignored: Collection[str]) -> Iterator[Entry | str]:

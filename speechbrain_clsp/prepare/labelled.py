@@ -11,6 +11,7 @@ from typing import Any
 
 from speechbrain_clsp.dataio.audio import check_audio
 from speechbrain_clsp.dataio.manifest import write_manifest
+from speechbrain_clsp.utils.checks import BadEntriesError
 from speechbrain_clsp.utils.reading import LFS_POINTER, check_no_pointer
 
 logger = logging.getLogger(__name__)
@@ -79,10 +80,10 @@ def write_corpus(
                 rows.append({**common, **_audio_columns(file), **columns})
         except ValueError as error:
             bad.append(str(error))
-    listed = "\n".join(f"- {reason}" for reason in bad[: 2 * MAX_BAD_CLIPS])
     if not rows or len(bad) > MAX_BAD_CLIPS:
-        raise ValueError(f"{source}: {len(rows)} clips are usable, {len(bad)} are bad:\n{listed}")
+        raise BadEntriesError(f"{source}: {len(rows)} clips are usable, {len(bad)} are bad", bad)
     if bad:
+        listed = "\n".join(f"- {reason}" for reason in bad)
         logger.warning("%s: %d clips left out:\n%s", source, len(bad), listed)
     manifest = Path(save_folder) / "test.arrow"
     logger.info("%s: %d clips in %s", source, write_manifest(manifest, rows), manifest)

@@ -34,9 +34,8 @@ from speechbrain_clsp.prepare.entries import (
     column_name,
     read_entries,
 )
+from speechbrain_clsp.utils.checks import BadEntriesError
 from speechbrain_clsp.utils.reading import readable_name
-
-SHOWN_ERRORS = 20
 
 
 def prepare_own(
@@ -73,7 +72,7 @@ def prepare_own(
     ------
     ValueError
         If rows are bad, or contradict others of the same clip; the message names row and column of
-        up to 20, and nothing is written.
+        up to 10 (``entries`` of the error are all), and nothing is written.
     FileExistsError
         If there is another file than a manifest at ``output``.
 
@@ -81,7 +80,7 @@ def prepare_own(
     -------
     >>> import numpy, soundfile
     >>> folder = getfixture("tmp_path")
-    >>> soundfile.write(folder / "a.wav", numpy.full(16000, 0.5), 16000)
+    >>> soundfile.write(folder / "a.wav", numpy.sin(numpy.arange(16000)), 16000)
     >>> _ = (folder / "data.csv").write_text("wav,caption\na.wav,A man whispers.\n")
     >>> prepare_own(folder / "data.csv", folder / "train.arrow")
     (1, [])
@@ -103,10 +102,12 @@ def prepare_own(
                 found.append(result)
     rows = _without_repeated_ids(found, errors)
     errors = [readable_name(error) for error in errors]
-    if errors and not skip_bad:
-        raise ValueError(_summary(errors))
+    if errors and (not skip_bad or not rows):
+        none = "" if rows else f"{source} has no good row. "
+        way_out = "Correct them, or leave them out by --skip-bad" if rows else "Correct them"
+        raise BadEntriesError(f"{none}{len(errors)} bad rows", errors, way_out)
     if not rows:
-        raise ValueError(f"{source} has no good row. {_summary(errors) if errors else ''}".strip())
+        raise ValueError(f"{source} has no good row")
     return write_manifest(output, rows), errors
 
 
@@ -251,9 +252,3 @@ def _without_repeated_ids(
         else:
             seen[row["id"]] = entry, row
     return [row for _, row in seen.values()]
-
-
-def _summary(errors: list[str]) -> str:
-    shown = "; ".join(errors[:SHOWN_ERRORS])
-    more = f"; and {len(errors) - SHOWN_ERRORS} more" if len(errors) > SHOWN_ERRORS else ""
-    return f"{len(errors)} bad rows: {shown}{more}. Correct them, or leave them out by --skip-bad"

@@ -6,7 +6,6 @@ Shared by the prepare scripts of FCaps and ParaSpeechCaps, with their command li
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import os
 import tempfile
@@ -23,6 +22,7 @@ from speechbrain_clsp.prepare.assembly import Outcome, assemble, parts_folder, r
 from speechbrain_clsp.prepare.clip import ClipRecord, Record
 from speechbrain_clsp.prepare.corpora import CORPORA, AudioFinder
 from speechbrain_clsp.utils.files import parse_key_values
+from speechbrain_clsp.utils.reading import read_json
 
 logger = logging.getLogger(__name__)
 
@@ -122,7 +122,7 @@ def _is_made(manifest: Path, settings: dict[str, Any]) -> bool:
             " deleted: move it away, choose another save_folder, or set skip_prep to use it as it"
             " is"
         )
-    found = json.loads(report_path(manifest).read_text(encoding="utf-8")).get("settings")
+    found = read_json(report_path(manifest)).get("settings")
     if found is None:
         return False
     if found != settings:

@@ -122,3 +122,31 @@ def join_some(entries: Iterable[Any], separator: str = "; ") -> str:
     texts = [str(entry) for entry in entries]
     more = [f"and {len(texts) - LISTED} more"] if len(texts) > LISTED else []
     return separator.join(texts[:LISTED] + more)
+
+
+class BadEntriesError(ValueError):
+    """Several rows, clips or captions that cannot be used; the message names the first ten.
+
+    Arguments
+    ---------
+    what : str
+        What they are, and how many, before their list.
+    entries : list of str
+        What is wrong with each; all of them are in the attribute of this name, which commands
+        write to a file.
+    way_out : str
+        What to do, after the list.
+
+    Example
+    -------
+    >>> str(BadEntriesError("2 bad rows", ["row 2: no file", "row 5: no file"], "Correct them"))
+    '2 bad rows: row 2: no file; row 5: no file. Correct them'
+    """
+
+    def __init__(self, what: str, entries: Iterable[str], way_out: str = "") -> None:
+        self.what, self.entries, self.way_out = what, list(entries), way_out
+        end = f". {way_out}" if way_out else ""
+        super().__init__(f"{what}: {join_some(self.entries)}{end}")
+
+    def __reduce__(self) -> tuple:
+        return BadEntriesError, (self.what, self.entries, self.way_out)

@@ -101,6 +101,30 @@ def describe_file(path: str | os.PathLike) -> str:
         return describe_content(file.read(HEAD))
 
 
+def explain_file(path: str | os.PathLike, expected: str) -> str:
+    """Return ", it is ..." for messages; "" if the file is as ``expected``, or does not tell.
+
+    Arguments
+    ---------
+    path : str or path
+        A file that could not be read.
+    expected : str
+        How :func:`describe_file` begins for what it should be.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "a.arrow"
+    >>> _ = path.write_bytes(b"PAR1")
+    >>> explain_file(path, "a Parquet"), explain_file(path, "an Arrow")[:22]
+    ('', ', it is a Parquet tabl')
+    """
+    try:
+        kind = describe_file(path)
+    except OSError:
+        return ""
+    return f", it is {kind}" if kind and not kind.startswith(expected) else ""
+
+
 def _is_text(head: bytes) -> bool:
     try:
         text = head.decode()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from speechbrain_clsp.evaluation.models.base import unit
+from speechbrain_clsp.utils.content import explain_file
 from speechbrain_clsp.utils.files import sha256_of_file
 
 ARRAYS = ("paths", "embeddings", "texts", "text_embeddings")
@@ -28,15 +30,21 @@ class PrecomputedModel:
     Raises
     ------
     ValueError
-        If an array is missing, or sizes do not fit.
+        If it is not such a file, an array is missing, or sizes do not fit.
     """
 
     is_bound = False
 
     def __init__(self, path: str | os.PathLike) -> None:
         self.path = path
-        with np.load(path, allow_pickle=False) as file:
-            arrays = dict(file)
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = dict(file)
+        except (ValueError, EOFError, TypeError, AttributeError, BadZipFile) as error:
+            kind = explain_file(path, "a zip")
+            raise ValueError(
+                f"{path} is not an .npz file of arrays, or damaged{kind}: {error}"
+            ) from error
         absent = [name for name in ARRAYS if name not in arrays]
         if absent:
             raise ValueError(f"{path} lacks the arrays {absent}")

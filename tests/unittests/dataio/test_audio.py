@@ -295,6 +295,10 @@ def test_a_clip_is_checked_to_its_end(tmp_path, monkeypatch):
         with pytest.raises(AudioError, match="a.wav: is silent"):
             check_audio(write(tmp_path / "a.wav", samples))
     assert check_audio(write(tmp_path / "a.wav", 0.001 * tone())).seconds == 1.0
+    write(tmp_path / "a.wav", np.stack([tone(), -tone()], axis=1))
+    with pytest.raises(AudioError, match="a.wav: its channels cancel each other: choose one"):
+        check_audio(tmp_path / "a.wav")
+    assert check_audio(tmp_path / "a.wav", channel=1).n_channels == 2
     for name, (path, pattern) in bad_files(tmp_path).items():
         with pytest.raises(AudioError, match=pattern) as caught:
             check_audio(path)

@@ -185,3 +185,9 @@ def test_a_manifest_without_clips_is_refused_by_name_and_may_be_replaced(tmp_pat
         Manifest(path)
     assert write_manifest(path, [{"id": "a", "audio": "a.wav", "duration": 1.0}]) == 1
     assert len(Manifest(path)) == 1
+
+
+def test_what_is_no_manifest_is_named_by_what_it_is(tmp_path):
+    (tmp_path / "a.arrow").write_text("version https://git-lfs.github.com/spec/v1")
+    with pytest.raises(ValueError, match="a.arrow is not a manifest.* a Git LFS pointer: run"):
+        Manifest(tmp_path / "a.arrow")

@@ -5,6 +5,7 @@ import gzip
 import json
 import os
 import re
+from pathlib import Path
 
 import numpy as np
 import pyarrow
@@ -311,7 +312,7 @@ def test_an_mp3_that_ends_before_its_header_says_is_found(folder, capfd):
     (folder / "cut.mp3").write_bytes(data[: len(data) // 4])
     (folder / "a.csv").write_text("wav,caption\ncut.mp3,A.\na.mp3,B.\n")
     error = failing(folder, "a.csv", capfd)
-    assert re.search(r"cut.mp3: should last until 20.00 s, but ends at \d.\d\d s", error)
+    assert re.search(r"cut.mp3: should last 20.00 s, and \d.\d\d s are there: it is cut off", error)
     (row,) = prepare(folder, "a.csv", "--skip-bad")
     assert row["id"] == "a" and row["duration"] == pytest.approx(20)
     # What is there may be used.
@@ -357,3 +358,19 @@ def test_what_is_no_manifest_is_not_replaced(folder, capfd):
     assert main(["prepare", str(folder / "a.csv"), "--output", str(folder / "notes.arrow")]) == 2
     assert "is not a manifest: it is left as it is" in capfd.readouterr().err
     assert (folder / "notes.arrow").read_text() == "my only copy"
+
+
+def test_of_many_bad_rows_ten_are_shown_and_the_file_with_all_is_named(folder, capfd):
+    lines = [f"none{i}.wav,A." for i in range(200)]
+    (folder / "a.csv").write_text("wav,caption\na.wav,A.\n" + "\n".join(lines))
+    error = failing(folder, "a.csv", capfd)
+    assert "200 bad rows: " in error and "none9.wav" in error and "none10.wav" not in error
+    assert "and 190 more. Correct them, or leave them out by --skip-bad" in error
+    everything = Path(re.search(r"\(all are in (.+)\)", error)[1])
+    assert everything.read_text().count("no file") == 200
+    everything.unlink()
+
+
+def test_a_table_without_header_is_told_so(folder, capfd):
+    (folder / "a.csv").write_text("a.wav,A man.\n")
+    assert "the first line must name the columns" in failing(folder, "a.csv", capfd)

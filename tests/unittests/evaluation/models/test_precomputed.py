@@ -22,3 +22,20 @@ def test_precomputed_vectors_are_found_by_path_then_by_name(tmp_path):
     np.savez(path, paths=["a"], embeddings=np.eye(1))
     with pytest.raises(ValueError, match="texts"):
         PrecomputedModel(path)
+
+
+def test_a_file_that_holds_no_arrays_is_named_by_what_it_is(tmp_path):
+    path = tmp_path / "x.npz"
+    for content, kind in (
+        (b"", "empty"),
+        (b"version https://git-lfs.github.com/spec/v1", "Git LFS pointer"),
+        (b"a,b\n", "a text file"),
+        (b"PK\x03\x04 cut off", "zip"),
+        (b"\x93NUMPY\x01\x00", "NumPy"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=rf"x\.npz is not an \.npz file.*{kind}"):
+            PrecomputedModel(path)
+    np.save(tmp_path / "y.npy", np.eye(2))
+    with pytest.raises(ValueError, match=r"y\.npy is not an \.npz file"):
+        PrecomputedModel(tmp_path / "y.npy")
