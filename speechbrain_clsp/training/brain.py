@@ -130,6 +130,7 @@ class ContrastiveBrain(sb.Brain):
         """
         batch = batch.to(self.device)
         modules = self.modules if stage == sb.Stage.TRAIN else self.evaluation_modules()
+        _check_lengths(batch, unwrapped(self.modules["text_tower"]))
         speech = modules["speech_tower"](batch.wavs, batch.wav_lens)
         text = modules["text_tower"](batch.tokens, batch.padding_mask)
         return {"speech": speech, "text": text.view(-1, *speech.shape)}
@@ -438,6 +439,22 @@ class ContrastiveBrain(sb.Brain):
                 # Optional: without the lengths of earlier epochs, the sampler plans them again.
                 self.checkpointer.add_recoverable("sampler", self.train_sampler, optional_load=True)
         return loader
+
+
+def _check_lengths(batch: CaptionedSpeech, text_tower: Any) -> None:
+    """Raise ValueError that names the clip of a text that is too long.
+
+    Captions are checked before training begins, what swaps make of them only here.
+    """
+    if batch.tokens.shape[1] > text_tower.max_tokens:
+        sizes = (~batch.padding_mask).sum(dim=1)
+        longest = int(sizes.argmax())
+        place, clip = divmod(longest, len(batch.ids))
+        kind = "positive" if place < batch.n_positives else "negative"
+        raise ValueError(
+            f"Clip {batch.ids[clip]!r}: its {kind} text number {place} has {int(sizes[longest])}"
+            f" tokens, at most {text_tower.max_tokens} fit: shorten its captions"
+        )
 
 
 def unwrapped(module: nn.Module) -> nn.Module:

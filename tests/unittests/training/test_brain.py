@@ -2,11 +2,11 @@
 
 import pytest
 
-from speechbrain_clsp.captions.policies import TwoCaptions, evaluation_captions
+from speechbrain_clsp.captions.policies import TwoCaptions, WithHardNegatives, evaluation_captions
 from speechbrain_clsp.dataio.dataset import CaptionedSpeechDataset, Collate
 from speechbrain_clsp.dataio.manifest import Manifest, write_manifest
 from speechbrain_clsp.dataio.sampler import BucketBatchSampler
-from tests.utils.buzzes import new_brain, write_buzzes
+from tests.utils.buzzes import fit, new_brain, write_buzzes
 
 
 def train(folder, valid: Manifest, brain) -> None:
@@ -40,6 +40,18 @@ def test_many_batches_without_a_readable_clip_end_with_that_reason(tmp_path):
     write_manifest(tmp_path / "missing.arrow", rows)
     with pytest.raises(RuntimeError, match=r"\(16 could not be read\).*log.txt names the clips"):
         train(tmp_path, valid, new_brain(1))
+
+
+def test_a_negative_that_is_too_long_is_named_with_its_clip(tmp_path):
+    manifest = write_buzzes(tmp_path)
+    brain = new_brain(1)
+    brain.modules["text_tower"].max_tokens = 60
+
+    def swap(text, generator, row):
+        return f"{text} {'very ' * 60 * (row['id'] == 'low_loud')}"
+
+    with pytest.raises(ValueError, match=r"Clip 'low_loud': its negative text number 2 has \d+ to"):
+        fit(brain, manifest, captions=WithHardNegatives(TwoCaptions(), swap))
 
 
 def test_an_epoch_with_one_readable_batch_is_none(tmp_path):
