@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from speechbrain_clsp.utils.checks import quote
 from speechbrain_clsp.utils.content import explain_file
 from speechbrain_clsp.utils.files import atomic_path, check_replaceable, expand
 
@@ -50,6 +51,8 @@ SCHEMA = pa.schema(
 BATCH_ROWS = 16384  # rows per record batch, the unit that is in memory while writing
 _BATCH_ROWS_KEY = b"rows_per_batch"  # with it a file of 18 M rows opens without looking at batches
 _ADDED_LATER = {"channel"}  # a manifest without them is still good
+_UNFIT = (pa.ArrowException, TypeError, ValueError, OverflowError, AttributeError)
+_WHOLE_NUMBERS = ("offset", "nbytes", "sample_rate", "channel")
 _LIST_COLUMNS = ("intrinsic_tags", "situational_tags", "global_captions", "fine_captions")
 
 
@@ -77,8 +80,8 @@ def write_manifest(
     Raises
     ------
     ValueError
-        If a row lacks a required column, has an unknown one, or repeats an id; the message names
-        the row and its id.
+        If a row lacks a required column, has an unknown one or a value of a wrong type, or repeats
+        an id; the message names the row and its id.
     FileExistsError
         If ``path`` holds something else than a manifest.
 
@@ -96,10 +99,10 @@ def write_manifest(
         for number, row in enumerate(rows, start=1):
             batch.append(checked_row(row, number))
             if len(batch) == batch_rows:
-                yield pa.RecordBatch.from_pylist(batch, schema=SCHEMA)
+                yield make_batch(batch, number - len(batch) + 1)
                 batch.clear()
         if batch:
-            yield pa.RecordBatch.from_pylist(batch, schema=SCHEMA)
+            yield make_batch(batch, number - len(batch) + 1)
 
     return write_batches(path, batches(), batch_rows)
 
@@ -169,7 +172,8 @@ def checked_row(row: Mapping[str, Any], number: int) -> dict[str, Any]:
     Raises
     ------
     ValueError
-        If a required column is missing or there is one that is not known.
+        If a required column is missing, there is one that is not known, or a whole number is a
+        float.
     """
     where = f"row {number} (id {row.get('id')!r})"
     unknown = set(row) - set(SCHEMA.names)
@@ -178,7 +182,51 @@ def checked_row(row: Mapping[str, Any], number: int) -> dict[str, Any]:
     missing = [field.name for field in SCHEMA if not field.nullable and row.get(field.name) is None]
     if missing:
         raise ValueError(f"{where}: columns {missing} are missing")
-    return {**row, **{name: list(row.get(name) or []) for name in _LIST_COLUMNS}}
+    for name in _WHOLE_NUMBERS:
+        if isinstance(row.get(name), float):  # Arrow would cut its fraction off
+            raise ValueError(f"{where}: column {name!r} is {row[name]}, not an int")
+    return {**row, **{name: _as_list(row.get(name)) for name in _LIST_COLUMNS}}
+
+
+def _as_list(value: Any) -> Any:
+    """Return texts as a list, also one text; what is neither is left for Arrow's error."""
+    if isinstance(value, str) and value:  # which Arrow would take letter by letter
+        return [value]
+    is_list = isinstance(value, Iterable) and not isinstance(value, bytes | Mapping)
+    return list(value) if is_list else value or []
+
+
+def make_batch(rows: list[dict[str, Any]], first: int) -> pa.RecordBatch:
+    """Return checked rows as a record batch; ``first`` is the number of the first of them.
+
+    Raises
+    ------
+    ValueError
+        If a value does not fit its column; the message names row, id and column.
+    """
+    try:
+        return pa.RecordBatch.from_pylist(rows, schema=SCHEMA)
+    except _UNFIT as error:
+        for number, row in enumerate(rows, first):
+            if reason := why_unfit(row):
+                raise ValueError(f"row {number} (id {row['id']!r}): {reason}") from error
+        raise
+
+
+def why_unfit(row: Mapping[str, Any]) -> str:
+    """Return which column of a row has a value that does not fit it, and why; "" if all fit.
+
+    Example
+    -------
+    >>> why_unfit({"id": "a", "audio": "a.wav", "duration": 1.5, "gender": 3})
+    "column 'gender' is 3: Expected bytes, got a 'int' object"
+    """
+    for field in SCHEMA:
+        try:
+            pa.array([row.get(field.name)], field.type)
+        except _UNFIT as error:
+            return f"column {field.name!r} is {quote(row.get(field.name))}: {error}"
+    return ""
 
 
 class Manifest:

@@ -27,6 +27,8 @@ from speechbrain_clsp.dataio.manifest import (
     SCHEMA,
     check_manifest_path,
     checked_row,
+    make_batch,
+    why_unfit,
     write_batches,
 )
 from speechbrain_clsp.prepare.audio_index import run_all
@@ -154,12 +156,14 @@ def make_part(
     check = f"{zlib.crc32(fingerprint.encode())}-{content}-{len(block)}"
     if path.is_file() and _about(path)["check"] == check:
         return path
-    rows, left_out = [], []
+    rows, numbers, left_out = [], [], []
     for record in block:
         try:
             rows.append(checked_row(convert(record.line), record.number))
+            numbers.append(record.number)
         except UnusableClipError as error:
             left_out.append([record.number, error.name, error.reason, error.detail])
+    batch = _fitting_batch(rows, numbers, left_out)
     about = {"check": check, "records": len(block), "left_out": left_out}
     schema = SCHEMA.with_metadata({"about": json.dumps(about)})
     with (
@@ -167,8 +171,22 @@ def make_part(
         pa.OSFile(str(partial), "wb") as sink,
         pa.ipc.new_file(sink, schema) as writer,
     ):
-        writer.write_batch(pa.RecordBatch.from_pylist(rows, schema=SCHEMA))
+        writer.write_batch(batch)
     return path
+
+
+def _fitting_batch(
+    rows: list[dict[str, Any]], numbers: list[int], left_out: list[list]
+) -> pa.RecordBatch:
+    """Return the rows whose values fit their columns; the others go to ``left_out``."""
+    try:
+        return make_batch(rows, 1)
+    except ValueError:
+        reasons = [why_unfit(row) for row in rows]
+    for row, number, reason in zip(rows, numbers, reasons):
+        if reason:
+            left_out.append([number, str(row["id"]), MALFORMED, reason])
+    return make_batch([row for row, reason in zip(rows, reasons) if not reason], 1)
 
 
 def _about(path: Path) -> dict[str, Any]:

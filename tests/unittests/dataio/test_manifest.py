@@ -191,3 +191,35 @@ def test_what_is_no_manifest_is_named_by_what_it_is(tmp_path):
     (tmp_path / "a.arrow").write_text("version https://git-lfs.github.com/spec/v1")
     with pytest.raises(ValueError, match="a.arrow is not a manifest.* a Git LFS pointer: run"):
         Manifest(tmp_path / "a.arrow")
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("gender", 3),
+        ("id", 7),
+        ("duration", "long"),
+        ("offset", 2**63),
+        ("sample_rate", 2**31),
+        ("fine_captions", 3),
+        ("fine_captions", ["A man.", 3]),
+        ("labels", {"mood": 3}),
+        ("labels", "calm"),
+        ("channel", 0.5),
+        ("speaker", "\ud83d"),
+    ],
+)
+def test_a_value_that_does_not_fit_is_named_by_row_and_column(tmp_path, column, value):
+    rows = [{**ROW, "id": str(i)} for i in range(9)]
+    rows[6][column] = value
+    with pytest.raises(ValueError, match=rf"row 7 \(id .*column '{column}' is ") as error:
+        write_manifest(tmp_path / "a.arrow", rows, batch_rows=4)
+    str(error.value).encode()
+    assert not (tmp_path / "a.arrow").exists()
+
+
+def test_one_text_is_a_list_of_one_text(tmp_path):
+    """If this fails, captions are trained on letter by letter."""
+    write_manifest(tmp_path / "a.arrow", [{**ROW, "fine_captions": "A man.", "intrinsic_tags": ""}])
+    (row,) = Manifest(tmp_path / "a.arrow")
+    assert row["fine_captions"] == ["A man."]

@@ -70,3 +70,18 @@ def test_too_many_malformed_lines_and_no_row_at_all_are_refused(tmp_path):
         assemble(tmp_path / "b.arrow", records("a"), refuse)
     with pytest.raises(ValueError, match="there is no record"):
         assemble(tmp_path / "c.arrow", [], parse_line)
+
+
+def test_a_value_that_does_not_fit_its_column_costs_its_record_alone(tmp_path):
+    lines = [
+        b'{"id": "a", "audio": "a.wav", "duration": 2}',
+        b'{"id": "b", "audio": "a.wav", "duration": 2, "accent": 3}',
+        b'{"id": "c", "audio": "a.wav", "duration": "long"}',
+        b'{"id": "d", "audio": "a.wav", "duration": 2}',
+    ]
+    records = [Record(number, line) for number, line in enumerate(lines, start=1)]
+    outcome = assemble(tmp_path / "train.arrow", records, parse_line)
+    assert outcome.clips == 2 and outcome.left_out == {"malformed line": 2}
+    listed = (tmp_path / "train_left_out.tsv").read_text(encoding="utf-8").splitlines()
+    assert listed[1].startswith("2\tb\tmalformed line\tcolumn 'accent' is 3")
+    assert listed[2].startswith("3\tc\tmalformed line\tcolumn 'duration' is 'long'")
