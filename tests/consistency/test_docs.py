@@ -181,3 +181,22 @@ def test_wrong_commands_are_found(tmp_path):
         with pytest.raises(AssertionError):
             check()
     assert (fenced.language, fenced.line, indented.line) == ("python", 9, 3)
+
+
+def test_messages_that_the_page_of_troubles_quotes_are_the_package_s():
+    """Each first cell of a table with the column ``message``; strings are joined as Python does."""
+    sources = [path.read_text(encoding="utf-8") for path in ROOT.glob("speechbrain_clsp/**/*.py")]
+    text = re.sub(r'"\s*\n\s*(?:f|r)?"', "", "\n".join(sources))
+    page = (ROOT / "docs/troubleshooting.md").read_text(encoding="utf-8")
+    quoted, column = [], ""
+    for line in page.splitlines():
+        cell = line.strip("| ").split(" | ")[0]
+        if not line.startswith("|"):
+            column = ""
+        elif not column:
+            column = cell
+        elif column == "message":
+            quoted += re.findall("`([^`]+)`", cell)
+    assert len(quoted) > 20
+    for message in quoted:
+        assert all(part.strip() in text for part in message.split("...")), message
