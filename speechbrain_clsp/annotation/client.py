@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -227,7 +228,8 @@ class ChatClient:
         if not self.usage.short_answers:
             tqdm.write(
                 f"{', '.join(self._servers)}: {given} of {count} candidates were given; a server"
-                " that ignores n is asked again for the others"
+                " that ignores n is asked again for the others",
+                file=sys.stderr,
             )
         self.usage.short_answers += 1
 
@@ -264,7 +266,8 @@ class ChatClient:
             self._told_until = now + after
             tqdm.write(
                 f"The server asks to wait {after:.0f} s ({error}). Interrupt to stop; the same"
-                " command goes on later"
+                " command goes on later",
+                file=sys.stderr,
             )
         return retry_delay(attempt, self.settings.pause, after)
 

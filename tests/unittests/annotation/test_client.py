@@ -1,6 +1,7 @@
 """The client against a real server that refuses, stalls, breaks off and talks nonsense."""
 
 import asyncio
+import random
 import time
 
 import pytest
@@ -11,6 +12,7 @@ from speechbrain_clsp.annotation.retries import (
     ServerUnavailableError,
     UnansweredError,
 )
+from speechbrain_clsp.annotation.stages.verify import ClipFacts, VerifySettings, verify_caption
 from tests.utils.chat_server import MODEL, answering, chat_server, completion
 
 SAMPLING = {"n": 2, "top_k": 20, "temperature": 0.6}
@@ -227,3 +229,58 @@ def test_a_list_of_models_in_another_form_does_no_harm():
     for listed in ([1, "x"], {"data": None}, {"data": [3]}, b"<html>", "x", None):
         with answering(lambda path, listed=listed: listed) as url:
             asyncio.run(go(url))
+
+
+PARTS = [None, True, 0, -5, 1.5, "", "x", "<think>", "{}", [], {}, "length", "error", "labels"]
+NAMES = [
+    "choices",
+    "message",
+    "content",
+    "tool_calls",
+    "function",
+    "id",
+    "refusal",
+    "error",
+    "code",
+]
+NAMES += ["finish_reason", "usage", "prompt_tokens", "object", "reasoning_content", "detail"]
+
+
+def changed(draw: random.Random, content, depth: int = 0):
+    """Return JSON in which some parts were replaced or left out."""
+    if draw.random() < 0.12 and depth:
+        content = draw.choice([*PARTS, {draw.choice(NAMES): draw.choice(PARTS)}])
+    if isinstance(content, dict):
+        kept = {name: value for name, value in content.items() if draw.random() > 0.05}
+        return {name: changed(draw, value, depth + 1) for name, value in kept.items()}
+    if isinstance(content, list):
+        return [changed(draw, value, depth + 1) for value in content]
+    return content
+
+
+@pytest.mark.filterwarnings("ignore:Pydantic")
+def test_whatever_servers_send_ends_in_an_answer_or_an_error_of_ours():
+    draw = random.Random(0)
+    call = {"id": "a", "type": "function", "function": {"name": "labels", "arguments": "{}"}}
+
+    def reply(request):
+        whole = draw.choice([completion(["A.", "B."]), with_message(tool_calls=[call])])
+        answer = changed(draw, whole)
+        body = answer if draw.random() > 0.1 else draw.randbytes(20)
+        status = draw.choice([200] * 9 + [201, 204, 301, 400, 418, 429, 500])
+        headers = {"Retry-After": draw.choice(["1e9", "-1", "x"])} if draw.random() < 0.1 else {}
+        return status, body, headers
+
+    async def go(url) -> None:
+        client = ChatClient(ServerSettings(f"{url}/v1", MODEL, attempts=2, pause=0.001))
+        for _ in range(60):
+            verdict = verify_caption(client, "A man.", ClipFacts({}), VerifySettings())
+            for work in (client.check(), client.complete(message("Describe."), {"n": 2}), verdict):
+                try:
+                    await work
+                except (RequestRejectedError, ServerUnavailableError) as error:
+                    assert str(error)
+        await client.close()
+
+    with answering(reply) as url:
+        asyncio.run(go(url))
