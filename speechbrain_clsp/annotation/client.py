@@ -162,6 +162,8 @@ class ChatClient:
                 code, text = error.status_code, status_text(error)
                 if code in (400, *FATAL):
                     text = explain_status(code, text, url, self.settings.api_key_variable)
+                else:
+                    text += proxy_of(url)
                 raise ServerUnavailableError(f"{url} answers {text}") from error
             except openai.APITimeoutError as error:
                 raise ServerUnavailableError(
@@ -248,7 +250,9 @@ class ChatClient:
             raise RequestRejectedError(f"{attempts} attempts failed, the last by {last}")
         urls = ", ".join(self._servers)
         kind = ServerUnavailableError if last.kind in map(str, OVERLOAD) else UnansweredError
-        raise kind(f"{urls}: {attempts} attempts failed: {last}")
+        # Messages about connections have it already.
+        proxy = "" if last.kind == "connection" else proxy_of(self.settings.urls[0])
+        raise kind(f"{urls}: {attempts} attempts failed: {last}{proxy}")
 
     def _pause(self, attempt: int, error: RetryableError) -> float:
         """Return the seconds to wait before another attempt; tell users of long ones."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import re
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,6 +14,7 @@ from speechbrain_clsp.cli.boundary import SHOWN, USER_ERROR, write_temporary
 from speechbrain_clsp.utils.files import atomic_write, check_replaceable
 
 EXAMPLE = "example: "  # begins the last line of each help
+HOME = re.compile(r"((?:[\w.-]+[=:])*)~/")  # after names of models, sources or settings
 LIST_HEADER = "# Left out by clsp, with the reasons:"
 
 
@@ -118,6 +121,27 @@ def add_command(
     )
     command.set_defaults(run=run)
     return command
+
+
+def expand_home(options: argparse.Namespace) -> argparse.Namespace:
+    """Expand ``~/`` where shells leave it: in ``--output=~/x`` and in ``NAME=~/x``.
+
+    Example
+    -------
+    >>> expand_home(argparse.Namespace(seed=1, captions=["a=~/a.csv"])).captions[0][:3]
+    'a=/'
+    """
+    for name, value in vars(options).items():
+        if isinstance(value, str):
+            setattr(options, name, _expand(value))
+        elif isinstance(value, list):
+            setattr(options, name, [_expand(v) if isinstance(v, str) else v for v in value])
+    return options
+
+
+def _expand(word: str) -> str:
+    found = HOME.match(word)
+    return f"{found[1]}{os.path.expanduser('~/')}{word[found.end() :]}" if found else word
 
 
 def check_device(name: str) -> None:

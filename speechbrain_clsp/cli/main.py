@@ -42,8 +42,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(arguments: list[str] | None) -> int | None:
     from speechbrain_clsp.cli.boundary import quiet_libraries
+    from speechbrain_clsp.cli.common import expand_home
 
-    options = parser().parse_args(arguments)
+    options = expand_home(parser().parse_args(arguments))
     with quiet_libraries():
         return options.run(options)
 

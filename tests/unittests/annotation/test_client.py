@@ -273,7 +273,7 @@ def test_whatever_servers_send_ends_in_an_answer_or_an_error_of_ours():
 
     async def go(url) -> None:
         client = ChatClient(ServerSettings(f"{url}/v1", MODEL, attempts=2, pause=0.001))
-        for _ in range(60):
+        for _ in range(30):
             verdict = verify_caption(client, "A man.", ClipFacts({}), VerifySettings())
             for work in (client.check(), client.complete(message("Describe."), {"n": 2}), verdict):
                 try:

@@ -184,10 +184,16 @@ def test_mistakes_are_told_in_one_line(tmp_path, capsys, change, reason):
     assert reason in error and error.count("\n") <= 2
 
 
-def test_an_interrupt_finishes_what_is_in_flight(tmp_path):
+def test_an_interrupt_finishes_what_is_in_flight_and_ends_all_stages(tmp_path):
     write_clips(tmp_path, 400)
+    stages = ("--stage", "caption", "filter")
     with chat_server(tmp_path, delay=0.1) as (url, log):
-        command = [sys.executable, "-m", "speechbrain_clsp.cli.main", *arguments(tmp_path, url)]
+        command = [
+            sys.executable,
+            "-m",
+            "speechbrain_clsp.cli.main",
+            *arguments(tmp_path, url, *stages),
+        ]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         while not (log.exists() and log.read_text().count("\n") > 20):
             time.sleep(0.01)
@@ -195,6 +201,7 @@ def test_an_interrupt_finishes_what_is_in_flight(tmp_path):
         assert process.wait(timeout=30) == 130
         time.sleep(0.3)
         served = log.read_text().count("\n")
+    assert not list((tmp_path / "out").glob("filter*"))
     kept = sum(1 for _ in read_records(tmp_path / "out/caption.jsonl"))
     assert kept == served < 400
 

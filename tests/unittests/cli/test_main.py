@@ -51,6 +51,15 @@ def test_help_imports_no_heavy_library():
     assert done.stdout.strip() == "set()", done.stderr
 
 
+@pytest.mark.parametrize("option", ["--output=~/none/x.npz", "--model=~/none/model"])
+def test_a_home_that_the_shell_leaves_is_expanded(option, monkeypatch, tmp_path, capfd):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    options = {"--output": str(tmp_path / "x.npz"), "--model": "absent"}
+    others = [f"{name}={value}" for name, value in options.items() if name not in option]
+    assert main(["embed", "a.wav", option, *others]) == 2
+    assert f"{tmp_path}/none" in capfd.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
