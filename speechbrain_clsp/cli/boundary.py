@@ -40,10 +40,12 @@ SHOWN = 10  # entries of a list, such as of bad files, that reach the terminal
 LONGEST_MESSAGE = 3000  # characters
 # What the package raises for wrong input; a TypeError names a wrong value in a JSON or YAML file.
 EXPECTED_ERRORS = (OSError, ValueError, TypeError)
+MEMORY_ERRORS = (RuntimeError, OSError, ImportError)
 OF_THE_GPU = re.compile(r"CUDA|CUBLAS|CUDNN|GPU|HIP|MPS", re.IGNORECASE)
 # What torch and its libraries call it, as RuntimeErrors; and a worker that the kernel ended.
 OUT_OF_MEMORY = re.compile(
     r"out of memory|can't allocate memory|cannot allocate memory|ALLOC_FAILED"
+    r"|failed to map segment from shared object|can't start new thread"
     r"|DataLoader worker .* killed by signal: Killed",
     re.IGNORECASE,
 )
@@ -207,7 +209,7 @@ def explain_memory(error: BaseException) -> str:
     """
     text = " ".join(str(error).split())
     known = isinstance(error, MemoryError) or "OutOfMemoryError" in type(error).__name__
-    if not (known or (isinstance(error, RuntimeError | OSError) and OUT_OF_MEMORY.search(text))):
+    if not (known or (isinstance(error, MEMORY_ERRORS) and OUT_OF_MEMORY.search(text))):
         return ""
     reason = f": {text[:200].rstrip('.')}" if text else ""
     if OF_THE_GPU.search(f"{type(error).__module__} {text}"):

@@ -206,6 +206,7 @@ def test_an_interrupt_that_a_library_turns_into_another_error_is_one():
     [
         ("import torch; torch.empty(10**15)", "allocate memory"),
         ("import numpy; numpy.zeros(10**15)", "Unable to allocate"),
+        ("raise ImportError('failed to map segment from shared object')", "more memory"),
         ("raise MemoryError", "clsp: error: out of memory. Close"),
         ("import torch; raise torch.OutOfMemoryError('CUDA out of memory.')", "--device cpu"),
         ("raise RuntimeError('CUDA error: out of memory')", "--device cpu"),
