@@ -90,7 +90,17 @@ class Annotation:
         before = STAGES[STAGES.index(stage) - 1]
         if not self.path(before).is_file():
             raise ValueError(f"{self.path(before)} is not there: run --stage {before} first")
+        if self._is_unworked(before):
+            raise ValueError(f"{self.path(before)} is empty: run --stage {before} first")
         return read_records(self.path(before))
+
+    def _is_unworked(self, stage: str) -> bool:
+        """Return whether a stage did nothing yet, though the shard has clips."""
+        path = self.path(stage)
+        done = [path, path.with_suffix(".quarantine.jsonl")]
+        if any(file.is_file() and file.stat().st_size for file in done):
+            return False
+        return any(in_shard(name, self.shard) for name in self.manifest.values("id"))
 
     def _caption(self) -> dict[str, Any]:
         settings = self.settings.caption

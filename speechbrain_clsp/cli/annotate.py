@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from speechbrain_clsp.cli.boundary import INTERRUPTED, say
-from speechbrain_clsp.cli.common import add_command
+from speechbrain_clsp.cli.common import add_command, check_folder, open_manifest
 
 RELEASE = "release"
 STAGE_NAMES = ("caption", "verify", "filter", "select", RELEASE)
@@ -51,10 +52,10 @@ def run_annotate(options: argparse.Namespace) -> int:
     """Run stages and print what each did; an interrupt ends them after what is in flight."""
     from speechbrain_clsp.annotation import Annotation, read_settings, write_release
     from speechbrain_clsp.annotation.stages import STAGES
-    from speechbrain_clsp.dataio.manifest import Manifest
 
     settings = read_settings(options.config, options.set)
-    manifest = Manifest(options.manifest)
+    manifest = open_manifest(options.manifest)
+    check_folder(Path(options.output))
     annotation = Annotation(options.output, manifest, settings, options.shard)
     for stage in options.stage or (STAGES if options.shard[1] > 1 else (*STAGES, RELEASE)):
         if stage == RELEASE:

@@ -8,10 +8,13 @@ import re
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from speechbrain_clsp.cli.boundary import SHOWN, USER_ERROR, write_temporary
 from speechbrain_clsp.utils.files import atomic_write, check_replaceable
+
+if TYPE_CHECKING:
+    from speechbrain_clsp.dataio.manifest import Manifest
 
 EXAMPLE = "example: "  # begins the last line of each help
 HOME = re.compile(r"((?:[\w.-]+[=:])*)~/")  # after names of models, sources or settings
@@ -142,6 +145,22 @@ def expand_home(options: argparse.Namespace) -> argparse.Namespace:
 def _expand(word: str) -> str:
     found = HOME.match(word)
     return f"{found[1]}{os.path.expanduser('~/')}{word[found.end() :]}" if found else word
+
+
+def check_folder(folder: Path) -> None:
+    """Raise NotADirectoryError if results cannot be written to a folder, since it is a file."""
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"--output {folder} is a file: name a folder")
+
+
+def open_manifest(path: str) -> Manifest:
+    """Open a manifest; raise ValueError if it holds no clips."""
+    from speechbrain_clsp.dataio.manifest import Manifest
+
+    manifest = Manifest(path)
+    if not len(manifest):
+        raise ValueError(f"{path} holds no clips: prepare it again, from data that has some")
+    return manifest
 
 
 def check_device(name: str) -> None:

@@ -11,6 +11,7 @@ from speechbrain_clsp.cli.common import (
     add_command,
     check_list,
     list_entries,
+    open_manifest,
     whole_number,
     write_list,
 )
@@ -96,7 +97,6 @@ def run_prepare(options: argparse.Namespace) -> None:
 
 def run_check_leakage(options: argparse.Namespace) -> int:
     """Print the leaks; return 1 if there are any."""
-    from speechbrain_clsp.dataio.manifest import Manifest
     from speechbrain_clsp.prepare.leakage import check_leakage
     from speechbrain_clsp.utils.files import atomic_write, check_replaceable
 
@@ -104,8 +104,8 @@ def run_check_leakage(options: argparse.Namespace) -> int:
         raise ValueError(f"{options.report}: the name of the report must end in .json")
     if options.report:
         check_replaceable(options.report, holds_leaks, "a report of leaks")
-    test = Manifest(options.test)
-    report = check_leakage(test, Manifest(options.train), options.kinds)
+    test = open_manifest(options.test)
+    report = check_leakage(test, open_manifest(options.train), options.kinds)
     for kind, count in report.counts.items():
         print(f"{kind}: {count or 'no'} leaks among {len(test)} test clips")
         for leak in report.of_kind(kind)[:SHOWN]:
@@ -127,10 +127,9 @@ def holds_leaks(path: Path) -> bool:
 
 def run_export_cuts(options: argparse.Namespace) -> None:
     """Write a manifest as cuts."""
-    from speechbrain_clsp.dataio.manifest import Manifest
     from speechbrain_clsp.prepare.cuts import write_cuts
 
     if not options.output.endswith((".jsonl", ".jsonl.gz")):
         raise ValueError(f"{options.output}: the name must end in .jsonl or .jsonl.gz")
-    count = write_cuts(options.output, Manifest(options.manifest), not options.no_headers)
+    count = write_cuts(options.output, open_manifest(options.manifest), not options.no_headers)
     print(f"{count} cuts written to {options.output}")

@@ -10,7 +10,7 @@ from contextlib import closing
 from difflib import get_close_matches
 from pathlib import Path
 
-from speechbrain_clsp.cli.common import add_command, check_device
+from speechbrain_clsp.cli.common import add_command, check_device, check_folder, open_manifest
 from speechbrain_clsp.evaluation import SUITES
 
 MINI = Path("data/mini_fcaps")
@@ -122,12 +122,6 @@ def run_evaluate(options: argparse.Namespace) -> None:
     print(markdown_tables(evaluation))
 
 
-def check_folder(folder: Path) -> None:
-    """Raise NotADirectoryError if results cannot be written to a folder, since it is a file."""
-    if folder.exists() and not folder.is_dir():
-        raise NotADirectoryError(f"--output {folder} is a file: name a folder")
-
-
 def check_specs(specs: Sequence[str]) -> None:
     """Raise if a file of embeddings that a specification names is none, or was cut off."""
     for spec in specs:
@@ -157,12 +151,11 @@ def check_clips(paths: Sequence[str], prompts: str | None) -> None:
         If a manifest holds no clips, or no clip has the label that a task of the prompt file
         names.
     """
-    from speechbrain_clsp.dataio.manifest import Manifest
     from speechbrain_clsp.evaluation.zero_shot import read_tasks
 
     tasks = read_tasks(prompts) if prompts else []
     for path in paths:
-        manifest = Manifest(path)
+        manifest = open_manifest(path)
         if not tasks:
             continue
         known = set(manifest[0]) - {"labels"}

@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from speechbrain_clsp.cli.boundary import INTERRUPTED, say
-from speechbrain_clsp.cli.common import add_command, list_entries, whole_number
+from speechbrain_clsp.cli.common import (
+    add_command,
+    check_folder,
+    list_entries,
+    open_manifest,
+    whole_number,
+)
 
 RECORDS, RATINGS = "judge.jsonl", "ratings.sqlite"
 OURS = "--manifest clips.arrow --captions ours=a.arrow cascaded=b.csv --output judged"
@@ -167,15 +173,22 @@ def choose_clips(
     options: argparse.Namespace,
 ) -> tuple[list[dict[str, Any]], dict[str, dict[str, str]]]:
     """Return the clips that all sources describe, and each source's captions by id."""
-    from speechbrain_clsp.dataio.manifest import Manifest
     from speechbrain_clsp.utils.files import parse_key_values
 
+    check_folder(Path(options.output))
     files = parse_key_values(options.captions, "--captions")
     captions = {name: read_captions(path) for name, path in files.items()}
     common = set.intersection(*(set(found) for found in captions.values()))
-    rows = [row for row in Manifest(options.manifest) if row["id"] in common]
+    manifest = open_manifest(options.manifest)
+    rows = [row for row in manifest if row["id"] in common]
     if not rows:
-        raise ValueError("No clip of the manifest has a caption in all sources: do ids agree?")
+        first = {"the manifest": manifest[0]["id"]}
+        first |= {name: next(iter(found), "none") for name, found in captions.items()}
+        ids = ", ".join(f"of {name} {found}" for name, found in first.items())
+        raise ValueError(
+            "No clip of the manifest has a caption in all sources: do ids agree? The first are"
+            f" {ids}"
+        )
     if options.clips and options.clips < len(rows):
         rows = random.Random(options.seed).sample(rows, options.clips)
     return rows, captions

@@ -32,6 +32,17 @@ def folder(tmp_path_factory):
     return folder
 
 
+def test_a_stage_whose_stage_before_did_nothing_is_refused(folder, tmp_path):
+    annotation = Annotation(tmp_path, Manifest(folder / "clips.arrow"), AnnotationSettings())
+    with pytest.raises(ValueError, match="verify.jsonl is not there: run --stage verify first"):
+        annotation.run("filter")
+    (tmp_path / "verify.jsonl").touch()
+    with pytest.raises(ValueError, match="verify.jsonl is empty: run --stage verify first"):
+        annotation.run("filter")
+    (tmp_path / "verify.quarantine.jsonl").write_text('{"key": "a", "id": "0"}\n')
+    assert annotation.run("filter")["clips"] == 0
+
+
 def test_a_clsp_chooses_captions_by_its_embeddings_and_gates_by_the_speech(folder):
     clsp = CLSP.from_pretrained(folder / "model")
     fits = [clsp.score_file(folder / f"{n}.wav", CAPTIONS).tolist() for n in range(2)]

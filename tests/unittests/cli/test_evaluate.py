@@ -49,6 +49,29 @@ def test_a_manifest_without_clips_is_named(evaluate, suite):
     assert "none.arrow holds no clips" in evaluate(data="none.arrow", suite=suite)
 
 
+def test_other_commands_refuse_a_manifest_without_clips_and_a_file_as_folder(tmp_path, capfd):
+    one, none = str(tmp_path / "one.arrow"), str(tmp_path / "none.arrow")
+    write_manifest(one, [ROW])
+    write_manifest(none, [])
+    (tmp_path / "x.yaml").write_text("caption: {model: m}")
+    (tmp_path / "a.csv").write_text("id,caption\nz,A man.\n")
+    annotate = ["annotate", str(tmp_path / "x.yaml"), "--output"]
+    sheet = ["judge", "sheet", "--captions", f"ours={tmp_path / 'a.csv'}", "--output"]
+    out, file = str(tmp_path / "out"), str(tmp_path / "a.csv")
+    for words, said in (
+        ([*annotate, out, "--manifest", none], "none.arrow holds no clips"),
+        ([*sheet, out, "--manifest", none], "none.arrow holds no clips"),
+        (["check-leakage", one, none], "none.arrow holds no clips"),
+        (["export-cuts", none, str(tmp_path / "x.jsonl")], "none.arrow holds no clips"),
+        ([*annotate, file, "--manifest", one], "a.csv is a file: name a folder"),
+        ([*sheet, file, "--manifest", one], "a.csv is a file: name a folder"),
+        ([*sheet, out, "--manifest", one], "The first are of the manifest a, of ours z"),
+    ):
+        assert main(words) == 2
+        error = capfd.readouterr().err
+        assert said in error and error.count("\n") == 1
+
+
 def test_a_cache_that_is_something_else_is_left_alone(evaluate, tmp_path):
     notes, store = tmp_path / "notes.txt", tmp_path / "store.sqlite"
     notes.write_text("my only copy")
