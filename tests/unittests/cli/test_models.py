@@ -128,7 +128,11 @@ def test_prompts_come_from_a_text_file(folder, wav, tmp_path, capsys):
     ("name", "content", "said"),
     [
         ("empty.txt", b"\n \n", "empty.txt holds no prompt: write one per line"),
-        ("latin.txt", "Ein Mann fl\u00fcstert.".encode("latin-1"), "latin.txt, line 1: the byte 0xfc is not UTF-8"),
+        (
+            "latin.txt",
+            "Ein Mann fl\u00fcstert.".encode("latin-1"),
+            "latin.txt, line 1: the byte 0xfc is not UTF-8",
+        ),
         ("twice.txt", b"A man.\nA man.\n", "The prompt 'A man.' is given twice"),
         ("twice.json", b'{"m": "A man.", "m": "A boy."}', "has the key 'm' twice"),
         ("deep.json", b"[" * 100_000, "deep.json: is not JSON that can be used"),
