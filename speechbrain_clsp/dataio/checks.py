@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 from torch import Tensor
 
 from speechbrain_clsp.captions.policies import draw_texts
 from speechbrain_clsp.dataio.audio import AudioError, read_header
 from speechbrain_clsp.dataio.dataset import CaptionedSpeechDataset
+from speechbrain_clsp.dataio.labels import AttributeLabels
 from speechbrain_clsp.dataio.manifest import Manifest
 from speechbrain_clsp.dataio.shards import ClipReader
 from speechbrain_clsp.utils.checks import BadEntriesError, quote
@@ -131,6 +133,37 @@ def _long_captions(manifest: Manifest, max_tokens: int) -> Iterator[tuple[str, s
             parents = pc.list_parent_indices(column).filter(is_long)
             names = batch.column("id").take(parents).to_pylist()
             yield from zip(map("clip {!r}".format, names), texts.filter(is_long).to_pylist())
+
+
+def check_labels(manifest: Manifest, labels: AttributeLabels) -> None:
+    """Raise if clips have values of attributes that are not listed, or an attribute no column.
+
+    Raises
+    ------
+    ValueError
+        That names, for each such value, a clip that has it.
+    """
+    problems: dict[tuple[str, Any], str] = {}
+    for batch in manifest.batches():
+        for column, known in labels.values.items():
+            name, _, key = column.partition(".")
+            if name not in batch.schema.names or (name == "labels") != bool(key):
+                raise ValueError(
+                    f"attribute {column!r}: a manifest has no such column, only labels.<key> and"
+                    f" {', '.join(batch.schema.names)}"
+                )
+            values = batch.column(name)
+            if key:
+                values = pc.map_lookup(values, pa.scalar(key), "first")
+            for value in set(pc.unique(values).to_pylist()) - {None, *known}:
+                clip = batch.column("id")[pc.index(values, value).as_py()].as_py()
+                listed = f"clip {clip!r}: {column} is {value!r}, none of {known}"
+                problems.setdefault((column, value), listed)
+    if problems:
+        raise BadEntriesError(
+            f"{manifest.path}: values that are not listed among their attribute's",
+            problems.values(),
+        )
 
 
 def check_evaluated(dataset: CaptionedSpeechDataset, tokenizer: Tokenizer, max_tokens: int) -> None:

@@ -32,7 +32,12 @@ from hyperpyyaml import load_hyperpyyaml
 from speechbrain.utils.distributed import run_on_main
 from speechbrain.utils.logger import get_logger
 
-from speechbrain_clsp.dataio.checks import check_captions, check_clips, check_evaluated
+from speechbrain_clsp.dataio.checks import (
+    check_captions,
+    check_clips,
+    check_evaluated,
+    check_labels,
+)
 from speechbrain_clsp.dataio.dataset import CaptionedSpeechDataset, Collate
 from speechbrain_clsp.dataio.manifest import Manifest
 from speechbrain_clsp.dataio.sampler import BucketBatchSampler
@@ -96,6 +101,8 @@ def check_data(hparams: Mapping[str, Any], datasets: Mapping[str, CaptionedSpeec
     tokenizer = hparams["model"]["tokenizer"]
     max_tokens = hparams["modules"]["text_tower"].max_tokens
     check_captions(datasets["train"].manifest, tokenizer, max_tokens)
+    if hparams["attribute_labels"] is not None:
+        check_labels(datasets["train"].manifest, hparams["attribute_labels"])
     for split in ("valid", "test"):
         check_evaluated(datasets[split], tokenizer, max_tokens)
     check_clips(Manifest(hparams["probes_manifest"]), hparams["probes_manifest"])

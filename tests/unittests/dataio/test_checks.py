@@ -8,9 +8,11 @@ from speechbrain_clsp.dataio.checks import (
     check_captions,
     check_clips,
     check_evaluated,
+    check_labels,
     check_lengths,
 )
 from speechbrain_clsp.dataio.dataset import CaptionedSpeechDataset
+from speechbrain_clsp.dataio.labels import AttributeLabels
 from speechbrain_clsp.dataio.manifest import Manifest, write_manifest
 from tests.utils.small import ROW, tone, write
 
@@ -88,6 +90,28 @@ def test_sets_that_are_evaluated_are_checked_with_the_texts_that_they_get(tmp_pa
     with pytest.raises(ValueError, match="clip 'clip0': 64 tokens, 'F3xx"):
         check_evaluated(dataset(longer, {}), tokenizer, MOST)
     check_evaluated(dataset(TwoCaptions(), {}), tokenizer, MOST)
+
+
+def test_labels_that_are_not_listed_are_named_with_a_clip(tmp_path):
+    rows = [
+        {},
+        {"gender": None, "labels": None},
+        {"gender": "robot"},
+        {"labels": {"loudness": "x"}},
+    ]
+    found = manifest(tmp_path, *rows, {"gender": "robot"})
+    values = {"gender": ["male", "female"], "labels.loudness": ["quiet"], "labels.mood": ["calm"]}
+    with pytest.raises(ValueError, match=r"m\.arrow: values that are not listed") as error:
+        check_labels(found, AttributeLabels(values))
+    assert error.value.entries == [
+        "clip 'clip2': gender is 'robot', none of ['male', 'female']",
+        "clip 'clip3': labels.loudness is 'x', none of ['quiet']",
+    ]
+    values |= {"gender": ["female", "robot"], "labels.loudness": ["quiet", "x"]}
+    check_labels(found, AttributeLabels(values))
+    for column in ("gendre", "labels", "gender.x"):
+        with pytest.raises(ValueError, match=f"attribute '{column}': a manifest has no such"):
+            check_labels(found, AttributeLabels({column: ["x"]}))
 
 
 def test_no_captions_are_no_problem():
