@@ -167,8 +167,11 @@ def _interrupted() -> int:
 
 def say(message: str) -> None:
     """Print a line to stderr, if anybody reads it."""
+    line = " ".join(message.split())
+    # What servers and files say may hold sequences that terminals obey.
+    shown = "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in line)
     try:
-        print(f"clsp: {' '.join(message.split())}", file=sys.stderr, flush=True)
+        print(f"clsp: {shown}", file=sys.stderr, flush=True)
     except (OSError, ValueError, AttributeError):
         _discard(2)
 

@@ -21,6 +21,7 @@ from tests.utils.small import model_folder, tone, write
     [
         (ValueError("row 3:\n no caption"), 2, "clsp: error: row 3: no caption\n"),
         (FileNotFoundError(2, "No such file", "a.wav"), 2, "a.wav"),
+        (ValueError("\x1b[2Jgone: fl\u00fcstern"), 2, "error: \\x1b[2Jgone: fl\u00fcstern\n"),
         (KeyboardInterrupt(), 130, "clsp: interrupted\n"),
     ],
 )
