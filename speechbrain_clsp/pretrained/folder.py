@@ -368,8 +368,9 @@ def load_weights(
     path: str | os.PathLike,
     modules: Mapping[str, nn.Module],
     absent: Mapping[str, Tensor] | None = None,
+    in_part: bool = False,
 ) -> None:
-    """Load a safetensors file into modules, all of it and nothing else.
+    """Load a safetensors file into modules; other modules' weights in it are an error.
 
     Arguments
     ---------
@@ -379,6 +380,8 @@ def load_weights(
         What the weights go into.
     absent : dict of Tensor, optional
         Values of keys that the file may lack.
+    in_part : bool
+        Whether the file may have other modules too, which are left out.
 
     Raises
     ------
@@ -399,7 +402,10 @@ def load_weights(
         raise FileNotFoundError(f"No weights at {path}")
     with open_weights(path) as file:
         weights = {key: file.get_tensor(key) for key in file.keys()}
-    load_state({**(absent or {}), **translate_weights(weights)}, modules, path)
+    weights = translate_weights(weights)
+    if in_part:
+        weights = {key: x for key, x in weights.items() if key.partition(".")[0] in modules}
+    load_state({**(absent or {}), **weights}, modules, path)
 
 
 @contextmanager

@@ -30,13 +30,13 @@ def from_pretrained_encoders(
     Arguments
     ---------
     speech_tower : SpeechTower
-        Its front end and encoder are overwritten.
+        Its front end and encoder are overwritten; all of it by another model's speech tower.
     text_tower : PretrainedTextTower or RobertaTextTower
         Its encoder is overwritten.
     speech_source : str or path, optional
         Folder or Hub repository, as for
-        :func:`~speechbrain_clsp.pretrained.hub.load_pretrained_encoder`; without it, the speech
-        tower stays random.
+        :func:`~speechbrain_clsp.pretrained.hub.load_pretrained_encoder`, or a model folder with a
+        speech tower of the same shape; without it, the speech tower stays random.
     text_source : str or path
         Folder or Hub repository, as for
         :func:`~speechbrain_clsp.pretrained.hub.load_pretrained_text_encoder`.
@@ -46,7 +46,9 @@ def from_pretrained_encoders(
     ValueError
         If weights are missing, or have other shapes.
     """
-    if speech_source is not None:
+    if speech_source is not None and (Path(speech_source) / "hyperparams.yaml").is_file():
+        from_model_folder({"speech_tower": speech_tower}, speech_source)
+    elif speech_source is not None:
         load_pretrained_encoder(speech_tower, speech_source)
     load_pretrained_text_encoder(text_tower, text_source)
 
@@ -59,7 +61,7 @@ def from_model_folder(modules: Mapping[str, nn.Module], source: str | os.PathLik
     Arguments
     ---------
     modules : dict of nn.Module
-        All are overwritten.
+        All are overwritten; what else the folder holds is left out.
     source : str or path
         The model folder that a recipe or ``clsp convert`` wrote, or its weights' file.
 
@@ -79,4 +81,4 @@ def from_model_folder(modules: Mapping[str, nn.Module], source: str | os.PathLik
     """
     source = Path(source)
     path = source / WEIGHTS if source.is_dir() else source
-    load_weights(path, modules, absent=untrained_moments(modules))
+    load_weights(path, modules, absent=untrained_moments(modules), in_part=True)
