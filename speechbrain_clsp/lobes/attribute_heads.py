@@ -24,13 +24,6 @@ class AttributeHeads(nn.Module):
     values : dict of list of str
         The attributes and their values, as for
         :class:`~speechbrain_clsp.dataio.labels.AttributeLabels`.
-    weights : dict of float, optional
-        Weights of attributes that are harder to hear than others; default: 1 each.
-
-    Raises
-    ------
-    ValueError
-        If there is a weight of something else.
 
     Example
     -------
@@ -40,21 +33,12 @@ class AttributeHeads(nn.Module):
     True
     """
 
-    def __init__(
-        self,
-        joint_dim: int,
-        values: Mapping[str, Sequence[str]],
-        weights: Mapping[str, float] | None = None,
-    ) -> None:
+    def __init__(self, joint_dim: int, values: Mapping[str, Sequence[str]]) -> None:
         super().__init__()
-        weights = weights or {}
-        if unknown := sorted(set(weights) - set(values)):
-            raise ValueError(f"Weights of {unknown}, which are not among {sorted(values)}")
-        self.weights = [float(weights.get(name, 1.0)) for name in values]
         self.heads = nn.ModuleList(nn.Linear(joint_dim, len(each)) for each in values.values())
 
     def forward(self, speech: Tensor, labels: Tensor) -> Tensor:
-        """Return the weighted sum over attributes of the cross-entropy, averaged over all clips.
+        """Return the sum over attributes of the cross-entropy, averaged over all clips.
 
         Arguments
         ---------
@@ -70,10 +54,7 @@ class AttributeHeads(nn.Module):
         """
         x = speech * speech.shape[-1] ** 0.5  # components of about unit size
         losses = [
-            weight
-            * cross_entropy(head(x).float(), classes, ignore_index=UNLABELED, reduction="sum")
-            for weight, head, classes in zip(
-                self.weights, self.heads, labels.unbind(dim=1), strict=True
-            )
+            cross_entropy(head(x).float(), classes, ignore_index=UNLABELED, reduction="sum")
+            for head, classes in zip(self.heads, labels.unbind(dim=1), strict=True)
         ]
         return sum(losses, speech.new_zeros((), dtype=torch.float32)) / len(speech)

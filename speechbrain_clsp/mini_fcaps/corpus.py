@@ -25,9 +25,6 @@ from speechbrain_clsp.mini_fcaps.style import (
     NO_PAUSE,
     PITCH_HERTZ,
     PLACES,
-    RECORDED_DBFS,
-    RECORDED_PITCH_HERTZ,
-    RECORDED_WORDS_PER_MINUTE,
     SPREAD_SEMITONES,
     WORDS_PER_MINUTE,
     Style,
@@ -251,7 +248,7 @@ def _parts(style: Style, script: Script) -> tuple[Part, ...]:
     generator = random.Random(script.seed)
     boundary, pause, end = script.boundary, script.pause, len(script.phrases)
     cuts = [0, *sorted({cut for cut in (boundary, pause) if cut}), end]
-    settings = {after: _settings(style, script, after, generator) for after in (False, True)}
+    settings = {after: _settings(style, script.voice, after, generator) for after in (False, True)}
     silences = {pause: generator.uniform(*PAUSE_SECONDS), end: 0.0}
     parts = []
     for start, stop in pairwise(cuts):
@@ -262,30 +259,25 @@ def _parts(style: Style, script: Script) -> tuple[Part, ...]:
 
 
 def _settings(
-    style: Style, script: Script, after_change: bool, generator: random.Random
+    style: Style, voice: Voice, after_change: bool, generator: random.Random
 ) -> dict[str, Any]:
     """Draw espeak's settings within the bands of the style's levels."""
-    is_recorded = script.recording != NO_RECORDING
-    rates = RECORDED_WORDS_PER_MINUTE if is_recorded else WORDS_PER_MINUTE
-    levels = RECORDED_DBFS if is_recorded else LEVEL_DBFS
-    # The voice reaches the narrow band, and otherwise what comes nearest to the wide one.
-    hertz = generator.uniform(*_pitch_band(style, after_change, is_recorded))
+    hertz = generator.uniform(*_pitch_band(style, after_change))
     semitones = generator.uniform(*_spread_band(style))
-    pitch, pitch_range = script.voice.settings(hertz, semitones)
-    rate = generator.uniform(*rates[_level(style, "rate", after_change)])
+    pitch, pitch_range = voice.settings(hertz, semitones)
+    rate = generator.uniform(*WORDS_PER_MINUTE[_level(style, "rate", after_change)])
     return {
         "rate": round(rate),
         "pitch": pitch,
         "pitch_range": pitch_range,
-        "level": generator.uniform(*levels[_level(style, "loudness", after_change)]),
+        "level": generator.uniform(*LEVEL_DBFS[_level(style, "loudness", after_change)]),
     }
 
 
-def _pitch_band(style: Style, after: bool, is_recorded: bool = False) -> tuple[float, float]:
+def _pitch_band(style: Style, after_change: bool) -> tuple[float, float]:
     # Without a level to keep to, a middling one: a croak sounds least like a clear voice there.
-    of_kinds = RECORDED_PITCH_HERTZ if is_recorded else PITCH_HERTZ
-    bands = of_kinds.get(style.kind, PITCH_HERTZ["male"])
-    return bands[style.level("pitch", after) or "medium"]
+    bands = PITCH_HERTZ.get(style.kind, PITCH_HERTZ["male"])
+    return bands[style.level("pitch", after_change) or "medium"]
 
 
 def _spread_band(style: Style) -> tuple[float, float]:

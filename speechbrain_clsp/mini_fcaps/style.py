@@ -31,14 +31,6 @@ SPREAD_SEMITONES = {  # of F0, 10th to 90th percentile
 # RMS. Recordings of people lie between -30 and -15. Peaks of speech lie up to 22 dB above their
 # level: those of loud clips that go beyond full scale are clipped.
 LEVEL_DBFS = {"quiet": (-39.0, -36.0), "moderate": (-29.5, -26.5), "loud": (-20.0, -17.0)}
-# Recorded clips of training cover what lies between and beyond the levels, as people do: men may
-# speak higher than low women.
-RECORDED_WORDS_PER_MINUTE = {"slow": (105, 150), "measured": (190, 222), "fast": (290, 335)}
-RECORDED_PITCH_HERTZ = {
-    "male": {"low": (74.0, 91.0), "medium": (102.0, 125.0), "high": (138.0, 205.0)},
-    "female": {"low": (128.0, 166.0), "medium": (181.0, 222.0), "high": (245.0, 310.0)},
-}
-RECORDED_DBFS = {"quiet": (-42.0, -34.5), "moderate": (-31.5, -24.5), "loud": (-22.0, -14.0)}
 
 CHANGE_PROBABILITY = 0.52
 TWO_CHANGES_PROBABILITY = 0.25  # of the clips with a change

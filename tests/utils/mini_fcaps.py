@@ -12,11 +12,11 @@ from speechbrain_clsp.mini_fcaps.synthesis import Synthesizer
 
 SIZES = {"train": 120, "valid": 20, "test": 60}
 # Measured values that agree with a label; the bands of one attribute do not overlap.
-LOUDNESS_DBFS = {"quiet": (-44, -33), "moderate": (-33, -23), "loud": (-23, -12)}
+LOUDNESS_DBFS = {"quiet": (-41, -34), "moderate": (-31, -25), "loud": (-22, -15)}
 PHONEMES_PER_SECOND = {"slow": (6.6, 13.1), "measured": (13.1, 20.1), "fast": (20.1, 33)}
 PITCH_HZ = {
-    "male": {"low": (70, 97), "medium": (97, 130), "high": (130, 215)},
-    "female": {"low": (120, 173), "medium": (173, 233), "high": (233, 330)},
+    "male": {"low": (70, 96), "medium": (98, 128), "high": (130, 175)},
+    "female": {"low": (130, 172), "medium": (174, 225), "high": (240, 310)},
 }
 SPREAD_SEMITONES = {"monotone": (0, 1.0), "natural": (1.0, 2.6), "lively": (2.6, 12)}
 

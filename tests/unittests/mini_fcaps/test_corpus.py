@@ -45,7 +45,7 @@ def test_labels_are_true_and_false_ones_are_noticed(folder, clips, twins, attrib
 def test_hardly_a_sample_is_clipped_and_durations_are_exact(folder):
     for row in itertools.chain(*(Manifest(folder / f"{split}.arrow") for split in SIZES)):
         wav, rate = soundfile.read(row["audio"])
-        assert (np.abs(wav) > 0.99).mean() < 0.01, row["id"]
+        assert (np.abs(wav) > 0.99).mean() < 0.002, row["id"]
         assert (
             rate == row["sample_rate"] == SAMPLE_RATE and row["duration"] == len(wav) / SAMPLE_RATE
         )
@@ -168,4 +168,4 @@ def test_a_seed_gives_the_same_plans_and_captions_as_ever():
         captions = [row["global_captions"], row["fine_captions"]]
         found.append([captions, parts, clip.voice, clip.script.voice.formants, recording])
     digest = hashlib.sha256(json.dumps(found).encode()).hexdigest()
-    assert digest == "147df56c07c35d660a3291431967447f37c4aeafdb67c8a6759d2d784222048b"
+    assert digest == "9e4245888f9a83ef9718f9d87c7c69cf8fce9ff9a36e4709eb4b6d1dae738351"
