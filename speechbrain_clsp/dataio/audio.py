@@ -21,6 +21,7 @@ from torch import Tensor
 from speechbrain_clsp.dataio.resample import resample, resample_blocks
 from speechbrain_clsp.utils.content import HEAD, describe_content
 from speechbrain_clsp.utils.files import expand
+from speechbrain_clsp.utils.reading import printable
 
 SAMPLE_RATE = 16000  # Hz
 MINIMUM_SECONDS = 0.1  # the front end needs nine frames of 10 ms to give one frame
@@ -332,21 +333,6 @@ def name_of(source: Any, unnamed: str = "audio") -> str:
     elif not isinstance(source, str | os.PathLike):
         source = getattr(source, "name", None)
     return printable(os.fspath(source)) if isinstance(source, str | os.PathLike) else unnamed
-
-
-def printable(name: str | bytes) -> str:
-    r"""Return a file's name in characters that can be printed in one line, whatever its bytes are.
-
-    Example
-    -------
-    >>> printable(os.fsdecode(b"caf\xe9.wav")), printable("a\nb.wav")
-    ('caf\\xe9.wav', 'a\\nb.wav')
-    """
-    try:
-        text = os.fsencode(name).decode("utf-8", "backslashreplace")
-    except UnicodeEncodeError:  # no name that a file can have
-        text = str(name).encode("utf-8", "backslashreplace").decode()
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from speechbrain_clsp.dataio.shards import AUDIO_SUFFIXES, scan_shard
 from speechbrain_clsp.utils.files import atomic_path
-from speechbrain_clsp.utils.reading import readable_name
+from speechbrain_clsp.utils.reading import printable
 
 UNREADABLE_SUFFIXES = {".m4a", ".aac", ".mp4", ".wma"}  # audio, but not for libsndfile
 _SCAN = pa.schema({"key": pa.uint64(), "offset": pa.int64(), "nbytes": pa.int64()})
@@ -178,8 +178,8 @@ def _walk(root: Path) -> tuple[list[str], list[str], int, list[str]]:
             if name.startswith("."):
                 continue
             path = os.path.join(parent, name)
-            if readable_name(path) != path:
-                unnamed += [readable_name(path)] if suffix in {".tar", *AUDIO_SUFFIXES} else []
+            if printable(path) != path:
+                unnamed += [printable(path)] if suffix in {".tar", *AUDIO_SUFFIXES} else []
                 continue
             if suffix == ".tar" or name.endswith((".tar.gz", ".tgz")):
                 shards.append(path)
@@ -199,7 +199,7 @@ def _scan_to_file(shard: str, depth: int, folder: Path) -> Path:
     members, problems = scan_shard(shard)
     keys = [key_of(member.name, depth) for member in members]
     places = [m.offset for m in members], [m.nbytes for m in members]
-    metadata = {"problems": json.dumps([readable_name(f"{shard}: {p}") for p in problems])}
+    metadata = {"problems": json.dumps([printable(f"{shard}: {p}") for p in problems])}
     _write_table(path, pa.table([keys, *places], schema=_SCAN.with_metadata(metadata)))
     return path
 

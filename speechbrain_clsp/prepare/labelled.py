@@ -12,7 +12,6 @@ from typing import Any
 from speechbrain_clsp.dataio.audio import check_audio
 from speechbrain_clsp.dataio.manifest import write_manifest
 from speechbrain_clsp.utils.checks import BadEntriesError
-from speechbrain_clsp.utils.reading import LFS_POINTER, check_no_pointer
 
 logger = logging.getLogger(__name__)
 MAX_BAD_CLIPS = 10
@@ -48,8 +47,6 @@ def find_audio(folder: str | os.PathLike, pattern: str, how_to_get: str) -> list
 
 def _audio_columns(path: Path) -> dict[str, Any]:
     """Return ``audio``, ``duration`` and ``sample_rate``; raise AudioError if it is not speech."""
-    with open(path, "rb") as file:
-        check_no_pointer(file.read(len(LFS_POINTER)), path)
     seconds, sample_rate, _ = check_audio(path)
     return {"audio": str(path.resolve()), "duration": seconds, "sample_rate": sample_rate}
 

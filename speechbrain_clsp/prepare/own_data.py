@@ -35,7 +35,7 @@ from speechbrain_clsp.prepare.entries import (
     read_entries,
 )
 from speechbrain_clsp.utils.checks import BadEntriesError
-from speechbrain_clsp.utils.reading import readable_name
+from speechbrain_clsp.utils.reading import printable
 
 
 def prepare_own(
@@ -101,7 +101,7 @@ def prepare_own(
             else:
                 found.append(result)
     rows = _without_repeated_ids(found, errors)
-    errors = [readable_name(error) for error in errors]
+    errors = [printable(error) for error in errors]
     if errors and (not skip_bad or not rows):
         none = "" if rows else f"{source} has no good row. "
         way_out = "Correct them, or leave them out by --skip-bad" if rows else "Correct them"

@@ -348,12 +348,16 @@ def _csv_rows(reader: Any, path: str | os.PathLike, skipped: int) -> Iterator[Cs
         raise ValueError(f"{path}, near line {reader.line_num + skipped}: {error}") from error
 
 
-def readable_name(path: str | os.PathLike) -> str:
-    r"""Return a path for messages: bytes in it that are not UTF-8 are shown as escapes.
+def printable(name: str | bytes) -> str:
+    r"""Return a name or message as characters that can be printed in one line, for any bytes.
 
     Example
     -------
-    >>> readable_name("caf\udce9.wav")
-    'caf\\udce9.wav'
+    >>> printable(os.fsdecode(b"caf\xe9.wav")), printable("a\nb.wav")
+    ('caf\\xe9.wav', 'a\\nb.wav')
     """
-    return os.fspath(path).encode("utf-8", "backslashreplace").decode()
+    try:
+        text = os.fsencode(name).decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # no name that a file can have
+        text = str(name).encode("utf-8", "backslashreplace").decode()
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
