@@ -112,6 +112,8 @@ def check_numbers(values: Any, name: str, count: int) -> Tensor:
             raise TypeError(f"{name} must hold {count} numbers: {error}") from error
     if values.shape != (count,):
         raise ValueError(f"{name} must be [{count}], not {list(values.shape)}")
+    if values.is_complex():
+        raise TypeError(f"{name} must hold {count} real numbers, not {values.dtype}")
     return values if values.is_floating_point() else values.float()
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -25,7 +27,7 @@ from speechbrain_clsp.inference.checks import (
 )
 from speechbrain_clsp.inference.clsp import CLSP
 from speechbrain_clsp.inference.guards import check_passes, name_guards
-from speechbrain_clsp.utils.checks import as_list, check_texts
+from speechbrain_clsp.utils.checks import as_list, check_texts, quote
 
 SCALINGS = ("cosine", "margin", "group", "improvement")
 CACHED_TEXTS = 20_000  # least recently used ones are dropped
@@ -112,11 +114,21 @@ class StyleReward:
     def __post_init__(self) -> None:
         if self.scaling not in SCALINGS:
             raise ValueError(f"scaling must be one of {list(SCALINGS)}, not {self.scaling!r}")
+        if not hasattr(self.clsp, "embed"):
+            raise TypeError(
+                f"clsp must be a model, as CLSP.from_pretrained gives it, not {quote(self.clsp)}"
+            )
         self.guards = as_list(self.guards, "guards", "guards")
         for guard in self.guards:
+            if isinstance(guard, type):
+                raise TypeError(f"guards must be objects; {guard.__name__} is a class: call it")
             if not callable(guard):
                 raise TypeError(f"guards must be callable; {guard!r} is not")
-        if not MINIMUM_RATE <= float(self.sample_rate) <= MAXIMUM_RATE:
+        for name in ("sample_rate", "n_contrasts", "improvement_scale", "weight", "veto"):
+            value = getattr(self, name)
+            if not isinstance(value, Real) or not math.isfinite(value):
+                raise TypeError(f"{name} must be a finite number, not {quote(value)}")
+        if not MINIMUM_RATE <= self.sample_rate <= MAXIMUM_RATE:
             raise ValueError(
                 f"sample_rate must be {MINIMUM_RATE} to {MAXIMUM_RATE} Hz, not {self.sample_rate}"
             )
@@ -189,7 +201,9 @@ class StyleReward:
         parts["style"] = self.weight * self._scaled(parts, labels, baseline)
         total, passed, reasons = parts["style"], {}, list(faults)
         for name, guard in name_guards(self.guards).items():
-            passes = check_passes(guard(wavs, wav_lens, captions, texts), name, wavs)
+            # Copies: one that normalizes in place would change what the next ones and users have.
+            given = wavs.detach().clone(), wav_lens.clone(), [*captions], texts and [*texts]
+            passes = check_passes(guard(*given), name, wavs)
             passed[name] = passes & usable.to(passes.device)
             for row, passes_it in enumerate(passed[name].tolist()):
                 if not (passes_it or faults[row]):
@@ -291,8 +305,22 @@ def _group_labels(groups: Any, faults: Sequence[str]) -> list[Any]:
     groups = as_list(groups, "groups", f"{len(faults)} labels")
     if len(groups) != len(faults):
         raise ValueError(f"{len(groups)} groups for {len(faults)} clips")
-    labels = [tuple(label) if isinstance(label, list) else label for label in groups]
+    labels = [_group_label(label, f"groups[{n}]") for n, label in enumerate(groups)]
     return [("unusable", n) if fault else labels[n] for n, fault in enumerate(faults)]
+
+
+def _group_label(label: Any, name: str) -> Any:
+    """Return a clip's label, equal for equal ones: a tensor is another key than its equals."""
+    if isinstance(label, Tensor | np.ndarray):
+        label = label.tolist()
+    label = tuple(label) if isinstance(label, list) else label
+    try:
+        hash(label)
+    except TypeError as error:
+        raise TypeError(f"{name} must be a str or a number, not {quote(label)}") from error
+    if label != label:
+        raise ValueError(f"{name} is NaN, not a label: name the group of each clip")
+    return label
 
 
 def within_groups(values: Tensor, groups: Sequence) -> Tensor:

@@ -184,6 +184,7 @@ def test_other_rates_score_the_same(clsp):
         ({"wavs": torch.zeros(9600)}, "captions for wavs of shape"),
         ({"wavs": torch.zeros(3, 9600, dtype=torch.int16)}, "divide 16-bit values by 32768"),
         ({"wav_lens": [9600, 9600, 4800]}, "wav_lens must be relative"),
+        ({"wav_lens": [1.0, 1.0, torch.inf]}, "wav_lens must be relative"),
         ({"wav_lens": [1.0]}, r"wav_lens must be \[3\], not \[1\]"),
         ({"texts": ["Come in."]}, "1 texts for 3 clips"),
         ({"groups": ["a"]}, "1 groups for 3 clips"),
@@ -204,6 +205,8 @@ def test_wrong_inputs_are_told(clsp, wavs, change, reason):
         StyleReward(clsp, scaling="improvement")(wavs, CAPTIONS, baseline=[0.1, torch.nan, 0.2])
     with pytest.raises(ValueError, match="baseline"):
         StyleReward(clsp, scaling="improvement")(wavs, CAPTIONS)
+    with pytest.raises(TypeError, match="wav_lens must hold 3 real numbers, not torch.complex64"):
+        reward(wavs, CAPTIONS, torch.ones(3, dtype=torch.complex64))
     assert SWAP("A dog.", random.Random(0)) == "A dog."
 
 
@@ -313,6 +316,50 @@ def test_guards_are_a_list(clsp):
         StyleReward(clsp, guards=LengthGuard())
     with pytest.raises(TypeError, match="'length' is not"):
         StyleReward(clsp, guards=["length"])
+    with pytest.raises(TypeError, match="LengthGuard is a class: call it"):
+        StyleReward(clsp, guards=[LengthGuard])
+
+
+@pytest.mark.parametrize("name", ["veto", "weight", "sample_rate", "improvement_scale"])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, "1", None])
+def test_settings_are_finite_numbers(clsp, name, value):
+    """If this fails, a policy is trained on rewards that are NaN."""
+    with pytest.raises(TypeError, match=f"{name} must be a finite number, not"):
+        StyleReward(clsp, **{name: value})
+
+
+def test_a_model_is_not_its_folder():
+    with pytest.raises(TypeError, match="clsp must be a model.* not 'results/mini/model'"):
+        StyleReward("results/mini/model")
+
+
+def test_a_guard_that_works_in_place_changes_nothing(clsp, wavs):
+    """If this fails, what one guard writes into is what the next one and the user get."""
+
+    def erase(given, wav_lens, captions, texts):
+        given.zero_()
+        wav_lens.zero_()
+        captions.clear()
+        texts.clear()
+        return [True] * 3
+
+    before, lens, captions = wavs.clone(), torch.ones(3), [*CAPTIONS]
+    reward = StyleReward(clsp, guards=[erase, LevelGuard(loudest=0.0), LengthGuard()])
+    found = reward.explain(wavs.requires_grad_(), captions, lens, texts=["a", "b", "c"])
+    assert found.reasons == ("", "", "")
+    assert torch.equal(wavs, before) and torch.equal(lens, torch.ones(3)) and captions == CAPTIONS
+
+
+def test_labels_of_groups_are_told_apart_by_value(clsp, wavs):
+    """If this fails, every clip is a group of its own, and no policy learns anything."""
+    reward = StyleReward(clsp, scaling="group")
+    expected = reward(wavs, CAPTIONS, groups=[0, 1, 0])
+    assert expected[0] != 0
+    torch.testing.assert_close(reward(wavs, CAPTIONS, groups=[*torch.tensor([0, 1, 0])]), expected)
+    with pytest.raises(ValueError, match=r"groups\[1\] is NaN"):
+        reward(wavs, CAPTIONS, groups=["a", torch.nan, "a"])
+    with pytest.raises(TypeError, match=r"groups\[2\] must be a str or a number, not {'a': 1}"):
+        reward(wavs, CAPTIONS, groups=["a", "b", {"a": 1}])
 
 
 def test_lists_and_arrays_are_taken_as_tensors_are(clsp, wavs):
