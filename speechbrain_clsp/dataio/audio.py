@@ -392,6 +392,8 @@ def _locate(source: Any, name: str) -> Path | bytes:
     path = expand(os.fsdecode(source))
     with _explained(path, name):
         mode = path.stat().st_mode
+    if not os.fspath(source):
+        raise FileNotFoundError(f"{name!r}: the name of the audio file is empty")
     if not stat.S_ISREG(mode):
         raise AudioError(f"{name}: is a folder or device, not an audio file")
     return path
@@ -445,14 +447,15 @@ def _of_dataset(audio: Any, name: str) -> str | bytes:
             )
     try:
         samples, rate = np.asarray(audio["array"]), int(audio["sampling_rate"])
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
         raise AudioError(f"{name}: holds no samples and sampling rate: {error}") from error
-    if samples.dtype.kind == "i" and samples.dtype.itemsize > 1:
+    if samples.dtype.kind == "i" and samples.dtype.itemsize in (2, 4):
+        _check_full_scale(samples, name)
         samples = samples / -float(np.iinfo(samples.dtype).min)
     if samples.dtype.kind != "f" or samples.ndim not in (1, 2):
         raise AudioError(
-            f"{name}: the array must hold real samples, [T] or [channels, T], not {samples.dtype}"
-            f" {list(samples.shape)}"
+            f"{name}: the array must hold real samples (floating-point, int16 or int32), [T] or"
+            f" [channels, T], not {samples.dtype} {list(samples.shape)}"
         )
     if samples.ndim == 2 and samples.shape[0] > samples.shape[1]:
         raise AudioError(f"{name}: the array must be [channels, T], not {list(samples.shape)}")
@@ -466,6 +469,16 @@ def _of_dataset(audio: Any, name: str) -> str | bytes:
     except (LibsndfileError, ValueError) as error:
         raise AudioError(f"{name}: the array {list(samples.T.shape)} is not audio") from error
     return content.getvalue()
+
+
+def _check_full_scale(samples: np.ndarray, name: str) -> None:
+    """Raise AudioError for 16-bit values as int32, which would be read as silence."""
+    highest = np.abs(samples, dtype=np.float64).max(initial=0.0)
+    if samples.dtype.itemsize == 4 and 0 < highest <= 2**15:
+        raise AudioError(
+            f"{name}: the array holds int32 samples up to {highest:g} only, which are 16-bit"
+            " values: give them as int16, or divide them by 32768"
+        )
 
 
 def _read(file: SoundFile, n_frames: int, name: str) -> np.ndarray:

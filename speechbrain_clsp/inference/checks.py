@@ -74,6 +74,8 @@ def check_wavs(wavs: Any) -> Tensor:
             f"wavs must be a Tensor or an array of numbers, [B, T] or [T], not a"
             f" {type(wavs).__name__}; for audio files use the methods ..._file"
         )
+    if wavs.layout != torch.strided or wavs.is_meta:
+        raise TypeError("wavs must be a dense Tensor that holds samples, not a sparse or meta one")
     if not wavs.is_floating_point():
         raise ValueError(
             f"wavs must hold floating-point samples in [-1, 1], not {wavs.dtype}: divide 16-bit"
@@ -224,15 +226,18 @@ def check_prompts(prompts: Prompts) -> Prompts:
     """
     if not isinstance(prompts, Mapping):
         texts = check_texts(prompts, "prompts")
-        for number, text in enumerate(texts):
-            if text in texts[:number]:
-                raise ValueError(f"The prompt {quote(text)} is given twice: classes must differ")
+        known = [text.strip() for text in texts]
+        for number, text in enumerate(known):
+            if text in known[:number]:
+                raise ValueError(
+                    f"The prompt {quote(texts[number])} is given twice: classes must differ"
+                )
         return texts
     groups: dict[str, list[str]] = {}
     for label, group in prompt_groups(prompts).items():
         group = check_texts(group, f"prompts[{label!r}]")
         for other, known in groups.items():
-            if sorted(known) == sorted(group):
+            if {text.strip() for text in known} == {text.strip() for text in group}:
                 raise ValueError(f"The labels {other!r} and {label!r} have the same prompts")
         groups[label] = group
     return groups

@@ -11,8 +11,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from speechbrain_clsp.dataio.audio import SAMPLE_RATE
+from speechbrain_clsp.dataio.audio import MINIMUM_SECONDS, SAMPLE_RATE
 from speechbrain_clsp.utils.html import line_chart, write_page
+
+SHORTEST_HOP = 0.001  # seconds; shorter ones make an embedding of nearly every sample
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,11 @@ def sliding_windows(
     >>> [start for start, _ in sliding_windows(blocks, window=2.0, hop=0.75)]
     [0, 12000, 16000]
     """
-    if not (0 < window < math.inf and 0 < hop < math.inf):
-        raise ValueError(f"window and hop must be positive and finite, not {window} and {hop}")
+    if not (MINIMUM_SECONDS <= window < math.inf and SHORTEST_HOP <= hop < math.inf):
+        raise ValueError(
+            f"window must be at least {MINIMUM_SECONDS} s and hop {SHORTEST_HOP} s, both finite;"
+            f" not {window} and {hop}"
+        )
     size, step = (max(1, round(seconds * SAMPLE_RATE)) for seconds in (window, hop))
     held, origin, start, newest = torch.empty(0), 0, 0, -1  # held begins at sample origin
     for block in blocks:

@@ -234,6 +234,12 @@ def test_audio_of_datasets_is_read(tmp_path):
         ({"array": np.zeros((2, 2, 9600)), "sampling_rate": 16000}, r"\[channels, T\]"),
         ({"array": np.zeros((9600, 2)), "sampling_rate": 16000}, r"must be \[channels, T\], not"),
         ({"array": np.zeros(9600), "sampling_rate": "fast"}, "sampling rate: .*fast"),
+        ({"array": np.zeros(9600), "sampling_rate": np.inf}, "sampling rate: .*infinity"),
+        ({"array": np.arange(9600), "sampling_rate": 16000}, "int16 or int32.*not int64"),
+        (
+            {"array": np.arange(9600, dtype=np.int32), "sampling_rate": 16000},
+            "up to 9599 only.*16-",
+        ),
         ({"array": np.zeros(9600), "sampling_rate": 16}, "states a sample rate of 16 Hz"),
         ({"array": np.zeros(0), "sampling_rate": 16000}, "holds no samples"),
         ({"array": [[0.0], [0.0, 1.0]], "sampling_rate": 16000}, "holds no samples and samp"),
