@@ -7,7 +7,7 @@ import pytest
 from speechbrain_clsp.utils.words import words_of
 
 
-@pytest.mark.parametrize("apostrophe", "'\u2018\u2019\u02bc\uff07`\u00b4")
+@pytest.mark.parametrize("apostrophe", "'\u2018\u2019\u02bb\u02bc\uff07`\u00b4")
 def test_apostrophes_are_one(apostrophe):
     assert words_of(f"Don{apostrophe}t {apostrophe}go{apostrophe}") == ["don't", "go"]
 
@@ -32,6 +32,13 @@ def test_marks_belong_to_their_words():
 def test_scripts_without_spaces_are_cut_into_characters():
     assert words_of("\u6771\u4eac\u3067OK\u3002") == ["\u6771", "\u4eac", "\u3067", "ok"]
     assert words_of("\ud55c\uad6d\uc5b4 \ubb38\uc7a5") == ["\ud55c\uad6d\uc5b4", "\ubb38\uc7a5"]
+
+
+def test_emoji_and_forms_of_characters_are_no_words():
+    """If this fails, a text with a heart has a word that no recognizer can give."""
+    assert words_of("I \u2764\ufe0f you, press 5\ufe0f\u20e3!") == ["i", "you", "press", "5"]
+    assert words_of("\u0130stanbul o\ufe0fk") == ["istanbul", "ok"]
+    assert words_of("\u0640\u0633\u0644\u0640\u0627\u0645") == ["\u0633\u0644\u0627\u0645"]
 
 
 def test_punctuation_is_no_word():
