@@ -9,6 +9,7 @@ import re
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -35,6 +36,7 @@ SECONDS_AT_ONCE = 60.0  # of a recording that is only checked
 # What libsndfile notes of a wav, aiff or au file: bytes by its header, and those that are there.
 CUT_OFF = re.compile(r"(?:data|SSND|Data Size)\s*: (\d+) \(should be (\d+)\)")
 UNKNOWN_SIZE = 0x7FFFFF00  # bytes, or more: what programs write that do not know it beforehand
+OGG_HEADER, LONGEST_PAGE = 27, 65307  # bytes
 SPHERE = b"NIST_1A"  # a format whose header is text
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 # The name of a file, what a file holds, an open file (read from its start, wherever its position
@@ -183,6 +185,11 @@ def check_audio(
                 f"{name}: should last {wanted / rate:.2f} s, and {n_frames / rate:.2f} s are there:"
                 " it is cut off or damaged, get it again"
             )
+        if file.format == "OGG" and _is_cut_off_ogg(_tail(source, name)):
+            raise AudioError(
+                f"{name}: ends within a page after {n_frames / rate:.2f} s: it is cut off, get it"
+                " again"
+            )
         _check_length(math.ceil(n_frames * SAMPLE_RATE / rate), name)
         if high - low < SILENCE <= widest:
             raise AudioError(f"{name}: its channels cancel each other: choose one of them")
@@ -290,6 +297,8 @@ def _select(samples: np.ndarray, channel: int | None, name: str) -> np.ndarray:
     """Return one channel of samples [T, channels] as [T, 1]; all of them for None."""
     if channel is None:
         return samples
+    if isinstance(channel, bool) or not isinstance(channel, Integral):
+        raise TypeError(f"{name}: channel must be a whole number, not {channel!r}")
     if not 0 <= channel < samples.shape[1]:
         raise AudioError(f"{name}: has {samples.shape[1]} channels, not number {channel}, from 0")
     return samples[:, channel : channel + 1]
@@ -492,6 +501,9 @@ def _read(file: SoundFile, n_frames: int, name: str) -> np.ndarray:
 
 def _seek(file: SoundFile, start: float, duration: float | None, name: str) -> int:
     """Go to the start of a part of a recording; return how many samples it should have."""
+    for what, value in (("start", start), ("duration", 1.0 if duration is None else duration)):
+        if not isinstance(value, Real):
+            raise TypeError(f"{name}: {what} must be seconds, not {value!r}")
     if not (0 <= start < math.inf and (duration is None or 0 < duration < math.inf)):
         raise AudioError(
             f"{name}: a part must begin at 0 s or later and last for some time, not start={start},"
@@ -515,6 +527,30 @@ def _promised_frames(file: SoundFile) -> int:
     if match is None or int(match[1]) >= UNKNOWN_SIZE or int(match[2]) == 0:
         return file.frames
     return round(file.frames * int(match[1]) / int(match[2]))
+
+
+def _tail(source: Source, name: str) -> bytes:
+    """Return the last bytes of audio, as many as two pages of Ogg can have."""
+    content = _locate(source, name)
+    if isinstance(content, bytes):
+        return content[-2 * LONGEST_PAGE :]
+    with open(content, "rb") as file:
+        file.seek(max(0, content.stat().st_size - 2 * LONGEST_PAGE))
+        return file.read()
+
+
+def _is_cut_off_ogg(tail: bytes) -> bool:
+    """Return whether the last page of an Ogg file is not there to its end.
+
+    Its header does not say how long the whole is (RFC 3533, section 6: a page has 27 bytes, the
+    last of which counts segments, then their sizes, then the segments).
+    """
+    page = tail[max(0, tail.rfind(b"OggS")) :]
+    if len(page) < OGG_HEADER:
+        return True
+    n_segments = page[OGG_HEADER - 1]
+    sizes = page[OGG_HEADER : OGG_HEADER + n_segments]
+    return len(sizes) < n_segments or len(page) < OGG_HEADER + n_segments + sum(sizes)
 
 
 def _read_span(file: SoundFile, start: float, duration: float | None, name: str) -> np.ndarray:

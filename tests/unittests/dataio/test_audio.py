@@ -330,3 +330,27 @@ def test_a_wav_file_of_a_pipe_does_not_know_its_size(tmp_path):
     content = bytearray(write(tmp_path / "a.wav", tone()).read_bytes())
     content[4:8] = content[40:44] = b"\xff" * 4
     assert check_audio(bytes(content)).seconds == 1.0
+
+
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+def test_ogg_files_that_are_cut_off_are_no_training_data(tmp_path, subtype):
+    """If this fails, a download that broke off is a shorter clip with the caption of the whole."""
+    path = tmp_path / "a.ogg"
+    write(path, tone(4.0), format="OGG", subtype=subtype)
+    assert check_audio(path).seconds == pytest.approx(4.0, abs=0.1)
+    content = path.read_bytes()
+    assert check_audio(content).seconds == pytest.approx(4.0, abs=0.1)
+    for part in (content[: len(content) * 2 // 3], content[:-1]):
+        path.write_bytes(part)
+        for source in (path, part):
+            with pytest.raises(AudioError, match="it is cut off, get it again"):
+                check_audio(source)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [{"channel": "0"}, {"channel": 0.0}, {"channel": True}, {"start": "1"}, {"duration": "1"}],
+)
+def test_parts_are_given_by_numbers(tmp_path, part):
+    with pytest.raises(TypeError, match=f"a.wav: {next(iter(part))} must be"):
+        read_audio(write(tmp_path / "a.wav", tone()), **part)
