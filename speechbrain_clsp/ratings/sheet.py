@@ -11,6 +11,7 @@ from typing import Any
 from speechbrain_clsp.ratings.scales import SCORES, dimensions
 from speechbrain_clsp.ratings.store import Rating
 from speechbrain_clsp.ratings.table import read_lines, write_lines
+from speechbrain_clsp.ratings.task import check_rater
 
 KEY_COLUMNS = ("item", "id", "source", "caption")
 
@@ -69,8 +70,9 @@ def read_sheet(path: str | os.PathLike, key: str | os.PathLike, rater: str) -> l
     """Return the ratings of a filled sheet; items that are left empty are left out.
 
     See :func:`write_sheet`; a rating's ``clip`` is the clip's id and its ``category`` the source.
-    Raises ValueError if a line cannot be understood; names it.
+    Raises ValueError if the rater has no name, or a line cannot be understood; names it.
     """
+    check_rater(rater)
     items = {line["item"]: line for _, line in read_lines(key, KEY_COLUMNS)}
     ratings: list[Rating] = []
     seen: set[str] = set()

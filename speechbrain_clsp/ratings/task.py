@@ -90,7 +90,7 @@ class RatingTask:
 
     def next_item(self, rater: str) -> dict[str, Any]:
         """Return the pair that a rater, by name, gets next, or that there is none left."""
-        _check_name(rater)
+        check_rater(rater)
         ratings = self.store.ratings()
         done = {(r.clip, r.caption, r.category) for r in ratings if r.rater == rater}
         count = {"done": len(done), "total": len(self.items)}
@@ -107,7 +107,7 @@ class RatingTask:
         Raises ValueError if the name, the item or the rating cannot be used, and RequestError if
         there is no such item or it was rated before.
         """
-        _check_name(rater)
+        check_rater(rater)
         if isinstance(number, bool) or not isinstance(number, int):
             raise ValueError(f"item {number!r} is not a number")
         if not 0 <= number < len(self.items):
@@ -127,7 +127,13 @@ class RatingTask:
         return self.root / self.items[number][0]
 
 
-def _check_name(rater: Any) -> None:
+def check_rater(rater: Any) -> None:
+    """Raise ValueError if somebody's name is empty, too long, or not one line of text.
+
+    Example
+    -------
+    >>> check_rater("Ann")
+    """
     if not isinstance(rater, str) or not rater.strip() or rater != rater.strip():
         raise ValueError("a rater needs a name")
     if len(rater) > LONGEST_NAME or not rater.isprintable():

@@ -75,3 +75,6 @@ def test_a_corrected_sheet_replaces_what_was_read_before(clips, tmp_path, capsys
     (tmp_path / "ann.csv").write_text(twice)
     assert main(["judge", "read", *out, *read]) == 2
     assert "line 3: item 1 was there before" in capsys.readouterr().err
+    for name, reason in (("", "needs a name"), ("ann ", "needs a name"), ("a" * 99, "at most 64")):
+        assert main(["judge", "read", *out, *read[:-1], name]) == 2
+        assert reason in capsys.readouterr().err
