@@ -345,7 +345,9 @@ def _csv_rows(reader: Any, path: str | os.PathLike, skipped: int) -> Iterator[Cs
                 fault = f"the byte 0x{byte:02x} in line {line} is not UTF-8: save it as UTF-8"
             yield CsvRow(number, line, cells, fault)
     except csv.Error as error:
-        raise ValueError(f"{path}, near line {reader.line_num + skipped}: {error}") from error
+        hint = ": a quotation mark is not closed" if "end of data" in str(error) else ""
+        where = f"{path}, near line {reader.line_num + skipped}"
+        raise ValueError(f"{where}: {error}{hint}") from error
 
 
 def printable(name: str | bytes) -> str:
