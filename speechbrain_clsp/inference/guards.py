@@ -26,6 +26,12 @@ FRAME = 400  # samples: 25 ms
 SILENT = 40.0  # dB below the loudest frame
 
 
+def _check_limits(low: float, high: float, names: str) -> None:
+    """Raise ValueError if no clip could pass."""
+    if not low <= high:
+        raise ValueError(f"{names}: no clip lies between {low} and {high}")
+
+
 @dataclass
 class LengthGuard:
     """Passes clips of a length within limits: else saying more, or nothing, could win a reward.
@@ -34,6 +40,11 @@ class LengthGuard:
     ---------
     shortest, longest : float
         Seconds.
+
+    Raises
+    ------
+    ValueError
+        If no clip could pass.
 
     Example
     -------
@@ -45,6 +56,9 @@ class LengthGuard:
     name: ClassVar[str] = "length"
     shortest: float = 0.3
     longest: float = 30.0
+
+    def __post_init__(self) -> None:
+        _check_limits(self.shortest, self.longest, "shortest and longest")
 
     def __call__(
         self, wavs: Tensor, wav_lens: Tensor, captions: Sequence[str], texts: Sequence[str] | None
@@ -67,6 +81,11 @@ class LevelGuard:
     highest_peak : float
         Highest amplitude; players clip what is above 1.
 
+    Raises
+    ------
+    ValueError
+        If no clip could pass.
+
     Example
     -------
     >>> wavs = torch.stack([torch.zeros(16000), 0.1 * torch.randn(16000), 3 * torch.ones(16000)])
@@ -79,6 +98,11 @@ class LevelGuard:
     loudest: float = -3.0
     most_silence: float = 0.6
     highest_peak: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_limits(self.quietest, self.loudest, "quietest and loudest")
+        _check_limits(0.0, self.most_silence, "most_silence, a fraction")
+        _check_limits(0.0, self.highest_peak, "highest_peak, an amplitude")
 
     def __call__(
         self, wavs: Tensor, wav_lens: Tensor, captions: Sequence[str], texts: Sequence[str] | None

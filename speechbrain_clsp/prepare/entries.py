@@ -255,7 +255,10 @@ def _without(values: Mapping[str, Any], ignored: Collection[str]) -> dict[str, A
 
 
 def _check_columns(where: str | Path, names: Iterable[str], ignored: Collection[str]) -> None:
-    """Raise if columns are unknown, missing or repeated."""
+    """Raise if columns are unknown, missing or repeated; of a whole table, also of ``ignored``."""
+    names = list(names)
+    if isinstance(where, Path) and (absent := [name for name in ignored if name not in names]):
+        raise ValueError(f"{where}: has no columns {absent} to leave out; it has {names}")
     names = [name for name in names if name not in ignored]
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:

@@ -1,10 +1,17 @@
 """Guards: words of all scripts, and recognizers of all kinds."""
 
+import math
+
 import numpy
 import pytest
 import torch
 
-from speechbrain_clsp.inference.guards import WordErrorGuard, word_error_rate
+from speechbrain_clsp.inference.guards import (
+    LengthGuard,
+    LevelGuard,
+    WordErrorGuard,
+    word_error_rate,
+)
 
 WAVS, LENS = torch.zeros(2, 1600), torch.ones(2)
 SAID = ["come in", "go home"]
@@ -65,3 +72,18 @@ def test_an_answer_for_another_number_of_clips_is_told(answer, error, message):
     """If this fails, one transcript passes for all clips."""
     with pytest.raises(error, match=message):
         WordErrorGuard(lambda wavs, lens: answer)(WAVS, LENS, [], ["Come in.", "Go home."])
+
+
+@pytest.mark.parametrize(
+    ("guard", "limits"),
+    [
+        (LengthGuard, {"shortest": 5, "longest": 1}),
+        (LengthGuard, {"shortest": math.nan}),
+        (LevelGuard, {"quietest": -3, "loudest": -60}),
+        (LevelGuard, {"most_silence": -0.1}),
+        (LevelGuard, {"highest_peak": math.nan}),
+    ],
+)
+def test_limits_that_no_clip_could_keep_are_refused(guard, limits):
+    with pytest.raises(ValueError, match=f"{next(iter(limits))}.*no clip"):
+        guard(**limits)

@@ -273,3 +273,10 @@ def test_missing_values_are_missing_not_words(tmp_path):
         None,
         "7",
     ]
+
+
+def test_columns_to_leave_out_that_are_not_there_are_named(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("wav,caption,color\na.wav,A man speaks.,red\n")
+    with pytest.raises(ValueError, match=r"a\.csv: has no columns \['colour'\] to leave out"):
+        rows_of(path, ["colour"])
