@@ -74,8 +74,8 @@ def check_wavs(wavs: Any) -> Tensor:
             f"wavs must be a Tensor or an array of numbers, [B, T] or [T], not a"
             f" {type(wavs).__name__}; for audio files use the methods ..._file"
         )
-    if wavs.layout != torch.strided or wavs.is_meta:
-        raise TypeError("wavs must be a dense Tensor that holds samples, not a sparse or meta one")
+    if wavs.layout != torch.strided:
+        raise TypeError("wavs must be a dense Tensor, not a sparse one")
     if not wavs.is_floating_point():
         raise ValueError(
             f"wavs must hold floating-point samples in [-1, 1], not {wavs.dtype}: divide 16-bit"

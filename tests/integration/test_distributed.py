@@ -33,6 +33,8 @@ VARIANTS = [(method, texts) for method in METHODS for texts in N_TEXTS]
 class Tower(torch.nn.Module):
     """A linear map onto the unit sphere."""
 
+    max_tokens = 8
+
     def __init__(self, size: int) -> None:
         super().__init__()
         self.head = torch.nn.Linear(size, 6)

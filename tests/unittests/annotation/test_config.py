@@ -65,7 +65,7 @@ def test_right_values_are_taken(change):
 def test_a_file_that_is_no_text_is_named(tmp_path):
     path = tmp_path / "x.yaml"
     path.write_bytes(b"caption: {model: \xff}")
-    with pytest.raises(ValueError, match="x.yaml is not YAML"):
+    with pytest.raises(ValueError, match="x.yaml, line 1: the byte 0xff is not UTF-8"):
         read_settings(path)
     path.write_bytes(b"\xef\xbb\xbfcaption: {model: m}")
     assert read_settings(path, ["caption.candidates=2"]).caption.model == "m"

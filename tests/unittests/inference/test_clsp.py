@@ -255,7 +255,7 @@ def test_no_random_state_is_touched(clsp, files):
         (lambda c, f: c.classify_file(f, ["A.", "A. "]), ValueError, "'A. ' is given twice"),
         (lambda c, f: c.classify_file(f, {"m": "A.", "f": ["A. ", "A."]}), ValueError, "same pr"),
         (lambda c, f: c.score_file("", ["A."]), FileNotFoundError, "name of the audio file is emp"),
-        (lambda c, f: c.encode_batch(WAVS.to_sparse()), TypeError, "not a sparse or meta one"),
+        (lambda c, f: c.encode_batch(WAVS.to_sparse()), TypeError, "not a sparse one"),
         (lambda c, f: c.classify_file(f, {"m": "A.", "f": ["A."]}), ValueError, "'m' and 'f' have"),
         (lambda c, f: c.classify_file(f, {"m": ["A.", 1]}), TypeError, r"prompts\['m'\]\[1\] is 1"),
         (lambda c, f: c.classify_file(f), ValueError, "prompts"),
