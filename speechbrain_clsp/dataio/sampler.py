@@ -107,18 +107,15 @@ class BucketBatchSampler(Sampler[list[Key]]):
                 f"Give either batch_size ({batch_size}) or batch_seconds ({batch_seconds})"
             )
         self.durations = np.asarray(durations, dtype=np.float64)
-        groups = np.arange(len(self.durations)) // group_size
-        outside = (self.durations < shortest) | (self.durations > longest)
-        self.usable = np.flatnonzero(~np.isin(groups, groups[outside]))
-        longest_of_groups = np.zeros(len(groups))
-        np.maximum.at(longest_of_groups, groups, self.durations)
-        self._group_durations = longest_of_groups[groups]  # by clip
+        fits = (self.durations >= shortest) & (self.durations <= longest)
+        self.usable = np.flatnonzero(_of_groups(np.logical_and, fits, group_size))
+        self._group_durations = _of_groups(np.maximum, self.durations, group_size)
         self.batch_size = batch_size
         self.batch_seconds = batch_seconds
         self.seed = seed
         self.window = window
+        self.group_size = group_size
         self.block = max(1, block // group_size) * group_size
-        self._shuffles_freely = self.block == group_size
         self.rank, self.world_size = rank_and_world_size()
         self.n_shards = n_shards or self.world_size
         if self.n_shards % self.world_size:
@@ -187,11 +184,11 @@ class BucketBatchSampler(Sampler[list[Key]]):
             for length in lengths:
                 bounds.append((position, position + length))
                 position += length
-            if not self._shuffles_freely:
+            if self.block > self.group_size:
                 generator.shuffle(bounds)
             all_bounds += bounds
         order = np.concatenate(sorted_windows) if sorted_windows else order[:0]
-        if self._shuffles_freely:
+        if self.block == self.group_size:
             generator.shuffle(all_bounds)
         return order, all_bounds
 
@@ -228,3 +225,11 @@ class BucketBatchSampler(Sampler[list[Key]]):
                 indices = self._order[start + shard : end : self.n_shards]
                 yield [Key(self.epoch, step, int(index)) for index in indices]
                 step += 1
+
+
+def _of_groups(function: np.ufunc, values: np.ndarray, size: int) -> np.ndarray:
+    """Return for each clip what a function makes of the values of its group."""
+    if size == 1:
+        return values
+    starts = np.arange(0, len(values), size)
+    return np.repeat(function.reduceat(values, starts), size)[: len(values)]
