@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
@@ -11,15 +10,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from torch import Tensor
 
-from speechbrain_clsp.captions.policies import draw_texts
 from speechbrain_clsp.dataio.audio import AudioError, read_header
 from speechbrain_clsp.dataio.dataset import CaptionedSpeechDataset
 from speechbrain_clsp.dataio.labels import AttributeLabels
 from speechbrain_clsp.dataio.manifest import Manifest
 from speechbrain_clsp.dataio.shards import ClipReader
+from speechbrain_clsp.dataio.tokenizers import AT_ONCE, count_tokens
 from speechbrain_clsp.utils.checks import BadEntriesError, quote
 
-BATCH = 256  # texts that are tokenized at once
 SPECIAL_TOKENS = 16  # more than any tokenizer puts around a caption
 KINDS = ("global_captions", "fine_captions")
 Tokenizer = Callable[[Sequence[str]], tuple[Tensor, Tensor]]
@@ -52,8 +50,7 @@ def check_clips(rows: Iterable[Mapping[str, Any]], where: str) -> None:
     for row in rows:
         count += 1
         try:
-            is_member = row.get("offset") is not None
-            read_header(reader.read_bytes(row) if is_member else row["audio"], row["audio"])
+            read_header(reader.source_of(row), row["audio"])
         except (OSError, AudioError) as error:
             problems.append(f"{row['id']!r}: {error}")
     if problems:
@@ -94,9 +91,9 @@ def check_lengths(
     speechbrain_clsp...BadEntriesError: test.arrow: ... shorten: clip 'a': 6 tokens, 'loudly'
     """
     problems, waiting = [], iter(texts)
-    while batch := list(islice(waiting, BATCH)):
-        _, padding_mask = tokenizer([text for _, text in batch])
-        for (name, text), size in zip(batch, (~padding_mask).sum(dim=1).tolist()):
+    while batch := list(islice(waiting, AT_ONCE)):
+        sizes = count_tokens(tokenizer, [text for _, text in batch])
+        for (name, text), size in zip(batch, sizes.tolist()):
             if size > max_tokens:
                 problems.append(f"{name}: {size} tokens, {quote(text)}")
     if problems:
@@ -181,6 +178,6 @@ def check_evaluated(dataset: CaptionedSpeechDataset, tokenizer: Tokenizer, max_t
     check_clips(dataset.manifest, where)
     texts = []
     for row in dataset.manifest:
-        drawn = draw_texts(dataset.captions, row, random.Random(f"{dataset.seed} 0 {row['id']}"))
+        drawn = dataset.draw(row)
         texts += [(f"clip {row['id']!r}", t) for t in drawn.positives + drawn.negatives]
     check_lengths(texts, tokenizer, max_tokens, where)

@@ -211,7 +211,6 @@ class CaptionedSpeechDataset(Dataset):
         """
         key = key if isinstance(key, tuple) else Key(0, 0, key)
         row = self.manifest[key.index]
-        generator = random.Random(f"{self.seed} {key.epoch} {row['id']}")
         try:
             wav = self.read_clip(row)
         except (OSError, AudioError) as error:
@@ -221,9 +220,20 @@ class CaptionedSpeechDataset(Dataset):
         return {
             "id": row["id"],
             "wav": wav,
-            "texts": draw_texts(self.captions, row, generator, key.step),
+            "texts": self.draw(row, key.epoch, key.step),
             "labels": self.labels(row) if self.labels else [],
         }
+
+    def draw(self, row: Mapping[str, Any], epoch: int = 0, step: int = 0) -> Texts:
+        """Return the texts that a row gets in an epoch.
+
+        Raises
+        ------
+        TypeError
+            If the policy returned something else than Texts.
+        """
+        generator = random.Random(f"{self.seed} {epoch} {row['id']}")
+        return draw_texts(self.captions, row, generator, step)
 
 
 class Collate:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from speechbrain_clsp.lobes.attribute_heads import UNLABELED
+from speechbrain_clsp.utils.reading import read_json
 
 
 def value_of(row: Mapping[str, Any], column: str) -> Any:
@@ -96,11 +96,7 @@ class AttributePrompts:
     """
 
     def __init__(self, labels: AttributeLabels, prompts: Mapping[str, Any] | str | Path) -> None:
-        given: Mapping[str, Any] = (
-            prompts
-            if isinstance(prompts, Mapping)
-            else json.loads(Path(prompts).read_text(encoding="utf-8"))
-        )
+        given: Mapping[str, Any] = prompts if isinstance(prompts, Mapping) else read_json(prompts)
         by_attribute = {name: each for name, each in given.items() if not name.startswith("_")}
         if unknown := sorted(set(by_attribute) - set(labels.values)):
             raise ValueError(f"Prompts for {unknown}, which are not among {sorted(labels.values)}")

@@ -256,8 +256,7 @@ class Manifest:
 
     def __init__(self, path: str | os.PathLike) -> None:
         self.path = expand(path)
-        self._reader, absent = _open(self.path)
-        self._ends = _batch_ends(self._reader)
+        self._reader, self._ends, absent = _open(self.path)
         if not len(self):
             raise ValueError(f"{self.path} holds no clips: prepare the data again")
         self._prefix = os.path.join(os.path.abspath(self.path.parent), "")
@@ -323,20 +322,20 @@ class Manifest:
         return np.concatenate(parts or [np.empty(0)])
 
 
-def _open(path: Path) -> tuple[pa.ipc.RecordBatchFileReader, list[str]]:
-    """Open a manifest; return also the columns that it has not, which were added later."""
+def _open(path: Path) -> tuple[pa.ipc.RecordBatchFileReader, list[int], list[str]]:
+    """Open a manifest; return also where its batches end, and the columns that it has not yet."""
     if not path.is_file():
         raise FileNotFoundError(f"No manifest at {path}: run the prepare script first")
     try:
         reader = _map_file(path)
-        _batch_ends(reader)
+        ends = _batch_ends(reader)
     except (ValueError, OSError) as error:
         kind = explain_file(path, "an Arrow")
         raise ValueError(f"{path} is not a manifest, or was cut off{kind}: {error}") from error
     absent = [name for name in SCHEMA.names if name not in reader.schema.names]
     if not _ADDED_LATER.issuperset(absent):
         raise ValueError(f"{path} lacks the columns {absent}: write it again")
-    return reader, absent
+    return reader, ends, absent
 
 
 def _map_file(path: Path) -> pa.ipc.RecordBatchFileReader:

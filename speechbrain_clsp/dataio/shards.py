@@ -159,12 +159,15 @@ class ClipReader:
 
     def _arguments(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """Return the arguments of the functions that decode."""
-        name, source = row["audio"], row["audio"]
-        if row.get("offset") is not None:
-            name, source = f"{name}, byte {row['offset']}", self.read_bytes(row)
-        start = row.get("start")
+        offset, start = row.get("offset"), row.get("start")
+        name = row["audio"] if offset is None else f"{row['audio']}, byte {offset}"
         part = {} if start is None else {"start": start, "duration": row["duration"]}
+        source = self.source_of(row)
         return {"source": source, "name": name, "channel": row.get("channel"), **part}
+
+    def source_of(self, row: Mapping[str, Any]) -> str | bytes:
+        """Return a row's file: its path, or its bytes if it is a member of a shard."""
+        return row["audio"] if row.get("offset") is None else self.read_bytes(row)
 
     def read_bytes(self, row: Mapping[str, Any]) -> bytes:
         """Return the bytes of a row's file, still encoded."""

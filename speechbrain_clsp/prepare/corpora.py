@@ -223,10 +223,8 @@ def _part_of_recording(name: str, index: AudioIndex, row: dict) -> dict[str, Any
 
 def _checked_length(row: Mapping[str, Any]) -> float:
     """Return a clip's duration [s]; raise if its file cannot be read or ends before the clip."""
-    is_member = row["offset"] is not None
     try:
-        source = ClipReader(1).read_bytes(row) if is_member else row["audio"]
-        length = read_header(source, row["audio"]).seconds
+        length = read_header(ClipReader(1).source_of(row), row["audio"]).seconds
     except (OSError, AudioError) as error:
         raise UnusableClipError("unreadable audio", str(error), row["id"]) from error
     start = row.get("start") or 0.0

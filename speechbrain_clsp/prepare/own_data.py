@@ -199,7 +199,7 @@ def _checked_part(entry: Entry, path: str, row: dict[str, Any]) -> tuple[float |
     """Decode a clip; return its start [s], None if it is all of its file, and its duration [s]."""
     start, duration = entry.number("start"), entry.number("duration")
     try:
-        source = path if row["offset"] is None else ClipReader(1).read_bytes({**row, "audio": path})
+        source = ClipReader(1).source_of({**row, "audio": path})
         length = read_header(source, path).seconds
         first = start or 0.0
         if first >= length:
