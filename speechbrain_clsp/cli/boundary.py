@@ -31,12 +31,12 @@ from types import FrameType
 from typing import IO, Any
 
 from speechbrain_clsp import __version__
+from speechbrain_clsp.utils.checks import LISTED
 
 USER_ERROR = 2
 INTERNAL_ERROR = 70  # EX_SOFTWARE of sysexits.h
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 BROKEN_PIPE = 141  # 128 + SIGPIPE
-SHOWN = 10  # entries of a list, such as of bad files, that reach the terminal
 LONGEST_MESSAGE = 3000  # characters
 # What the package raises for wrong input; a TypeError names a wrong value in a JSON or YAML file.
 EXPECTED_ERRORS = (OSError, ValueError, TypeError)
@@ -241,7 +241,7 @@ def shorten(error: BaseException) -> str:
     """
     message = str(error) or type(error).__name__
     entries = list(map(str, getattr(error, "entries", ())))
-    if len(entries) > SHOWN:
+    if len(entries) > LISTED:
         message += _write_list("\n".join(entries))
     if len(message) > LONGEST_MESSAGE:
         return f"{message[:LONGEST_MESSAGE]}...{_write_list(message)}"

@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from speechbrain_clsp.cli.boundary import SHOWN, USER_ERROR, write_temporary
+from speechbrain_clsp.cli.boundary import USER_ERROR, write_temporary
+from speechbrain_clsp.utils.checks import LISTED
 from speechbrain_clsp.utils.files import atomic_write, check_replaceable
 
 if TYPE_CHECKING:
@@ -193,14 +194,14 @@ def list_entries(entries: Sequence[str], path: Path | None = None, indent: str =
       9.wav is empty
       and 89 more: .../x.npz.bad.txt
     """
-    lines = list(entries[:SHOWN])
-    if len(entries) > SHOWN:
+    lines = list(entries[:LISTED])
+    if len(entries) > LISTED:
         if path is None:
             where = write_temporary("list", "\n".join(entries))
         else:
             where = str(path)
             write_list(path, entries)
-        lines.append(f"and {len(entries) - SHOWN} more: {where}")
+        lines.append(f"and {len(entries) - LISTED} more: {where}")
     return "\n".join(indent + line for line in lines)
 
 

@@ -7,7 +7,6 @@ import json
 from pathlib import Path
 
 from speechbrain_clsp.cli.common import (
-    SHOWN,
     add_command,
     check_list,
     list_entries,
@@ -15,6 +14,7 @@ from speechbrain_clsp.cli.common import (
     whole_number,
     write_list,
 )
+from speechbrain_clsp.utils.checks import LISTED
 
 LEAKAGE_KINDS = ("id", "speaker", "audio", "caption")
 
@@ -83,12 +83,12 @@ def run_prepare(options: argparse.Namespace) -> None:
     """Write a manifest of the user's own data."""
     from speechbrain_clsp.prepare.own_data import prepare_own
 
-    check_list(Path(f"{options.output}.bad.txt"))
+    bad_list = Path(f"{options.output}.bad.txt")
+    check_list(bad_list)
     count, errors = prepare_own(
         options.source, options.output, options.skip_bad, options.n_jobs, options.ignore_columns
     )
     print(f"{count} clips written to {options.output}")
-    bad_list = Path(f"{options.output}.bad.txt")
     write_list(bad_list, errors)
     if errors:
         print(f"{len(errors)} rows left out, see {bad_list}:")
@@ -108,11 +108,11 @@ def run_check_leakage(options: argparse.Namespace) -> int:
     report = check_leakage(test, open_manifest(options.train), options.kinds)
     for kind, count in report.counts.items():
         print(f"{kind}: {count or 'no'} leaks among {len(test)} test clips")
-        for leak in report.of_kind(kind)[:SHOWN]:
+        for leak in report.of_kind(kind)[:LISTED]:
             print(f"  {leak.test} (test) and {leak.train} (train): {leak.detail}")
-        if count > SHOWN:
+        if count > LISTED:
             where = options.report or "give --report FILE.json for all"
-            print(f"  and {count - SHOWN} more: {where}")
+            print(f"  and {count - LISTED} more: {where}")
     if options.report:
         found = {"counts": report.counts, "leaks": [vars(leak) for leak in report.leaks]}
         atomic_write(options.report, json.dumps(found, indent=1, ensure_ascii=False))

@@ -103,7 +103,7 @@ def run_evaluate(options: argparse.Namespace) -> None:
     check_specs(list(specs.values()))
     check_replaceable(cache, holds_vectors, "a cache of embeddings")
     if options.suite != "similarity":
-        check_clips(data, options.prompts)
+        check_columns(data, options.prompts)
     evaluation = run_suite(
         options.suite,
         {
@@ -142,14 +142,10 @@ def holds_vectors(path: Path) -> bool:
     return {name for (name,) in tables} <= {"vectors"}
 
 
-def check_clips(paths: Sequence[str], prompts: str | None) -> None:
-    """Check data and prompts before models are loaded.
+def check_columns(paths: Sequence[str], prompts: str | None) -> None:
+    """Raise ValueError if a manifest has no column that a task of the prompt file names.
 
-    Raises
-    ------
-    ValueError
-        If a manifest holds no clips, or no clip has the label that a task of the prompt file
-        names.
+    So it is found before models are loaded; manifests that cannot be used raise by themselves.
     """
     from speechbrain_clsp.evaluation.zero_shot import read_tasks
 
