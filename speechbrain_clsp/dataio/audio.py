@@ -104,7 +104,7 @@ def read_audio(
     >>> read_audio(path, start=0.25, duration=0.5, channel=1).shape
     torch.Size([8000])
     """
-    name = printable(name) if name else name_of(source)
+    name = _called(name, source)
     return _prepare(*read_samples(source, name, start, duration, channel), name)
 
 
@@ -165,7 +165,7 @@ def check_audio(
     ...
     speechbrain_clsp.dataio.audio.AudioError: clip 7: is silent: no sample differs from the others
     """
-    name = printable(name) if name else name_of(source)
+    name = _called(name, source)
     n_frames, low, high, widest = 0, math.inf, -math.inf, 0.0
     with _open(source, name) as file:
         rate, wanted = file.samplerate, _seek(file, start, duration, name)
@@ -212,7 +212,7 @@ def read_windows(source: Source, longest: float, name: str | None = None) -> Ite
     >>> [len(window) for window in read_windows(path, longest=1.0)]
     [13334, 13334, 13332]
     """
-    name = printable(name) if name else name_of(source)
+    name = _called(name, source)
     with _open(source, name) as file:
         n_windows = math.ceil(file.frames / file.samplerate / longest)
         size = math.ceil(file.frames / max(n_windows, 1))
@@ -265,7 +265,7 @@ def read_header(source: Source, name: str | None = None) -> Header:
     >>> read_header(path)
     Header(seconds=1.0, sample_rate=44100, n_channels=2)
     """
-    with _open(source, printable(name) if name else name_of(source)) as file:
+    with _open(source, _called(name, source)) as file:
         return Header(file.frames / file.samplerate, file.samplerate, file.channels)
 
 
@@ -342,6 +342,11 @@ def name_of(source: Any, unnamed: str = "audio") -> str:
     elif not isinstance(source, str | os.PathLike):
         source = getattr(source, "name", None)
     return printable(os.fspath(source)) if isinstance(source, str | os.PathLike) else unnamed
+
+
+def _called(name: str | None, source: Source) -> str:
+    """Return what messages call a source: the name that it was given, or else its own."""
+    return printable(name) if name else name_of(source)
 
 
 @contextmanager

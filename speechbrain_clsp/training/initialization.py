@@ -12,7 +12,7 @@ from speechbrain_clsp.lobes.pooling import untrained_moments
 from speechbrain_clsp.lobes.pretrained_text import PretrainedTextTower
 from speechbrain_clsp.lobes.speech_tower import SpeechTower
 from speechbrain_clsp.lobes.text_tower import RobertaTextTower
-from speechbrain_clsp.pretrained.folder import WEIGHTS, load_weights
+from speechbrain_clsp.pretrained.folder import HYPERPARAMS, WEIGHTS, load_weights
 from speechbrain_clsp.pretrained.hub import (
     load_pretrained_encoder,
     load_pretrained_text_encoder,
@@ -46,7 +46,7 @@ def from_pretrained_encoders(
     ValueError
         If weights are missing, or have other shapes.
     """
-    if speech_source is not None and (Path(speech_source) / "hyperparams.yaml").is_file():
+    if speech_source is not None and (Path(speech_source) / HYPERPARAMS).is_file():
         from_model_folder({"speech_tower": speech_tower}, speech_source)
     elif speech_source is not None:
         load_pretrained_encoder(speech_tower, speech_source)

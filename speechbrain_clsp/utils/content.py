@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+LFS_POINTER = b"version https://git-lfs"
 HEAD = 512  # bytes that are looked at
 CONVERT = "convert it, as by `ffmpeg -i FILE FILE.wav`"
 UNPACK = "unpack it first"
@@ -11,7 +12,7 @@ ANNEX = "a git-annex pointer: run `git annex get` in its repository"
 APPLE = "macOS's metadata of another file (._*), which holds no data: leave it out"
 # (place of the first byte, bytes, what it is and what to do); the first that fits counts.
 KINDS = (
-    (0, b"version https://git-lfs", "a Git LFS pointer: run `git lfs pull` in its repository"),
+    (0, LFS_POINTER, "a Git LFS pointer: run `git lfs pull` in its repository"),
     (0, b"../../.git/annex/", ANNEX),
     (0, b"/annex/objects/", ANNEX),
     (0, b"\x00\x05\x16\x07", APPLE),

@@ -13,7 +13,8 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import IO, Any, NamedTuple, cast
 
-LFS_POINTER = b"version https://git-lfs"
+from speechbrain_clsp.utils.content import LFS_POINTER
+
 _GZIP = b"\x1f\x8b"
 # Longest first: the mark of UTF-32 starts with that of UTF-16.
 _MARKS = {
@@ -47,22 +48,12 @@ def _opened(path: str | os.PathLike) -> Iterator[IO[bytes]]:
     with file:
         head = file.read(len(LFS_POINTER))
         file.seek(0)
-        check_no_pointer(head, path)
+        if head == LFS_POINTER:
+            raise ValueError(
+                f"{path} is a Git LFS pointer, which stands for a file that was not downloaded: run"
+                " `git lfs pull` in its folder"
+            )
         yield cast(IO[bytes], gzip.open(file)) if head.startswith(_GZIP) else file
-
-
-def check_no_pointer(head: bytes, name: str | os.PathLike) -> None:
-    """Raise ValueError if a file that starts with ``head`` is a Git LFS pointer.
-
-    Example
-    -------
-    >>> check_no_pointer(b"RIFF", "a.wav")
-    """
-    if head.startswith(LFS_POINTER):
-        raise ValueError(
-            f"{name} is a Git LFS pointer, which stands for a file that was not downloaded: run"
-            " `git lfs pull` in its folder"
-        )
 
 
 def read_text(path: str | os.PathLike) -> str:
