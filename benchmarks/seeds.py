@@ -44,9 +44,9 @@ PROBES = ("attribute", "order", "direction", "place", "event", "binding")
 TASKS = ("gender", "speaking rate", "pitch", "accent", "loudness", "whisper", "change")
 
 
-def train(job: tuple[str, int], options: argparse.Namespace) -> dict[str, float]:
-    """Train a variant with a seed, unless that was done before; return its results in percent."""
-    variant, seed = job
+def train(job: tuple[int, str], options: argparse.Namespace) -> dict[str, float]:
+    """Train with a seed a variant, unless that was done before; return its results in percent."""
+    seed, variant = job
     number = list(VARIANTS).index(variant)
     output = options.folder / f"{number}_{seed}"
     if not (output / "metrics.json").is_file():
@@ -123,8 +123,7 @@ def main() -> None:
     jobs = list(product(options.seeds, variants))  # a table of one seed after a third of the time
     prepare(variants, options)
     with ThreadPoolExecutor(options.jobs) as pool:
-        done = pool.map(partial(train, options=options), [(name, seed) for seed, name in jobs])
-        results = dict(zip(jobs, done))
+        results = dict(zip(jobs, pool.map(partial(train, options=options), jobs)))
     print(f"| mean +- standard deviation of {len(options.seeds)} seeds | {' | '.join(variants)} |")
     print("|---" * (1 + len(variants)) + "|")
     for row in next(iter(results.values())):

@@ -187,8 +187,8 @@ def _draw_twin(
         if not things:
             del by_kind[kind]
         styles = [style for style in possible[thing] if style.signature not in held_out]
-        for contrast in _contrasts(clip, thing, styles, generator):
-            return contrast.clips[1]
+        if found := _contrasts(clip, thing, styles, generator):
+            return found[0].clips[1]
     return None
 
 

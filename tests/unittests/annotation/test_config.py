@@ -1,6 +1,7 @@
 """Settings are checked when they are read: their names, types and ranges."""
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -59,7 +60,11 @@ def test_a_wrong_value_names_its_setting_and_what_it_must_be(change, said):
     ],
 )
 def test_right_values_are_taken(change):
-    read_settings(None, [change])
+    found = read_settings(None, [change])
+    name, _, text = change.partition("=")
+    for part in name.split("."):
+        found = getattr(found, part)
+    assert found == yaml.safe_load(text)
 
 
 def test_a_file_that_is_no_text_is_named(tmp_path):
