@@ -4,11 +4,13 @@ import multiprocessing
 import os
 import random
 import signal
+import threading
 import time
 from pathlib import Path
 
 import pytest
 import torch
+from tqdm import tqdm
 
 from speechbrain_clsp.dataio.manifest import Manifest
 from speechbrain_clsp.training.checkpointer import AtomicCheckpointer
@@ -23,6 +25,8 @@ def train(folder: Path, data: Path, rank: int = 0, world_size: int = 1) -> None:
     """Train with a checkpoint at every step; at last write down everything."""
     os.setpgid(0, 0) if world_size == 1 else None
     torch.set_num_threads(1)
+    # tqdm's own lock is one for all forks of a process: whoever is killed with it stops the others.
+    tqdm.set_lock(threading.RLock())
     options = {"ckpt_interval_steps": 1, "ckpt_interval_minutes": 0}
     if world_size > 1:
         os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world_size))
