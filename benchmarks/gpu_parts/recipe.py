@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import random
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -23,6 +21,7 @@ from speechbrain_clsp.dataio.dataset import CaptionedSpeech
 from speechbrain_clsp.dataio.manifest import write_manifest
 from speechbrain_clsp.dataio.tokenizers import FastTokenizerCaptions
 from speechbrain_clsp.training.brain import ContrastiveBrain
+from speechbrain_clsp.training.recipe import dataio_prepare, make_brain
 
 RECIPE = Path(__file__).resolve().parents[2] / "recipes/FCaps/CLSP"
 SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
@@ -75,14 +74,6 @@ def write_tokenizer(folder: Path, captions: list[str]) -> Path:
     return folder / "tokenizer.json"
 
 
-def train_module() -> ModuleType:
-    """Return the recipe's ``train.py``."""
-    spec = importlib.util.spec_from_file_location("clsp_train", RECIPE / "train.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def hparams_for(setting: Setting, manifest: Path, output: Path, **more: Any) -> dict:
     """Load ``train_stage2.yaml`` with the overrides that a user would give."""
     overrides = {
@@ -107,7 +98,7 @@ def hparams_for(setting: Setting, manifest: Path, output: Path, **more: Any) -> 
 def brain_for(setting: Setting, hparams: dict, **run_opts: Any) -> ContrastiveBrain:
     """Return the recipe's Brain, ready for the first step, or where its checkpoint was."""
     device = str(setting.device) if setting.device.type == "cpu" else "cuda:0"
-    brain = train_module().make_brain(
+    brain = make_brain(
         hparams, {"device": device, "noprogressbar": True, **run_opts}, train_loggers=[]
     )
     brain.epoch_counter.current = 1
@@ -119,7 +110,7 @@ def brain_for(setting: Setting, hparams: dict, **run_opts: Any) -> ContrastiveBr
 
 def batches_for(hparams: dict, number: int) -> list[CaptionedSpeech]:
     """Return the first batches of the recipe's own loader."""
-    datasets, loader_kwargs = train_module().dataio_prepare(hparams)
+    datasets, loader_kwargs = dataio_prepare(hparams)
     loader = iter(torch.utils.data.DataLoader(datasets["train"], **loader_kwargs["train"]))
     return [next(loader) for _ in range(number)]
 

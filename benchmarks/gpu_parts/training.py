@@ -16,6 +16,7 @@ from gpu_parts.limits import copy_rate, operations, product_rate
 from gpu_parts.setting import RowFunction, Setting
 from speechbrain_clsp.dataio.dataset import CaptionedSpeech
 from speechbrain_clsp.nnet.optim import ScaledAdam
+from speechbrain_clsp.training.recipe import dataio_prepare
 
 
 class Step:
@@ -167,7 +168,7 @@ def loading(step: Step, workers: int) -> dict:
     """Count the clips per second of the recipe's loader, read from files that are cached."""
     hparams = step.hparams
     options = {**hparams["train_dataloader_opts"], "num_workers": workers}
-    datasets, loader_kwargs = recipe.train_module().dataio_prepare(
+    datasets, loader_kwargs = dataio_prepare(
         {**hparams, "train_dataloader_opts": options, "batch_seconds": step.seconds / 8}
     )
     times, clips = [], 0

@@ -91,7 +91,7 @@ class BucketBatchSampler(Sampler[list[Key]]):
 
     def __init__(
         self,
-        durations: Sequence[float],
+        durations: Sequence[float] | np.ndarray,
         batch_size: int | None = None,
         batch_seconds: float | None = None,
         seed: int = 0,

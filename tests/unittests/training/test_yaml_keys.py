@@ -2,6 +2,7 @@
 
 import pytest
 
+from speechbrain_clsp.training import recipe
 from speechbrain_clsp.training.yaml_keys import check_keys
 from tests.utils.recipes import ROOT
 
@@ -9,7 +10,7 @@ RECIPE = ROOT / "recipes/FCaps/CLSP"
 
 
 def test_a_misspelled_option_of_speechbrain_is_named(tmp_path):
-    script, copy = RECIPE / "train.py", tmp_path / "mine.yaml"
+    script, copy = recipe.__file__, tmp_path / "mine.yaml"
     yaml = (RECIPE / "hparams/mini.yaml").read_text(encoding="utf-8")
     copy.write_text(yaml, encoding="utf-8")
     check_keys(copy, script)

@@ -1,0 +1,248 @@
+"""The recipe behind ``train.py``: prepare, train, evaluate, export, report.
+
+What its YAML file describes is built by HyperPyYAML; here it is put together.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import speechbrain as sb
+import torch
+from hyperpyyaml import load_hyperpyyaml
+from speechbrain.utils.distributed import run_on_main
+from speechbrain.utils.logger import get_logger
+
+from speechbrain_clsp.dataio.checks import (
+    check_captions,
+    check_clips,
+    check_evaluated,
+    check_labels,
+)
+from speechbrain_clsp.dataio.dataset import CaptionedSpeechDataset, Collate
+from speechbrain_clsp.dataio.manifest import Manifest
+from speechbrain_clsp.dataio.sampler import BucketBatchSampler
+from speechbrain_clsp.dataio.tokenizers import train_sentencepiece
+from speechbrain_clsp.evaluation.models import CachedModel, ClspModel
+from speechbrain_clsp.evaluation.report import write_results
+from speechbrain_clsp.evaluation.suites import run_suite
+from speechbrain_clsp.evaluation.tables import markdown_tables
+from speechbrain_clsp.pretrained.folder import extract_definition, save_model_folder
+from speechbrain_clsp.pretrained.hub import fetch_tokenizer
+from speechbrain_clsp.training.brain import ContrastiveBrain
+from speechbrain_clsp.training.resume import find_changes
+from speechbrain_clsp.training.yaml_keys import check_keys
+from speechbrain_clsp.utils.distributed import join_processes
+from speechbrain_clsp.utils.files import sha256_of_file
+
+logger = get_logger(__name__)
+
+
+def prepare_tokenizer(hparams: Mapping[str, Any]) -> None:
+    """Train a tokenizer on the captions, or fetch one; nothing if there is one already."""
+    path, source = Path(hparams["tokenizer_file"]), hparams["tokenizer_source"]
+    if path.is_file():
+        logger.info("Tokenizer found in %s", path)
+    elif source == "captions":
+        rows = Manifest(hparams["train_manifest"])
+        captions = chain(*rows.column("global_captions"), *rows.column("fine_captions"))
+        train_sentencepiece(captions, path, hparams["vocab_size"])
+    else:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fetch_tokenizer(source).save(path)
+
+
+def prepare(hparams: Mapping[str, Any]) -> None:
+    """Make the data and the tokenizer on the main process; then load the initial weights."""
+    if hparams["prepare_data"] is not None:
+        run_on_main(hparams["prepare_data"])
+    run_on_main(prepare_tokenizer, args=[hparams])
+    hparams["model"]["tokenizer"].load(hparams["tokenizer_file"])
+    resumed = bool(hparams["checkpointer"].list_checkpoints())
+    run_on_main(note_changes, args=[hparams, resumed])
+    if hparams["initialize"] is not None and not resumed:
+        hparams["initialize"]()
+
+
+def note_changes(hparams: Mapping[str, Any], resumed: bool) -> None:
+    """Warn if a resumed training has other data or batches than before."""
+    settings = {
+        name: hparams[name]
+        for name in ("batch_size", "batch_seconds", "n_shards", "shortest", "longest", "seed")
+    }
+    for split in ("train_manifest", "valid_manifest"):
+        settings[split] = f"sha256 {sha256_of_file(hparams[split])}"
+    for change in find_changes(Path(hparams["save_folder"]), settings):
+        if resumed:
+            logger.warning("Resumed with other settings: %s", change)
+
+
+def check_data(hparams: Mapping[str, Any], datasets: Mapping[str, CaptionedSpeechDataset]) -> None:
+    """Raise ValueError for what would stop the training at the end of an epoch, or at its own."""
+    tokenizer = hparams["model"]["tokenizer"]
+    max_tokens = hparams["modules"]["text_tower"].max_tokens
+    check_captions(datasets["train"].manifest, tokenizer, max_tokens)
+    if hparams["attribute_labels"] is not None:
+        check_labels(datasets["train"].manifest, hparams["attribute_labels"])
+    for split in ("valid", "test"):
+        check_evaluated(datasets[split], tokenizer, max_tokens)
+    check_clips(Manifest(hparams["probes_manifest"]), hparams["probes_manifest"])
+
+
+def dataio_prepare(hparams: Mapping[str, Any]) -> tuple[dict, dict]:
+    """Make the datasets and the arguments of their loaders, by split."""
+    train = Manifest(hparams["train_manifest"])
+    sampler = BucketBatchSampler(
+        train.array("duration"),
+        hparams["batch_size"],
+        hparams["batch_seconds"],
+        seed=hparams["seed"],
+        shortest=hparams["shortest"],
+        longest=hparams["longest"],
+        block=hparams["shuffle_block"],
+        n_shards=hparams["n_shards"],
+        group_size=hparams["group_size"],
+    )
+    logger.info("%d batches, %.1f %% padding", len(sampler), 100 * sampler.padding_fraction())
+    evaluated = partial(CaptionedSpeechDataset, captions=hparams["contrasts"], seed=hparams["seed"])
+    datasets = {
+        "train": CaptionedSpeechDataset(
+            train,
+            hparams["captions"],
+            hparams["seed"],
+            hparams["attribute_labels"],
+            skip_unreadable=True,
+        ),
+        "valid": evaluated(Manifest(hparams["valid_manifest"])),
+        "test": evaluated(Manifest(hparams["test_manifest"])),
+    }
+    tokenizer = hparams["model"]["tokenizer"]
+    with_prompts = Collate(tokenizer, hparams["attribute_prompts"])
+    collate = {"collate_fn": Collate(tokenizer)}
+    loader_kwargs = {
+        "train": {
+            **hparams["train_dataloader_opts"],
+            "collate_fn": with_prompts,
+            "batch_sampler": sampler,
+        },
+        "valid": {**hparams["valid_dataloader_opts"], **collate},
+        "test": {**hparams["test_dataloader_opts"], **collate},
+    }
+    return datasets, loader_kwargs
+
+
+def make_train_loggers(hparams: Mapping[str, Any]) -> list:
+    """Return the file logger, and TensorBoard's if it is asked for."""
+    loggers = [hparams["train_logger"]]
+    if hparams["use_tensorboard"]:
+        from speechbrain.utils.train_logger import TensorboardLogger
+
+        loggers.append(TensorboardLogger(str(Path(hparams["output_folder"]) / "tensorboard")))
+    return loggers
+
+
+def make_brain(
+    hparams: dict[str, Any], run_opts: dict[str, Any], train_loggers: list
+) -> ContrastiveBrain:
+    """Return the Brain that the YAML file describes."""
+    return ContrastiveBrain(
+        modules=hparams["modules"],
+        opt_class=hparams["opt_class"],
+        hparams=hparams,
+        run_opts=run_opts,
+        checkpointer=hparams["checkpointer"],
+        loss=hparams["loss"],
+        lr_annealing=hparams["lr_annealing"],
+        epoch_counter=hparams["epoch_counter"],
+        train_loggers=train_loggers,
+        ckpt_metric=hparams["ckpt_metric"],
+        seed=hparams["seed"],
+        encoder_lr=hparams["encoder_lr"],
+        gradcache_chunk_seconds=hparams["gradcache_chunk_seconds"],
+        max_unreadable_clips=hparams["max_unreadable_clips"],
+        model_average=hparams["model_average"],
+        schedule_step=hparams["schedule_step"],
+        step_log=hparams["step_log"],
+        contrasts=list(hparams["contrasts"].swaps),
+    )
+
+
+def export_and_report(brain: ContrastiveBrain, hparams: Mapping[str, Any]) -> None:
+    """Write the model folder of the loaded checkpoint, then its metrics, tables and report."""
+    output_folder = Path(hparams["output_folder"])
+    # What SpeechBrain wrote there: the recipe's YAML, with overrides and includes resolved.
+    recipe = (output_folder / "hyperparams.yaml").read_text(encoding="utf-8")
+    modules: Mapping[str, Any] = brain.evaluation_modules()
+    save_model_folder(
+        output_folder / "model",
+        extract_definition(recipe, "model", {"text_tower": modules["text_tower"].arguments()}),
+        {name: modules[name] for name in hparams["model"]["modules"]},
+        {hparams["model"]["tokenizer"].FILENAME: hparams["tokenizer_file"]},
+        {f"test {name}": value for name, value in brain.test_stats.items()},
+    )
+    model = CachedModel(ClspModel.open(str(output_folder / "model"), device=str(brain.device)))
+    evaluate = partial(run_suite, models={output_folder.name: model}, seed=hparams["seed"])
+    evaluation = evaluate(
+        "mini", data=[hparams["test_manifest"]], prompts=hparams["zero_shot_tasks"]
+    )
+    probes = evaluate("probes", data=[hparams["probes_manifest"]], pairs=hparams["probe_pairs"])
+    evaluation.merge(probes)
+    write_results(evaluation, output_folder, hparams["train_log"])
+    print(markdown_tables(evaluation))
+    print(f"Model, metrics.json and report.html are in {output_folder}")
+
+
+def run_recipe(
+    hparams_file: str | os.PathLike, run_opts: dict[str, Any], overrides: str | dict | None = None
+) -> None:
+    """Prepare the data, train, and evaluate the epoch that was best on the validation set.
+
+    Arguments
+    ---------
+    hparams_file : str or path
+        The recipe's YAML file.
+    run_opts : dict
+        SpeechBrain's options of a run, such as ``device``.
+    overrides : str or dict, optional
+        Of values in the YAML file.
+
+    Raises
+    ------
+    ValueError
+        If a setting or the data would stop the training later on.
+    """
+    join_processes(run_opts)
+    check_keys(hparams_file, __file__)
+    with open(hparams_file, encoding="utf-8") as fin:
+        hparams = load_hyperpyyaml(fin, overrides)
+    sb.create_experiment_directory(
+        experiment_directory=hparams["output_folder"],
+        hyperparams_to_save=str(hparams_file),
+        overrides=overrides,
+    )
+    torch.set_num_threads(hparams["num_threads"])
+    prepare(hparams)
+    datasets, loader_kwargs = dataio_prepare(hparams)
+    run_on_main(check_data, args=[hparams, datasets])
+    brain = make_brain(hparams, run_opts, make_train_loggers(hparams))
+    brain.fit(
+        hparams["epoch_counter"],
+        datasets["train"],
+        datasets["valid"],
+        train_loader_kwargs=loader_kwargs["train"],
+        valid_loader_kwargs=loader_kwargs["valid"],
+    )
+    if not hparams["checkpointer"].list_checkpoints():
+        raise ValueError(f"{hparams['save_folder']} holds no checkpoint: there is no model to test")
+    # Picked on the validation set: the test set has no say in which epoch is kept.
+    brain.evaluate(
+        datasets["test"],
+        max_key=hparams["ckpt_metric"],
+        test_loader_kwargs=loader_kwargs["test"],
+    )
+    run_on_main(export_and_report, args=[brain, hparams])
