@@ -13,6 +13,7 @@ from speechbrain_clsp.nnet.masking import masked_mean
 from speechbrain_clsp.utils.checks import join_some
 
 EMBEDDING_STD = 0.7  # of tokens and of positions, so that their sum has about unit size
+LENGTH_GROUPS, MIN_GROUP = 6, 16  # of captions that are encoded at a time, and captions in each
 
 
 class TextTower(nn.Module):
@@ -62,7 +63,20 @@ class TextTower(nn.Module):
                 f"A caption has {tokens.shape[1]} tokens, at most {self.max_tokens} fit: shorten"
                 f" those in rows {join_some(rows, ', ')}"
             )
-        return self.head(self.pooled(tokens, padding_mask))
+        return self.head(self._pooled_by_length(tokens, padding_mask))
+
+    def _pooled_by_length(self, tokens: Tensor, padding_mask: Tensor) -> Tensor:
+        """Pool captions of about equal length together: less padding to compute."""
+        groups = min(LENGTH_GROUPS, len(tokens) // MIN_GROUP)
+        if groups < 2:
+            return self.pooled(tokens, padding_mask)
+        n_tokens = (~padding_mask).sum(dim=1)
+        order = n_tokens.argsort()
+        pooled = []
+        for rows in order.chunk(groups):
+            longest = max(int(n_tokens[rows[-1]]), 1)
+            pooled.append(self.pooled(tokens[rows, :longest], padding_mask[rows, :longest]))
+        return torch.cat(pooled)[order.argsort()]
 
     def cast(self, dtype: torch.dtype) -> None:
         """Compute in another precision, where a tower gains from it; the head stays float32."""
