@@ -56,14 +56,15 @@ class ConvNeXt(nn.Module):
 
     def forward(self, x: Tensor, counts: Tensor) -> Tensor:
         """Map [B, C, F, N] with [B] valid frames to [B, C, F, N]."""
-        # What lies behind an utterance's end must look like the zeros behind the longest one's.
+        # Channels last throughout: the 1 x 1 convolutions are matrix products, and CPUs do those
+        # and the depthwise convolution much faster. What lies behind an utterance's end must look
+        # like the zeros behind the longest one's.
         mask = padding_mask(counts, x.shape[2])
-        x = x.masked_fill(mask[:, None, :, None], 0.0)
-        # Channels last from here on: the 1 x 1 convolutions are matrix products, and CPUs do
-        # those much faster.
-        hidden = _pointwise(self.pointwise_conv1, self.depthwise_conv(x).permute(0, 2, 3, 1))
+        x = x.permute(0, 2, 3, 1).masked_fill(mask[..., None, None], 0.0)
+        hidden = self.depthwise_conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        hidden = _pointwise(self.pointwise_conv1, hidden)
         hidden = self.activation(self.balance_hidden(hidden, mask))
-        x = x.permute(0, 2, 3, 1) + self.skip(_pointwise(self.pointwise_conv2, hidden))
+        x = x + self.skip(_pointwise(self.pointwise_conv2, hidden))
         return self.whiten(self.balance_output(x, mask), mask).permute(0, 3, 1, 2)
 
 
