@@ -30,7 +30,7 @@ SHOWN = [
 ]
 PARSERS = command_parsers()
 RECIPE_OPTIONS = {field.name for field in fields(RunOptions)}
-PLACES = "recipes|docs|tests|speechbrain_clsp|benchmarks|hparams"
+PLACES = "recipes|docs|tests|speechbrain_clsp|benchmarks"
 
 
 def name_of(path: Path) -> str:
