@@ -22,7 +22,7 @@ from speechbrain_clsp.utils.distributed import rank_and_world_size
 class Key(NamedTuple):
     """What a clip looks like in a batch is a function of its key: no worker has to be told more."""
 
-    epoch: int
+    epoch: int  # or, where an epoch takes its clips several times, the number of the pass
     step: int  # batches that its process had before this one since training began
     index: int  # type: ignore[assignment]  # row of the manifest; hides tuple.index
 
@@ -66,6 +66,9 @@ class BucketBatchSampler(Sampler[list[Key]]):
         Clips that come in one joined batch: successive ones of the manifest, as a clip and its
         twins. A group with a clip outside of ``shortest`` and ``longest`` is left out. Where
         batches hold no multiple of it, some groups are cut.
+    passes : int
+        How often an epoch takes the clips, each time shuffled and cut anew, and with texts of their
+        own. More than 1 for few clips, which would be validated on after every few batches.
 
     Yields
     ------
@@ -101,6 +104,7 @@ class BucketBatchSampler(Sampler[list[Key]]):
         block: int = 1,
         n_shards: int | None = None,
         group_size: int = 1,
+        passes: int = 1,
     ) -> None:
         if (batch_size is None) == (batch_seconds is None):
             raise ValueError(
@@ -115,6 +119,7 @@ class BucketBatchSampler(Sampler[list[Key]]):
         self.seed = seed
         self.window = window
         self.group_size = group_size
+        self.passes = passes
         self.block = max(1, block // group_size) * group_size
         self.rank, self.world_size = rank_and_world_size()
         self.n_shards = n_shards or self.world_size
@@ -146,7 +151,7 @@ class BucketBatchSampler(Sampler[list[Key]]):
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch, counted from 1; SpeechBrain calls this before each."""
         self.epoch = epoch
-        self._order, self._bounds = self._plan(epoch)
+        self._order, self._bounds, self._numbers = self._plan_epoch(epoch)
         self._lengths[epoch] = len(self)
 
     def first_step(self) -> int:
@@ -154,7 +159,7 @@ class BucketBatchSampler(Sampler[list[Key]]):
         earlier = range(1, self.epoch)
         for epoch in earlier:
             if epoch not in self._lengths:
-                _, bounds = self._plan(epoch)
+                _, bounds, _ = self._plan_epoch(epoch)
                 self._lengths[epoch] = self._n_batches(bounds)
         return sum(self._lengths[epoch] for epoch in earlier)
 
@@ -167,9 +172,25 @@ class BucketBatchSampler(Sampler[list[Key]]):
         lengths = json.loads(Path(path).read_text(encoding="utf-8"))
         self._lengths = {int(epoch): length for epoch, length in lengths.items()}
 
-    def _plan(self, epoch: int) -> tuple[np.ndarray, list[tuple[int, int]]]:
-        """Return an epoch's clips in order, and where each joined batch of them lies."""
-        generator = np.random.default_rng((self.seed, epoch))
+    def _plan_epoch(self, epoch: int) -> tuple[np.ndarray, list[tuple[int, int]], list[int]]:
+        """Return an epoch's clips in order, where each joined batch lies, and of which pass it is.
+
+        Passes are counted from 1 through all epochs.
+        """
+        orders: list[np.ndarray] = []
+        all_bounds: list[tuple[int, int]] = []
+        numbers: list[int] = []
+        for number in range((epoch - 1) * self.passes + 1, epoch * self.passes + 1):
+            position = sum(map(len, orders))
+            order, bounds = self._plan(number)
+            orders.append(order)
+            all_bounds += [(start + position, end + position) for start, end in bounds]
+            numbers += [number] * len(bounds)
+        return np.concatenate(orders), all_bounds, numbers
+
+    def _plan(self, number: int) -> tuple[np.ndarray, list[tuple[int, int]]]:
+        """Return a pass's clips in order, and where each joined batch of them lies."""
+        generator = np.random.default_rng((self.seed, number))
         order = self._shuffled(generator)
         size = max(1, int(self.window * self._mean_clips() * self.n_shards))
         left_over, sorted_windows, all_bounds, position = order[:0], [], [], 0
@@ -219,11 +240,11 @@ class BucketBatchSampler(Sampler[list[Key]]):
     def __iter__(self) -> Iterator[list[Key]]:
         """Yield this rank's shards of every joined batch."""
         step = self.first_step()
-        for start, end in self._bounds:
+        for (start, end), number in zip(self._bounds, self._numbers):
             # Clips are dealt out in turn, so that shards agree in lengths too.
             for shard in range(self.rank, self.n_shards, self.world_size):
                 indices = self._order[start + shard : end : self.n_shards]
-                yield [Key(self.epoch, step, int(index)) for index in indices]
+                yield [Key(number, step, int(index)) for index in indices]
                 step += 1
 
 
