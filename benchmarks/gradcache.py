@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Memory and time of a large batch by GradCache, against small batches.
 
-The towers of speechbrain_clsp/hparams/clsp_mini.yaml on clips of three seconds with two texts; every
-way runs steps on the same number of clips, in a process of its own. Memory is the process's peak
-over what it holds before the first step.
+The towers of speechbrain_clsp/hparams/clsp_mini.yaml on clips of three seconds with two texts;
+every way runs steps on the same number of clips, in a process of its own. Memory is the process's
+peak over what it holds before the first step.
 
 > python benchmarks/gradcache.py --threads 1 --clips 1024
 """
