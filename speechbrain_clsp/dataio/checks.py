@@ -133,7 +133,7 @@ def _long_captions(manifest: Manifest, max_tokens: int) -> Iterator[tuple[str, s
 
 
 def check_labels(manifest: Manifest, labels: AttributeLabels) -> None:
-    """Raise if clips have values of attributes that are not listed, or an attribute no column.
+    """Raise if clips have values of attributes that must not be, or an attribute no column.
 
     Raises
     ------
@@ -149,6 +149,8 @@ def check_labels(manifest: Manifest, labels: AttributeLabels) -> None:
                     f"attribute {column!r}: a manifest has no such column, only labels.<key> and"
                     f" {', '.join(batch.schema.names)}"
                 )
+            if column in labels.classes:  # other values are unlabeled
+                continue
             values = batch.column(name)
             if key:
                 values = pc.map_lookup(values, pa.scalar(key), "first")

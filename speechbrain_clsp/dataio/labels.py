@@ -29,18 +29,29 @@ class AttributeLabels:
 
     Arguments
     ---------
-    values : dict of list of str
-        For each column of the manifest (or ``labels.<key>``) its values, in the order of indices.
+    values : dict of list of str, or of dict
+        For each column of the manifest (or ``labels.<key>``) its values, in the order of indices:
+        clips may have no others. Or which class each value means: clips with other values are then
+        unlabeled.
 
     Example
     -------
     >>> labels = AttributeLabels({"gender": ["male", "female"], "pitch": ["low", "high"]})
     >>> labels({"id": "a", "gender": "female", "pitch": None})
     [1, -1]
+    >>> labels = AttributeLabels({"gender": {"m": "male", "f": "female", "w": "female"}})
+    >>> labels.values, labels({"id": "a", "gender": "w"}), labels({"id": "b", "gender": "?"})
+    ({'gender': ['male', 'female']}, [1], [-1])
     """
 
-    def __init__(self, values: Mapping[str, Sequence[str]]) -> None:
-        self.values = {column: list(known) for column, known in values.items()}
+    def __init__(self, values: Mapping[str, Sequence[str] | Mapping[str, str]]) -> None:
+        self.values: dict[str, list[str]] = {}
+        self.classes: dict[str, dict[str, str]] = {}  # of columns that may have other values
+        for column, known in values.items():
+            if isinstance(known, Mapping):
+                self.classes[column] = dict(known)
+                known = list(dict.fromkeys(known.values()))
+            self.values[column] = list(known)
 
     def __call__(self, row: Mapping[str, Any]) -> list[int]:
         """Return a row's class for each attribute, -1 where it has none.
@@ -50,16 +61,18 @@ class AttributeLabels:
         ValueError
             If the row has a value that is not listed.
         """
-        classes = []
+        indices = []
         for column, known in self.values.items():
             value = value_of(row, column)
+            if column in self.classes:
+                value = self.classes[column].get(value)
             if value is not None and value not in known:
                 raise ValueError(
                     f"Clip {row['id']!r}: {column} is {value!r}, none of {known}: list it among the"
                     " attribute's values, or fix the manifest"
                 )
-            classes.append(UNLABELED if value is None else known.index(value))
-        return classes
+            indices.append(UNLABELED if value is None else known.index(value))
+        return indices
 
 
 class AttributePrompts:
@@ -111,6 +124,16 @@ class AttributePrompts:
             self.templates.append(of_attribute.get("templates", ["{}"]))
             self.words.append([words[value] for value in values] if of_attribute else [])
             self.n_values.append(len(self.words[-1]))
+
+    def texts(self) -> list[str]:
+        """Return all prompts that may be drawn."""
+        return [
+            template.format(word)
+            for templates, words in zip(self.templates, self.words)
+            for template in templates
+            for each in words
+            for word in each
+        ]
 
     def draw(self, generator: random.Random) -> list[str]:
         """Return a prompt for each value: of one attribute after the other, in one template."""
