@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import os
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,8 @@ from speechbrain_clsp.utils.files import atomic_write, expand
 PAD = 0
 SPACE = "▁"  # how SentencePiece writes a space
 COUNTED = "LNS"  # letters, numbers, symbols: Unicode categories that a caption has for a reason
+RESERVED = 16  # of a vocabulary: more than special tokens and spaces take
+LONGEST = 1 << 20  # bytes of a caption that tokenizers are trained on
 AT_ONCE = 256  # captions that are tokenized to be counted
 
 
@@ -126,23 +130,47 @@ def train_sentencepiece(captions: Iterable[str], path: str | os.PathLike, vocab_
 
     Byte-pair encoding: on captions of few different words it keeps frequent words whole, where the
     unigram model cuts them up and doubles the number of tokens. ``vocab_size`` is an upper bound;
-    small corpora give fewer.
+    small corpora give fewer. Of more different characters than it allows, the rarest are unknown.
+
+    Raises
+    ------
+    ValueError
+        If captions hold no characters.
     """
     model = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=(caption.lower() for caption in captions),
-        model_writer=model,
-        vocab_size=vocab_size,
-        model_type="bpe",
-        hard_vocab_limit=False,
-        pad_id=PAD,
-        unk_id=1,
-        bos_id=-1,
-        eos_id=2,
-        num_threads=1,  # more threads give another model in another run
-        minloglevel=2,
-    )
+    texts = _with_known_characters(captions, vocab_size - RESERVED)
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(texts),
+            model_writer=model,
+            vocab_size=vocab_size,
+            model_type="bpe",
+            hard_vocab_limit=False,
+            max_sentence_length=LONGEST,
+            pad_id=PAD,
+            unk_id=1,
+            bos_id=-1,
+            eos_id=2,
+            num_threads=1,  # more threads give another model in another run
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        raise ValueError(
+            f"No tokenizer can be made of {len(texts)} captions such as {quote(texts[:1])}:"
+            f" {' '.join(str(error).split())}"
+        ) from error
     atomic_write(path, model.getvalue())
+
+
+def _with_known_characters(captions: Iterable[str], most: int) -> list[str]:
+    """Return captions in lower case, without the rarest of more than so many characters."""
+    texts = [caption.lower() for caption in captions]
+    counts = Counter(chain.from_iterable(unicodedata.normalize("NFKC", text) for text in texts))
+    if len(counts) <= most:
+        return texts
+    known = {character for character, _ in counts.most_common(most)}
+    normalized = (unicodedata.normalize("NFKC", text) for text in texts)
+    return ["".join(c if c in known else " " for c in text) for text in normalized]
 
 
 class FastTokenizerCaptions:
