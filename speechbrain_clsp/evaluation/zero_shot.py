@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from torch import Tensor
 from speechbrain_clsp.dataio.labels import value_of
 from speechbrain_clsp.dataio.manifest import SCHEMA
 from speechbrain_clsp.evaluation.statistics import Estimate, bootstrap_mean, bootstrap_recall
-from speechbrain_clsp.utils.checks import check_texts
+from speechbrain_clsp.utils.checks import BadEntriesError, check_texts
 from speechbrain_clsp.utils.reading import read_json
 
 PROMPTS = Path(__file__).parent / "prompts"
@@ -190,6 +190,44 @@ def read_tasks(source: str | os.PathLike, ensemble: bool = False) -> list[Task]:
         ) from error
 
 
+def labels_of(tasks: Iterable[Task], row: Mapping[str, Any]) -> list[int]:
+    """Return a row's class in each task, -1 where it has none.
+
+    Example
+    -------
+    >>> labels_of(read_tasks("iemocap")[:1], {"id": "a", "labels": {"emotion": "exc"}})
+    [1]
+    """
+    return [task.label_of(row) for task in tasks]
+
+
+def check_tasks(tasks: Sequence[Task], rows: Iterable[Mapping[str, Any]], where: str) -> None:
+    """Raise if clips have classes that no prompt stands for.
+
+    Arguments
+    ---------
+    tasks : sequence of Task
+        The tasks.
+    rows : iterable of dict
+        Of a manifest.
+    where : str
+        What messages call it.
+
+    Raises
+    ------
+    ValueError
+        That names the first clips, and says how many there are.
+    """
+    problems = []
+    for row in rows:
+        try:
+            labels_of(tasks, row)
+        except ValueError as error:
+            problems.append(str(error))
+    if problems:
+        raise BadEntriesError(f"{where}: {len(problems)} clips have no class of a task", problems)
+
+
 def classify(speech: Tensor, classes: Sequence[Tensor], pool: str = "mean") -> Tensor:
     """Return the nearest class of each clip, [N] int64.
 
@@ -240,6 +278,18 @@ def classify_each(speech: Tensor, classes: Sequence[Tensor]) -> Tensor:
     return torch.stack([classify(speech, prompts) for prompts in rounds])
 
 
+def average_recall(predicted: np.ndarray, labels: np.ndarray) -> float:
+    """Return the recall averaged over the classes that occur; [N] int each, N at least 1.
+
+    Example
+    -------
+    >>> average_recall(np.array([0, 0, 1]), np.array([0, 1, 1]))
+    0.75
+    """
+    hits = predicted == labels
+    return float(np.mean([hits[labels == each].mean() for each in np.unique(labels)]))
+
+
 @dataclass(frozen=True)
 class Classification:
     """How a model classified the clips of a task that have a class.
@@ -284,10 +334,9 @@ def compare_with_labels(
     size = len(classes)
     confusion = np.bincount(labels * size + predicted, minlength=size**2).reshape(size, size)
     totals = confusion.sum(axis=1)
-    present = totals > 0
     hits = (predicted == labels).astype(float)
     accuracy = float(confusion.trace() / totals.sum())
-    recall = float((confusion.diagonal()[present] / totals[present]).mean())
+    recall = average_recall(predicted, labels)
     largest = float(totals.max() / totals.sum())
     metrics = {
         "WA": Estimate(accuracy, *bootstrap_mean(hits, seed), largest),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,8 @@ from torch import Tensor, nn
 
 from speechbrain_clsp.dataio.dataset import CaptionedSpeech
 from speechbrain_clsp.dataio.sampler import BucketBatchSampler
-from speechbrain_clsp.evaluation.retrieval.metrics import retrieval_metrics
+from speechbrain_clsp.evaluation.retrieval.metrics import caption_pairs, retrieval_metrics
+from speechbrain_clsp.evaluation.zero_shot import Task, average_recall, classify
 from speechbrain_clsp.lobes.zipformer.schedule import set_step
 from speechbrain_clsp.nnet.averaging import ModelAverage
 from speechbrain_clsp.nnet.gradcache import GradCache
@@ -71,6 +73,15 @@ class ContrastiveBrain(sb.Brain):
         Names of the negatives that validation and test sets give
         (:class:`~speechbrain_clsp.captions.policies.Contrasts`). For each the accuracy is logged
         with which the fine caption is nearer to the speech than its negative; chance is 0.5.
+    tasks : sequence of Task
+        What clips of validation and test sets are classified in by prompts; a batch's labels are
+        their classes in these tasks.
+    tokenizer : callable, optional
+        Captions -> tokens and padding mask, for the prompts of ``tasks``.
+    augmentation : callable, optional
+        Waveforms [B, T] and relative lengths [B] -> the same of clips that sound a little
+        different, such as SpeechBrain's Augmenter. Only for training; it draws from torch's global
+        generator.
     """
 
     def __init__(
@@ -94,6 +105,9 @@ class ContrastiveBrain(sb.Brain):
         schedule_step: int | None = None,
         step_log: StepLog | None = None,
         contrasts: Sequence[str] = (),
+        tasks: Sequence[Task] = (),
+        tokenizer: Callable[[Sequence[str]], tuple[Tensor, Tensor]] | None = None,
+        augmentation: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
     ) -> None:
         super().__init__(modules, opt_class, hparams, run_opts, checkpointer)
         self.loss = loss
@@ -109,6 +123,11 @@ class ContrastiveBrain(sb.Brain):
         self.schedule_step = schedule_step
         self.step_log = step_log
         self.contrasts = contrasts
+        if tasks and tokenizer is None:
+            raise ValueError("The prompts of tasks need a tokenizer")
+        self.tasks = tasks
+        self.tokenizer = tokenizer
+        self.augmentation = augmentation
         if model_average is not None:
             model_average.to(self.device)
         self.batches_per_epoch = math.inf  # until there is a loader
@@ -120,6 +139,8 @@ class ContrastiveBrain(sb.Brain):
 
     def _forget_stage(self) -> None:
         self.embeddings: dict[str, list[Tensor]] = {"speech": [], "text": []}
+        self.caption_ids: list[Tensor] = []
+        self.labels: list[Tensor] = []
         self.hits: dict[str, list[Tensor]] = {}
         self.chance_levels: list[float] = []
 
@@ -161,6 +182,8 @@ class ContrastiveBrain(sb.Brain):
             # Every rank sees all of these sets: gathered, each clip would be its own negative.
             self.embeddings["speech"].append(speech.float().cpu())
             self.embeddings["text"].append(positives.float().cpu())
+            self.caption_ids.append(batch.caption_ids[: batch.n_positives].cpu())
+            self.labels.append(batch.labels.cpu())
             cosines = torch.einsum("bd,kbd->kb", speech, predictions["text"]).float().cpu()
             own, others = cosines[batch.n_positives - 1], cosines[batch.n_positives :]
             for name, other, differs in zip(self.contrasts, others, batch.negatives_differ().cpu()):
@@ -211,6 +234,8 @@ class ContrastiveBrain(sb.Brain):
                 f"A process has no clip in this batch ({self.n_unreadable} could not be read)",
                 "log.txt names the clips, correct the manifest or its paths",
             )
+        if self.augmentation is not None:
+            batch = self._augmented(batch, self.augmentation)
         cache = None
         if self.gradcache_chunk_seconds is not None:
             cache = GradCache(self._encode_chunk, self.no_sync)
@@ -236,6 +261,13 @@ class ContrastiveBrain(sb.Brain):
             self.optimizers_step()
         self.on_fit_batch_end(batch, outputs, loss, should_step)
         return torch.tensor(joined)
+
+    def _augmented(self, batch: CaptionedSpeech, augmentation: Callable) -> CaptionedSpeech:
+        """Return a batch whose clips sound a little different, in both passes of GradCache."""
+        batch = batch.to(self.device)
+        with torch.no_grad():
+            wavs, wav_lens = augmentation(batch.wavs, batch.wav_lens)
+        return replace(batch, wavs=wavs, wav_lens=wav_lens)
 
     def _encode_chunk(self, batch: CaptionedSpeech) -> tuple[Tensor, Tensor]:
         # A context per call: autocast keeps casts of weights, and those of the first pass have no
@@ -388,9 +420,12 @@ class ContrastiveBrain(sb.Brain):
             if self.step_log is not None:
                 self.step_log.pause()
             return
-        stats = {"loss": float(stage_loss), **self._retrieval()}
+        stats = {"loss": float(stage_loss), **self._retrieval(), **self._zero_shot()}
+        scores = [stats[name] for name in ("mean_R@1", "zero_shot_UAR") if name in stats]
+        stats["mean_score"] = sum(scores) / len(scores)
         for name, hits in self.hits.items():
-            stats[f"{name}_accuracy"] = torch.cat(hits).float().mean().item()
+            if any(len(each) for each in hits):
+                stats[f"{name}_accuracy"] = torch.cat(hits).float().mean().item()
         if stage == sb.Stage.TEST:
             self.test_stats = stats
             self._log({"Epoch loaded": self.epoch_counter.current}, test_stats=stats)
@@ -410,16 +445,46 @@ class ContrastiveBrain(sb.Brain):
             train_logger.log_stats(meta, **stats)
 
     def _retrieval(self) -> dict[str, float]:
-        """R@1 of both kinds of captions, both directions averaged, and the mean of the two."""
+        """R@1 of both kinds of captions, both directions averaged, and the mean of the two.
+
+        Captions that are equal are one item, which is relevant to all of their clips: with each a
+        wrong one for the other's clip, few different captions would look like chance.
+        """
         speech = torch.cat(self.embeddings["speech"])
         text = torch.cat(self.embeddings["text"], dim=1)
+        caption_ids = torch.cat(self.caption_ids, dim=1)
         found = {}
-        for kind, captions in zip(("global", "fine"), text, strict=True):
-            metrics = retrieval_metrics(speech, captions)
+        for kind, captions, ids in zip(("global", "fine"), text, caption_ids.tolist(), strict=True):
+            _, pairs = caption_pairs(ids)
+            distinct = torch.stack(list(dict(zip(ids, captions)).values()))
+            metrics = retrieval_metrics(speech, distinct, pairs)
             directions = (metrics["speech_to_text_R@1"], metrics["text_to_speech_R@1"])
             found[f"{kind}_R@1"] = sum(directions) / 2
         found["mean_R@1"] = (found["global_R@1"] + found["fine_R@1"]) / 2
         return found
+
+    @torch.no_grad()
+    def _zero_shot(self) -> dict[str, float]:
+        """Average recall over classes, averaged over the tasks that clips have classes of."""
+        tokenizer = self.tokenizer
+        if not self.tasks or tokenizer is None:
+            return {}
+        text_tower = self.evaluation_modules()["text_tower"]
+
+        def encode_text(texts: list[str]) -> Tensor:
+            tokens, padding_mask = tokenizer(texts)
+            return text_tower(tokens.to(self.device), padding_mask.to(self.device)).float().cpu()
+
+        speech, labels = torch.cat(self.embeddings["speech"]), torch.cat(self.labels)
+        recalls = [
+            average_recall(
+                classify(speech[own >= 0], task.embed(encode_text), task.pool).numpy(),
+                own[own >= 0].numpy(),
+            )
+            for task, own in zip(self.tasks, labels.unbind(dim=1), strict=True)
+            if (own >= 0).any()
+        ]
+        return {"zero_shot_UAR": sum(recalls) / len(recalls)} if recalls else {}
 
     def make_dataloader(
         self, dataset: Any, stage: sb.Stage, ckpt_prefix: str = "dataloader-", **loader_kwargs: Any

@@ -23,15 +23,18 @@ from speechbrain_clsp.dataio.checks import (
     check_clips,
     check_evaluated,
     check_labels,
+    check_lengths,
 )
 from speechbrain_clsp.dataio.dataset import CaptionedSpeechDataset, Collate
 from speechbrain_clsp.dataio.manifest import Manifest
 from speechbrain_clsp.dataio.sampler import BucketBatchSampler
 from speechbrain_clsp.dataio.tokenizers import train_sentencepiece
 from speechbrain_clsp.evaluation.models import CachedModel, ClspModel
+from speechbrain_clsp.evaluation.probes import make_pairs
 from speechbrain_clsp.evaluation.report import write_results
 from speechbrain_clsp.evaluation.suites import run_suite
 from speechbrain_clsp.evaluation.tables import markdown_tables
+from speechbrain_clsp.evaluation.zero_shot import check_tasks, labels_of, read_tasks
 from speechbrain_clsp.pretrained.folder import extract_definition, save_model_folder
 from speechbrain_clsp.pretrained.hub import fetch_tokenizer
 from speechbrain_clsp.training.brain import ContrastiveBrain
@@ -48,10 +51,12 @@ def prepare_tokenizer(hparams: Mapping[str, Any]) -> None:
     path, source = Path(hparams["tokenizer_file"]), hparams["tokenizer_source"]
     if path.is_file():
         logger.info("Tokenizer found in %s", path)
-    elif source == "captions":
+    elif source in ("captions", "captions_and_prompts"):
         rows = Manifest(hparams["train_manifest"])
-        captions = chain(*rows.column("global_captions"), *rows.column("fine_captions"))
-        train_sentencepiece(captions, path, hparams["vocab_size"])
+        texts = chain(*rows.column("global_captions"), *rows.column("fine_captions"))
+        if source == "captions_and_prompts" and hparams["attribute_prompts"] is not None:
+            texts = chain(texts, hparams["attribute_prompts"].texts())
+        train_sentencepiece(texts, path, hparams["vocab_size"])
     else:
         path.parent.mkdir(parents=True, exist_ok=True)
         fetch_tokenizer(source).save(path)
@@ -91,6 +96,10 @@ def check_data(hparams: Mapping[str, Any], datasets: Mapping[str, CaptionedSpeec
         check_labels(datasets["train"].manifest, hparams["attribute_labels"])
     for split in ("valid", "test"):
         check_evaluated(datasets[split], tokenizer, max_tokens)
+    tasks = [*read_tasks(hparams["zero_shot_tasks"]), *hparams["valid_tasks"]]
+    prompts = [(f"task {task.name!r}", text) for task in tasks for text in task.texts]
+    check_lengths(prompts, tokenizer, max_tokens, "prompts")
+    check_tasks(tasks, datasets["test"].manifest, str(datasets["test"].manifest.path))
     check_clips(Manifest(hparams["probes_manifest"]), hparams["probes_manifest"])
 
 
@@ -107,9 +116,15 @@ def dataio_prepare(hparams: Mapping[str, Any]) -> tuple[dict, dict]:
         block=hparams["shuffle_block"],
         n_shards=hparams["n_shards"],
         group_size=hparams["group_size"],
+        passes=hparams["passes"],
     )
     logger.info("%d batches, %.1f %% padding", len(sampler), 100 * sampler.padding_fraction())
-    evaluated = partial(CaptionedSpeechDataset, captions=hparams["contrasts"], seed=hparams["seed"])
+    evaluated = partial(
+        CaptionedSpeechDataset,
+        captions=hparams["contrasts"],
+        seed=hparams["seed"],
+        labels=partial(labels_of, hparams["valid_tasks"]),
+    )
     datasets = {
         "train": CaptionedSpeechDataset(
             train,
@@ -169,6 +184,9 @@ def make_brain(
         schedule_step=hparams["schedule_step"],
         step_log=hparams["step_log"],
         contrasts=list(hparams["contrasts"].swaps),
+        tasks=hparams["valid_tasks"],
+        tokenizer=hparams["model"]["tokenizer"],
+        augmentation=hparams["augmentation"],
     )
 
 
@@ -190,8 +208,9 @@ def export_and_report(brain: ContrastiveBrain, hparams: Mapping[str, Any]) -> No
     evaluation = evaluate(
         "mini", data=[hparams["test_manifest"]], prompts=hparams["zero_shot_tasks"]
     )
-    probes = evaluate("probes", data=[hparams["probes_manifest"]], pairs=hparams["probe_pairs"])
-    evaluation.merge(probes)
+    probes_manifest, pairs = hparams["probes_manifest"], hparams["probe_pairs"]
+    if pairs is not None or make_pairs(list(Manifest(probes_manifest)), hparams["seed"]):
+        evaluation.merge(evaluate("probes", data=[probes_manifest], pairs=pairs))
     write_results(evaluation, output_folder, hparams["train_log"])
     print(markdown_tables(evaluation))
     print(f"Model, metrics.json and report.html are in {output_folder}")

@@ -7,7 +7,8 @@ to all of their clips.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -20,15 +21,21 @@ from speechbrain_clsp.evaluation.statistics import Estimate, bootstrap_mean, med
 RECALLS = (1, 5, 10)
 PRECISION_DEPTH = 10
 MEDIAN = "median_rank"
+Name = TypeVar("Name", bound=Hashable)
 
 
-def retrieval_metrics(speech: Tensor, text: Tensor) -> dict[str, float]:
+def retrieval_metrics(
+    speech: Tensor, text: Tensor, pairs: Tensor | None = None
+) -> dict[str, float]:
     """Compute R@1, R@5, R@10 and mAP@10 in both directions, in [0, 1] and by names as below.
 
     Arguments
     ---------
     speech, text : Tensor
-        [N, D] each, of unit norm; row i of one belongs to row i of the other.
+        [N, D] and [M, D], of unit norm.
+    pairs : Tensor, optional
+        [P, 2] int64, which rows belong together, as :func:`caption_pairs` returns them. Default:
+        row i of one and row i of the other.
 
     Example
     -------
@@ -37,7 +44,7 @@ def retrieval_metrics(speech: Tensor, text: Tensor) -> dict[str, float]:
     """
     return {
         f"{direction}_{name}": float(values.mean())
-        for direction, ranking in rank_directions(speech, text).items()
+        for direction, ranking in rank_directions(speech, text, pairs).items()
         for name, values in query_values(ranking).items()
     }
 
@@ -73,12 +80,17 @@ def retrieval_estimates(rankings: dict[str, Ranking], seed: int = 0) -> dict[str
     return estimates
 
 
-def caption_pairs(captions: Sequence[str]) -> tuple[list[str], Tensor]:
+def caption_pairs(captions: Sequence[Name]) -> tuple[list[Name], Tensor]:
     """Merge the equal ones of N clips' captions.
+
+    Arguments
+    ---------
+    captions : sequence
+        The captions, or anything that is equal for equal ones, such as numbers.
 
     Returns
     -------
-    (list of str, Tensor)
+    (list, Tensor)
         M captions, each once, and [N, 2] int64: clip, caption.
 
     Example
