@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
 
@@ -64,3 +65,29 @@ def check_keys(hparams_file: str | os.PathLike, script: str | os.PathLike) -> No
     unused = unused_keys(yaml, text)
     if unused:
         raise ValueError(f"{hparams_file} has keys that nothing reads: {unused}. Misspelled?")
+
+
+def check_overrides(hparams_file: str | os.PathLike, names: Iterable[str]) -> None:
+    """Refuse names of settings that a YAML file does not have at its top level.
+
+    Raises
+    ------
+    ValueError
+        That names the first of them, and what there is.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "a.yaml"
+    >>> _ = path.write_text("lr: 1.0")
+    >>> check_overrides(path, ["LR"])
+    Traceback (most recent call last):
+    ...
+    ValueError: There is no setting 'LR'; a.yaml has lr
+    """
+    known = TOP_LEVEL_KEY.findall(Path(hparams_file).read_text(encoding="utf-8"))
+    for name in names:
+        if name not in known:
+            listed = ", ".join(known)
+            raise ValueError(
+                f"There is no setting {name!r}; {Path(hparams_file).name} has {listed}"
+            )

@@ -1,0 +1,376 @@
+"""A user's table as data to train on: manifests by split, attributes, their prompts and tasks.
+
+The recipe ``speechbrain_clsp/hparams/own_data.yaml`` is built from it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from speechbrain.utils.distributed import run_on_main
+
+from speechbrain_clsp.dataio.checks import check_clips
+from speechbrain_clsp.dataio.labels import AttributeLabels, AttributePrompts, value_of
+from speechbrain_clsp.dataio.manifest import Manifest, write_manifest
+from speechbrain_clsp.evaluation.zero_shot import Task, read_tasks
+from speechbrain_clsp.prepare.attributes import find_attributes, make_prompts
+from speechbrain_clsp.prepare.leakage import check_leakage
+from speechbrain_clsp.prepare.own_data import prepare_own
+from speechbrain_clsp.prepare.splitting import SPLITS, split_clips
+from speechbrain_clsp.utils.checks import join_some
+from speechbrain_clsp.utils.distributed import rank_and_world_size
+from speechbrain_clsp.utils.files import atomic_write, sha256_of_file
+from speechbrain_clsp.utils.reading import read_json
+
+STATE = "own_data.json"  # in the output folder: what was trained on
+PROMPTS = "prompts.json"
+LEFT_OUT = "left_out.txt"
+KINDS = ("global_captions", "fine_captions")
+_NOTE = (
+    "Prompts for each class of each attribute, to train with and to evaluate on. Edit them, and"
+    " start the training anew in another folder with --prompts THIS_FILE; 'values' says which class"
+    " a value of the column means."
+)
+
+
+@dataclass(frozen=True)
+class OwnData:
+    """A user's data, ready to train on.
+
+    Arguments
+    ---------
+    manifests : dict of path
+        By split: train, valid and test.
+    n_train : int
+        Number of training clips.
+    tasks : list of Task
+        Classification tasks, one for each attribute.
+    prompts_file : path
+        Where they were read from.
+    """
+
+    manifests: dict[str, Path]
+    n_train: int
+    tasks: list[Task]
+    prompts_file: Path
+
+    @property
+    def labels(self) -> AttributeLabels:
+        """The attributes that heads classify."""
+        return AttributeLabels(
+            {
+                task.column: task.values or {name: name for name in task.prompts}
+                for task in self.tasks
+                if task.below is None
+            }
+        )
+
+    @property
+    def attribute_values(self) -> dict[str, list[str]]:
+        """The classes of each attribute."""
+        return self.labels.values
+
+    @property
+    def prompts(self) -> AttributePrompts | None:
+        """What training draws prompts from; None if there is no attribute."""
+        labels = self.labels
+        by_column = {
+            task.column: {"templates": task.templates, "words": task.prompts}
+            for task in self.tasks
+            if task.below is None
+        }
+        return AttributePrompts(labels, by_column) if by_column else None
+
+    def batch_size(self, most: int) -> int:
+        """Return how many clips a batch of a process has: ``most``, or all if they are fewer."""
+        return max(1, min(most, self.n_train // rank_and_world_size()[1]))
+
+    def passes(self, clips: int) -> int:
+        """Return how often an epoch of about so many clips takes each."""
+        return max(1, round(clips / self.n_train))
+
+
+def prepare_own_data(
+    source: str | os.PathLike,
+    output_folder: str | os.PathLike,
+    prompts: str | os.PathLike | None = None,
+    seed: int = 0,
+    skip_bad: bool = False,
+    ignore_columns: Collection[str] = (),
+    longest: float = 30.0,
+) -> OwnData:
+    r"""Make manifests, attributes, prompts and tasks from a user's table, and print what was made.
+
+    The main process writes ``data/{train,valid,test}.arrow``, ``prompts.json`` (unless it is there
+    or ``prompts`` is given), ``own_data.json`` and, if clips were left out, ``left_out.txt``.
+
+    Arguments
+    ---------
+    source : path
+        Whatever :func:`~speechbrain_clsp.prepare.own_data.prepare_own` takes, or a manifest.
+    output_folder : path
+        New, empty, or that of an earlier call.
+    prompts : path, optional
+        Prompt file, see :func:`~speechbrain_clsp.evaluation.zero_shot.read_tasks`.
+    seed : int
+        Of the split.
+    skip_bad : bool
+        Leave bad rows out instead of raising.
+    ignore_columns : collection of str
+        Columns to leave out.
+    longest : float
+        Seconds; longer clips are not trained on.
+
+    Raises
+    ------
+    FileExistsError
+        If the folder holds something else.
+    ValueError
+        If rows are bad, clips too few or all alike, or a training in the folder was on other data.
+
+    Example
+    -------
+    >>> import numpy, soundfile
+    >>> folder = getfixture("tmp_path")
+    >>> lines = ["wav,caption,gender"]
+    >>> for i in range(12):
+    ...     tone = numpy.sin(numpy.arange(8000) * (i + 1) / 99)
+    ...     soundfile.write(folder / f"{i}.wav", tone, 16000)
+    ...     lines.append(f"{i}.wav,{'He' if i % 2 else 'She'} speaks.,{'fm'[i % 2]}")
+    >>> _ = (folder / "clips.csv").write_text("\n".join(lines))
+    >>> data = prepare_own_data(folder / "clips.csv", folder / "model")  # doctest: +ELLIPSIS
+    12 clips, ...
+    >>> data.n_train, data.attribute_values
+    (8, {'gender': ['f', 'm']})
+    """
+    folder = Path(output_folder)
+    run_on_main(
+        _prepare,
+        kwargs={
+            "source": Path(source),
+            "folder": folder,
+            "prompts": prompts,
+            "seed": seed,
+            "skip_bad": skip_bad,
+            "ignore_columns": ignore_columns,
+            "longest": longest,
+        },
+    )
+    manifests = {split: _manifest_path(folder, split) for split in SPLITS}
+    prompts_file = Path(prompts) if prompts is not None else folder / PROMPTS
+    n_train = len(Manifest(manifests["train"]))
+    return OwnData(manifests, n_train, read_tasks(prompts_file), prompts_file)
+
+
+def _manifest_path(folder: Path, split: str) -> Path:
+    return folder / "data" / f"{split}.arrow"
+
+
+@dataclass
+class _Findings:
+    """What is told the user."""
+
+    lines: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+
+
+def _prepare(
+    source: Path,
+    folder: Path,
+    prompts: str | os.PathLike | None,
+    seed: int,
+    skip_bad: bool,
+    ignore_columns: Collection[str],
+    longest: float,
+) -> None:
+    check_output_folder(folder)
+    findings = _Findings()
+    rows = _read_rows(source, folder, skip_bad, ignore_columns, findings)
+    candidates = find_attributes(rows)
+    parts = split_clips(rows, list(candidates.classes), seed)
+    parts.rows["train"] = _without_long(parts.rows["train"], longest, findings)
+    findings.lines += [_describe_parts(parts.rows), *parts.notes]
+    tasks = _make_tasks(parts.rows, folder, prompts, findings)
+    _check_differences(parts.rows["train"], tasks)
+    _check_state(folder, parts.rows, tasks)
+    for split in SPLITS:
+        write_manifest(_manifest_path(folder, split), parts.rows[split])
+    findings.lines += _leaks(folder)
+    if findings.left_out:
+        atomic_write(folder / LEFT_OUT, "\n".join([*findings.left_out, ""]))
+        findings.lines.append(
+            f"Left out: {join_some(findings.left_out)}. All of them are in {folder / LEFT_OUT}"
+        )
+    print("\n".join(findings.lines))
+
+
+def check_output_folder(folder: Path) -> None:
+    """Raise if a folder holds something that no training on a user's data wrote; mark a new one.
+
+    Example
+    -------
+    >>> check_output_folder(getfixture("tmp_path") / "model")
+    """
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is a file: name a folder for the model")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / STATE).is_file():
+        raise FileExistsError(
+            f"{folder} holds something else than a training on own data: name another folder"
+        )
+    if not (folder / STATE).is_file():
+        atomic_write(folder / STATE, "{}\n")
+
+
+def _read_rows(
+    source: Path,
+    folder: Path,
+    skip_bad: bool,
+    ignore_columns: Collection[str],
+    findings: _Findings,
+) -> list[dict[str, Any]]:
+    """Return rows of a table or manifest, of which each has both kinds of captions."""
+    if source.suffix == ".arrow":
+        manifest = Manifest(source)
+        check_clips(manifest, str(source))
+    else:
+        path = folder / "data" / "all.arrow"
+        _, errors = prepare_own(source, path, skip_bad, ignore_columns=ignore_columns)
+        findings.left_out += errors
+        manifest = Manifest(path)
+    rows = list(manifest)
+    for row in rows:
+        for kind, other in (KINDS, KINDS[::-1]):
+            row[kind] = row[kind] or row[other]
+    without = [row["id"] for row in rows if not row[KINDS[0]]]
+    findings.left_out += [f"{name}: has no caption" for name in without]
+    rows = [row for row in rows if row[KINDS[0]]]
+    different = {caption for row in rows for kind in KINDS for caption in row[kind]}
+    hours = sum(row["duration"] for row in rows) / 3600
+    length = f"{hours:.1f} hours" if hours >= 1 else f"{60 * hours:.1f} minutes"
+    findings.lines.append(f"{len(rows)} clips, {length}, {len(different)} different captions.")
+    return rows
+
+
+def _without_long(rows: Sequence[Mapping], longest: float, findings: _Findings) -> list:
+    kept = [row for row in rows if row["duration"] <= longest]
+    if not kept:
+        raise ValueError(f"All training clips are longer than {longest:g} s: cut them, or set it")
+    findings.left_out += [
+        f"{row['id']}: {row['duration']:.1f} s are longer than {longest:g} s"
+        for row in rows
+        if row["duration"] > longest
+    ]
+    return kept
+
+
+def _describe_parts(rows: Mapping[str, Sequence[Mapping]]) -> str:
+    """Return a line with the clips and speakers of each split."""
+    parts = []
+    for split in SPLITS:
+        speakers = {row["speaker"] for row in rows[split]} - {None}
+        of = f" of {len(speakers)} speakers" if speakers else ""
+        parts.append(f"{split} {len(rows[split])} clips{of}")
+    return "; ".join(parts)[0].upper() + "; ".join(parts)[1:] + "."
+
+
+def _make_tasks(
+    rows: Mapping[str, Sequence[Mapping[str, Any]]],
+    folder: Path,
+    prompts: str | os.PathLike | None,
+    findings: _Findings,
+) -> list[Task]:
+    """Read the tasks from the prompt file, which is written if there is none of the user's yet."""
+    attributes = find_attributes(rows["train"])
+    path = Path(prompts) if prompts is not None else folder / PROMPTS
+    if prompts is None and not _is_edited(folder):
+        content = {"_note": _NOTE, **make_prompts(attributes.classes)}
+        atomic_write(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+        state = read_json(folder / STATE) | {"prompts": sha256_of_file(path)}
+        atomic_write(folder / STATE, json.dumps(state, indent=1, ensure_ascii=False) + "\n")
+    tasks = read_tasks(path)
+    for task in tasks:
+        counts = {split: _count(task, rows[split]) for split in SPLITS}
+        listed = ", ".join(f"{name} ({counts['train'][name]})" for name in task.prompts)
+        findings.lines.append(f"Attribute {task.name}: {listed}.")
+        unseen = {
+            value_of(row, task.column)
+            for row in (*rows["valid"], *rows["test"])
+            if task.label_of(row) < 0
+        } - {None, *attributes.rare.get(task.column, ())}
+        if unseen:
+            listed = join_some(sorted(unseen), ", ")
+            findings.lines.append(f"  Not learned, since no training clip has them: {listed}.")
+        if rare := attributes.rare.get(task.column):
+            findings.lines.append(
+                f"  Not learned, since one training clip has them: {join_some(rare, ', ')}."
+            )
+        untested = [name for name in task.prompts if not counts["test"][name]]
+        if untested:
+            findings.lines.append(f"  Not tested: {join_some(untested, ', ')}.")
+    columns = {task.column for task in tasks}
+    for column, reason in attributes.left_out.items():
+        if column not in columns:
+            findings.lines.append(f"No attribute: {column}, which {reason}.")
+    if not tasks:
+        findings.lines.append("No attributes: the model learns from captions alone.")
+    else:
+        findings.lines.append(f"Their prompts are in {path}.")
+    return tasks
+
+
+def _is_edited(folder: Path) -> bool:
+    """Return whether there is a prompt file that the user changed."""
+    path = folder / PROMPTS
+    return path.is_file() and read_json(folder / STATE).get("prompts") != sha256_of_file(path)
+
+
+def _count(task: Task, rows: Sequence[Mapping[str, Any]]) -> Counter:
+    """Count clips by class."""
+    names = list(task.prompts)
+    return Counter(names[label] for row in rows if (label := task.label_of(row)) >= 0)
+
+
+def _check_differences(rows: Sequence[Mapping[str, Any]], tasks: Sequence[Task]) -> None:
+    """Raise ValueError if training clips have neither different captions nor attributes."""
+    captions = {tuple(row[kind]) for row in rows for kind in KINDS}
+    if len(captions) == 1 and not tasks:
+        raise ValueError(
+            "All training clips have the same captions and no attribute of several values: there is"
+            " nothing to tell them apart by"
+        )
+
+
+def _check_state(
+    folder: Path, rows: Mapping[str, Sequence[Mapping]], tasks: Sequence[Task]
+) -> None:
+    """Raise ValueError if a training in the folder was on other data; note what this one is on."""
+    clips = {
+        split: hashlib.sha256("\n".join(row["id"] for row in rows[split]).encode()).hexdigest()
+        for split in SPLITS
+    }
+    state = {"classes": {task.name: list(task.prompts) for task in tasks}, "clips": clips}
+    path = folder / STATE
+    before = read_json(path)
+    changed = [name for name in state if name in before and before[name] != state[name]]
+    if changed and any(folder.glob("save/CKPT*")):
+        raise ValueError(
+            f"{folder} holds a training on other {' and '.join(changed)}: name another folder, or"
+            " remove it"
+        )
+    atomic_write(path, json.dumps(before | state, indent=1, ensure_ascii=False) + "\n")
+
+
+def _leaks(folder: Path) -> list[str]:
+    """Return a sentence on what validation and test clips share with training clips."""
+    train, lines = Manifest(_manifest_path(folder, "train")), []
+    for split in ("valid", "test"):
+        report = check_leakage(Manifest(_manifest_path(folder, split)), train, ("id", "audio"))
+        lines += [f"In {split}: {warning}." for warning in report.warnings()]
+    return lines or ["No valid or test clip is, or sounds like, a training clip."]
