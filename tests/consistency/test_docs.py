@@ -41,7 +41,9 @@ def name_of(path: Path) -> str:
 def test_links_and_paths_of_pages_exist(page):
     text = page.read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
-        assert target.startswith(("http", "mailto:")) or (page.parent / target).exists(), target
+        if not target.startswith(("http", "mailto:")):
+            linked = (page.parent / target).resolve()
+            assert linked.exists() and linked.is_relative_to(ROOT.resolve()), target
     for path in re.findall(rf"`((?:{PLACES})/[\w./-]+)`", text):
         assert (ROOT / path).exists() or (page.parent / path).exists(), path
 

@@ -1,5 +1,6 @@
 """SpeechBrain's rules for recipes: each YAML is listed and tested, each key of it is used."""
 
+import re
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -10,6 +11,13 @@ from speechbrain_clsp.training.yaml_keys import unused_keys
 from tests.utils.recipes import COLUMNS, ROOT, check_outputs, read_recipes
 
 RECIPES = read_recipes()
+# YAML files that are no hyperparameters of a script, as in SpeechBrain's own list of exceptions.
+NO_HPARAMS = ("/models/", "/results/", "/annotation/")
+# Headings that SpeechBrain's recipes have, in this order; others may stand between them.
+SECTIONS = (
+    *("Installing Extra Dependencies", "How to run", "Results"),
+    *("PreTrained Model + Easy-Inference", "**About SpeechBrain**", "**Citing SpeechBrain**"),
+)
 
 
 def yaml_of(recipe: dict[str, str]) -> str:
@@ -18,8 +26,9 @@ def yaml_of(recipe: dict[str, str]) -> str:
 
 def test_every_yaml_file_has_a_row():
     listed = [recipe["Hparam_file"] for recipe in RECIPES]
-    there = (ROOT / "recipes").rglob("hparams/*.yaml")
-    assert sorted(listed) == sorted(str(path.relative_to(ROOT)) for path in there)
+    there = [str(path.relative_to(ROOT)) for path in (ROOT / "recipes").rglob("*.yaml")]
+    wanted = [path for path in there if not any(part in path for part in NO_HPARAMS)]
+    assert sorted(listed) == sorted(wanted)
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=yaml_of)
@@ -32,6 +41,24 @@ def test_a_row_is_complete(recipe):
     for column in ("Result_url", "HF_repo"):
         assert recipe[column] in readme
     assert recipe["test_debug_flags"] and "file_exists=[" in recipe["test_debug_checks"]
+
+
+@pytest.mark.parametrize("dataset", sorted({recipe["Dataset"] for recipe in RECIPES}))
+def test_a_recipe_s_readme_has_speechbrain_s_sections(dataset):
+    folder = ROOT / "recipes" / dataset
+    readme = (folder / "README.md").read_text(encoding="utf-8")
+    headings = re.findall(r"^#+ (.+)$", readme, flags=re.M)
+    assert [heading for heading in headings if heading in SECTIONS] == list(SECTIONS)
+    named = [script.name for script in folder.glob("*_prepare.py")]
+    assert named and all(name in readme for name in named)
+    assert (folder / "extra_requirements.txt").is_file() and "extra_requirements.txt" in readme
+
+
+def test_extra_requirements_are_those_of_the_package():
+    extras = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    for path in (ROOT / "recipes").rglob("extra_requirements.txt"):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            assert f'"{line.partition("#")[0].strip()}"' in extras, f"{path}: {line}"
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=yaml_of)
