@@ -380,6 +380,7 @@ class _Memory(io.BytesIO):
     """
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move to an offset, at least to the start; returns the position."""
         origin = {io.SEEK_SET: 0, io.SEEK_CUR: self.tell(), io.SEEK_END: len(self.getbuffer())}
         return super().seek(max(0, origin[whence] + offset))
 

@@ -80,6 +80,7 @@ class _TiledCrossEntropy(torch.autograd.Function):
         tile: int,
         ids: Ids | None,
     ) -> Tensor:
+        """Return the sum; see :func:`row_cross_entropy` for the arguments."""
         wanted = any(ctx.needs_input_grad[:3])
         loss, scale_gradient = rows.new_zeros(()), rows.new_zeros(())
         if wanted:
@@ -101,6 +102,7 @@ class _TiledCrossEntropy(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients with respect to rows, columns and scale."""
         rows, columns, scale = ctx.saved_tensors
         return rows * gradient, columns * gradient, scale * gradient, None, None, None
 

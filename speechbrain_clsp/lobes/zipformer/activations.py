@@ -15,12 +15,14 @@ class _Swoosh(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, shift: float, offset: float) -> Tensor:
+        """Return the activation of x, of its shape."""
         ctx.save_for_backward(x)
         ctx.shift = shift
         return swoosh(x, shift, offset)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        """Return the gradient with respect to x."""
         (x,) = ctx.saved_tensors
         return (x - ctx.shift).sigmoid_().sub_(SLOPE).mul_(grad), None, None
 

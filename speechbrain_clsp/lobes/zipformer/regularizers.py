@@ -52,12 +52,14 @@ class _Balanced(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, mask: Tensor | None, bounds: tuple, grad_scale: float, dim: int
     ) -> Tensor:
+        """Return x as it is."""
         ctx.save_for_backward(x, mask)
         ctx.settings = bounds, grad_scale, dim
         return x
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple:
+        """Return the gradient with respect to x, with the pull into the bounds."""
         x, mask = ctx.saved_tensors
         bounds, grad_scale, dim = ctx.settings
         with _without_autocast(x):
@@ -189,12 +191,14 @@ class _Whitened(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, mask: Tensor | None, groups: int, limit: float, grad_scale: float
     ) -> Tensor:
+        """Return x as it is."""
         ctx.save_for_backward(x, mask)
         ctx.settings = groups, limit, grad_scale
         return x
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple:
+        """Return the gradient with respect to x, with the pull towards a white covariance."""
         x, mask = ctx.saved_tensors
         groups, limit, grad_scale = ctx.settings
         with _without_autocast(x):
@@ -256,12 +260,14 @@ class _Limited(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, minimum: float, maximum: float) -> Tensor:
+        """Return x as it is."""
         ctx.save_for_backward(x)
         ctx.bounds = minimum, maximum
         return x
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple:
+        """Return the gradient with respect to x, reversed where it leads further out."""
         (x,) = ctx.saved_tensors
         minimum, maximum = ctx.bounds
         away = ((grad > 0) & (x < minimum)) | ((grad < 0) & (x > maximum))
