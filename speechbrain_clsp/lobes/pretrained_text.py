@@ -8,25 +8,14 @@ from typing import Any
 
 import torch
 from speechbrain.lobes.models.transformer.Transformer import TransformerEncoder
-from speechbrain.nnet.adapters import AdaptedModel, LoRA
 from torch import Tensor, nn
 
+from speechbrain_clsp.lobes.encoders import choose_trained, config_of, parse_config
 from speechbrain_clsp.lobes.head import ProjectionHead
 from speechbrain_clsp.lobes.text_tower import TextTower
 from speechbrain_clsp.nnet.masking import masked_mean
 
 POOLINGS = ("mean", "first", "pooler", "tokens")
-# In a config.json, but not part of the architecture.
-IGNORED = (
-    "_name_or_path",
-    "architectures",
-    "auto_map",
-    "dtype",
-    "id2label",
-    "label2id",
-    "torch_dtype",
-    "transformers_version",
-)
 
 
 class PretrainedTextTower(TextTower):
@@ -104,8 +93,12 @@ class PretrainedTextTower(TextTower):
         self.max_tokens = _max_tokens(self.encoder)
         self.vocab_size = self.encoder.config.vocab_size
         self.padding = self.encoder.config.pad_token_id or 0
-        self.frozen = tuning == "frozen"
-        self._choose_parameters(tuning, lora_rank)
+        # Layers cannot be told apart in all families, and need not be unless some are tuned.
+        layers = [] if isinstance(tuning, str) else list(_layers(self.encoder))
+        self.trained = choose_trained(self.encoder, layers, tuning, lora_rank)
+        if layers and pooling == "pooler":
+            self.encoder.pooler.requires_grad_(True)
+            self.trained.append(self.encoder.pooler)
         size = self.encoder.config.hidden_size
         if pooling == "tokens":
             self.projection = nn.Linear(size, dim)
@@ -120,33 +113,15 @@ class PretrainedTextTower(TextTower):
             )
             size += dim
         self.head = ProjectionHead(size, joint_dim, head_dropout)
-        self.cache = EncodedCaptions(cache_gb if self.frozen else 0.0)
+        self.cache = EncodedCaptions(cache_gb if tuning == "frozen" else 0.0)
         self.encoder.register_load_state_dict_post_hook(partial(_forget, self.cache))
 
-    def _choose_parameters(self, tuning: str | int, lora_rank: int) -> None:
-        """Choose which parameters of the encoder are trained, and insert adapters."""
-        if tuning == "all":
-            return
-        self.encoder.requires_grad_(False)
-        if tuning == "lora":
-            scale = {"rank": lora_rank, "alpha": lora_rank}
-            AdaptedModel(self.encoder, LoRA, all_linear=True, adapter_kwargs=scale)  # in place
-        elif not self.frozen:
-            layers = _layers(self.encoder)
-            if isinstance(tuning, str) or not 0 < tuning <= len(layers):
-                raise ValueError(
-                    "tuning must be 'frozen', 'all', 'lora' or a number of layers, 1 to"
-                    f" {len(layers)}, not {tuning!r}"
-                )
-            layers[-tuning:].requires_grad_(True)
-            if self.pooling == "pooler":
-                self.encoder.pooler.requires_grad_(True)
-
     def train(self, mode: bool = True) -> PretrainedTextTower:
-        """Switch dropout; a frozen encoder never has any."""
+        """Switch dropout; frozen layers never have any."""
         super().train(mode)
-        if self.frozen:
-            self.encoder.eval()
+        self.encoder.eval()
+        for part in self.trained:
+            part.train(mode)
         return self
 
     def pooled(self, tokens: Tensor, padding_mask: Tensor) -> Tensor:
@@ -176,8 +151,7 @@ class PretrainedTextTower(TextTower):
 
     def arguments(self) -> dict[str, Any]:
         """Return the configuration of the encoder, so that a model folder contains it."""
-        saved = self.encoder.config.to_diff_dict()
-        return {"config": {key: value for key, value in saved.items() if key not in IGNORED}}
+        return {"config": config_of(self.encoder)}
 
     def cast(self, dtype: torch.dtype) -> None:
         """Compute the encoder in another precision; what follows it stays float32."""
@@ -280,51 +254,12 @@ def build_encoder(config: Mapping[str, Any]) -> Any:
     ValueError
         If transformers itself has no such encoder; code from elsewhere is not run.
     """
-    from transformers import CONFIG_MAPPING, MODEL_MAPPING, AutoModel  # takes seconds to import
+    from transformers import MODEL_MAPPING, AutoModel  # takes seconds to import
 
-    kind = config.get("model_type")
-    if kind not in CONFIG_MAPPING:
-        raise ValueError(
-            f"transformers has no encoder of the model_type {kind!r}, and code that comes with"
-            " weights is not run: choose another encoder"
-        )
-    options = {key: value for key, value in config.items() if key not in IGNORED}
-    made = CONFIG_MAPPING[kind].from_dict(options)
+    made = parse_config(config)
     if type(made) not in MODEL_MAPPING or made.is_encoder_decoder:
-        raise ValueError(f"A {kind} is not a text encoder")
+        raise ValueError(f"A {made.model_type} is not a text encoder")
     return AutoModel.from_config(made, trust_remote_code=False)
-
-
-def load_encoder(encoder: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Load the weights of an encoder of transformers, under its own names.
-
-    Adapters in it keep theirs. A pooler that the weights lack stays random if it is trained, and
-    weights that the encoder has no use for are left out.
-
-    Raises
-    ------
-    ValueError
-        If weights are missing, or have other shapes.
-    """
-    own, problems = {}, []
-    for key, value in encoder.state_dict(keep_vars=True).items():
-        name = key.replace("pretrained_module.", "")
-        if ".adapter_" in key or (name not in state and _is_new(name, value)):
-            continue
-        if name not in state:
-            problems.append(f"missing {name}")
-        elif state[name].shape != value.shape:
-            shapes = f"{list(state[name].shape)}, not {list(value.shape)}"
-            problems.append(f"{name} has shape {shapes}")
-        else:
-            own[key] = state[name]
-    if problems:
-        raise ValueError(f"The weights do not fit the encoder: {'; '.join(problems)}")
-    encoder.load_state_dict(own, strict=False)
-
-
-def _is_new(name: str, value: Tensor) -> bool:
-    return name.startswith("pooler.") and value.requires_grad
 
 
 def _layers(encoder: Any) -> nn.ModuleList:

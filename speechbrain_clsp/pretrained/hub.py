@@ -32,7 +32,8 @@ from hyperpyyaml import load_hyperpyyaml
 from torch import nn
 
 from speechbrain_clsp.dataio.tokenizers import FastTokenizerCaptions
-from speechbrain_clsp.lobes.pretrained_text import PretrainedTextTower, load_encoder
+from speechbrain_clsp.lobes.encoders import load_encoder
+from speechbrain_clsp.lobes.pretrained_text import PretrainedTextTower
 from speechbrain_clsp.lobes.speech_tower import SpeechTower
 from speechbrain_clsp.lobes.text_tower import RobertaTextTower
 from speechbrain_clsp.pretrained.folder import (
