@@ -6,6 +6,7 @@ Waveforms to unit vectors (features, Zipformer2, head) and caption tokens to uni
 from speechbrain_clsp.lobes.attribute_heads import AttributeHeads
 from speechbrain_clsp.lobes.features import KaldiFbank
 from speechbrain_clsp.lobes.head import ProjectionHead
+from speechbrain_clsp.lobes.pretrained_speech import PretrainedSpeechTower
 from speechbrain_clsp.lobes.pretrained_text import PretrainedTextTower
 from speechbrain_clsp.lobes.prompt_bank import PromptBank
 from speechbrain_clsp.lobes.speech_tower import SpeechTower
@@ -16,6 +17,7 @@ __all__ = [
     "AttributeHeads",
     "Balancer",
     "KaldiFbank",
+    "PretrainedSpeechTower",
     "PretrainedTextTower",
     "ProjectionHead",
     "PromptBank",

@@ -31,6 +31,13 @@ class KaldiFbank(nn.Module):
     ---------
     n_mels : int
         Number of mel bins.
+    high_frequency : float
+        Where the last bin ends [Hz]; 0 or less is counted down from Nyquist.
+    snip_edges : bool
+        Whether there are frames only where a whole window lies within the utterance, so that
+        nothing is reflected.
+    amplitude : float
+        Of full scale: 1 for samples as they come, 32768 for those of 16-bit integers.
 
     Example
     -------
@@ -41,12 +48,20 @@ class KaldiFbank(nn.Module):
 
     window: Tensor
 
-    def __init__(self, n_mels: int = 128) -> None:
+    def __init__(
+        self,
+        n_mels: int = 128,
+        high_frequency: float = HIGH_FREQUENCY,
+        snip_edges: bool = False,
+        amplitude: float = 1.0,
+    ) -> None:
         super().__init__()
         self.n_mels = n_mels
+        self.snip_edges = snip_edges
+        self.amplitude = amplitude
         with torch.device("cpu"):  # also where parameters are made on the meta device
             banks, _ = get_mel_banks(
-                n_mels, FFT_SIZE, SAMPLE_RATE, LOW_FREQUENCY, HIGH_FREQUENCY, 100.0, -500.0, 1.0
+                n_mels, FFT_SIZE, SAMPLE_RATE, LOW_FREQUENCY, high_frequency, 100.0, -500.0, 1.0
             )
             banks = nn.functional.pad(banks, (0, 1))  # the Nyquist bin belongs to no filter
             window = torch.hann_window(WINDOW, periodic=False).pow(POVEY_EXPONENT)
@@ -69,14 +84,17 @@ class KaldiFbank(nn.Module):
         features : Tensor
             [B, F, n_mels] float32, zero where there is no frame.
         n_frames : Tensor
-            [B] int64: (n_samples + 80) // 160.
+            [B] int64: (n_samples + 80) // 160; of whole windows only, (n_samples - 240) // 160.
         """
         n_samples = valid_lengths(lengths, wavs.shape[1], wavs.shape[0], wavs.device)
-        n_frames = (n_samples + SHIFT // 2) // SHIFT
+        edge = SHIFT - WINDOW if self.snip_edges else SHIFT // 2
+        n_frames = ((n_samples + edge) // SHIFT).clamp_min(0)
         # Logarithms of small powers need float32, whatever precision the towers run in.
         with torch.autocast(device_type=wavs.device.type, enabled=False):
-            exact = full_precision(wavs)
-            frames = _reflect(exact, n_samples, int(n_frames.max())).unfold(1, WINDOW, SHIFT)
+            exact = full_precision(wavs) * self.amplitude
+            if not self.snip_edges:
+                exact = _reflect(exact, n_samples, int(n_frames.max()))
+            frames = exact.unfold(1, WINDOW, SHIFT)
             frames = frames - frames.mean(dim=-1, keepdim=True)
             previous = torch.cat([frames[..., :1], frames[..., :-1]], dim=-1)
             frames = (frames - PREEMPHASIS * previous) * self.window.to(exact.dtype)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -91,6 +93,10 @@ class SpeechTower(nn.Module):
         frames, n_frames = self.encoder_embed(features, n_frames)
         encoded, n_frames = self.encoder(frames, n_frames)
         return self.head(self.pooling(encoded, padding_mask(n_frames, encoded.shape[1])))
+
+    def arguments(self) -> dict[str, Any]:
+        """Return arguments that replace those of the definition when the tower is saved: none."""
+        return {}
 
     def cast(self, dtype: torch.dtype) -> None:
         """Compute front end and encoder in another precision; features and head stay float32."""

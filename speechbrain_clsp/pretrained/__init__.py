@@ -9,8 +9,10 @@ from speechbrain_clsp.pretrained.folder import FolderPretrainer, load_folder, sa
 from speechbrain_clsp.pretrained.hub import (
     load_official,
     load_pretrained_encoder,
+    load_pretrained_speech_encoder,
     load_pretrained_text_encoder,
     publish,
+    read_do_normalize,
     read_encoder_config,
 )
 
@@ -21,8 +23,10 @@ __all__ = [
     "load_folder",
     "load_official",
     "load_pretrained_encoder",
+    "load_pretrained_speech_encoder",
     "load_pretrained_text_encoder",
     "publish",
+    "read_do_normalize",
     "read_encoder_config",
     "save_model_folder",
 ]

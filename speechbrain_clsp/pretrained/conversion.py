@@ -15,6 +15,7 @@ from speechbrain.inference.interfaces import Pretrained
 from torch import Tensor, nn
 
 from speechbrain_clsp.lobes.prompt_bank import PromptBank, embed_classes, prompt_groups
+from speechbrain_clsp.lobes.speech_tower import SpeechTower
 from speechbrain_clsp.lobes.text_tower import RobertaTextTower
 from speechbrain_clsp.pretrained.folder import (
     CONFIG,
@@ -85,7 +86,8 @@ def export_official(clsp: Pretrained, folder: str | os.PathLike) -> None:
     Arguments
     ---------
     clsp : CLSP
-        A model with a :class:`~speechbrain_clsp.lobes.text_tower.RobertaTextTower`.
+        A model with a :class:`~speechbrain_clsp.lobes.speech_tower.SpeechTower` and a
+        :class:`~speechbrain_clsp.lobes.text_tower.RobertaTextTower`.
     folder : str or path
         Gets ``model.safetensors``, ``config.json`` and the tokenizer;
         :func:`~speechbrain_clsp.pretrained.hub.load_official` reads it.
@@ -93,16 +95,17 @@ def export_official(clsp: Pretrained, folder: str | os.PathLike) -> None:
     Raises
     ------
     ValueError
-        If the text tower is of another kind, for which the published form has no place.
+        If a tower is of another kind, for which the published form has no place.
     FileExistsError
         If one of these files is there already.
     """
     text_tower, tokenizer = clsp.mods.text_tower, clsp.hparams.tokenizer
-    if not isinstance(text_tower, RobertaTextTower):
-        raise ValueError(
-            f"The published form has no place for a {type(text_tower).__name__}: only models"
-            " with a RobertaTextTower can be exported"
-        )
+    for tower, kind in ((clsp.mods.speech_tower, SpeechTower), (text_tower, RobertaTextTower)):
+        if not isinstance(tower, kind):
+            raise ValueError(
+                f"The published form has no place for a {type(tower).__name__}: only models"
+                f" with a {kind.__name__} can be exported"
+            )
     folder = expand(folder)
     for name in (WEIGHTS, CONFIG, tokenizer.FILENAME):
         if (folder / name).exists():

@@ -33,6 +33,8 @@ from torch import nn
 
 from speechbrain_clsp.dataio.tokenizers import FastTokenizerCaptions
 from speechbrain_clsp.lobes.encoders import load_encoder
+from speechbrain_clsp.lobes.features import SAMPLE_RATE
+from speechbrain_clsp.lobes.pretrained_speech import PretrainedSpeechTower
 from speechbrain_clsp.lobes.pretrained_text import PretrainedTextTower
 from speechbrain_clsp.lobes.speech_tower import SpeechTower
 from speechbrain_clsp.lobes.text_tower import RobertaTextTower
@@ -51,6 +53,7 @@ from speechbrain_clsp.utils.checks import join_some
 from speechbrain_clsp.utils.files import expand, sha256_of_file
 
 PREFIX = "model."
+PREPROCESSOR = "preprocessor_config.json"  # of encoders of speech
 LOGIT_SCALE = "logit_scale.logit_scale"
 
 
@@ -182,18 +185,19 @@ def load_pretrained_encoder(tower: SpeechTower, source: str | os.PathLike) -> No
 
 
 def read_encoder_config(source: str | os.PathLike) -> dict[str, Any]:
-    """Read the configuration of a pretrained text encoder.
+    """Read the configuration of a pretrained encoder of text or speech.
 
     Arguments
     ---------
     source : str or path
-        As for :func:`load_pretrained_text_encoder`.
+        As for :func:`load_pretrained_text_encoder` or :func:`load_pretrained_speech_encoder`.
 
     Returns
     -------
     dict
         The contents of ``config.json``, for a
-        :class:`~speechbrain_clsp.lobes.pretrained_text.PretrainedTextTower`.
+        :class:`~speechbrain_clsp.lobes.pretrained_text.PretrainedTextTower` or a
+        :class:`~speechbrain_clsp.lobes.pretrained_speech.PretrainedSpeechTower`.
 
     Raises
     ------
@@ -203,6 +207,39 @@ def read_encoder_config(source: str | os.PathLike) -> dict[str, Any]:
         If it is not a JSON object.
     """
     return _read_json(find_file(source, CONFIG))
+
+
+def read_do_normalize(source: str | os.PathLike) -> bool:
+    """Read whether a pretrained speech encoder wants samples of zero mean and unit variance.
+
+    Arguments
+    ---------
+    source : str or path
+        As for :func:`load_pretrained_speech_encoder`.
+
+    Returns
+    -------
+    bool
+        ``do_normalize`` of ``preprocessor_config.json``; True, as in transformers, if it or the
+        file is missing.
+
+    Raises
+    ------
+    ValueError
+        If the file is not a JSON object, or names another sample rate than 16 kHz.
+    """
+    try:
+        path = find_file(source, PREPROCESSOR)
+    except FileNotFoundError:
+        return True
+    settings = _read_json(path)
+    rate = settings.get("sampling_rate", SAMPLE_RATE)
+    if rate != SAMPLE_RATE:
+        raise ValueError(
+            f"{path}: the encoder reads {rate} Hz, and all audio here has {SAMPLE_RATE} Hz: choose"
+            " another encoder"
+        )
+    return bool(settings.get("do_normalize", True))
 
 
 def load_pretrained_text_encoder(
@@ -219,28 +256,68 @@ def load_pretrained_text_encoder(
 
     Raises
     ------
+    FileNotFoundError
+        If there are no safetensors.
     ValueError
         If weights are missing, have other shapes, or are NaN or infinite.
     """
+    _load_encoder(tower.encoder, source, "text tower")
+
+
+def load_pretrained_speech_encoder(tower: PretrainedSpeechTower, source: str | os.PathLike) -> None:
+    """Start a speech tower from a pretrained encoder, such as WavLM or Whisper's.
+
+    Arguments
+    ---------
+    tower : PretrainedSpeechTower
+        Its encoder is overwritten; its head is left as it is.
+    source : str or path
+        Folder or Hub repository with ``config.json`` and safetensors, as transformers has them. A
+        model around the encoder, such as one for speech recognition, will do.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there are no safetensors.
+    ValueError
+        If weights are missing, have other shapes, or are NaN or infinite.
+    """
+    _load_encoder(tower.encoder, source, "speech tower")
+
+
+def _load_encoder(encoder: nn.Module, source: str | os.PathLike, place: str) -> None:
+    """Load an encoder of transformers out of what transformers' ``AutoModel`` opens."""
     from transformers import AutoModel  # takes seconds to import
 
-    pin = PINS.get(str(source))
-    encoder, report = AutoModel.from_pretrained(
-        find_source(source),
-        revision=pin.revision if pin else "main",
-        use_safetensors=True,
-        trust_remote_code=False,
-        output_loading_info=True,
-    )
+    pin, found = PINS.get(str(source)), find_source(source)
+    try:
+        model, report = AutoModel.from_pretrained(
+            found,
+            revision=pin.revision if pin else "main",
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    except OSError as error:
+        raise FileNotFoundError(
+            f"{source} could not be opened: {_one_line(error)}. If it has weights, but none in"
+            " safetensors, open it once with transformers' AutoModel, call save_pretrained, and"
+            " give that folder"
+        ) from error
+    inside = "encoder." if model.config.is_encoder_decoder else ""
     absent = set(report["missing_keys"])
-    state = {key: value for key, value in encoder.state_dict().items() if key not in absent}
+    state = {
+        key.removeprefix(inside): value
+        for key, value in model.state_dict().items()
+        if key not in absent and key.startswith(inside)
+    }
     damaged = [key for key, value in state.items() if not value.isfinite().all()]
     if damaged:
         raise ValueError(f"{source} has values that are NaN or infinite: {join_some(damaged)}")
     try:
-        load_encoder(tower.encoder, state)
+        load_encoder(encoder, state)
     except ValueError as error:
-        raise ValueError(f"{source} does not fit the text tower: {error}") from error
+        raise ValueError(f"{source} does not fit the {place}: {error}") from error
 
 
 def has_definition(source: Path | str, revision: str | None = None) -> bool:

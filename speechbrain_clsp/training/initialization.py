@@ -9,47 +9,63 @@ from pathlib import Path
 from torch import nn
 
 from speechbrain_clsp.lobes.pooling import untrained_moments
+from speechbrain_clsp.lobes.pretrained_speech import PretrainedSpeechTower
 from speechbrain_clsp.lobes.pretrained_text import PretrainedTextTower
 from speechbrain_clsp.lobes.speech_tower import SpeechTower
-from speechbrain_clsp.lobes.text_tower import RobertaTextTower
+from speechbrain_clsp.lobes.text_tower import RobertaTextTower, TextTower
 from speechbrain_clsp.pretrained.folder import HYPERPARAMS, WEIGHTS, load_weights
 from speechbrain_clsp.pretrained.hub import (
     load_pretrained_encoder,
+    load_pretrained_speech_encoder,
     load_pretrained_text_encoder,
 )
 
 
 def from_pretrained_encoders(
-    speech_tower: SpeechTower,
-    text_tower: PretrainedTextTower | RobertaTextTower,
+    speech_tower: SpeechTower | PretrainedSpeechTower,
+    text_tower: TextTower,
     speech_source: str | os.PathLike | None,
-    text_source: str | os.PathLike,
+    text_source: str | os.PathLike | None,
 ) -> None:
     """Start from encoders of speech and text, each pretrained by itself; heads stay random.
 
     Arguments
     ---------
-    speech_tower : SpeechTower
+    speech_tower : SpeechTower or PretrainedSpeechTower
         Its front end and encoder are overwritten; all of it by another model's speech tower.
-    text_tower : PretrainedTextTower or RobertaTextTower
-        Its encoder is overwritten.
+    text_tower : TextTower
+        A PretrainedTextTower or RobertaTextTower, whose encoder is overwritten.
     speech_source : str or path, optional
         Folder or Hub repository, as for
-        :func:`~speechbrain_clsp.pretrained.hub.load_pretrained_encoder`, or a model folder with a
-        speech tower of the same shape; without it, the speech tower stays random.
-    text_source : str or path
+        :func:`~speechbrain_clsp.pretrained.hub.load_pretrained_encoder` or, for a
+        PretrainedSpeechTower,
+        :func:`~speechbrain_clsp.pretrained.hub.load_pretrained_speech_encoder`; or a model folder
+        with a speech tower of the same shape. Without it, the speech tower stays random.
+    text_source : str or path, optional
         Folder or Hub repository, as for
-        :func:`~speechbrain_clsp.pretrained.hub.load_pretrained_text_encoder`.
+        :func:`~speechbrain_clsp.pretrained.hub.load_pretrained_text_encoder`. Without it, the text
+        tower stays random, and may be one that has no pretrained encoder.
 
     Raises
     ------
+    TypeError
+        If there is a source for a text tower without a pretrained encoder.
     ValueError
         If weights are missing, or have other shapes.
     """
     if speech_source is not None and (Path(speech_source) / HYPERPARAMS).is_file():
         from_model_folder({"speech_tower": speech_tower}, speech_source)
+    elif speech_source is not None and isinstance(speech_tower, PretrainedSpeechTower):
+        load_pretrained_speech_encoder(speech_tower, speech_source)
     elif speech_source is not None:
         load_pretrained_encoder(speech_tower, speech_source)
+    if text_source is None:
+        return
+    if not isinstance(text_tower, PretrainedTextTower | RobertaTextTower):
+        raise TypeError(
+            f"A {type(text_tower).__name__} has no place for {text_source}: set the source of the"
+            " text tower's weights to null, or choose a PretrainedTextTower"
+        )
     load_pretrained_text_encoder(text_tower, text_source)
 
 

@@ -198,7 +198,11 @@ def export_and_report(brain: ContrastiveBrain, hparams: Mapping[str, Any]) -> No
     modules: Mapping[str, Any] = brain.evaluation_modules()
     save_model_folder(
         output_folder / "model",
-        extract_definition(recipe, "model", {"text_tower": modules["text_tower"].arguments()}),
+        extract_definition(
+            recipe,
+            "model",
+            {name: modules[name].arguments() for name in ("speech_tower", "text_tower")},
+        ),
         {name: modules[name] for name in hparams["model"]["modules"]},
         {hparams["model"]["tokenizer"].FILENAME: hparams["tokenizer_file"]},
         {f"test {name}": value for name, value in brain.test_stats.items()},
