@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, TypeAlias
 
 import numpy as np
 import soundfile
@@ -19,8 +19,9 @@ import torch
 from soundfile import LibsndfileError, SoundFile
 from torch import Tensor
 
+from speechbrain_clsp.dataio.ffmpeg import FFmpegError, FFmpegFile
 from speechbrain_clsp.dataio.resample import resample, resample_blocks
-from speechbrain_clsp.utils.content import HEAD, describe_content
+from speechbrain_clsp.utils.content import CONVERT, HEAD, describe_content
 from speechbrain_clsp.utils.files import expand
 from speechbrain_clsp.utils.reading import printable
 
@@ -38,11 +39,13 @@ CUT_OFF = re.compile(r"(?:data|SSND|Data Size)\s*: (\d+) \(should be (\d+)\)")
 UNKNOWN_SIZE = 0x7FFFFF00  # bytes, or more: what programs write that do not know it beforehand
 OGG_HEADER, LONGEST_PAGE = 27, 65307  # bytes
 SPHERE = b"NIST_1A"  # a format whose header is text
+INSTALL = "install PyAV, by `pip install 'speechbrain-clsp[video]'`"
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 # The name of a file, what a file holds, an open file (read from its start, wherever its position
 # is; it must be seekable), or a dict of the library datasets: {"bytes": ..., "path": ...} or
 # {"array": ..., "sampling_rate": ...}.
 Source = str | os.PathLike | bytes | BinaryIO | Mapping
+_File: TypeAlias = SoundFile | FFmpegFile
 
 
 class AudioError(ValueError):
@@ -64,8 +67,9 @@ def read_audio(
     Arguments
     ---------
     source : str, path, bytes, binary file or dict
-        A file (wav, flac, mp3, ogg, ...; ``~`` is the home folder), what such a file holds, an open
-        file, which is read from its start wherever its position is, or a dict of ``datasets``:
+        A file (wav, flac, mp3, ogg, ..., and with the extra ``video`` m4a, aac and the sound of
+        videos; ``~`` is the home folder), what such a file holds, an open file, which is read from
+        its start wherever its position is, or a dict of ``datasets``:
         ``{"bytes": ..., "path": ...}``, or ``{"array": ..., "sampling_rate": ...}`` with samples
         [T] or [channels, T].
     name : str, optional
@@ -168,9 +172,12 @@ def check_audio(
     name = _called(name, source)
     n_frames, low, high, widest = 0, math.inf, -math.inf, 0.0
     with _open(source, name) as file:
-        rate, wanted = file.samplerate, _seek(file, start, duration, name)
+        rate = file.samplerate
+        _seek(file, start, duration, name)
         if duration is None:
-            wanted = max(wanted, _promised_frames(file) - round(start * rate))
+            wanted = max(file.frames, _promised_frames(file)) - round(start * rate)
+        else:
+            wanted = round(duration * rate)
         while n_frames == 0 or n_frames < wanted:
             n_next = min(wanted - n_frames, round(SECONDS_AT_ONCE * rate))
             samples = _select(_read(file, n_next, name), channel, name)
@@ -284,7 +291,7 @@ def _prepare(samples: np.ndarray, rate: int, name: str) -> Tensor:
     return wav
 
 
-def _mono_blocks(file: SoundFile, n_frames: int, name: str) -> Iterator[Tensor]:
+def _mono_blocks(file: _File, n_frames: int, name: str) -> Iterator[Tensor]:
     samples = _read(file, n_frames, name)
     while True:
         yield _mono(samples, file.samplerate, name)
@@ -350,7 +357,7 @@ def _called(name: str | None, source: Source) -> str:
 
 
 @contextmanager
-def _open(source: Source, name: str) -> Iterator[SoundFile]:
+def _open(source: Source, name: str) -> Iterator[_File]:
     """Open audio; all that is wrong with the source itself, and not with its samples, is told."""
     content = _locate(source, name)
     if isinstance(content, Path):
@@ -361,16 +368,27 @@ def _open(source: Source, name: str) -> Iterator[SoundFile]:
     if not head:
         raise AudioError(f"{name}: the file is empty")
     kind = "" if head.startswith(SPHERE) else describe_content(head)
-    if kind:  # by some suffixes, soundfile takes anything for headerless audio
+    # By some suffixes, soundfile takes anything for headerless audio.
+    if kind and not kind.endswith(CONVERT):
         raise AudioError(f"{name}: cannot be read as audio; it is {kind}")
     try:
+        with FFmpegFile(content) if kind else _open_soundfile(content, name) as opened:
+            yield opened
+    except ImportError as error:
+        raise AudioError(f"{name}: cannot be read as audio; it is {kind}, or {INSTALL}") from error
+    except FFmpegError as error:
+        raise AudioError(
+            f"{name}: cannot be read as audio, it is damaged or cut off ({error}); it is {kind}"
+        ) from error
+
+
+def _open_soundfile(content: Path | bytes, name: str) -> SoundFile:
+    try:
         # As bytes, since soundfile takes names for UTF-8.
-        opened = SoundFile(_Memory(content) if isinstance(content, bytes) else _encoded(content))
+        return SoundFile(_Memory(content) if isinstance(content, bytes) else _encoded(content))
     except (LibsndfileError, TypeError) as error:
         # TypeError: a suffix that soundfile takes for headerless audio.
         raise AudioError(_unreadable(name)) from error
-    with opened:
-        yield opened
 
 
 class _Memory(io.BytesIO):
@@ -496,17 +514,19 @@ def _check_full_scale(samples: np.ndarray, name: str) -> None:
         )
 
 
-def _read(file: SoundFile, n_frames: int, name: str) -> np.ndarray:
+def _read(file: _File, n_frames: int, name: str) -> np.ndarray:
     """Return the next samples [T, channels] float32; all that are left for -1."""
     try:
         return file.read(n_frames, dtype="float32", always_2d=True)
+    except FFmpegError:
+        raise
     except (LibsndfileError, MemoryError, ValueError) as error:
         # MemoryError, ValueError: a damaged header that promises more samples than there are.
         raise AudioError(_unreadable(name)) from error
 
 
-def _seek(file: SoundFile, start: float, duration: float | None, name: str) -> int:
-    """Go to the start of a part of a recording; return how many samples it should have."""
+def _seek(file: _File, start: float, duration: float | None, name: str) -> None:
+    """Go to the start of a part of a recording."""
     for what, value in (("start", start), ("duration", 1.0 if duration is None else duration)):
         if not isinstance(value, Real):
             raise TypeError(f"{name}: {what} must be seconds, not {value!r}")
@@ -524,10 +544,9 @@ def _seek(file: SoundFile, start: float, duration: float | None, name: str) -> i
                 f"{name}: lasts {file.frames / file.samplerate:.2f} s, a part from {start:.2f} s on"
                 " is not there"
             ) from error
-    return file.frames - first if duration is None else round(duration * file.samplerate)
 
 
-def _promised_frames(file: SoundFile) -> int:
+def _promised_frames(file: _File) -> int:
     """Return how many samples a file has by its header, where libsndfile counts what is there."""
     match = CUT_OFF.search(file.extra_info)
     if match is None or int(match[1]) >= UNKNOWN_SIZE or int(match[2]) == 0:
@@ -559,11 +578,12 @@ def _is_cut_off_ogg(tail: bytes) -> bool:
     return len(sizes) < n_segments or len(page) < OGG_HEADER + n_segments + sum(sizes)
 
 
-def _read_span(file: SoundFile, start: float, duration: float | None, name: str) -> np.ndarray:
+def _read_span(file: _File, start: float, duration: float | None, name: str) -> np.ndarray:
     """Return the samples [T, channels] of a part of a recording."""
-    wanted = _seek(file, start, duration, name)
+    _seek(file, start, duration, name)
     if duration is None:
         return _read(file, -1, name)
+    wanted = round(duration * file.samplerate)
     samples = _read(file, wanted, name)
     if len(samples) < wanted - TOLERANCE_SECONDS * file.samplerate:
         end = round(start * file.samplerate) + len(samples)
