@@ -6,17 +6,24 @@ at an offset and one decode. Of a damaged shard, the undamaged members are liste
 
 from __future__ import annotations
 
+import math
 import os
 import tarfile
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
 
-from speechbrain_clsp.dataio.audio import AudioError, read_audio, read_samples
+from speechbrain_clsp.dataio.audio import (
+    SAMPLE_RATE,
+    AudioError,
+    read_audio,
+    read_samples,
+    read_windows,
+)
 from speechbrain_clsp.utils.content import HEAD, describe_content
 from speechbrain_clsp.utils.files import expand
 
@@ -149,6 +156,20 @@ class ClipReader:
             it was. The message names clip, shard and byte.
         """
         return read_audio(**self._arguments(row))
+
+    def read_windows(self, row: Mapping[str, Any], longest: float) -> Iterator[Tensor]:
+        """Return a row's clip as equal consecutive windows [T] of at most ``longest`` seconds.
+
+        A clip that is all of its file is decoded one window at a time, as by
+        :func:`~speechbrain_clsp.dataio.audio.read_windows`. Errors are those of a call.
+        """
+        if row.get("start") is None and row.get("channel") is None:
+            arguments = self._arguments(row)
+            yield from read_windows(arguments["source"], longest, arguments["name"])
+        else:
+            wav = self(row)
+            n_windows = math.ceil(len(wav) / SAMPLE_RATE / longest)
+            yield from wav.split(math.ceil(len(wav) / n_windows))
 
     def read_samples(self, row: Mapping[str, Any]) -> tuple[np.ndarray, int]:
         """Return a row's clip as it is, [T, channels] float32, and its rate in Hz.

@@ -27,7 +27,7 @@ from speechbrain_clsp.inference.checks import (
     find_not_finite,
     find_unusable,
 )
-from speechbrain_clsp.inference.files import pad, read_batches, report_bad_files
+from speechbrain_clsp.inference.files import Window, pad, read_batches, report_bad_files
 from speechbrain_clsp.inference.timeline import Timeline, sliding_windows
 from speechbrain_clsp.lobes.prompt_bank import Prompts, embed_classes
 from speechbrain_clsp.pretrained.folder import (
@@ -334,7 +334,7 @@ class CLSP(Pretrained):
         max_batch_seconds : float
             Upper bound on a batch's padded duration; a longer window makes a batch of its own.
         num_workers : int
-            Processes that decode; 0: this one.
+            Threads that decode ahead; 0: the one that embeds.
         on_error : str
             ``raise``: bad files stop it, after all have been looked at. ``skip``: their rows are
             NaN, and a warning names them.
@@ -358,27 +358,56 @@ class CLSP(Pretrained):
             raise ValueError(f"on_error must be 'raise' or 'skip', not {on_error!r}")
         paths = check_paths(paths, entries=on_error == "raise")
         max_batch_seconds = check_positive(max_batch_seconds, "max_batch_seconds")
-        errors: dict[int, Exception] = {}
-        windows: dict[int, list[Tensor]] = {}
+        batches = read_batches(paths, max_batch_seconds, self.WINDOW_SECONDS, num_workers)
         with tqdm(total=len(paths), unit="file", disable=not progress) as bar:
-            for batch in read_batches(paths, max_batch_seconds, self.WINDOW_SECONDS, num_workers):
-                errors |= {n: found for n, _, found in batch if isinstance(found, Exception)}
-                good = [
-                    (n, wav) for n, _, wav in batch if n not in errors and isinstance(wav, Tensor)
-                ]
-                # After an error that is raised, files are read only to name all bad ones.
-                if good and not (errors and on_error == "raise"):
-                    numbers, wavs = zip(*good)
-                    for n, part in zip(numbers, self._embed_windows(wavs)):
-                        if isinstance(part, str):
-                            errors[n] = AudioError(f"{name_of(paths[n], f'paths[{n}]')}: {part}")
-                        else:
-                            windows.setdefault(n, []).append(part)
-                bar.update(sum(window.number == 0 for window in batch))
+            found, errors = self.embed_windows(
+                batches, lambda n: name_of(paths[n], f"paths[{n}]"), on_error == "raise", bar.update
+            )
         report_bad_files(errors, len(paths), on_error)
-        found = {n: _mean(parts) for n, parts in windows.items() if n not in errors}
         nothing = torch.full_like(next(iter(found.values())), torch.nan)
         return torch.stack([found.get(number, nothing) for number in range(len(paths))])
+
+    def embed_windows(
+        self,
+        batches: Iterable[Sequence[Window]],
+        name_of_clip: Callable[[int], str],
+        stop: bool = False,
+        advance: Callable[[int], object] = lambda count: None,
+    ) -> tuple[dict[int, Tensor], dict[int, Exception]]:
+        """Embed clips that come as batches of windows.
+
+        Arguments
+        ---------
+        batches : iterable of list of Window
+            As :func:`~speechbrain_clsp.inference.files.batch_windows` gives them.
+        name_of_clip : callable
+            Returns what messages call a clip, by its number.
+        stop : bool
+            Embed nothing after an error, only read on to find all bad clips.
+        advance : callable
+            Gets the number of clips that a batch has begun, after it.
+
+        Returns
+        -------
+        embeddings : dict of Tensor
+            [D] float32 on the CPU by the number of the clip: the normalized mean of its windows'.
+        errors : dict of Exception
+            What is wrong with the other clips, by their number.
+        """
+        errors: dict[int, Exception] = {}
+        windows: dict[int, list[Tensor]] = {}
+        for batch in batches:
+            errors |= {n: found for n, _, found in batch if isinstance(found, Exception)}
+            good = [(n, wav) for n, _, wav in batch if n not in errors and isinstance(wav, Tensor)]
+            if good and not (errors and stop):
+                numbers, wavs = zip(*good)
+                for n, part in zip(numbers, self._embed_windows(wavs)):
+                    if isinstance(part, str):
+                        errors[n] = AudioError(f"{name_of_clip(n)}: {part}")
+                    else:
+                        windows.setdefault(n, []).append(part)
+            advance(sum(window.number == 0 for window in batch))
+        return {n: _mean(parts) for n, parts in windows.items() if n not in errors}, errors
 
     @torch.no_grad()
     def _embed_windows(self, wavs: Sequence[Tensor]) -> list[Tensor | str]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from speechbrain.utils.logger import get_logger
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from speechbrain_clsp.dataio.audio import (
     SAMPLE_RATE,
@@ -19,6 +18,7 @@ from speechbrain_clsp.dataio.audio import (
     seconds_of,
 )
 from speechbrain_clsp.utils.checks import LISTED, join_some
+from speechbrain_clsp.utils.threads import read_ahead
 
 logger = get_logger(__name__)
 
@@ -29,45 +29,6 @@ class Window(NamedTuple):
     file: int  # its number in the list of paths
     number: int  # of the window in the file, from 0
     content: Tensor | Exception  # [T] float32 at 16 kHz, or what is wrong with the file
-
-
-class _WindowBatches(IterableDataset):
-    """Decodes groups of files to batches of windows; a group is read by one process, in order.
-
-    Windows of a file are read one after the other, so that memory is bounded by the batch, not by
-    the file. A file that cannot be read gives an error in place of its next window, and no more.
-    """
-
-    def __init__(self, paths: Sequence[Source], max_seconds: float, longest: float) -> None:
-        self.paths = list(paths)
-        self.groups = plan_batches([seconds_of(path) for path in paths], max_seconds)
-        self.max_samples, self.longest = max_seconds * SAMPLE_RATE, longest
-
-    def __iter__(self) -> Iterator[list[Window]]:
-        """Yield batches; in a worker process of a DataLoader, those of its groups."""
-        worker = get_worker_info()
-        first, step = (0, 1) if worker is None else (worker.id, worker.num_workers)
-        for group in self.groups[first::step]:
-            batch: list[Window] = []
-            n_samples = 0  # of the longest window in the batch
-            for window in (window for file in group for window in self._windows(file)):
-                longest = max(n_samples, _size(window))
-                if batch and (len(batch) + 1) * longest > self.max_samples:
-                    yield batch
-                    batch, longest = [], _size(window)
-                batch.append(window)
-                n_samples = longest
-            yield batch
-
-    def _windows(self, file: int) -> Iterator[Window]:
-        number = 0
-        try:
-            name = name_of(self.paths[file], f"paths[{file}]")
-            for wav in read_windows(self.paths[file], self.longest, name):
-                yield Window(file, number, wav)
-                number += 1
-        except (OSError, TypeError, ValueError) as error:
-            yield Window(file, number, error)
 
 
 class BadFilesError(AudioError):
@@ -134,16 +95,79 @@ def read_batches(
     """Decode files in batches of windows of similar length, as :func:`plan_batches`.
 
     Files of more than ``longest`` seconds come as equal windows of at most that, in order.
-    ``num_workers`` processes decode, on one thread each; 0: this one.
+    ``num_workers`` threads decode; 0: the one that takes the batches.
     """
-    loader = DataLoader(
-        _WindowBatches(paths, max_seconds, longest),
-        batch_size=None,
-        num_workers=num_workers,
-        collate_fn=list,
-        generator=torch.Generator(),  # else seeds of workers are drawn from the global one
-    )
-    return iter(loader)
+
+    def windows_of(file: int) -> Iterator[Tensor]:
+        return read_windows(paths[file], longest, name_of(paths[file], f"paths[{file}]"))
+
+    return batch_windows([seconds_of(path) for path in paths], windows_of, max_seconds, num_workers)
+
+
+def batch_windows(
+    seconds: Sequence[float],
+    windows_of: Callable[[int], Iterator[Tensor]],
+    max_seconds: float,
+    num_workers: int = 0,
+) -> Iterator[list[Window]]:
+    """Read clips in batches of windows of similar length, as :func:`plan_batches`.
+
+    Windows of a clip are read one after the other, so that memory is bounded by the batch, not by
+    the clip. A clip that cannot be read gives an error in place of its next window, and no more.
+    Batches do not depend on ``num_workers``; their order does.
+
+    Arguments
+    ---------
+    seconds : list of float
+        Length of each clip, by its number.
+    windows_of : callable
+        Returns the windows [T] of a clip by its number; called in any thread.
+    max_seconds : float
+        Upper bound on a batch's padded length; a longer window makes a batch of its own.
+    num_workers : int
+        Threads that read ahead; 0: the one that takes the batches.
+
+    Example
+    -------
+    >>> wavs = [torch.zeros(16000), torch.zeros(8000)]
+    >>> batches = batch_windows([1.0, 0.5], lambda clip: iter([wavs[clip]]), max_seconds=2.0)
+    >>> [window.file for batch in batches for window in batch]
+    [1, 0]
+    """
+    groups = plan_batches(seconds, max_seconds)
+    if not num_workers:
+        return _batches(groups, windows_of, max_seconds)
+    parts = [groups[first::num_workers] for first in range(num_workers)]
+    return read_ahead([_batches(part, windows_of, max_seconds) for part in parts])
+
+
+def _batches(
+    groups: Sequence[Sequence[int]],
+    windows_of: Callable[[int], Iterator[Tensor]],
+    max_seconds: float,
+) -> Iterator[list[Window]]:
+    max_samples = max_seconds * SAMPLE_RATE
+    for group in groups:
+        batch: list[Window] = []
+        n_samples = 0  # of the longest window in the batch
+        for window in (window for file in group for window in _windows(file, windows_of)):
+            longest = max(n_samples, _size(window))
+            if batch and (len(batch) + 1) * longest > max_samples:
+                yield batch
+                batch, longest = [], _size(window)
+            batch.append(window)
+            n_samples = longest
+        yield batch
+
+
+def _windows(file: int, windows_of: Callable[[int], Iterator[Tensor]]) -> Iterator[Window]:
+    number = 0
+    try:
+        for wav in windows_of(file):
+            yield Window(file, number, wav)
+            number += 1
+    except (OSError, TypeError, ValueError) as error:
+        yield Window(file, number, error)
 
 
 def pad(wavs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

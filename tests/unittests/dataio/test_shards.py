@@ -121,6 +121,21 @@ def test_a_part_is_that_part(tmp_path_factory, start, duration, rate):
     assert read_audio(path, start=start, duration=duration).abs().max() < 0.01
 
 
+def test_windows_of_a_clip_join_to_the_clip(tmp_path):
+    """Of a file, of a member of a shard, and of a part: 16 kHz, so that no filter has borders."""
+    path = write(tmp_path / "long.wav", tone(3.3), 16000)
+    (tmp_path / "shard").write_bytes(b"?" * 100 + path.read_bytes())
+    file = {"id": "a", "audio": str(path)}
+    member = {**file, "audio": str(tmp_path / "shard"), "offset": 100}
+    member["nbytes"] = path.stat().st_size
+    part = {**file, "start": 0.5, "duration": 2.5}
+    reader = ClipReader()
+    for row, n_windows in ((file, 4), (member, 4), (part, 3), ({**part, "duration": 0.7}, 1)):
+        windows = list(reader.read_windows(row, 1.0))
+        assert len(windows) == n_windows and max(map(len, windows)) <= 16000
+        assert torch.equal(torch.cat(windows), reader(row))
+
+
 def test_a_part_that_is_not_there_is_refused(tmp_path):
     """If this fails, a clip is shorter than its manifest says, and nobody knows."""
     path = write(tmp_path / "a.wav", tone(1.0))
