@@ -53,11 +53,13 @@ def from_pretrained_encoders(
     ValueError
         If weights are missing, or have other shapes.
     """
-    if speech_source is not None and (Path(speech_source) / HYPERPARAMS).is_file():
+    if speech_source is None:
+        pass  # it stays random
+    elif (Path(speech_source) / HYPERPARAMS).is_file():
         from_model_folder({"speech_tower": speech_tower}, speech_source)
-    elif speech_source is not None and isinstance(speech_tower, PretrainedSpeechTower):
+    elif isinstance(speech_tower, PretrainedSpeechTower):
         load_pretrained_speech_encoder(speech_tower, speech_source)
-    elif speech_source is not None:
+    else:
         load_pretrained_encoder(speech_tower, speech_source)
     if text_source is None:
         return

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 Item = TypeVar("Item")
-_END = object()
+_END: Any = object()
 
 
 def read_ahead(iterators: Sequence[Iterator[Item]], depth: int = 2) -> Iterator[Item]:
@@ -34,14 +34,14 @@ def read_ahead(iterators: Sequence[Iterator[Item]], depth: int = 2) -> Iterator[
     turns: deque[tuple[ThreadPoolExecutor, Iterator[Item], deque[Future]]] = deque()
     try:
         for pool, items in zip(pools, iterators):
-            waiting = deque(pool.submit(next, items, _END) for _ in range(depth))  # type: ignore[arg-type]  # the mark of the end is no item
+            waiting = deque(pool.submit(next, items, _END) for _ in range(depth))
             turns.append((pool, items, waiting))
         while turns:
             pool, items, waiting = turns.popleft()
             item = waiting.popleft().result()
             if item is _END:
                 continue
-            waiting.append(pool.submit(next, items, _END))  # type: ignore[arg-type]  # see above
+            waiting.append(pool.submit(next, items, _END))
             turns.append((pool, items, waiting))
             yield item
     finally:
