@@ -135,7 +135,7 @@ def main() -> None:
     parser.add_argument("--train-clips", type=int, default=4, help="of each voice and language")
     parser.add_argument("--test-clips", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--settings", nargs="*", default=[], help="KEY=VALUE, for clsp train")
+    parser.add_argument("--set", nargs="+", default=[], help="KEY=VALUE, for clsp train")
     options = parser.parse_args()
     counts = {"train": options.train_clips, "test": options.test_clips}
     table = options.folder / "clips.csv"
@@ -143,7 +143,8 @@ def main() -> None:
         make_clips(options.folder, counts, options.seed)
     output = options.folder / f"model-{options.seed}"
     command = [sys.executable, "-m", "speechbrain_clsp.cli", "train", str(table)]
-    command += [*options.settings, "--output", str(output), "--seed", str(options.seed)]
+    command += ["--output", str(output), "--seed", str(options.seed)]
+    command += ["--set", *options.set] if options.set else []
     start = time.monotonic()
     subprocess.run(command, check=True)
     seconds = time.monotonic() - start

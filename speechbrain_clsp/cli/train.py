@@ -22,12 +22,6 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     )
     train.add_argument("source", help="as for clsp prepare; or a manifest that it wrote")
     train.add_argument(
-        "settings",
-        nargs="*",
-        metavar="KEY=VALUE",
-        help="other settings of the recipe, such as batch_size=16; own_data.yaml has them all",
-    )
-    train.add_argument(
         "--output",
         required=True,
         help="the folder for model, report and checkpoints; the same command goes on with a"
@@ -40,6 +34,13 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     train.add_argument("--seed", type=whole_number(0), default=1986, help="default: 1986")
     train.add_argument("--epochs", type=whole_number(1), help="default: 10")
     train.add_argument("--device", default="cpu", help="such as cuda:0; default: cpu")
+    train.add_argument(
+        "--set",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="other settings of the recipe, such as batch_size=16; own_data.yaml has them all",
+    )
     train.add_argument("--skip-bad", action="store_true", help="leave bad rows out")
     train.add_argument(
         "--ignore-columns", nargs="+", default=[], metavar="NAME", help="columns to leave out"
@@ -60,7 +61,7 @@ def run_train(options: argparse.Namespace) -> None:
     }
     if options.epochs is not None:
         overrides["number_of_epochs"] = options.epochs
-    train_by(HPARAMS / "own_data.yaml", options.device, overrides, options.settings)
+    train_by(HPARAMS / "own_data.yaml", options.device, overrides, options.set)
 
 
 def train_by(

@@ -244,13 +244,21 @@ def _sources_of_published(evaluation: Evaluation) -> list[str]:
     return lines
 
 
-def markdown_tables(evaluation: Evaluation) -> str:
-    """Return all tables and warnings as Markdown, aligned for a terminal."""
+def markdown_tables(evaluation: Evaluation, examples: bool = True) -> str:
+    """Return all tables and warnings as Markdown, aligned for a terminal.
+
+    Arguments
+    ---------
+    evaluation : Evaluation
+        The results.
+    examples : bool
+        Whether to list some of the pairs that were made from captions.
+    """
     parts = [f"# {evaluation.suite}\n"]
     parts += [f"**{warning}**\n" for warning in evaluation.warnings]
     for name, rows in all_tables(evaluation).items():
         parts.append(f"## {heading(name)}\n\n{pipes(rows, align=True)}")
-    if evaluation.made_pairs:
+    if evaluation.made_pairs and examples:
         lines = [
             f"- {group}\n  - true: {true}\n  - false: {false}\n"
             for group, true, false in pair_examples(evaluation)

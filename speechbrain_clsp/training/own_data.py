@@ -21,7 +21,7 @@ from speechbrain_clsp.dataio.labels import AttributeLabels, AttributePrompts, va
 from speechbrain_clsp.dataio.manifest import Manifest, write_manifest
 from speechbrain_clsp.evaluation.zero_shot import Task, read_tasks
 from speechbrain_clsp.prepare.attributes import find_attributes, make_prompts
-from speechbrain_clsp.prepare.leakage import check_leakage
+from speechbrain_clsp.prepare.leakage import SAME_CLIP, check_leakage
 from speechbrain_clsp.prepare.own_data import prepare_own
 from speechbrain_clsp.prepare.splitting import SPLITS, split_clips
 from speechbrain_clsp.utils.checks import join_some
@@ -368,9 +368,15 @@ def _check_state(
 
 
 def _leaks(folder: Path) -> list[str]:
-    """Return a sentence on what validation and test clips share with training clips."""
+    """Return sentences on what validation and test clips share with training clips."""
     train, lines = Manifest(_manifest_path(folder, "train")), []
     for split in ("valid", "test"):
-        report = check_leakage(Manifest(_manifest_path(folder, split)), train, ("id", "audio"))
-        lines += [f"In {split}: {warning}." for warning in report.warnings()]
+        report = check_leakage(Manifest(_manifest_path(folder, split)), train, SAME_CLIP)
+        for kind in SAME_CLIP:
+            if report.counts[kind]:
+                first = report.of_kind(kind)[0]
+                lines.append(
+                    f"LEAK: {report.counts[kind]} {split} clips have the {kind} of a training clip,"
+                    f" such as {first.test} that of {first.train}."
+                )
     return lines or ["No valid or test clip is, or sounds like, a training clip."]

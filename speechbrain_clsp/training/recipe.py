@@ -216,7 +216,7 @@ def export_and_report(brain: ContrastiveBrain, hparams: Mapping[str, Any]) -> No
     if pairs is not None or make_pairs(list(Manifest(probes_manifest)), hparams["seed"]):
         evaluation.merge(evaluate("probes", data=[probes_manifest], pairs=pairs))
     write_results(evaluation, output_folder, hparams["train_log"])
-    print(markdown_tables(evaluation))
+    print(markdown_tables(evaluation, examples=False))
     print(f"Model, metrics.json and report.html are in {output_folder}")
 
 
