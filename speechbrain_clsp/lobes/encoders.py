@@ -138,3 +138,30 @@ def choose_trained(
     for layer in tuned:
         layer.requires_grad_(True)
     return tuned
+
+
+def enable_checkpointing(encoder: Any) -> None:
+    """Let an encoder's trained layers keep their inputs only, and compute them again backward.
+
+    Gradients are the same, dropout included.
+
+    Raises
+    ------
+    ValueError
+        If transformers cannot do that with an encoder of this family.
+
+    Example
+    -------
+    >>> from transformers import BertConfig, BertModel
+    >>> encoder = BertModel(BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=2))
+    >>> enable_checkpointing(encoder)
+    >>> encoder.is_gradient_checkpointing
+    True
+    """
+    if not encoder.supports_gradient_checkpointing:
+        raise ValueError(
+            f"Layers of a {encoder.config.model_type} cannot be computed again: set"
+            " checkpoint_layers to False"
+        )
+    # torch's other kind asks for inputs with gradients, which frozen layers below do not give.
+    encoder.gradient_checkpointing_enable({"use_reentrant": False})

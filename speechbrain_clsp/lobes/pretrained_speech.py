@@ -8,7 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from speechbrain_clsp.lobes.encoders import choose_trained, config_of, parse_config
+from speechbrain_clsp.lobes.encoders import (
+    choose_trained,
+    config_of,
+    enable_checkpointing,
+    parse_config,
+)
 from speechbrain_clsp.lobes.head import ProjectionHead
 from speechbrain_clsp.lobes.pooling import MomentPooling
 from speechbrain_clsp.lobes.speech_inputs import (
@@ -107,8 +112,7 @@ class PretrainedSpeechTower(nn.Module):
         self.inputs = _make_inputs(self.encoder.config, do_normalize)
         self.trained = choose_trained(self.encoder, _layers(self.encoder), tuning, lora_rank)
         if checkpoint_layers:
-            # The other kind of torch needs inputs with gradients, which frozen layers do not give.
-            self.encoder.gradient_checkpointing_enable({"use_reentrant": False})
+            enable_checkpointing(self.encoder)
         self.head = LayersHead(
             self.encoder.config.num_hidden_layers + 1 if self.is_weighted else 1,
             self.encoder.config.hidden_size,

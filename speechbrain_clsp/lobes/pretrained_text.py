@@ -10,7 +10,12 @@ import torch
 from speechbrain.lobes.models.transformer.Transformer import TransformerEncoder
 from torch import Tensor, nn
 
-from speechbrain_clsp.lobes.encoders import choose_trained, config_of, parse_config
+from speechbrain_clsp.lobes.encoders import (
+    choose_trained,
+    config_of,
+    enable_checkpointing,
+    parse_config,
+)
 from speechbrain_clsp.lobes.head import ProjectionHead
 from speechbrain_clsp.lobes.text_tower import TextTower
 from speechbrain_clsp.nnet.masking import masked_mean
@@ -49,6 +54,9 @@ class PretrainedTextTower(TextTower):
     cache_gb : float
         Memory [GB] for what a frozen encoder gave in training, in float16, so that a caption is
         encoded once and not in every epoch. Worthwhile on a CPU.
+    checkpoint_layers : bool
+        Whether layers that are trained keep their inputs only, and are computed again in the
+        backward pass.
 
     Raises
     ------
@@ -79,6 +87,7 @@ class PretrainedTextTower(TextTower):
         dropout: float = 0.1,
         head_dropout: float = 0.1,
         cache_gb: float = 0.0,
+        checkpoint_layers: bool = False,
     ) -> None:
         super().__init__()
         if pooling not in POOLINGS:
@@ -96,6 +105,8 @@ class PretrainedTextTower(TextTower):
         # Layers cannot be told apart in all families, and need not be unless some are tuned.
         layers = [] if isinstance(tuning, str) else list(_layers(self.encoder))
         self.trained = choose_trained(self.encoder, layers, tuning, lora_rank)
+        if checkpoint_layers:
+            enable_checkpointing(self.encoder)
         if layers and pooling == "pooler":
             self.encoder.pooler.requires_grad_(True)
             self.trained.append(self.encoder.pooler)

@@ -137,6 +137,24 @@ def test_only_what_should_be_trained_is_trained(folders, family):
             tower_from(folders[family], tuning=wrong)
 
 
+@pytest.mark.parametrize("tuning", ["all", "lora", 1])
+@pytest.mark.parametrize("family", ["bert", "modernbert"])
+def test_gradients_are_the_same_with_layers_computed_again(folders, family, tuning):
+    plain = tower_from(folders[family], tuning=tuning, head_dropout=0.0).train()
+    again = tower_from(folders[family], tuning=tuning, head_dropout=0.0, checkpoint_layers=True)
+    again.load_state_dict(plain.state_dict())
+    inputs = FastTokenizerCaptions(folders[family])(TEXTS)
+    for tower in (plain, again.train()):
+        torch.manual_seed(1)  # of dropout
+        (tower(*inputs) * torch.eye(16)[:2]).sum().backward()
+    for (name, one), other in zip(plain.named_parameters(), again.parameters()):
+        assert (one.grad is None) == (other.grad is None), name
+        if one.grad is not None:
+            torch.testing.assert_close(other.grad, one.grad, atol=1e-6, rtol=1e-5)
+    with pytest.raises(ValueError, match="Layers of a mpnet cannot be computed again"):
+        tower_from(folders["mpnet"], checkpoint_layers=True)
+
+
 def test_adapters_change_nothing_until_they_are_trained(folders):
     """If this fails, LoRA is in the wrong layers, or takes the place of pretrained weights."""
     plain, adapted = tower_from(folders["bert"]), tower_from(folders["bert"], tuning="lora")
