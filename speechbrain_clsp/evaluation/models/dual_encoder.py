@@ -12,7 +12,7 @@ Read in their authors' code (ajd12342/paraspeechclap, arXiv 2603.28737, and KeiK
 - ParaSpeechCLAP: WavLM-large and Granite Embedding 278M (an XLM-RoBERTa); clips are normalized as
   WavLM's feature extractor says; padding is masked in the encoder and in the mean;
 - ParaCLAP: the wav2vec 2.0 of audEERING's MSP-Podcast model and BERT-base; samples as they are, one
-  clip at a time, which is what a mask gives in a batch.
+  clip at a time, which is what masks give in a batch.
 
 Assumed and not checked against the published weights: their keys, and file names in the
 repositories, of which more than one is tried. Resampling is ours, not theirs.
@@ -35,6 +35,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, Wav2Vec2FeatureEx
 
 from speechbrain_clsp.dataio.audio import AudioError
 from speechbrain_clsp.evaluation.models.base import DualEncoderBase, state_of
+from speechbrain_clsp.lobes.speech_inputs import PaddedFrontEnd, count_frames
 from speechbrain_clsp.pretrained.folder import WEIGHTS
 from speechbrain_clsp.pretrained.hub import find_file
 
@@ -99,7 +100,9 @@ class DualEncoder(nn.Module):
 
     def __init__(self, speech: Any, text: Any, joint_dim: int) -> None:
         super().__init__()
-        self.audio_branch = nn.ModuleDict({"base": AutoModel.from_config(speech)})
+        encoder = AutoModel.from_config(speech)
+        encoder.feature_extractor = PaddedFrontEnd(encoder.feature_extractor)
+        self.audio_branch = nn.ModuleDict({"base": encoder})
         self.text_branch = nn.ModuleDict({"base": AutoModel.from_config(text)})
         self.audio_projection = _Projection(speech.hidden_size, joint_dim)
         self.text_projection = _Projection(text.hidden_size, joint_dim)
@@ -107,8 +110,9 @@ class DualEncoder(nn.Module):
     def embed_speech(self, samples: Tensor, mask: Tensor) -> Tensor:
         """Embed clips [B, T], zero padded, with a mask that is 1 on samples; returns [B, D]."""
         encoder = self.audio_branch["base"]
-        hidden = encoder(samples, attention_mask=mask).last_hidden_state
-        n_frames = count_frames(mask.sum(dim=1), encoder.config)[:, None]
+        n_samples = mask.sum(dim=1)
+        hidden = encoder((samples, n_samples), attention_mask=mask).last_hidden_state
+        n_frames = count_frames(n_samples, encoder.config)[:, None]
         own = torch.arange(hidden.shape[1], device=hidden.device) < n_frames
         return self.audio_projection((hidden * own[..., None]).sum(dim=1) / n_frames)
 
@@ -116,20 +120,6 @@ class DualEncoder(nn.Module):
         """Embed tokens [B, L] of captions, with a mask that is 1 on them; returns [B, D]."""
         hidden = self.text_branch["base"](input_ids, attention_mask=mask).last_hidden_state
         return self.text_projection(hidden[:, 0])
-
-
-def count_frames(n_samples: Any, config: Any) -> Any:
-    """Return how many frames of a convolutional front end lie within ``n_samples``, also a Tensor.
-
-    Example
-    -------
-    >>> from transformers import WavLMConfig
-    >>> count_frames(16000, WavLMConfig())
-    49
-    """
-    for kernel, stride in zip(config.conv_kernel, config.conv_stride):
-        n_samples = (n_samples - kernel) // stride + 1
-    return n_samples
 
 
 class DualEncoderModel(DualEncoderBase):
@@ -168,15 +158,13 @@ class DualEncoderModel(DualEncoderBase):
         self.network = _load_network(path, *configs).eval().to(device)
         extractor = Wav2Vec2FeatureExtractor.from_pretrained(speech)
         extractor.do_normalize &= not published.raw_samples
-        # A group norm over time sees padding, mask or not.
-        is_padded = configs[0].feat_extract_norm == "layer"
         super().__init__(
             source,
             " ".join([state_of_weights, *map(state_of, (speech, text))]),
             extractor,
             AutoTokenizer.from_pretrained(text),
             device,
-            BATCH_CLIPS if is_padded else 1,
+            BATCH_CLIPS,
         )
 
     def _embed_speech(self, wavs: list[np.ndarray]) -> Tensor:
