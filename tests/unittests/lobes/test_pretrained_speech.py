@@ -25,6 +25,7 @@ from speechbrain_clsp.pretrained.hub import (
     read_encoder_config,
 )
 from speechbrain_clsp.training.initialization import from_pretrained_encoders
+from tests.utils.buzzes import new_brain
 from tests.utils.reference import tensor_for
 from tests.utils.small import CAPTIONS, DEFINITION, tone
 from tests.utils.speech_encoders import (
@@ -229,6 +230,21 @@ def test_adapters_change_nothing_until_they_are_trained_and_are_in_every_layer(f
             torch.nn.init.normal_(adapter.adapter_up_proj.weight, std=0.3)
     adapted(*batch(clips())).sum().backward()
     assert all(adapter.adapter_up_proj.weight.grad.any() for adapter in adapters)
+
+
+def test_weights_of_layers_and_pooling_learn_at_the_rate_of_heads(folders):
+    """If this fails, what is new stands still at the rate that suits a pretrained encoder."""
+    brain = new_brain(1, options={"encoder_lr": 1e-5})
+    tower = tower_from(folders["wavlm-base"], tuning="lora", moments=1)
+    brain.modules["speech_tower"] = tower
+    brain.init_optimizers()
+    heads, encoders, _ = ({id(p) for p in g["params"]} for g in brain.optimizer.param_groups)
+    new = {id(p) for p in tower.head.parameters()}
+    assert id(tower.head.layer_weights) in new and id(tower.head.pooling.maps[0].weight) in new
+    assert new <= heads and brain.optimizer.param_groups[1]["lr"] == 1e-5
+    adapters = {id(p) for p in tower.encoder.parameters() if p.requires_grad}
+    assert adapters and adapters <= encoders
+    assert not {id(p) for p in tower.encoder.parameters() if not p.requires_grad} & encoders
 
 
 def gradients(tower, autocast: bool = False) -> dict[str, torch.Tensor]:
