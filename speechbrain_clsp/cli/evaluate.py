@@ -13,11 +13,15 @@ from pathlib import Path
 from speechbrain_clsp.cli.common import add_command, check_device, check_folder, open_manifest
 from speechbrain_clsp.evaluation import SUITES
 
+MAEB = "maeb"  # tasks of the library mteb, which brings its own data
 MINI = Path("data/mini_fcaps")
 # What suites evaluate on if --data is not given.
 DEFAULT_DATA = {"mini": MINI / "test.arrow", "probes": MINI / "probes.arrow"}
 # Options of some suites only, and these suites.
 SPECIAL = {
+    "data": SUITES,
+    "seed": SUITES,
+    "tasks": (MAEB,),
     "prompts": ("mini", "zero-shot", "probes"),
     "pairs": ("probes",),
     "ensemble": ("mini", "zero-shot"),
@@ -45,7 +49,9 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         " bounds random, untrained:FOLDER, oracle:MANIFEST, bag-of-words:MANIFEST."
         " A repository may end in @REVISION",
     )
-    command.add_argument("--suite", required=True, choices=SUITES, help="what is evaluated")
+    command.add_argument(
+        "--suite", required=True, choices=(*SUITES, MAEB), help="what is evaluated"
+    )
     command.add_argument(
         "--data",
         nargs="+",
@@ -69,7 +75,14 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     classes.add_argument(
         "--ensemble", action="store_true", help="use the prompt file's further wordings as well"
     )
-    leaks = command.add_argument_group("leaks (all suites but similarity)")
+    tasks = command.add_argument_group("tasks of MTEB (suite maeb)")
+    tasks.add_argument(
+        "--tasks",
+        nargs="+",
+        help="names, such as RavdessZeroshot CREMA_D IEMOCAPGender, or of a benchmark, MAEB; data"
+        " are downloaded",
+    )
+    leaks = command.add_argument_group("leaks (all suites but similarity and maeb)")
     leaks.add_argument("--train-manifest", help="training data, to look for leaks")
     people = command.add_argument_group("ratings (suite similarity)")
     people.add_argument("--audio-root", help="folder of the ratings' clips; default: that of them")
@@ -88,8 +101,9 @@ def run_evaluate(options: argparse.Namespace) -> None:
         data = [str(DEFAULT_DATA[options.suite])]
         if options.suite == "probes" and not pairs:
             pairs = str(MINI / "pairs.jsonl")
-    if not data:
-        raise ValueError(f"--suite {options.suite} needs --data")
+    needed = "tasks" if options.suite == MAEB else "data"
+    if not (options.tasks if options.suite == MAEB else data):
+        raise ValueError(f"--suite {options.suite} needs --{needed}")
     specs = _name_models(options.model)
     from speechbrain_clsp.evaluation.models import CachedModel, open_model
     from speechbrain_clsp.evaluation.report import write_results
@@ -102,22 +116,32 @@ def run_evaluate(options: argparse.Namespace) -> None:
     check_device(options.device)
     check_specs(list(specs.values()))
     check_replaceable(cache, holds_vectors, "a cache of embeddings")
-    if options.suite != "similarity":
+    if options.suite == MAEB:
+        from speechbrain_clsp.integrations import evaluate_tasks, load_tasks
+
+        try:
+            tasks = load_tasks(options.tasks)  # before models are opened, which may take long
+        except ModuleNotFoundError as error:
+            raise ValueError(str(error)) from error
+    elif options.suite != "similarity":
         check_columns(data, options.prompts)
-    evaluation = run_suite(
-        options.suite,
-        {
-            name: CachedModel(open_model(spec, options.device), cache)
-            for name, spec in specs.items()
-        },
-        data,
-        prompts=options.prompts,
-        pairs=pairs,
-        ensemble=options.ensemble,
-        train=options.train_manifest,
-        audio_root=options.audio_root,
-        seed=options.seed,
-    )
+    models = {
+        name: CachedModel(open_model(spec, options.device), cache) for name, spec in specs.items()
+    }
+    if options.suite == MAEB:
+        evaluation = evaluate_tasks(models, tasks, Path(options.output) / "mteb")
+    else:
+        evaluation = run_suite(
+            options.suite,
+            models,
+            data,
+            prompts=options.prompts,
+            pairs=pairs,
+            ensemble=options.ensemble,
+            train=options.train_manifest,
+            audio_root=options.audio_root,
+            seed=options.seed,
+        )
     write_results(evaluation, options.output)
     print(markdown_tables(evaluation))
 

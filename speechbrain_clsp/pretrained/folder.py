@@ -1,8 +1,9 @@
 """Model folders: what a trained model is saved as and loaded from.
 
 A folder holds ``hyperparams.yaml`` (SpeechBrain's HyperPyYAML), ``model.safetensors``, the
-tokenizer, ``config.json``, which names the interface, and a model card, ``README.md``; one that
-classifies also ``label_encoder.txt``.
+tokenizer, ``config.json``, which names the interface, ``modules.json``, by which
+sentence-transformers opens it, and a model card, ``README.md``; one that classifies also
+``label_encoder.txt``.
 """
 
 from __future__ import annotations
@@ -44,6 +45,13 @@ TOKENIZERS = ("tokenizer.model", "tokenizer.json")  # of both kinds
 CONFIG = "config.json"
 INTERFACE_KEY = "speechbrain_interface"  # in it, and in no published config.json
 CARD = "README.md"
+SENTENCE_TRANSFORMERS = "modules.json"  # which class sentence-transformers opens a folder with
+SENTENCE_TRANSFORMERS_MODULE = {
+    "idx": 0,
+    "name": "0",
+    "path": "",
+    "type": "speechbrain_clsp.integrations.sentence_transformers.CLSPModule",
+}
 CARD_TEXT = """# {name}
 A contrastive language-speech model (CLSP): it embeds speech, and English descriptions of how it
 is spoken, in one space. Made with speechbrain-clsp {version}.
@@ -573,6 +581,9 @@ def save_model_folder(
         shutil.copyfile(file, partial / name)
     about = {INTERFACE_KEY: "CLSP", "speechbrain_clsp_version": __version__}
     (partial / CONFIG).write_text(json.dumps(about) + "\n", encoding="utf-8")
+    (partial / SENTENCE_TRANSFORMERS).write_text(
+        json.dumps([SENTENCE_TRANSFORMERS_MODULE]) + "\n", encoding="utf-8"
+    )
     card = CARD_TEXT.format(name=folder.name, version=__version__)
     if origin:
         card += f"\n{origin}\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 
 from torch import Tensor
@@ -50,6 +51,21 @@ class ClspModel:
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """Embed captions."""
         return self.clsp.encode_text(list(texts)).float().cpu()
+
+    def cut_texts(self, texts: Sequence[str]) -> list[str]:
+        """Return texts, those that are too long for the model without their end."""
+        longest = self.clsp.mods.text_tower.max_tokens
+
+        def count(text: str) -> int:
+            return int((~self.clsp.hparams.tokenizer([text])[1]).sum())
+
+        return [
+            # At least one character: a longer start has no fewer tokens.
+            text[: bisect_right(range(1, len(text)), longest, key=lambda n: count(text[:n]))]
+            if count(text) > longest
+            else text
+            for text in texts
+        ]
 
     def find_unknown(self, texts: Sequence[str]) -> list[str]:
         """Return the characters of each caption that the model does not know, "" for none."""
