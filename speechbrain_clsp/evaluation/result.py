@@ -10,12 +10,13 @@ from typing import Any
 import pandas as pd
 
 from speechbrain_clsp.evaluation.examples import ProbeExample, RetrievalExamples
-from speechbrain_clsp.evaluation.probes.pairs import ProbePair
+from speechbrain_clsp.evaluation.probes.pairs import KINDS, ProbePair
 from speechbrain_clsp.evaluation.similarity import Agreement
 from speechbrain_clsp.evaluation.statistics import Comparison, Estimate
 from speechbrain_clsp.evaluation.zero_shot import Classification
 
 COLUMNS = ("table", "model", "metric", "value", "low", "high", "chance")
+SUMMARIZED = ("R@1", "UAR")  # ends of names of metrics
 PAIR = ("table", "metric", "first", "second")
 
 
@@ -103,6 +104,24 @@ class Evaluation:
                 own.update(new)
             elif isinstance(own, list):
                 own.extend(new)
+
+    def summary(self, model: str) -> dict[str, tuple[float, float | None, float | None]]:
+        """Return a model's main metrics with their intervals, as its card shows them.
+
+        These are R@1, the recall of classes (UAR) and, of minimal pairs, the accuracies by kind.
+
+        Example
+        -------
+        >>> tables = {"fine": {"ours": {"R@1": Estimate(0.8, 0.7, 0.9), "R@5": Estimate(1.0)}}}
+        >>> Evaluation("mini", 0, tables=tables).summary("ours")
+        {'fine, R@1': (0.8, 0.7, 0.9)}
+        """
+        return {
+            f"{table}, {metric.replace('_', ' ')}": (each.value, each.low, each.high)
+            for table, models in self.tables.items()
+            for metric, each in models.get(model, {}).items()
+            if metric.endswith(SUMMARIZED) or (table == "probes" and metric in KINDS)
+        }
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per table, model and metric.

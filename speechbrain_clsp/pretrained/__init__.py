@@ -4,6 +4,7 @@ Loading, saving, conversion between the two forms, and publishing. What comes ou
 tokenizer; :class:`~speechbrain_clsp.inference.clsp.CLSP` makes a model of them.
 """
 
+from speechbrain_clsp.pretrained.card import write_card
 from speechbrain_clsp.pretrained.conversion import convert_official, export_official
 from speechbrain_clsp.pretrained.folder import FolderPretrainer, load_folder, save_model_folder
 from speechbrain_clsp.pretrained.hub import (
@@ -29,4 +30,5 @@ __all__ = [
     "read_do_normalize",
     "read_encoder_config",
     "save_model_folder",
+    "write_card",
 ]

@@ -14,7 +14,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -32,6 +32,7 @@ from speechbrain.utils.parameter_transfer import Pretrainer
 from torch import Tensor, nn
 
 from speechbrain_clsp import __version__
+from speechbrain_clsp.pretrained.card import write_card
 from speechbrain_clsp.utils.checks import join_some
 from speechbrain_clsp.utils.content import describe_file
 from speechbrain_clsp.utils.files import expand
@@ -44,7 +45,6 @@ LABELS = "label_encoder.txt"
 TOKENIZERS = ("tokenizer.model", "tokenizer.json")  # of both kinds
 CONFIG = "config.json"
 INTERFACE_KEY = "speechbrain_interface"  # in it, and in no published config.json
-CARD = "README.md"
 SENTENCE_TRANSFORMERS = "modules.json"  # which class sentence-transformers opens a folder with
 SENTENCE_TRANSFORMERS_MODULE = {
     "idx": 0,
@@ -52,20 +52,6 @@ SENTENCE_TRANSFORMERS_MODULE = {
     "path": "",
     "type": "speechbrain_clsp.integrations.sentence_transformers.CLSPModule",
 }
-CARD_TEXT = """# {name}
-A contrastive language-speech model (CLSP): it embeds speech, and English descriptions of how it
-is spoken, in one space. Made with speechbrain-clsp {version}.
-
-```python
-from speechbrain_clsp import CLSP
-
-clsp = CLSP.from_pretrained("path/to/{name}")
-clsp.score_file("a.wav", ["A man whispers.", "A woman speaks loudly."])
-```
-
-Recordings of any sample rate are converted to 16 kHz mono. `hyperparams.yaml` names the Python
-classes to build, so load only folders that you trust.
-"""
 REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
 PAGE = re.compile(r"https?:/+[^/]+/+([^/]+/[^/?#]+)")  # of a repository
 # Put before keys by what modules were wrapped in when they were saved.
@@ -540,7 +526,7 @@ def save_model_folder(
     definition: str,
     modules: Mapping[str, nn.Module],
     files: Mapping[str, str | os.PathLike],
-    metrics: Mapping[str, float] | None = None,
+    metrics: Mapping[str, float | Sequence[float | None]] | None = None,
     origin: str = "",
 ) -> None:
     """Write a folder that ``CLSP.from_pretrained`` loads, atomically.
@@ -555,10 +541,8 @@ def save_model_folder(
         What is saved.
     files : dict of path
         Further files, above all the tokenizer's: name in the folder -> file to copy.
-    metrics : dict of float, optional
-        For the model card: name -> value.
-    origin : str
-        A paragraph for the model card: data, license.
+    metrics, origin
+        For the model card, see :func:`~speechbrain_clsp.pretrained.card.write_card`.
 
     Raises
     ------
@@ -570,8 +554,9 @@ def save_model_folder(
         raise FileExistsError(
             f"{folder} is not a model folder: remove it, or save to another place"
         )
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    hidden = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(hidden, ignore_errors=True)
+    partial = hidden / folder.name  # the card has the folder's name
     partial.mkdir(parents=True)
     (partial / HYPERPARAMS).write_text(definition, encoding="utf-8")
     weights = {key: value.cpu().contiguous() for key, value in state_of(modules).items()}
@@ -584,20 +569,15 @@ def save_model_folder(
     (partial / SENTENCE_TRANSFORMERS).write_text(
         json.dumps([SENTENCE_TRANSFORMERS_MODULE]) + "\n", encoding="utf-8"
     )
-    card = CARD_TEXT.format(name=folder.name, version=__version__)
-    if origin:
-        card += f"\n{origin}\n"
-    if metrics:
-        rows = "".join(f"| {name} | {value:.4g} |\n" for name, value in metrics.items())
-        card += f"\n| metric | value |\n|---|---|\n{rows}"
-    (partial / CARD).write_text(card, encoding="utf-8")
+    write_card(partial, metrics, origin)
     old = folder.with_name(f".{folder.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
         _copy_further(folder, partial)
         os.replace(folder, old)
     os.replace(partial, folder)
-    shutil.rmtree(old, ignore_errors=True)
+    for path in (hidden, old):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _copy_further(folder: Path, target: Path) -> None:

@@ -35,6 +35,7 @@ from speechbrain_clsp.evaluation.report import write_results
 from speechbrain_clsp.evaluation.suites import run_suite
 from speechbrain_clsp.evaluation.tables import markdown_tables
 from speechbrain_clsp.evaluation.zero_shot import check_tasks, labels_of, read_tasks
+from speechbrain_clsp.pretrained.card import write_card
 from speechbrain_clsp.pretrained.folder import extract_definition, save_model_folder
 from speechbrain_clsp.pretrained.hub import fetch_tokenizer
 from speechbrain_clsp.training.brain import ContrastiveBrain
@@ -216,6 +217,12 @@ def export_and_report(brain: ContrastiveBrain, hparams: Mapping[str, Any]) -> No
     if pairs is not None or make_pairs(list(Manifest(probes_manifest)), hparams["seed"]):
         evaluation.merge(evaluate("probes", data=[probes_manifest], pairs=pairs))
     write_results(evaluation, output_folder, hparams["train_log"])
+    write_card(
+        output_folder / "model",
+        evaluation.summary(output_folder.name),
+        dataset=f"{Path(hparams['test_manifest']).name}, {len(Manifest(hparams['test_manifest']))}"
+        " clips",
+    )
     print(markdown_tables(evaluation, examples=False))
     print(f"Model, metrics.json and report.html are in {output_folder}")
 

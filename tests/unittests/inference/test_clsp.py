@@ -443,7 +443,7 @@ def test_a_model_folder_is_replaced_but_nothing_else(folder, clsp, tmp_path):
     )
     save_model_folder(tmp_path / "model", *parts)
     save_model_folder(tmp_path / "model", *parts, metrics={"R@1": 0.25})
-    assert "| R@1 | 0.25 |" in (tmp_path / "model" / "README.md").read_text()
+    assert "| R@1 | 0.25 | " in (tmp_path / "model" / "README.md").read_text()
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
     again = CLSP.from_hparams(tmp_path / "model", run_opts={"device": "cpu"})
     assert torch.equal(again.encode_text(CAPTIONS), clsp.encode_text(CAPTIONS))

@@ -101,7 +101,7 @@ def test_publishing_lists_what_would_be_sent(converted, tmp_path):
     """If this fails, a dry run sends something, or a user uploads a folder by mistake."""
     files = publish(converted, "user/name", dry_run=True)
     expected = ["README.md", "config.json", "hyperparams.yaml", "label_encoder.txt"]
-    assert files == [*expected, "model.safetensors", "tokenizer.json"]
+    assert files == [*expected, "model.safetensors", "modules.json", "tokenizer.json"]
     with pytest.raises(FileNotFoundError, match="is not a model folder"):
         publish(tmp_path, "user/name", dry_run=True)
     with pytest.raises(ValueError, match="must be user/name"):
