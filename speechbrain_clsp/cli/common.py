@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 EXAMPLE = "example: "  # begins the last line of each help
 HOME = re.compile(r"((?:[\w.-]+[=:])*)~/")  # after names of models, sources or settings
+DEFAULT_MODEL = "results/mini/model"
 LIST_HEADER = "# Left out by clsp, with the reasons:"
 
 
@@ -170,6 +171,17 @@ def check_device(name: str) -> None:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"--device {name} cannot be used: {reason}") from error
+
+
+def name_of_model(options: argparse.Namespace) -> str:
+    """Return which model the options, the environment or the working directory name."""
+    source = options.model or os.environ.get("CLSP_MODEL")
+    if not source and not Path(DEFAULT_MODEL).is_dir():
+        raise ValueError(
+            f"no model: give --model FOLDER, set CLSP_MODEL, or run `make demo` to train"
+            f" {DEFAULT_MODEL}"
+        )
+    return source or DEFAULT_MODEL
 
 
 def list_entries(entries: Sequence[str], path: Path | None = None, indent: str = "  ") -> str:

@@ -13,19 +13,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from speechbrain_clsp.cli.common import (
+    DEFAULT_MODEL,
     InsteadOf,
     add_command,
     check_device,
     check_list,
     list_entries,
+    name_of_model,
     write_list,
 )
+from speechbrain_clsp.cli.stores import add_store_options, embed_store
 from speechbrain_clsp.utils.reading import read_json, read_text
 
 if TYPE_CHECKING:
     from speechbrain_clsp import CLSP
 
-DEFAULT_MODEL = "results/mini/model"
+FILES = (".txt", ".csv", ".json", ".jsonl", ".npy", ".arrow", ".parquet", ".pt", ".wav")
 FILE_NAME = re.compile(
     r"\S+\.(wav|flac|mp3|ogg|opus|m4a|aac|txt|json|jsonl|csv|tsv|yaml|yml)", re.IGNORECASE
 )
@@ -57,11 +60,21 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         commands,
         run_embed,
         "embed",
-        "embeddings of recordings, as an .npz file with the arrays paths and embeddings",
-        "clsp embed *.wav --output x.npz",
+        "embeddings of recordings, as an .npz file or, for a whole corpus, as a store",
+        "clsp embed train.arrow --output train_store",
     )
-    embed.add_argument("audio", nargs="+", help="recordings")
-    embed.add_argument("--output", required=True, help="the .npz file to write")
+    embed.add_argument(
+        "audio",
+        nargs="+",
+        help="recordings; for a store also a manifest, folders, patterns, .txt lists of files",
+    )
+    embed.add_argument(
+        "--output",
+        required=True,
+        help="an .npz file with the arrays paths and embeddings; or a folder, the store, which is"
+        " continued if it was begun, by any number of processes at once",
+    )
+    add_store_options(embed)
     classify = add_command(
         commands,
         run_classify,
@@ -137,15 +150,17 @@ def run_score(options: argparse.Namespace) -> None:
 
 
 def run_embed(options: argparse.Namespace) -> None:
-    """Write embeddings of recordings."""
+    """Write embeddings of recordings: of a few as one file, of a corpus as a store."""
     import numpy as np
 
     from speechbrain_clsp.utils.files import atomic_path, check_replaceable
 
     output = Path(options.output)
-    bad_list = output.with_name(f"{output.name}.bad.txt")
+    if output.suffix.lower() in FILES and not output.is_dir():
+        raise ValueError(f"--output {output}: the name must end in .npz, or be that of a folder")
     if output.suffix != ".npz":
-        raise ValueError(f"--output {output}: the name must end in .npz")
+        return embed_store(options)
+    bad_list = output.with_name(f"{output.name}.bad.txt")
     if not output.parent.is_dir():
         raise FileNotFoundError(f"--output {output}: make the folder {output.parent} first")
     check_replaceable(output, holds_embeddings, "a file of embeddings")
@@ -329,15 +344,8 @@ def refuse_files(texts: Sequence[str]) -> None:
 
 def load_model(options: argparse.Namespace) -> CLSP:
     """Load the model that the options, the environment or the working directory name."""
-    source = options.model or os.environ.get("CLSP_MODEL")
-    if not source:
-        if not Path(DEFAULT_MODEL).is_dir():
-            raise ValueError(
-                f"no model: give --model FOLDER, set CLSP_MODEL, or run `make demo` to train"
-                f" {DEFAULT_MODEL}"
-            )
-        source = DEFAULT_MODEL
     from speechbrain_clsp import CLSP
 
+    source = name_of_model(options)
     check_device(options.device)
     return CLSP.from_pretrained(source, run_opts={"device": options.device})

@@ -101,16 +101,17 @@ def read_batches(
     def windows_of(file: int) -> Iterator[Tensor]:
         return read_windows(paths[file], longest, name_of(paths[file], f"paths[{file}]"))
 
-    return batch_windows([seconds_of(path) for path in paths], windows_of, max_seconds, num_workers)
+    groups = plan_batches([seconds_of(path) for path in paths], max_seconds)
+    return batch_windows(groups, windows_of, max_seconds, num_workers)
 
 
 def batch_windows(
-    seconds: Sequence[float],
+    groups: Sequence[Sequence[int]],
     windows_of: Callable[[int], Iterator[Tensor]],
     max_seconds: float,
     num_workers: int = 0,
 ) -> Iterator[list[Window]]:
-    """Read clips in batches of windows of similar length, as :func:`plan_batches`.
+    """Read groups of clips in batches of windows.
 
     Windows of a clip are read one after the other, so that memory is bounded by the batch, not by
     the clip. A clip that cannot be read gives an error in place of its next window, and no more.
@@ -118,8 +119,8 @@ def batch_windows(
 
     Arguments
     ---------
-    seconds : list of float
-        Length of each clip, by its number.
+    groups : list of list of int
+        Numbers of clips of similar length, as :func:`plan_batches` returns them.
     windows_of : callable
         Returns the windows [T] of a clip by its number; called in any thread.
     max_seconds : float
@@ -130,11 +131,10 @@ def batch_windows(
     Example
     -------
     >>> wavs = [torch.zeros(16000), torch.zeros(8000)]
-    >>> batches = batch_windows([1.0, 0.5], lambda clip: iter([wavs[clip]]), max_seconds=2.0)
-    >>> [window.file for batch in batches for window in batch]
-    [1, 0]
+    >>> batches = batch_windows([[1, 0]], lambda clip: iter([wavs[clip]]), max_seconds=1.5)
+    >>> [[window.file for window in batch] for batch in batches]
+    [[1], [0]]
     """
-    groups = plan_batches(seconds, max_seconds)
     if not num_workers:
         return _batches(groups, windows_of, max_seconds)
     parts = [groups[first::num_workers] for first in range(num_workers)]

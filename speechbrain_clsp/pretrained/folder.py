@@ -9,6 +9,7 @@ sentence-transformers opens it, and a model card, ``README.md``; one that classi
 from __future__ import annotations
 
 import filecmp
+import hashlib
 import io
 import json
 import os
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import ruamel.yaml
+import torch
 from huggingface_hub import try_to_load_from_cache
 from hyperpyyaml import load_hyperpyyaml
 from safetensors import SafetensorError, safe_open
@@ -485,6 +487,24 @@ def state_of(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
         for name, module in modules.items()
         for key, value in module.state_dict().items()
     }
+
+
+def sha256_of_weights(modules: Mapping[str, nn.Module]) -> str:
+    """Return the SHA-256 of all weights with their names, whatever form they were saved in.
+
+    Example
+    -------
+    >>> one, other = (nn.Linear(2, 2), nn.Linear(2, 2))
+    >>> _ = other.load_state_dict(one.state_dict())
+    >>> sha256_of_weights({"a": one}) == sha256_of_weights({"a": other})
+    True
+    """
+    digest = hashlib.sha256()
+    for key, value in sorted(state_of(modules).items()):
+        array = value.detach().cpu().contiguous()
+        digest.update(f"{key} {array.dtype} {list(array.shape)}\n".encode())
+        digest.update(array.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def extract_definition(

@@ -68,11 +68,18 @@ def _remove_abandoned(path: Path) -> None:
     start = f".{path.stem}.{HOST}-"
     for left in path.parent.glob(f"{glob.escape(start)}*.partial{glob.escape(path.suffix)}"):
         process = left.name.removeprefix(start).partition(".")[0]
-        if process.isdigit() and not _is_running(int(process)):
+        if process.isdigit() and not is_running(int(process)):
             left.unlink(missing_ok=True)
 
 
-def _is_running(process: int) -> bool:
+def is_running(process: int) -> bool:
+    """Return whether a process of this machine is alive, by its number.
+
+    Example
+    -------
+    >>> is_running(os.getpid())
+    True
+    """
     if os.name == "nt":  # signal 0 is Ctrl-C there
         return True
     try:

@@ -8,7 +8,16 @@ from tests.utils.recipes import ROOT
 PACKAGE = ROOT / "speechbrain_clsp"
 ROOMS = (  # lowest first
     *("utils", "nnet", "lobes", "captions", "dataio", "prepare", "mini_fcaps", "pretrained"),
-    *("inference", "ratings", "evaluation", "integrations", "training", "annotation", "cli"),
+    *(
+        "inference",
+        "ratings",
+        "evaluation",
+        "search",
+        "integrations",
+        "training",
+        "annotation",
+        "cli",
+    ),
 )
 INSTANT = ("cli",)  # its imports inside functions keep torch out of --help
 IMPORTS = read_imports(PACKAGE)

@@ -1,0 +1,98 @@
+"""What ``clsp embed`` does with a corpus."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+from speechbrain_clsp.cli.common import (
+    check_device,
+    list_entries,
+    name_of_model,
+    whole_number,
+    write_list,
+)
+
+MAX_BAD = 0.1  # of a shard
+
+
+def add_store_options(command: argparse.ArgumentParser) -> None:
+    """Add the options of ``clsp embed`` that only a store has."""
+    store = command.add_argument_group("options of a store")
+    store.add_argument(
+        "--captions", choices=["global", "fine"], help="embed the manifest's captions instead"
+    )
+    store.add_argument(
+        "--precision", choices=["fp32", "bf16", "fp16"], default="fp32", help="default: fp32"
+    )
+    store.add_argument(
+        "--reuse",
+        nargs="+",
+        default=[],
+        metavar="STORE",
+        help="take vectors from these stores where the audio is the same, so that it is only read",
+    )
+    store.add_argument(
+        "--shard-rows",
+        type=whole_number(1),
+        default=1024,
+        help="clips in a shard, the unit of work that a kill loses; default: 1024",
+    )
+    store.add_argument(
+        "--workers",
+        type=whole_number(0),
+        default=1,
+        help="threads that decode ahead of the model; default: 1",
+    )
+
+
+def embed_store(options: argparse.Namespace) -> None:
+    """Embed a corpus into a store, together with other processes that do so."""
+    from speechbrain_clsp import CLSP
+    from speechbrain_clsp.evaluation.models.base import state_of
+    from speechbrain_clsp.search.embed import KnownVectors, Settings, describe_run, embed_corpus
+    from speechbrain_clsp.search.sources import open_source
+    from speechbrain_clsp.search.store import BAD, EmbeddingStore, check_store_folder
+
+    folder, device = Path(options.output), options.device
+    if device == "cuda" and "LOCAL_RANK" in os.environ:  # started by torchrun, one per GPU
+        device = f"cuda:{os.environ['LOCAL_RANK']}"
+    check_store_folder(folder)
+    source = name_of_model(options)
+    check_device(device)
+    known = (
+        KnownVectors([EmbeddingStore(each) for each in options.reuse]) if options.reuse else None
+    )
+    manifest = open_source(options.audio, folder)
+    clsp = CLSP.from_pretrained(source, run_opts={"device": device})
+    about = describe_run(
+        clsp,
+        manifest,
+        options.captions or "speech",
+        options.precision,
+        source,
+        state_of(source),
+        options.shard_rows,
+    )
+    if known is not None:
+        known.check(about)
+    clsp.set_precision(options.precision)
+    settings = Settings(
+        MAX_BAD if options.skip_bad else 0.0, options.workers, progress=sys.stderr.isatty()
+    )
+    store = embed_corpus(clsp, manifest, folder, about, settings, known)
+    bad = [f"{name}: {reason}" for name, reason in store.bad]
+    write_list(folder / BAD, bad)
+    hours = sum(mark.seconds for mark in store.marks) / 3600
+    summary = {"output": str(folder), "embeddings": len(store), "dim": about.dim, "bad": len(bad)}
+    if options.json:
+        print(json.dumps({**summary, "hours": hours}))
+    else:
+        of = f" of {hours:.2f} hours" if about.kind == "speech" else f" of {about.kind} captions"
+        print(f"{len(store)} embeddings{of}, of size {about.dim}, are in {folder}")
+    if bad:
+        print(f"{len(bad)} left out, see {folder / BAD}:", file=sys.stderr)
+        print(list_entries(bad, folder / BAD), file=sys.stderr)

@@ -1,0 +1,396 @@
+"""Embedding a corpus into a store, by any number of processes at once.
+
+The unit of work is a shard of the manifest. Which clips are embedded together depends on the shard
+alone, so that its bytes do not depend on who wrote it, or after how many kills.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import soundfile
+from torch import Tensor
+from tqdm import tqdm
+
+from speechbrain_clsp import __version__
+from speechbrain_clsp.dataio.manifest import Manifest
+from speechbrain_clsp.dataio.shards import ClipReader
+from speechbrain_clsp.inference.clsp import CLSP
+from speechbrain_clsp.inference.files import batch_windows, plan_batches
+from speechbrain_clsp.pretrained.folder import sha256_of_weights
+from speechbrain_clsp.search.leases import STALE_AFTER, claim
+from speechbrain_clsp.search.store import (
+    EmbeddingStore,
+    Provenance,
+    complete_store,
+    read_mark,
+    shard_path,
+    shard_schema,
+    start_store,
+    vector_column,
+    vectors_of,
+    write_shard,
+)
+from speechbrain_clsp.utils.checks import BadEntriesError
+from speechbrain_clsp.utils.files import sha256_of_file
+
+SHARD_ROWS = 1024  # of 10 s: minutes of work for a processor, seconds for a GPU
+BATCH_TEXTS = 64
+FEW_BAD = 10  # clips of a shard that may be bad, however few it has
+KINDS = ("speech", "global", "fine")
+
+
+def describe_run(
+    clsp: CLSP,
+    manifest: Manifest,
+    kind: str = "speech",
+    precision: str = "fp32",
+    model: str = "",
+    revision: str = "",
+    shard_rows: int = SHARD_ROWS,
+    max_batch_seconds: float = 60.0,
+) -> Provenance:
+    """Return what a store of these vectors says about them.
+
+    Arguments
+    ---------
+    clsp : CLSP
+        The model in fp32; its precision is chosen by :meth:`~CLSP.set_precision` afterwards.
+    manifest : Manifest
+        What is embedded.
+    kind : str
+        ``speech``, or ``global`` or ``fine`` for captions.
+    precision : str
+        Of the arithmetic.
+    model, revision : str
+        What messages call the model, and its state.
+    shard_rows : int
+        Rows of the manifest in a shard.
+    max_batch_seconds : float
+        Padded length of a batch.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"kind must be one of {KINDS}, not {kind!r}")
+    return Provenance(
+        kind=kind,
+        model=model,
+        revision=revision,
+        weights_sha256=sha256_of_weights(clsp.mods),
+        precision=precision,
+        dim=clsp.encode_text(["A voice."]).shape[1],
+        source=str(manifest.path.absolute()),
+        source_sha256=sha256_of_file(manifest.path),
+        rows=len(manifest),
+        shard_rows=shard_rows,
+        max_batch_seconds=max_batch_seconds,
+        window_seconds=clsp.WINDOW_SECONDS,
+        decoder=f"libsndfile {soundfile.__libsndfile_version__}" if kind == "speech" else "",
+        packages={
+            "speechbrain-clsp": __version__,
+            **{name: version(name) for name in ("torch", "torchaudio", "numpy", "soundfile")},
+        },
+    )
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a process embeds; nothing here changes a vector.
+
+    Arguments
+    ---------
+    max_bad : float
+        Fraction of a shard's clips that may be bad, beyond ten of them; 0: none may be.
+    num_workers : int
+        Threads that decode ahead; 0: the one that embeds.
+    stale_after : float
+        Seconds without a sign of life after which the claim of another process counts no more.
+    progress : bool
+        Whether to show a progress bar.
+    """
+
+    max_bad: float = 0.0
+    num_workers: int = 1
+    stale_after: float = STALE_AFTER
+    progress: bool = False
+
+
+def embed_corpus(
+    clsp: CLSP,
+    manifest: Manifest,
+    folder: Path,
+    provenance: Provenance,
+    settings: Settings = Settings(),  # noqa: B008 - frozen
+    known: KnownVectors | None = None,
+) -> EmbeddingStore:
+    """Embed what no other process does, until the store is complete.
+
+    Arguments
+    ---------
+    clsp : CLSP
+        The model, in the precision of ``provenance``.
+    manifest : Manifest
+        The corpus.
+    folder : pathlib.Path
+        The store; one that an earlier run began is continued.
+    provenance : Provenance
+        As :func:`describe_run` returns it.
+    settings : Settings
+        Of this process.
+    known : KnownVectors, optional
+        Vectors of earlier runs, which are taken where the audio is the same.
+
+    Raises
+    ------
+    BadEntriesError
+        If more clips of a shard are bad than may be; the shard stays open.
+    FileExistsError, ValueError
+        If the folder holds something else, or the store of another run.
+    """
+    start_store(folder, provenance)
+    hours = _hours_of_shards(manifest, provenance)
+    done = _done(folder, provenance)
+    with _Progress(hours, done, settings.progress) as bar:
+        while len(done) < provenance.n_shards:
+            for shard in (n for n in range(provenance.n_shards) if n not in done):
+                lease = claim(shard_path(folder, shard, ".lease"), settings.stale_after)
+                if lease is None:
+                    continue
+                with lease:
+                    if read_mark(folder, shard) is None:
+                        rows = [manifest[row] for row in provenance.rows_of(shard)]
+                        work = _ShardWork(clsp, rows, provenance, shard, settings, known)
+                        table, mark = work.run(bar.advance)
+                        write_shard(folder, shard, table, mark, lease.is_held)
+                bar.show(_done(folder, provenance))
+            done = _done(folder, provenance)
+            if len(done) < provenance.n_shards:  # others are at the rest, or have died
+                time.sleep(min(1.0, settings.stale_after / 10))
+    marks = complete_store(folder, provenance)
+    if not any(mark.embedded for mark in marks):
+        reasons = [f"{name}: {reason}" for mark in marks for name, reason in mark.bad]
+        raise BadEntriesError(f"{folder}: nothing could be embedded", reasons)
+    return EmbeddingStore(folder)
+
+
+def _done(folder: Path, provenance: Provenance) -> set[int]:
+    names = {path.name for path in shard_path(folder, 0, "").parent.glob("*.json")}
+    return {n for n in range(provenance.n_shards) if shard_path(folder, n, ".json").name in names}
+
+
+def _hours_of_shards(manifest: Manifest, provenance: Provenance) -> np.ndarray:
+    seconds = manifest.array("duration").astype(float)
+    starts = range(0, provenance.rows, provenance.shard_rows)
+    return np.add.reduceat(seconds, list(starts)) / 3600
+
+
+class _Progress:
+    """A bar of hours of audio, of all processes together."""
+
+    FORMAT = (
+        "{percentage:3.0f}% |{bar}| {n:.2f} of {total:.2f} h [{elapsed}, {remaining} left{postfix}]"
+    )
+
+    def __init__(self, hours: np.ndarray, done: set[int], shown: bool) -> None:
+        self._hours, self._start = hours, time.monotonic()
+        self._first = float(hours[list(done)].sum())
+        self._bar = tqdm(
+            total=float(hours.sum()),
+            initial=self._first,
+            bar_format=self.FORMAT,
+            disable=not shown,
+        )
+
+    def __enter__(self) -> _Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def advance(self, hours: float) -> None:
+        """Add what a batch brought."""
+        self._bar.update(hours)
+
+    def show(self, done: set[int]) -> None:
+        """Show what all processes have done."""
+        self._bar.n = float(self._hours[list(done)].sum())
+        seconds = time.monotonic() - self._start
+        speed = (self._bar.n - self._first) * 3600 / max(seconds, 1e-9)
+        self._bar.set_postfix_str(f"{speed:.0f} hours per hour")
+
+
+class KnownVectors:
+    """Vectors of earlier stores of the same model, by the content of what was embedded.
+
+    Arguments
+    ---------
+    stores : list of EmbeddingStore
+        They must be of one model and precision.
+
+    Example
+    -------
+    >>> from speechbrain_clsp.search.store import write_store
+    >>> write_store(getfixture("tmp_path") / "s", ["a"], np.eye(1), weights_sha256="ab")
+    >>> known = KnownVectors([EmbeddingStore(getfixture("tmp_path") / "s")])
+    >>> known.find(b"0" * 32) is None  # a store that was not embedded here knows no content
+    True
+    """
+
+    def __init__(self, stores: Sequence[EmbeddingStore]) -> None:
+        self.stores = list(stores)
+        keys, self._places = [np.empty(0, np.uint64)], []
+        for store in self.stores:
+            for table in store.tables():
+                contents = table.column("content").drop_null().combine_chunks()
+                if len(contents) == len(table) > 0:  # else the vectors were computed elsewhere
+                    keys.append(np.array([_key(each) for each in contents.to_pylist()], np.uint64))
+                    self._places += [table]
+        self._ends = np.cumsum([len(part) for part in keys])
+        joined = np.concatenate(keys)
+        self._order = np.argsort(joined, kind="stable")
+        self._keys = joined[self._order]
+
+    def check(self, provenance: Provenance) -> None:
+        """Raise ValueError if the vectors are not those that a run would compute."""
+        for store in self.stores:
+            for name in ("kind", "weights_sha256", "precision", "window_seconds", "decoder"):
+                theirs, ours = getattr(store.provenance, name), getattr(provenance, name)
+                if theirs != ours:
+                    raise ValueError(
+                        f"{store.folder} cannot be used again: its {name} is {theirs!r}, not"
+                        f" {ours!r}"
+                    )
+
+    def find(self, content: bytes) -> np.ndarray | None:
+        """Return the vector [D] of a content, or None."""
+        first = int(np.searchsorted(self._keys, _key(content)))
+        for place in self._order[first:]:
+            number = int(np.searchsorted(self._ends, place, side="right")) - 1
+            table, row = self._places[number], int(place - self._ends[number])
+            there = table.column("content")[row].as_py()
+            if there == content:
+                return vectors_of(table.column("vector"))[row]
+            if _key(there) != _key(content):
+                break
+        return None
+
+
+def _key(content: bytes) -> np.uint64:
+    return np.uint64(int.from_bytes(content[:8], "big"))
+
+
+class _ShardWork:
+    """One shard: its clips or captions, and what becomes of them."""
+
+    def __init__(
+        self,
+        clsp: CLSP,
+        rows: Sequence[Mapping[str, Any]],
+        provenance: Provenance,
+        shard: int,
+        settings: Settings,
+        known: KnownVectors | None,
+    ) -> None:
+        self.clsp, self.rows, self.about, self.settings = clsp, rows, provenance, settings
+        self.first, self.shard, self.known = provenance.rows_of(shard).start, shard, known
+        self.contents: dict[int, bytes] = {}
+
+    def run(self, advance: Callable[[float], None]) -> tuple[pa.Table, dict[str, Any]]:
+        """Embed; returns the shard's table, and the values of its mark."""
+        if self.about.kind == "speech":
+            items = [(row["id"], number) for number, row in enumerate(self.rows)]
+            found, errors = self._embed_speech(advance)
+        else:
+            captions = [
+                (f"{row['id']}#{place}", number, text)
+                for number, row in enumerate(self.rows)
+                for place, text in enumerate(row[f"{self.about.kind}_captions"])
+            ]
+            items = [(name, number) for name, number, _ in captions]
+            found, errors = self._embed_texts([text for _, _, text in captions])
+        bad = [[items[n][0], " ".join(str(errors[n]).split())] for n in sorted(errors)]
+        self._check_bad(bad, len(items))
+        good = sorted(found)
+        vectors = np.stack([found[n] for n in good]) if good else np.empty((0, self.about.dim))
+        columns = [
+            pa.array([items[n][0] for n in good], pa.string()),
+            pa.array([self.first + items[n][1] for n in good], pa.int64()),
+            pa.array([self.contents.get(n) for n in good], pa.binary(32)),
+            vector_column(vectors),
+        ]
+        seconds = 0.0
+        if self.about.kind == "speech":
+            seconds = round(sum(self.rows[n]["duration"] for n in good), 3)
+        mark = {"seconds": seconds, "bad": bad, "weights_sha256": self.about.weights_sha256}
+        return pa.Table.from_arrays(columns, schema=shard_schema(self.about.dim)), mark
+
+    def _check_bad(self, bad: Sequence[Sequence[str]], count: int) -> None:
+        allowed = max(FEW_BAD, self.settings.max_bad * count) if self.settings.max_bad else 0
+        if len(bad) > allowed:
+            way_out = "Correct them, or leave bad ones out by --skip-bad"
+            if self.settings.max_bad:
+                way_out = "Is the audio where the manifest says, and the model the right one?"
+            raise BadEntriesError(
+                f"{len(bad)} of {count} clips of shard {self.shard} cannot be embedded",
+                [f"{name}: {reason}" for name, reason in bad],
+                way_out,
+            )
+
+    def _windows_of(self, number: int) -> Iterator[Tensor]:
+        """Read a clip, and note its content; in any thread, so with a reader of its own."""
+        digest = hashlib.sha256()
+        for wav in ClipReader(1).read_windows(self.rows[number], self.about.window_seconds):
+            digest.update(wav.numpy().data)
+            yield wav
+        self.contents[number] = digest.digest()
+
+    def _embed_speech(
+        self, advance: Callable[[float], None]
+    ) -> tuple[dict[int, np.ndarray], dict[int, Exception]]:
+        seconds, longest = [row["duration"] for row in self.rows], self.about.max_batch_seconds
+        groups = plan_batches(seconds, longest)
+        found: dict[int, np.ndarray] = {}
+        errors: dict[int, Exception] = {}
+        if self.known is not None:
+            for batch in batch_windows(
+                groups, self._windows_of, longest, self.settings.num_workers
+            ):
+                errors |= {n: each for n, _, each in batch if isinstance(each, Exception)}
+            for number, content in self.contents.items():
+                if (vector := self.known.find(content)) is not None:
+                    found[number] = vector
+            # Whole groups or nothing: what is embedded together must not depend on what is known.
+            groups = [group for group in groups if not {*found, *errors} >= set(group)]
+        batches = batch_windows(groups, self._windows_of, longest, self.settings.num_workers)
+        mean = sum(seconds) / len(seconds) / 3600
+        embeddings, further = self.clsp.embed_windows(
+            batches, lambda n: self.rows[n]["id"], advance=lambda count: advance(count * mean)
+        )
+        return {n: each.numpy() for n, each in embeddings.items()} | found, errors | further
+
+    def _embed_texts(
+        self, texts: Sequence[str]
+    ) -> tuple[dict[int, np.ndarray], dict[int, Exception]]:
+        found: dict[int, np.ndarray] = {}
+        errors: dict[int, Exception] = {}
+        order = sorted(range(len(texts)), key=lambda n: len(texts[n]))
+        for start in range(0, len(texts), BATCH_TEXTS):
+            numbers = order[start : start + BATCH_TEXTS]
+            try:
+                vectors = self.clsp.encode_text([texts[n] for n in numbers]).cpu().numpy()
+                found.update(zip(numbers, vectors))
+            except ValueError:  # one of them
+                for n in numbers:
+                    try:
+                        found[n] = self.clsp.encode_text([texts[n]]).cpu().numpy()[0]
+                    except ValueError as error:
+                        errors[n] = error
+        self.contents = {n: hashlib.sha256(texts[n].encode()).digest() for n in found}
+        return found, errors
