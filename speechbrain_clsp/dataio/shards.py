@@ -6,13 +6,15 @@ at an offset and one decode. Of a damaged shard, the undamaged members are liste
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import tarfile
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -25,9 +27,13 @@ from speechbrain_clsp.dataio.audio import (
     read_windows,
 )
 from speechbrain_clsp.utils.content import HEAD, describe_content
-from speechbrain_clsp.utils.files import expand
+from speechbrain_clsp.utils.files import atomic_path, expand, sha256_of_file
 
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".mp3", ".ogg", ".opus"})  # what libsndfile decodes
+# What needs PyAV, the extra ``video``.
+FFMPEG_SUFFIXES = frozenset(
+    {".m4a", ".aac", ".mp4", ".wma", ".webm", ".mkv", ".mka", ".mov", ".avi", ".3gp", ".amr"}
+)
 BLOCK = tarfile.BLOCKSIZE
 
 
@@ -39,6 +45,14 @@ class Member(NamedTuple):
     nbytes: int
 
 
+class Place(NamedTuple):
+    """Where the audio of a clip lies."""
+
+    audio: str  # the file, or the shard that holds it
+    offset: int | None = None  # first byte in the shard
+    nbytes: int | None = None
+
+
 class Scan(NamedTuple):
     """The result of a scan."""
 
@@ -46,8 +60,8 @@ class Scan(NamedTuple):
     problems: list[str]  # what was left out, with byte positions
 
 
-def scan_shard(path: str | os.PathLike) -> Scan:
-    """List the audio files in an uncompressed tar file, reading its headers only.
+def scan_shard(path: str | os.PathLike, suffixes: Collection[str] = AUDIO_SUFFIXES) -> Scan:
+    """List the files with certain suffixes in an uncompressed tar file, reading its headers only.
 
     Returns undamaged members, and a line for everything damaged: a header (the search goes on
     behind it), a member that is empty or cut off, a missing end mark.
@@ -73,7 +87,7 @@ def scan_shard(path: str | os.PathLike) -> Scan:
                 for info in tar:
                     problems += _gap(path, expected, info.offset)
                     expected = info.offset_data + -(-info.size // BLOCK) * BLOCK
-                    if not info.isreg() or not _is_audio(info.name):
+                    if not info.isreg() or not _has_suffix(info.name, suffixes):
                         continue
                     if info.size == 0:
                         problems.append(f"{info.name}: empty")
@@ -94,9 +108,9 @@ def scan_shard(path: str | os.PathLike) -> Scan:
     return Scan(members, problems)
 
 
-def _is_audio(name: str) -> bool:
+def _has_suffix(name: str, suffixes: Collection[str]) -> bool:
     hidden = os.path.basename(name).startswith("._")  # what macOS adds
-    return not hidden and os.path.splitext(name)[1].lower() in AUDIO_SUFFIXES
+    return not hidden and os.path.splitext(name)[1].lower() in suffixes
 
 
 def _gap(path: Path, start: int, end: int) -> list[str]:
@@ -214,3 +228,90 @@ class ClipReader:
         if len(self._open) > self.max_open:
             os.close(self._open.popitem(last=False)[1])
         return descriptor
+
+
+class ShardWriter:
+    """Writes audio that is in no file of its own to tar files, which are named by their content.
+
+    Equal audio is stored once. Nothing is left of it if its block raises, or ends without
+    :meth:`commit`.
+
+    Arguments
+    ---------
+    folder : str or path
+        Where the tar files go; it is made when the first one is.
+    max_bytes : int
+        Size from which on another tar file is begun.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path") / "train-audio"
+    >>> with ShardWriter(folder) as writer:
+    ...     place = writer.add(b"RIFF...", ".wav")
+    ...     names = writer.commit()
+    >>> ClipReader().read_bytes({**place._asdict(), "audio": names[place.audio]})
+    b'RIFF...'
+    """
+
+    def __init__(self, folder: str | os.PathLike, max_bytes: int = 1 << 30) -> None:
+        self.folder, self.max_bytes = Path(os.path.abspath(expand(folder))), max_bytes
+        self._files = ExitStack()
+        self._shard: BinaryIO | None = None
+        self._paths: list[Path] = []  # of the temporary files
+        self._places: dict[bytes, Place] = {}  # by SHA-256
+        self._is_committed = False
+
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self._is_committed:
+            self._close()
+            self._files.__exit__(InterruptedError, InterruptedError(), None)
+            if self._paths and not any(self.folder.iterdir()):
+                self.folder.rmdir()
+
+    def add(self, data: bytes, suffix: str = "") -> Place:
+        """Store a clip; its ``audio`` is a temporary name until :meth:`commit`."""
+        key = hashlib.sha256(data).digest()
+        if key in self._places:
+            return self._places[key]
+        file = self._shard
+        if file is None or file.tell() + len(data) > self.max_bytes:
+            file = self._begin()
+        info = tarfile.TarInfo(f"{len(self._places):08d}{suffix}")
+        info.size = len(data)
+        file.write(info.tobuf())  # not by a TarFile, which keeps all headers
+        offset = file.tell()
+        file.write(data + bytes(-len(data) % BLOCK))
+        self._places[key] = Place(str(self._paths[-1]), offset, len(data))
+        return self._places[key]
+
+    def flush(self) -> None:
+        """Write out what was added, so that it can be read."""
+        self._close()
+
+    def commit(self) -> dict[str, str]:
+        """Keep the tar files; return their names by the temporary ones."""
+        self._close()
+        self._files.close()
+        self._is_committed = True
+        names = {}
+        for number, path in enumerate(self._paths):
+            written = self.folder / f"{number:05d}.tar"
+            names[str(path)] = str(self.folder / f"{sha256_of_file(written)[:16]}.tar")
+            os.replace(written, names[str(path)])
+        return names
+
+    def _begin(self) -> BinaryIO:
+        self._close()
+        final = self.folder / f"{len(self._paths):05d}.tar"
+        self._paths.append(self._files.enter_context(atomic_path(final)))
+        self._shard = open(self._paths[-1], "wb")
+        return self._shard
+
+    def _close(self) -> None:
+        if self._shard is not None:
+            self._shard.write(bytes(2 * BLOCK))  # the end mark
+            self._shard.close()
+            self._shard = None

@@ -15,7 +15,7 @@ from speechbrain_clsp.captions.policies import TwoCaptions
 from speechbrain_clsp.dataio.audio import AudioError, read_audio
 from speechbrain_clsp.dataio.dataset import CaptionedSpeechDataset
 from speechbrain_clsp.dataio.manifest import Manifest, write_manifest
-from speechbrain_clsp.dataio.shards import ClipReader, scan_shard
+from speechbrain_clsp.dataio.shards import ClipReader, ShardWriter, scan_shard
 from tests.utils.small import CAPTIONS, tone, write
 
 
@@ -207,3 +207,28 @@ def test_workers_read_shards_through_the_manifest(tmp_path):
         assert list(found) == list(alone)
         assert all(torch.equal(found[name], alone[name]) for name in list(alone)[:3])
     assert len(pickle.dumps(manifest)) < 1000
+
+
+def test_a_writer_begins_further_shards_and_stores_equal_sounds_once(tmp_path):
+    with ShardWriter(tmp_path / "audio", max_bytes=3000) as writer:
+        places = [writer.add(bytes([n % 5]) * (1000 + n % 5), ".wav") for n in range(10)]
+        names = writer.commit()
+    assert len(set(places)) == 5 and len(names) == len(list((tmp_path / "audio").iterdir())) > 1
+    for n, place in enumerate(places):
+        row = place._asdict() | {"audio": names[place.audio]}
+        assert ClipReader().read_bytes(row) == bytes([n % 5]) * (1000 + n % 5)
+    for path in names.values():
+        members, problems = scan_shard(path)
+        assert members and not problems
+        with tarfile.open(path) as tar:
+            assert [info.offset_data for info in tar] == [member.offset for member in members]
+
+
+def test_what_a_writer_did_not_commit_is_not_there(tmp_path):
+    with pytest.raises(RuntimeError), ShardWriter(tmp_path / "audio") as writer:
+        writer.add(b"sound")
+        raise RuntimeError
+    assert not (tmp_path / "audio").exists()
+    with ShardWriter(tmp_path / "audio") as writer:
+        writer.add(b"sound")
+    assert not (tmp_path / "audio").exists()
