@@ -30,9 +30,10 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     )
     prepare.add_argument(
         "source",
-        help="a .csv, .tsv, .jsonl or .parquet file with at least the columns wav and caption,"
-        " lhotse cuts (.jsonl), or a folder of audio files with captions in .txt files or in"
-        " metadata.csv",
+        help="a .csv, .tsv, .jsonl or .parquet file with columns for audio and captions; lhotse"
+        " cuts (.jsonl); WebDataset's .tar files (a pattern such as 'a-{000..012}.tar' names"
+        " several); a folder of audio files with captions in .txt files or in metadata.csv; a data"
+        " folder of Kaldi; a folder of the library datasets, or org/name of a data set of the Hub",
     )
     prepare.add_argument("--output", required=True, help="the .arrow file to write")
     prepare.add_argument(
@@ -42,6 +43,29 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     )
     prepare.add_argument(
         "--ignore-columns", nargs="+", default=[], metavar="NAME", help="columns to leave out"
+    )
+    prepare.add_argument(
+        "--columns",
+        nargs="+",
+        default=[],
+        metavar="KNOWN=NAME",
+        help="which columns to take, such as caption=text_description wav=path; usual names are"
+        " recognized",
+    )
+    prepare.add_argument("--split", help="the only split to read; of datasets also train[:100]")
+    prepare.add_argument(
+        "--data-root",
+        metavar="FOLDER",
+        help="where relative paths of audio start from, and what $data_root and {data_root} stand"
+        " for; default: the folder of the table",
+    )
+    prepare.add_argument(
+        "--captions",
+        metavar="FILE",
+        help="the file in a data folder of Kaldi that holds captions; default: captions",
+    )
+    prepare.add_argument(
+        "--streaming", action="store_true", help="read a data set of the Hub without storing it"
     )
     prepare.add_argument(
         "--n-jobs", type=whole_number(1, 1000), default=4, help="threads; default: 4"
@@ -81,12 +105,23 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
 
 def run_prepare(options: argparse.Namespace) -> None:
     """Write a manifest of the user's own data."""
+    from speechbrain_clsp.prepare.columns import Columns
+    from speechbrain_clsp.prepare.entry import ReadOptions
     from speechbrain_clsp.prepare.own_data import prepare_own
+    from speechbrain_clsp.utils.files import parse_key_values
 
+    names = parse_key_values(options.columns, "--columns")
+    reading = ReadOptions(
+        columns=Columns(names, options.ignore_columns, tell=print),
+        data_root=Path(options.data_root) if options.data_root else None,
+        split=options.split,
+        captions=options.captions,
+        streaming=options.streaming,
+    )
     bad_list = Path(f"{options.output}.bad.txt")
     check_list(bad_list)
     count, errors = prepare_own(
-        options.source, options.output, options.skip_bad, options.n_jobs, options.ignore_columns
+        options.source, options.output, options.skip_bad, options.n_jobs, options=reading
     )
     print(f"{count} clips written to {options.output}")
     write_list(bad_list, errors)

@@ -11,8 +11,10 @@ from speechbrain_clsp.prepare.clip import (
     parse_line,
     read_lines,
 )
+from speechbrain_clsp.prepare.columns import Columns
 from speechbrain_clsp.prepare.corpora import CORPORA, AudioFinder
 from speechbrain_clsp.prepare.cuts import clip_from_cut, cut_from_row, write_cuts
+from speechbrain_clsp.prepare.entry import ReadOptions
 from speechbrain_clsp.prepare.labelled import find_audio, run_labelled, write_corpus
 from speechbrain_clsp.prepare.leakage import LeakReport, check_leakage
 from speechbrain_clsp.prepare.own_data import prepare_own
@@ -22,7 +24,9 @@ __all__ = [
     "CORPORA",
     "AudioFinder",
     "ClipRecord",
+    "Columns",
     "LeakReport",
+    "ReadOptions",
     "Record",
     "Split",
     "UnusableClipError",

@@ -16,26 +16,16 @@ from functools import partial
 from hashlib import blake2b
 from multiprocessing import get_context
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 from tqdm import tqdm
 
-from speechbrain_clsp.dataio.shards import AUDIO_SUFFIXES, scan_shard
+from speechbrain_clsp.dataio.shards import AUDIO_SUFFIXES, FFMPEG_SUFFIXES, Place, scan_shard
 from speechbrain_clsp.utils.files import atomic_path
 from speechbrain_clsp.utils.reading import printable
 
-UNREADABLE_SUFFIXES = {".m4a", ".aac", ".mp4", ".wma"}  # audio, but not for libsndfile
 _SCAN = pa.schema({"key": pa.uint64(), "offset": pa.int64(), "nbytes": pa.int64()})
-
-
-class Place(NamedTuple):
-    """Location of a clip's audio."""
-
-    audio: str  # the file, or the shard that holds it
-    offset: int | None = None  # first byte in the shard
-    nbytes: int | None = None
 
 
 def key_of(name: str, depth: int) -> int:
@@ -49,7 +39,7 @@ def key_of(name: str, depth: int) -> int:
     True
     """
     stem, suffix = os.path.splitext(name)
-    if suffix.lower() not in AUDIO_SUFFIXES | UNREADABLE_SUFFIXES:
+    if suffix.lower() not in AUDIO_SUFFIXES | FFMPEG_SUFFIXES:
         stem = name
     parts = [part for part in stem.split("/") if part not in ("", ".")]
     joined = "_".join(parts[-depth:]).replace("-", "_").encode(errors="surrogateescape")
@@ -185,7 +175,7 @@ def _walk(root: Path) -> tuple[list[str], list[str], int, list[str]]:
                 shards.append(path)
             elif suffix in AUDIO_SUFFIXES:
                 files.append(path)
-            unreadable += suffix in UNREADABLE_SUFFIXES
+            unreadable += suffix in FFMPEG_SUFFIXES
     return shards, files, unreadable, unnamed
 
 

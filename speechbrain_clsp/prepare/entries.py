@@ -2,193 +2,55 @@
 
 from __future__ import annotations
 
-import math
-import os
-import shlex
+import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pyarrow
 import pyarrow.parquet
 
-from speechbrain_clsp.dataio.shards import AUDIO_SUFFIXES
-from speechbrain_clsp.prepare.audio_index import UNREADABLE_SUFFIXES
+from speechbrain_clsp.dataio.shards import AUDIO_SUFFIXES, FFMPEG_SUFFIXES
 from speechbrain_clsp.prepare.clip import UnusableClipError, parse_line, read_lines
+from speechbrain_clsp.prepare.columns import KNOWN_COLUMNS
 from speechbrain_clsp.prepare.cuts import clip_from_cut, is_cut
+from speechbrain_clsp.prepare.entry import Entry, ReadOptions
+from speechbrain_clsp.prepare.hub_datasets import entries_of_dataset, is_hub_name
+from speechbrain_clsp.prepare.kaldi import entries_of_kaldi
+from speechbrain_clsp.prepare.webdataset import entries_of_shard, expand_pattern, is_pattern
 from speechbrain_clsp.utils.content import explain_file
 from speechbrain_clsp.utils.reading import read_csv, read_json, read_text
 
-AUDIO_COLUMNS = ("wav", "audio", "path", "file_name")  # alternative names of one column
-CAPTION_COLUMNS = ("caption", "global_caption", "fine_caption", "global_captions", "fine_captions")
-NUMBER_COLUMNS = ("start", "duration", "channel")
-TEXT_COLUMNS = ("id", "speaker", "gender", "accent", "pitch", "speaking_rate", "split", "source")
-TAG_COLUMNS = ("intrinsic_tags", "situational_tags")
-_GROUPS = (AUDIO_COLUMNS, CAPTION_COLUMNS, NUMBER_COLUMNS, TEXT_COLUMNS, TAG_COLUMNS)
-KNOWN_COLUMNS = tuple(name for group in _GROUPS for name in group)
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")  # beside audio, as in datasets
+ROWS_AT_ONCE = 1024  # of a parquet file
+SOUNDS_AT_ONCE = 16  # of one that holds the audio itself
+_PART_OF_SPLIT = re.compile(r"(\w+)-\d{5}-of-\d{5}")  # as datasets names its parquet files
 
 _UNPACK = "unpack it, and prepare the folder (captions in .txt files beside the audio are read)"
-_WITH_AUDIO = "write a table with the columns wav and caption, with the paths of"
 # What people have that is not read, by the end of its name, and the way out.
 _OTHER_FILES = {
-    (".tar", ".tar.gz", ".tgz"): f"a tar file, such as a shard of WebDataset: {_UNPACK}",
+    (".tar.gz", ".tgz"): "a compressed tar file: gunzip it, since clips are read in place",
     (".zip", ".7z", ".rar"): f"an archive: {_UNPACK}",
     (".xlsx", ".xls", ".ods"): "a workbook: save its sheet as CSV in UTF-8",
-    (".arrow",): "a manifest, which is prepared already, or a table of datasets: save that by"
-    " to_parquet",
-    ("wav.scp",): f"a table of Kaldi: {_WITH_AUDIO} wav.scp",
-    tuple(AUDIO_SUFFIXES | UNREADABLE_SUFFIXES): "one audio file: give its folder, or a table",
+    (".arrow",): "a manifest, which is prepared already, or a table of datasets: give the folder"
+    " that save_to_disk wrote",
+    ("wav.scp",): "a table of Kaldi: give its folder",
+    tuple(AUDIO_SUFFIXES | FFMPEG_SUFFIXES): "one audio file: give its folder, or a table",
 }
-_OTHER_FOLDERS = {
-    "wav.scp": f"a data folder of Kaldi: {_WITH_AUDIO} wav.scp",
-    "state.json": "a data set that datasets saved to disk: export it by to_parquet, and its audio"
-    " as files",
-    "dataset_dict.json": "a dictionary of data sets that datasets saved to disk: export each by"
-    " to_parquet, and its audio as files",
-    "supervisions.jsonl.gz": "a folder of lhotse's recordings and supervisions: make cuts of them"
-    " by `lhotse cut simple -r recordings.jsonl.gz -s supervisions.jsonl.gz cuts.jsonl.gz`",
-    "*.tar": f"a folder of tar files, such as shards of WebDataset: {_UNPACK}",
-    "*.parquet": "a folder of parquet files: give them one by one",
-}
+_LHOTSE = "supervisions.jsonl.gz"
 
 
-@dataclass
-class Entry:
-    """A row of the user's data.
-
-    Arguments
-    ---------
-    where : str
-        File and row, for messages.
-    values : dict
-        By column. Missing ones, such as empty cells and NaN, are left out.
-    folder : path
-        That relative paths start from.
-    captions : dict of list of str
-        By column of the manifest.
-    places : dict of str
-        For each column that came from another row, which one.
-    """
-
-    where: str
-    values: dict[str, Any]
-    folder: Path
-    captions: dict[str, list[str]] = field(default_factory=dict)
-    places: dict[str, str] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.values = {name: v for name, v in self.values.items() if not _is_missing(v)}
-
-    def invalid(self, column: str, message: str) -> ValueError:
-        """Return an error that names the row and a column whose value cannot be used."""
-        return ValueError(f"{self.where}, column {column!r}: {message}")
-
-    def number(self, column: str) -> float | None:
-        """Return a number of at least 0, None if there is none."""
-        value = self.values.get(column)
-        if value is None:
-            return None
-        try:
-            number = -1.0 if isinstance(value, bool) else float(value)
-        except (TypeError, ValueError, OverflowError):
-            number = -1.0
-        if not 0 <= number < math.inf:
-            raise self.invalid(column, f"is {value!r}, not a number of at least 0")
-        return number
-
-    def channel(self) -> int | None:
-        """Return the number of a channel, None for the mean of all."""
-        number = self.number("channel")
-        if number is None:
-            return None
-        if number != int(number) or number > 2**16:
-            raise self.invalid("channel", f"is {number:g}, not a whole number from 0")
-        return int(number)
-
-    def text(self, column: str) -> str | None:
-        """Return a text, or a number as text; None if there is none."""
-        value = self.values.get(column)
-        if value is None:
-            return None
-        if isinstance(value, bool) or not isinstance(value, str | int | float):
-            raise self.invalid(column, f"is {value!r}, a {type(value).__name__}, not a text")
-        return self._in_unicode(column, str(value).strip())
-
-    def texts(self, column: str, separator: str | None = None) -> list[str]:
-        """Return a text, or a list of texts, as a list."""
-        value = self.values.get(column)
-        if value is None:
-            return []
-        values = value
-        if isinstance(value, str):
-            values = value.split(separator) if separator else [value]
-        if not isinstance(values, list) or not all(isinstance(v, str) for v in values):
-            raise self.invalid(column, f"is {value!r}, not a text or a list of texts")
-        return [self._in_unicode(column, v.strip()) for v in values if v.strip()]
-
-    def _in_unicode(self, column: str, text: str) -> str:
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise self.invalid(column, f"{text!a} is not UTF-8: rename it") from error
-        return text
-
-    def labels(self) -> dict[str, str]:
-        """Return the classes in columns ``labels.<key>``, and those of a cut."""
-        names = [name for name in self.values if name.startswith("labels.")]
-        found = {name.partition(".")[2]: self.text(name) for name in names}
-        return {k: v for k, v in found.items() if v} | (self.values.get("labels") or {})
-
-    def audio(self) -> str:
-        """Return the path of the audio file, relative to the working directory or absolute."""
-        columns = [name for name in AUDIO_COLUMNS if name in self.values]
-        if not columns:
-            raise self.invalid("wav", "is empty: name an audio file")
-        paths = {self._path(column): column for column in columns}
-        if len(paths) > 1:
-            raise self.invalid(
-                columns[0], f"is another file than {columns[1]!r} names: leave one of them out"
-            )
-        return self._in_unicode(columns[0], os.path.join(self.folder, *paths))
-
-    def _path(self, column: str) -> str:
-        value = self.values[column]
-        if isinstance(value, Mapping):  # the Audio of datasets
-            if not isinstance(value.get("path"), str) or not _is_missing(value.get("bytes")):
-                raise self.invalid(
-                    column,
-                    f"is an Audio of datasets, {{{', '.join(map(repr, value))}}}, which holds the"
-                    " sound itself: save the sounds as files, and put their paths here",
-                )
-            value = value["path"]
-        if not isinstance(value, str | os.PathLike):
-            raise self.invalid(column, f"is a {type(value).__name__}, not the path of a file")
-        value = os.fspath(value)
-        if "\0" in value:
-            raise self.invalid(column, f"is {value!r}, which holds a zero byte")
-        if value.startswith(("http://", "https://", "s3://", "gs://", "hf://")):
-            raise self.invalid(column, f"is the address {value}: download it first")
-        return os.path.expanduser(value)
-
-
-def _is_missing(value: Any) -> bool:
-    empty = isinstance(value, str) and not value.strip()
-    return value is None or empty or (isinstance(value, float) and math.isnan(value))
-
-
-def read_entries(source: Path, ignored: Collection[str] = ()) -> Iterator[Entry | str]:
+def read_entries(source: Path, options: ReadOptions | None = None) -> Iterator[Entry | str]:
     r"""Yield the rows of a file or folder; for one that cannot be read, the reason.
 
     Arguments
     ---------
     source : path
         See :func:`~speechbrain_clsp.prepare.own_data.prepare_own`.
-    ignored : collection of str
-        Columns to leave out.
+    options : ReadOptions, optional
+        What is set for reading it.
 
     Raises
     ------
@@ -204,30 +66,65 @@ def read_entries(source: Path, ignored: Collection[str] = ()) -> Iterator[Entry 
     >>> next(read_entries(path)).values
     {'wav': 'a.wav', 'caption': 'A man.'}
     """
+    options = options or ReadOptions()
+    seen, found = Counter[str | None](), 0
+    is_dataset = _is_dataset(source)
+    entries = entries_of_dataset(source, options) if is_dataset else _entries(source, options)
+    for entry in entries:
+        if isinstance(entry, str):
+            yield entry
+            continue
+        if options.split is not None and not is_dataset:
+            split = entry.values.get("split")
+            seen[split] += 1
+            if split != options.split:
+                continue
+        found += 1
+        try:
+            entry.resolve(options)
+            yield entry
+        except ValueError as error:
+            yield str(error)
+    if seen and not found:
+        splits = sorted(str(split) for split in seen if split is not None)
+        raise ValueError(f"{source}: no row is of the split {options.split!r}; it has {splits}")
+
+
+def _is_dataset(source: Path) -> bool:
+    """Return whether the library datasets reads something: what it saved, or a data set's name."""
+    if source.is_dir():
+        return any((source / name).is_file() for name in ("state.json", "dataset_dict.json"))
+    return not source.exists() and not is_pattern(source) and is_hub_name(source)
+
+
+def _entries(source: Path, options: ReadOptions) -> Iterator[Entry | str]:
     name = source.name.lower()
     suffix = Path(name.removesuffix(".gz")).suffix
-    if source.is_dir():
-        yield from _entries_of_folder(source, ignored)
-    elif not source.exists():
-        raise FileNotFoundError(f"No file or folder {source}")
+    if not source.exists():
+        for path in expand_pattern(source):
+            yield from _entries(path, options)
+    elif source.is_dir():
+        yield from _entries_of_folder(source, options)
     elif suffix in SEPARATORS:
-        yield from _entries_of_table(source, SEPARATORS[suffix], ignored)
+        yield from _entries_of_table(source, SEPARATORS[suffix], options)
     elif suffix in (".jsonl", ".json"):
-        yield from _entries_of_json(source, ignored)
+        yield from _entries_of_json(source, options)
     elif suffix == ".parquet":
-        yield from _entries_of_parquet(source, ignored)
+        yield from _entries_of_parquet(source, options)
+    elif name.endswith(".tar"):
+        yield from entries_of_shard(source, options)
     else:
         for ends, what in _OTHER_FILES.items():
             if name.endswith(ends):
                 raise ValueError(f"{source}: is {what}")
-        raise ValueError(f"{source}: must be a .csv, .tsv, .jsonl or .parquet file or a folder")
+        raise ValueError(
+            f"{source}: must be a .csv, .tsv, .jsonl, .parquet or .tar file or a folder"
+        )
 
 
-def _entries_of_table(
-    path: Path, separator: str, ignored: Collection[str]
-) -> Iterator[Entry | str]:
+def _entries_of_table(path: Path, separator: str, options: ReadOptions) -> Iterator[Entry | str]:
     header, rows = read_csv(path, KNOWN_COLUMNS, separator)
-    _check_columns(path, header, ignored)
+    columns = options.columns.rename(path, header)
     for row in rows:
         where = f"{path} row {row.number}"
         if row.fault:
@@ -235,64 +132,40 @@ def _entries_of_table(
         elif len(row.cells) != len(header):
             yield f"{where}: has {len(row.cells)} fields, the header has {len(header)}"
         else:
-            values = dict(zip(header, row.cells))
-            yield Entry(where, _without(values, ignored), path.parent)
+            values = _renamed(dict(zip(header, row.cells)), columns)
+            yield Entry(where, values, options.folder(path.parent))
 
 
-def column_name(name: str) -> str:
-    """Return a column's name as it is known, without capitals; others as they are.
-
-    Example
-    -------
-    >>> column_name("Caption"), column_name("Labels.Mood")
-    ('caption', 'Labels.Mood')
-    """
-    return name.lower() if name.lower() in KNOWN_COLUMNS else name
+def _renamed(values: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
+    return {ours: values[theirs] for theirs, ours in columns.items()}
 
 
-def _without(values: Mapping[str, Any], ignored: Collection[str]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if name not in ignored}
-
-
-def _check_columns(where: str | Path, names: Iterable[str], ignored: Collection[str]) -> None:
-    """Raise if columns are unknown, missing or repeated; of a whole table, also of ``ignored``."""
-    names = list(names)
-    if isinstance(where, Path) and (absent := [name for name in ignored if name not in names]):
-        raise ValueError(f"{where}: has no columns {absent} to leave out; it has {names}")
-    names = [name for name in names if name not in ignored]
-    repeated = [name for name, count in Counter(names).items() if count > 1]
-    if repeated:
-        raise ValueError(f"{where}: has the columns {repeated} more than once")
-    unknown = [n for n in names if n not in KNOWN_COLUMNS and not n.startswith("labels.")]
-    if unknown and (set(names) & set(AUDIO_COLUMNS) or set(names) & set(CAPTION_COLUMNS)):
-        known = ", ".join(KNOWN_COLUMNS)
-        raise ValueError(
-            f"{where}: unknown columns {unknown}; known: {known}, labels.*. Call columns to keep"
-            f" labels.<name>, and leave others out by --ignore-columns {shlex.join(unknown)}"
-        )
-    if not set(names) & set(AUDIO_COLUMNS):
-        hint = ": the first line must name the columns" if isinstance(where, Path) else ""
-        raise ValueError(f"{where}: has no column 'wav'; it has {names}{hint}")
-    if not set(names) & set(CAPTION_COLUMNS):
-        raise ValueError(f"{where}: has no column 'caption'; it has {names}")
-
-
-def _entries_of_parquet(path: Path, ignored: Collection[str]) -> Iterator[Entry]:
+def _entries_of_parquet(path: Path, options: ReadOptions) -> Iterator[Entry]:
+    folder, number = options.folder(path.parent), 0
+    split = _PART_OF_SPLIT.match(path.name)
     try:
         file = pyarrow.parquet.ParquetFile(path)
-        names = list(map(column_name, file.schema_arrow.names))
-        _check_columns(path, names, ignored)
-        number = 0
-        for batch in file.iter_batches(batch_size=1024):
-            for values in batch.rename_columns(names).to_pylist():
+        columns = options.columns.rename(path, file.schema_arrow.names)
+        n_rows = SOUNDS_AT_ONCE if _holds_bytes(file.schema_arrow, columns) else ROWS_AT_ONCE
+        for batch in file.iter_batches(n_rows, columns=list(columns)):
+            for row in batch.to_pylist():
                 number += 1
-                yield Entry(f"{path} row {number}", _without(values, ignored), path.parent)
+                values = _renamed(row, columns)
+                if split:
+                    values.setdefault("split", split[1])
+                yield Entry(f"{path} row {number}", values, folder)
     except (pyarrow.ArrowException, OSError) as error:
         kind = explain_file(path, "a Parquet")
         raise ValueError(f"{path} is not a parquet file, or damaged{kind}: {error}") from error
 
 
-def _entries_of_json(path: Path, ignored: Collection[str]) -> Iterator[Entry | str]:
+def _holds_bytes(schema: pyarrow.Schema, names: Iterable[str]) -> bool:
+    """Return whether a table holds audio itself, as bytes or as {bytes, path} of datasets."""
+    kinds = [schema.field(name).type for name in names]
+    return any(pyarrow.types.is_struct(k) or "binary" in str(k) for k in kinds)
+
+
+def _entries_of_json(path: Path, options: ReadOptions) -> Iterator[Entry | str]:
     """Yield the rows of JSON lines, or of a file that is one array or object."""
     first = next(read_lines(path), None)
     if first is not None and _is_document(first.line):
@@ -302,7 +175,8 @@ def _entries_of_json(path: Path, ignored: Collection[str]) -> Iterator[Entry | s
     for where, record in records:
         try:
             record = parse_line(record) if isinstance(record, bytes) else record
-            yield Entry(where, _values_of(record, where, ignored), path.parent)
+            folder = options.folder(path.parent)
+            yield Entry(where, _values_of(record, where, options), folder)
         except UnusableClipError as error:
             yield f"{where}: {error}"
         except ValueError as error:
@@ -343,7 +217,7 @@ def _records_of_document(path: Path) -> Iterator[tuple[str, Any]]:
             yield f"{path} item {number}", record
 
 
-def _values_of(record: Any, where: str, ignored: Collection[str]) -> dict[str, Any]:
+def _values_of(record: Any, where: str, options: ReadOptions) -> dict[str, Any]:
     """Return the columns of a JSON object, which may be a cut."""
     if not isinstance(record, dict):
         raise ValueError(f"{where}: is not a JSON object")
@@ -358,29 +232,39 @@ def _values_of(record: Any, where: str, ignored: Collection[str]) -> dict[str, A
             raise ValueError(
                 f"{where}: is a {kind} of lhotse, not a cut: make cuts by `lhotse cut simple`"
             )
-    names = list(map(column_name, record))
-    _check_columns(where, names, ignored)
-    return _without(dict(zip(names, record.values())), ignored)
+    return _renamed(record, options.columns.rename(where, list(record)))
 
 
-def _entries_of_folder(folder: Path, ignored: Collection[str]) -> Iterator[Entry | str]:
+def _entries_of_folder(folder: Path, options: ReadOptions) -> Iterator[Entry | str]:
     found = sorted(path for path in folder.rglob("*") if not _is_hidden(path, folder))
-    metadata = [path for path in found if path.name in METADATA]
-    if metadata:
-        yield from _entries_of_metadata(metadata, folder, ignored)
+    if metadata := [path for path in found if path.name in METADATA]:
+        yield from _entries_of_metadata(metadata, folder, options)
         return
-    files = [path for path in found if path.suffix.lower() in AUDIO_SUFFIXES | UNREADABLE_SUFFIXES]
-    for pattern, what in _OTHER_FOLDERS.items():
-        if any(folder.glob(pattern)) and (not files or pattern == "wav.scp"):
-            raise ValueError(f"{folder}: is {what}")
-    if not files:
-        raise ValueError(f"{folder}: has no audio files ({', '.join(sorted(AUDIO_SUFFIXES))})")
+    if (folder / "wav.scp").is_file():
+        yield from entries_of_kaldi(folder, options)
+        return
+    files = [path for path in found if path.suffix.lower() in AUDIO_SUFFIXES | FFMPEG_SUFFIXES]
+    if files:
+        yield from _entries_of_files(files, folder)
+        return
+    if (folder / _LHOTSE).is_file():
+        raise ValueError(
+            f"{folder}: is a folder of lhotse's recordings and supervisions: make cuts of them by"
+            f" `lhotse cut simple -r recordings.jsonl.gz -s {_LHOTSE} cuts.jsonl.gz`"
+        )
+    tables = [path for path in found if path.suffix.lower() in (".tar", ".parquet")]
+    if not tables:
+        names = ", ".join(sorted(AUDIO_SUFFIXES))
+        raise ValueError(f"{folder}: has no audio files ({names}), nor .tar or .parquet files")
+    for path in tables:
+        yield from _entries(path, options)
+
+
+def _entries_of_files(files: list[Path], folder: Path) -> Iterator[Entry | str]:
+    """Yield the audio files of a folder, with captions in .txt files beside them."""
     for path in files:
         texts, captions = path.with_suffix(".txt"), []
         where = f"{path} (captions in {texts.name})"
-        if path.suffix.lower() in UNREADABLE_SUFFIXES:
-            yield f"{where}: {path.suffix} is not read: convert it to wav or flac"
-            continue
         try:
             if texts.is_file():
                 lines = read_text(texts).split("\n")
@@ -388,8 +272,7 @@ def _entries_of_folder(folder: Path, ignored: Collection[str]) -> Iterator[Entry
         except (OSError, ValueError) as error:
             yield str(error)
             continue
-        name = path.relative_to(folder).with_suffix("").as_posix().replace("/", "-")
-        values = {"id": name, "wav": str(path.relative_to(folder)), "caption": captions}
+        values = {"wav": str(path.relative_to(folder)), "caption": captions}
         yield Entry(where, values, folder)
 
 
@@ -400,7 +283,7 @@ def _is_hidden(path: Path, folder: Path) -> bool:
 
 
 def _entries_of_metadata(
-    files: list[Path], folder: Path, ignored: Collection[str]
+    files: list[Path], folder: Path, options: ReadOptions
 ) -> Iterator[Entry | str]:
     """Yield the rows of tables that lie beside the audio, also one per split, in its folder."""
     twice = [name for name, count in Counter(path.parent for path in files).items() if count > 1]
@@ -409,7 +292,7 @@ def _entries_of_metadata(
         raise ValueError(f"{twice[0]}: has {' and '.join(names)}: leave one of them")
     for path in files:
         split = path.relative_to(folder).parts[0] if path.parent != folder else None
-        for entry in read_entries(path, ignored):
+        for entry in _entries(path, options):
             if isinstance(entry, Entry) and split is not None:
                 entry.values.setdefault("split", split)
             yield entry

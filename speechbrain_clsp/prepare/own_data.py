@@ -1,14 +1,15 @@
 """A user's recordings and captions: reading, validation, and their manifest.
 
-They come as tables, JSON lines, lhotse cuts or folders.
+They come as tables, JSON lines, lhotse cuts, folders, shards of WebDataset or data sets.
 """
 
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +24,16 @@ from speechbrain_clsp.dataio.audio import (
     read_header,
 )
 from speechbrain_clsp.dataio.manifest import check_manifest_path, write_manifest
-from speechbrain_clsp.dataio.shards import ClipReader
-from speechbrain_clsp.prepare.entries import (
+from speechbrain_clsp.dataio.shards import ClipReader, ShardWriter
+from speechbrain_clsp.prepare.columns import (
     AUDIO_COLUMNS,
     CAPTION_COLUMNS,
     NUMBER_COLUMNS,
     TAG_COLUMNS,
     TEXT_COLUMNS,
-    Entry,
-    column_name,
-    read_entries,
 )
+from speechbrain_clsp.prepare.entries import read_entries
+from speechbrain_clsp.prepare.entry import Entry, ReadOptions
 from speechbrain_clsp.utils.checks import BadEntriesError
 from speechbrain_clsp.utils.reading import printable
 
@@ -44,6 +44,7 @@ def prepare_own(
     skip_bad: bool = False,
     n_jobs: int = 4,
     ignore_columns: Collection[str] = (),
+    options: ReadOptions | None = None,
 ) -> tuple[int, list[str]]:
     r"""Validate a user's data and write the manifest.
 
@@ -51,17 +52,22 @@ def prepare_own(
     ---------
     source : str or path
         A ``.csv``, ``.tsv``, ``.jsonl`` or ``.json`` file (also ``.gz``) or a ``.parquet`` file
-        with at least the columns ``wav`` and ``caption``; JSON lines of lhotse cuts; or a folder of
-        audio files with captions, one per line, in ``<name>.txt`` beside each, or with
-        ``metadata.csv``, ``.jsonl`` or ``.parquet``, in it or in a folder per split.
+        with at least columns for audio and captions; JSON lines of lhotse cuts; ``.tar`` files of
+        WebDataset; a folder of audio files with captions, one per line, in ``<name>.txt`` beside
+        each, or with ``metadata.csv``, ``.jsonl`` or ``.parquet``, in it or in a folder per split;
+        a data folder of Kaldi; a folder of the library ``datasets``, or the name of a data set of
+        the Hub. Braces and wildcards stand for several files.
     output : str or path
-        The manifest.
+        The manifest. Audio that is in no file, such as the bytes in a table, is stored beside it,
+        in tar files in the folder ``<name>-audio``.
     skip_bad : bool
         Leave bad rows out instead of raising.
     n_jobs : int
         Threads that decode audio files.
     ignore_columns : collection of str
         Columns to leave out.
+    options : ReadOptions, optional
+        What else is set for reading, such as names of columns.
 
     Returns
     -------
@@ -89,26 +95,43 @@ def prepare_own(
     if output.suffix != ".arrow":
         raise ValueError(f"{output}: the manifest's name must end in .arrow")
     check_manifest_path(output)
+    options = options or ReadOptions()
+    if ignore_columns:
+        ignored = {*options.columns.ignored, *ignore_columns}
+        options = replace(options, columns=replace(options.columns, ignored=ignored))
     errors: list[str] = []
     found: list[tuple[Entry, dict[str, Any]]] = []
-    ignored = {column_name(name) for name in ignore_columns}
-    entries = _merged(read_entries(source, ignored), errors)
-    with ThreadPoolExecutor(n_jobs) as pool:
-        checked = pool.map(lambda entry: _attempt(entry, output), entries)
-        for result in tqdm(checked, "checking", len(entries), unit="clip", disable=None):
-            if isinstance(result, str):
-                errors.append(result)
-            else:
-                found.append(result)
-    rows = _without_repeated_ids(found, errors)
-    errors = [printable(error) for error in errors]
+    with ShardWriter(output.with_name(f"{output.stem}-audio")) as shards:
+        options = replace(options, store=shards.add)
+        entries = _merged(read_entries(source, options), errors)
+        shards.flush()
+        with ThreadPoolExecutor(n_jobs) as pool:
+            checked = pool.map(_attempt, entries)
+            for result in tqdm(checked, "checking", len(entries), unit="clip", disable=None):
+                if isinstance(result, str):
+                    errors.append(result)
+                else:
+                    found.append(result)
+        rows = _with_ids(found, errors)
+        _check_errors(source, rows, errors, skip_bad)
+        names = shards.commit()
+    # Relative below the manifest's folder, so that the folder can be moved.
+    folder = os.path.join(os.path.abspath(output.parent), "")
+    for row in rows:
+        row["audio"] = names.get(row["audio"], row["audio"]).removeprefix(folder)
+    return write_manifest(output, rows), [printable(error) for error in errors]
+
+
+def _check_errors(
+    source: Path, rows: list[dict[str, Any]], errors: list[str], skip_bad: bool
+) -> None:
     if errors and (not skip_bad or not rows):
         none = "" if rows else f"{source} has no good row. "
         way_out = "Correct them, or leave them out by --skip-bad" if rows else "Correct them"
-        raise BadEntriesError(f"{none}{len(errors)} bad rows", errors, way_out)
+        lines = [printable(error) for error in errors]
+        raise BadEntriesError(f"{none}{len(errors)} bad rows", lines, way_out)
     if not rows:
         raise ValueError(f"{source} has no good row")
-    return write_manifest(output, rows), errors
 
 
 def _merged(entries: Iterable[Entry | str], errors: list[str]) -> list[Entry]:
@@ -121,7 +144,8 @@ def _merged(entries: Iterable[Entry | str], errors: list[str]) -> list[Entry]:
         try:
             entry.captions = _captions(entry)
             place = (entry.number("start"), entry.number("duration"), entry.channel())
-            first = found.setdefault((entry.text("id"), *place, entry.audio()), entry)
+            file = (entry.audio(), entry.values.get("offset"))
+            first = found.setdefault((entry.text("id"), *place, *file), entry)
             if first is not entry:
                 _add_row(first, entry)
         except ValueError as error:
@@ -170,26 +194,24 @@ def _add_row(first: Entry, further: Entry) -> None:
         first.captions[kind] = list(dict.fromkeys(first.captions[kind] + texts))
 
 
-def _attempt(entry: Entry, output: Path) -> tuple[Entry, dict[str, Any]] | str:
+def _attempt(entry: Entry) -> tuple[Entry, dict[str, Any]] | str:
     try:
-        return entry, _row(entry, output)
+        return entry, _row(entry)
     except (ValueError, OSError) as error:
         return str(error)
 
 
-def _row(entry: Entry, output: Path) -> dict[str, Any]:
+def _row(entry: Entry) -> dict[str, Any]:
     """Return a checked row of the manifest."""
     path = os.path.abspath(entry.audio())
     if not os.path.isfile(path):
         raise entry.invalid("wav", f"no file {path}")
     row: dict[str, Any] = {n: entry.text(n) for n in TEXT_COLUMNS if n in entry.values}
-    # Relative below the manifest's folder, so that the folder can be moved.
-    row["audio"] = path.removeprefix(os.path.join(os.path.abspath(output.parent), ""))
+    row["audio"] = path
     row |= {**entry.captions, "channel": entry.channel()}
-    for name in ("offset", "nbytes", "sample_rate"):  # of cuts, which are checked
+    for name in ("offset", "nbytes", "sample_rate"):  # of cuts and shards, which are checked
         row[name] = entry.values.get(name)
     row["start"], row["duration"] = _checked_part(entry, path, row)
-    row.setdefault("id", _name_of(path, row["start"], row["channel"]))
     for name in TAG_COLUMNS:
         row[name] = entry.texts(name, separator=";")  # of a table: "deep; raspy"
     return row | {"labels": entry.labels() or None}
@@ -211,44 +233,82 @@ def _checked_part(entry: Entry, path: str, row: dict[str, Any]) -> tuple[float |
         if round(wanted * SAMPLE_RATE) < MINIMUM_SECONDS * SAMPLE_RATE:
             message = f"is {wanted:.3f} s, at least {MINIMUM_SECONDS} s are needed"
             raise entry.invalid("duration", message)
-        # A cut of a whole recording has a duration, but no part is to be read of it.
-        is_whole = start is None and (duration is None or _is_length(entry, duration, length))
+        # Many tables state the length of the whole file.
+        is_length = duration is None or abs(duration - length) <= TOLERANCE_SECONDS
+        is_whole = start is None and is_length
         found = check_audio(source, path, first, None if is_whole else wanted, row["channel"])
     except AudioError as error:
         column = "channel" if "channels, not number" in str(error) else "wav"
         raise entry.invalid(column, str(error)) from error
     if is_whole:
-        return None, found.seconds if duration is None else duration
+        is_cut = "cut" in entry.values and duration is not None
+        return None, wanted if is_cut else found.seconds
     return first, wanted
 
 
-def _is_length(entry: Entry, duration: float, length: float) -> bool:
-    return "cut" in entry.values and abs(duration - length) <= TOLERANCE_SECONDS
+def _with_ids(found: list[tuple[Entry, dict[str, Any]]], errors: list[str]) -> list[dict[str, Any]]:
+    """Return rows with ids; those that repeat a given one go to ``errors``.
 
-
-def _name_of(path: str, start: float | None, channel: int | None) -> str:
-    name = Path(path).stem
-    name += "" if start is None else f"-{start:.10g}"
-    return name if channel is None else f"{name}-channel{channel}"
-
-
-def _without_repeated_ids(
-    found: list[tuple[Entry, dict[str, Any]]], errors: list[str]
-) -> list[dict[str, Any]]:
-    """Drop clips with the id of an earlier one; ids from equal file names get the folder's name."""
-    counts = Counter(row["id"] for _, row in found)
-    seen: dict[str, tuple[Entry, dict[str, Any]]] = {}
+    An id is made from the path of the file, below the folder of the source, and the part. It does
+    not depend on rows that come later.
+    """
+    taken: dict[str, tuple[Entry, dict[str, Any]]] = {}
     for entry, row in found:
-        place = (row["start"], row["channel"])
-        if counts[row["id"]] > 1 and row["id"] == _name_of(row["audio"], *place):
-            stem = os.path.splitext(row["audio"])[0].strip("/").replace("/", "-")
-            row["id"] = _name_of(f"{stem}.wav", *place)
-        if row["id"] in seen:
-            other, others = seen[row["id"]]
+        if "id" not in row:
+            continue
+        if row["id"] in taken:
+            other, others = taken[row["id"]]
             errors.append(
                 f"{entry.where}, column 'id': {row['id']!r} is also that of {others['audio']} in"
                 f" {other.where}"
             )
+            row["id"] = None
         else:
-            seen[row["id"]] = entry, row
-    return [row for _, row in seen.values()]
+            taken[row["id"]] = entry, row
+    files: dict[str, tuple[str, int | None]] = {}  # by the name that ids of their parts begin with
+    names: dict[tuple[str, int | None], str] = {}
+    for entry, row in found:
+        if "id" in row:
+            continue
+        file = (row["audio"], row["offset"])
+        if file not in names:
+            names[file] = next(name for name in _names_of(entry, row) if name not in files)
+            files[names[file]] = file
+        row["id"] = next(name for name in _ids_of(names[file], row) if name not in taken)
+        taken[row["id"]] = entry, row
+    return [row for _, row in found if row["id"] is not None]
+
+
+def _names_of(entry: Entry, row: dict[str, Any]) -> Iterator[str]:
+    """Yield names for a file, from the shortest on; the first that no other file has is taken."""
+    path, folder = row["audio"], os.path.join(os.path.abspath(entry.folder), "")
+    if entry.name is not None:  # of a member of a shard
+        names = [entry.name, f"{Path(path).stem}/{entry.name}"]
+    else:
+        parts = path.split("/")
+        longer = ["/".join(parts[-n:]) for n in range(2, len(parts) + 1)]
+        is_below = path.startswith(folder)
+        short = path.removeprefix(folder) if is_below else longer.pop(0)
+        # With the suffix, of two files that differ in it: an empty one is cut off below.
+        names = [short, *longer]
+        names.insert(1 if is_below else 2, f"{short}.")
+    names = [os.path.splitext(name)[0] for name in names]
+    for name in names:
+        yield "-".join(part for part in name.split("/") if part not in ("", "."))
+    yield from _numbered(names[0].replace("/", "-"))
+
+
+def _ids_of(name: str, row: dict[str, Any]) -> Iterator[str]:
+    """Yield ids for a part of a file; the first that no other row has is taken."""
+    start, channel = row["start"], row["channel"]
+    end = "" if channel is None else f"-channel{channel}"
+    short = name if start is None else f"{name}-{start:.10g}"
+    yield f"{short}{end}"
+    if start is not None:
+        short = f"{short}-{start + row['duration']:.10g}"
+        yield f"{short}{end}"
+    yield from _numbered(f"{short}{end}")
+
+
+def _numbered(name: str) -> Iterator[str]:
+    return (f"{name}-{number}" for number in count(2))

@@ -19,6 +19,7 @@ from speechbrain_clsp.dataio.manifest import Manifest
 from speechbrain_clsp.prepare import own_data
 from tests.utils.data_commands import prepare
 from tests.utils.small import tone, write
+from tests.utils.videos import write_ffmpeg
 
 
 def test_a_table_becomes_a_manifest(folder, capsys):
@@ -171,7 +172,7 @@ def test_repeated_columns_are_refused_and_empty_lines_are_not_rows(folder, capfd
 
 def test_rows_of_a_wrong_width_are_left_out_on_request(folder, capfd):
     (folder / "a.csv").write_text("wav,caption\na.wav,A man, calm.\nsub/a.flac,Good.\na.wav\n")
-    assert [row["id"] for row in prepare(folder, "a.csv", "--skip-bad")] == ["a"]
+    assert [row["id"] for row in prepare(folder, "a.csv", "--skip-bad")] == ["sub-a"]
     printed = capfd.readouterr().out
     assert "row 2: has 3 fields" in printed and "row 4: has 1 fields" in printed
 
@@ -185,7 +186,7 @@ def test_sources_that_cannot_be_read_are_refused(folder, capfd):
     (folder / "f.txt").write_text("")
     (folder / "empty").mkdir()
     wrong = {
-        "a.csv": "unknown columns",
+        "a.csv": "has no column 'caption'; it has ['wav', 'text'], where 'text' is usually",
         "b.csv": "row 2: has 3 fields, the header has 2",
         "c.csv": "line",
         "d.csv": "line",
@@ -374,3 +375,83 @@ def test_of_many_bad_rows_ten_are_shown_and_the_file_with_all_is_named(folder, c
 def test_a_table_without_header_is_told_so(folder, capfd):
     (folder / "a.csv").write_text("a.wav,A man.\n")
     assert "the first line must name the columns" in failing(folder, "a.csv", capfd)
+
+
+def ids_of(folder, lines) -> list[str]:
+    (folder / "ids.csv").write_text("wav,start,duration,caption\n" + "\n".join(lines) + "\n")
+    return [row["id"] for row in prepare(folder, "ids.csv")]
+
+
+def test_ids_are_short_unique_and_do_not_depend_on_later_rows(tmp_path):
+    table, other = tmp_path / "table", tmp_path / "elsewhere"
+    for path in ("table/s1/a", "table/s2/a", "table/s1-a", "elsewhere/x/s1/a", "elsewhere/y/b"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        write(tmp_path / f"{path}.wav", tone(1.0))
+    write(table / "s1/a.flac", tone(1.0))
+    lines = [
+        "s1/a.wav,,,One.",
+        "s2/a.wav,0.5,,Two.",
+        "s1/a.flac,,,Three.",  # another file of that name
+        f"{other}/y/b.wav,,,Four.",
+        f"{other}/x/s1/a.wav,,,Five.",
+        "s1-a.wav,,,Six.",
+        "s2/a.wav,0.5,0.3,Seven.",  # another part from the same start
+        "s2/a.wav,0,0.4,Eight.",
+    ]
+    ids = ids_of(table, lines)
+    assert ids == [
+        "s1-a",
+        "s2-a-0.5",
+        "s1-a.flac",
+        "y-b",
+        "x-s1-a",
+        "s1-a.wav",
+        "s2-a-0.5-0.8",
+        "s2-a-0",
+    ]
+    for n in range(1, len(lines)):
+        assert ids_of(table, lines[:n]) == ids[:n]
+
+
+def test_a_duration_of_the_whole_file_is_no_part_of_it(folder):
+    (folder / "a.csv").write_text("ID,duration,wav,caption\nu1,1.02,a.wav,A.\nu2,0.5,a.wav,B.\n")
+    whole, part = prepare(folder, "a.csv")
+    assert (whole["start"], whole["duration"]) == (None, 1.0)
+    assert (part["start"], part["duration"]) == (0.0, 0.5)
+
+
+@pytest.mark.parametrize("root", ["$data_root", "{data_root}", "${data_root}", "$data_folder"])
+def test_manifests_of_speechbrain_have_their_root_set(folder, root, capfd):
+    target = folder / "manifests"
+    target.mkdir()
+    (target / "a.csv").write_text(f"ID,wav,spk_id,caption\nu,{root}/sub/a.flac,s1,A.\n")
+    (target / "a.json").write_text(
+        json.dumps({"u": {"wav": f"{root}/sub/a.flac", "spk_id": "s1", "caption": "A."}})
+    )
+    for name in ("manifests/a.csv", "manifests/a.json"):
+        (row,) = prepare(folder, name, "--data-root", str(folder))
+        assert (row["id"], row["speaker"]) == ("u", "s1")
+        assert row["audio"] == str(folder / "sub/a.flac")
+        assert "name its folder by --data-root" in failing(folder, name, capfd)
+
+
+def test_relative_paths_may_start_elsewhere(folder, capfd):
+    (folder / "manifests").mkdir()
+    (folder / "manifests" / "a.csv").write_text("wav,caption\nsub/a.flac,A.\n")
+    (row,) = prepare(folder, "manifests/a.csv", "--data-root", str(folder))
+    assert row["audio"] == str(folder / "sub/a.flac") and row["id"] == "sub-a"
+    assert "no file" in failing(folder, "manifests/a.csv", capfd)
+
+
+def test_one_split_may_be_chosen(folder, capfd):
+    (folder / "a.csv").write_text("wav,caption,split\na.wav,A.,train\nsub/a.flac,B.,test\n")
+    assert [row["id"] for row in prepare(folder, "a.csv", "--split", "test")] == ["sub-a"]
+    error = failing(folder, "a.csv", capfd, "--split", "dev")
+    assert "no row is of the split 'dev'; it has ['test', 'train']" in error
+
+
+def test_a_video_beside_its_caption_is_a_clip(tmp_path):
+    write_ffmpeg(tmp_path / "a.webm", tone(1.5, 48000)[None], 48000, "libopus", "libvpx")
+    (tmp_path / "a.txt").write_text("A man speaks.")
+    (row,) = prepare(tmp_path, ".")
+    assert row["id"] == "a" and row["duration"] == pytest.approx(1.5, abs=1e-6)
