@@ -128,7 +128,7 @@ class AttributePrompts:
     def texts(self) -> list[str]:
         """Return all prompts that may be drawn."""
         return [
-            template.format(word)
+            template.replace("{}", word)
             for templates, words in zip(self.templates, self.words)
             for template in templates
             for each in words
@@ -140,5 +140,5 @@ class AttributePrompts:
         drawn = []
         for templates, words in zip(self.templates, self.words):
             template = generator.choice(templates)
-            drawn += [template.format(generator.choice(each)) for each in words]
+            drawn += [template.replace("{}", generator.choice(each)) for each in words]
         return drawn

@@ -104,6 +104,7 @@ def prepare_own_data(
     seed: int = 0,
     skip_bad: bool = False,
     ignore_columns: Collection[str] = (),
+    shortest: float = 0.2,
     longest: float = 30.0,
 ) -> OwnData:
     r"""Make manifests, attributes, prompts and tasks from a user's table, and print what was made.
@@ -125,8 +126,8 @@ def prepare_own_data(
         Leave bad rows out instead of raising.
     ignore_columns : collection of str
         Columns to leave out.
-    longest : float
-        Seconds; longer clips are not trained on.
+    shortest, longest : float
+        Seconds; other clips are not trained on.
 
     Raises
     ------
@@ -160,6 +161,7 @@ def prepare_own_data(
             "seed": seed,
             "skip_bad": skip_bad,
             "ignore_columns": ignore_columns,
+            "shortest": shortest,
             "longest": longest,
         },
     )
@@ -188,6 +190,7 @@ def _prepare(
     seed: int,
     skip_bad: bool,
     ignore_columns: Collection[str],
+    shortest: float,
     longest: float,
 ) -> None:
     check_output_folder(folder)
@@ -195,7 +198,7 @@ def _prepare(
     rows = _read_rows(source, folder, skip_bad, ignore_columns, findings)
     candidates = find_attributes(rows)
     parts = split_clips(rows, list(candidates.classes), seed)
-    parts.rows["train"] = _without_long(parts.rows["train"], longest, findings)
+    parts.rows["train"] = _of_length(parts.rows["train"], shortest, longest, findings)
     findings.lines += [_describe_parts(parts.rows), *parts.notes]
     tasks = _make_tasks(parts.rows, folder, prompts, findings)
     _check_differences(parts.rows["train"], tasks)
@@ -258,14 +261,19 @@ def _read_rows(
     return rows
 
 
-def _without_long(rows: Sequence[Mapping], longest: float, findings: _Findings) -> list:
-    kept = [row for row in rows if row["duration"] <= longest]
+def _of_length(
+    rows: Sequence[Mapping], shortest: float, longest: float, findings: _Findings
+) -> list:
+    kept = [row for row in rows if shortest <= row["duration"] <= longest]
     if not kept:
-        raise ValueError(f"All training clips are longer than {longest:g} s: cut them, or set it")
+        raise ValueError(
+            f"No training clip lasts {shortest:g} to {longest:g} s: cut them, or set shortest and"
+            " longest"
+        )
     findings.left_out += [
-        f"{row['id']}: {row['duration']:.1f} s are longer than {longest:g} s"
+        f"{row['id']}: {row['duration']:.2f} s are not {shortest:g} to {longest:g} s"
         for row in rows
-        if row["duration"] > longest
+        if not shortest <= row["duration"] <= longest
     ]
     return kept
 

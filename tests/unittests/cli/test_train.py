@@ -58,7 +58,7 @@ def test_a_table_becomes_a_model_with_a_report_and_the_same_command_goes_on(clip
         (["--set", "lr"], "'lr' is no setting: write KEY=VALUE"),
         (["--set", "rl=1"], "There is no setting 'rl'; own_data.yaml has seed,"),
         (["--set", "seed=1"], "seed has an option of its own"),
-        (["--set", "longest=0.1"], "All training clips are longer than 0.1 s"),
+        (["--set", "longest=0.1"], "No training clip lasts 0.2 to 0.1 s"),
         (["--set", "model={text_tower: {max_tokens: 3}}"], "at most 3 tokens fit"),
         (["--prompts", "absent.json"], "No prompt file absent.json"),
         (["--device", "cuda:77"], "--device cuda:77 cannot be used"),

@@ -109,6 +109,7 @@ def test_labels_that_are_not_listed_are_named_with_a_clip(tmp_path):
     ]
     values |= {"gender": ["female", "robot"], "labels.loudness": ["quiet", "x"]}
     check_labels(found, AttributeLabels(values))
+    check_labels(found, AttributeLabels({"gender": {"female": "f"}}))  # others are unlabeled
     for column in ("gendre", "labels", "gender.x"):
         with pytest.raises(ValueError, match=f"attribute '{column}': a manifest has no such"):
             check_labels(found, AttributeLabels({column: ["x"]}))

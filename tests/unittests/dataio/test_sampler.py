@@ -168,3 +168,17 @@ def test_groups_come_in_one_batch(sizes, block):
     alone = BucketBatchSampler(durations, n_shards=2, **{**options, "group_size": 1})
     of_clip = {key.index: number for number, batch in enumerate(alone) for key in batch}
     assert sum(of_clip.get(i ^ 1) == of_clip[i] for i in of_clip) < 0.5 * len(of_clip)
+
+
+def test_an_epoch_of_several_passes_is_as_many_epochs_of_one():
+    durations = [1.0 + i / 7 for i in range(22)]
+    several = BucketBatchSampler(durations, batch_size=5, passes=3)
+    one = BucketBatchSampler(durations, batch_size=5)
+    several.set_epoch(2)
+    expected = []
+    for epoch in (4, 5, 6):
+        one.set_epoch(epoch)
+        expected += list(one)
+    assert list(several) == expected and len(several) == 12 and several.first_step() == 12
+    assert {key.epoch for batch in several for key in batch} == {4, 5, 6}
+    assert 0 <= several.padding_fraction() < 0.5

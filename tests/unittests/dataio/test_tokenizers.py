@@ -85,3 +85,19 @@ def test_captions_are_counted_as_the_tokenizer_pads_them(tmp_path):
     check_token_counts(counts, CAPTIONS * 100, int(counts.max()))
     with pytest.raises(ValueError, match="Too long: clip 7 has 9 tokens .'a b'.; at most 8 fit"):
         check_token_counts(torch.tensor([9, 8]), ["a b", ""], 8, lambda n: f"clip {n + 7}")
+
+
+def test_more_characters_than_a_vocabulary_holds_leave_the_rarest_unknown(tmp_path):
+    captions = [chr(0x4E00 + i) + chr(0x4E00 + i // 30) for i in range(300)]
+    train_sentencepiece(captions, tmp_path / "t.model", vocab_size=100)
+    tokenizer = SentencePieceCaptions(tmp_path / "t.model")
+    assert tokenizer.processor.vocab_size() <= 100
+    frequent, rare = chr(0x4E00), chr(0x4E00 + 299)
+    assert tokenizer.find_unknown([frequent, rare]) == ["", rare]
+
+
+def test_long_captions_are_learned_from_and_none_at_all_are_an_error(tmp_path):
+    train_sentencepiece(["a man speaks " * 2000], tmp_path / "t.model", vocab_size=50)
+    assert SentencePieceCaptions(tmp_path / "t.model").find_unknown(["a man"]) == [""]
+    with pytest.raises(ValueError, match="No tokenizer can be made of 1 captions"):
+        train_sentencepiece(["\u2581"], tmp_path / "u.model", vocab_size=50)

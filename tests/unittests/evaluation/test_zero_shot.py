@@ -8,6 +8,7 @@ import torch
 
 from speechbrain_clsp.evaluation.zero_shot import (
     Task,
+    check_tasks,
     classify,
     compare_with_labels,
     read_tasks,
@@ -161,3 +162,12 @@ def test_a_prompt_file_may_be_saved_on_windows_and_may_name_a_task_once(tmp_path
     path.write_text(f"{{{entry}, {entry}}}")
     with pytest.raises(ValueError, match="mine.json.*key 'sex' twice"):
         read_tasks(path)
+
+
+def test_classes_without_a_prompt_are_all_named():
+    mood = Task("mood", "labels.mood", {"calm": ["Calm."], "glad": ["Glad."]})
+    rows = [{"id": name, "labels": {"mood": name}} for name in ("calm", "sad", "mad")]
+    check_tasks([mood], rows[:1], "test.arrow")
+    with pytest.raises(ValueError, match="test.arrow: 2 clips have no class of a task") as error:
+        check_tasks([mood], rows, "test.arrow")
+    assert len(error.value.entries) == 2 and "'sad', for which 'mood'" in error.value.entries[0]

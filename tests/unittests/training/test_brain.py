@@ -1,11 +1,13 @@
 """A training that cannot learn anything ends, instead of leaving an untrained model."""
 
 import pytest
+import torch
 
 from speechbrain_clsp.captions.policies import TwoCaptions, WithHardNegatives, evaluation_captions
 from speechbrain_clsp.dataio.dataset import CaptionedSpeechDataset, Collate
 from speechbrain_clsp.dataio.manifest import Manifest, write_manifest
 from speechbrain_clsp.dataio.sampler import BucketBatchSampler
+from speechbrain_clsp.evaluation.zero_shot import Task
 from tests.utils.buzzes import fit, new_brain, write_buzzes
 
 
@@ -61,3 +63,46 @@ def test_an_epoch_with_one_readable_batch_is_none(tmp_path):
     brain = new_brain(1)
     train(tmp_path, valid, brain)
     assert brain.n_unreadable == 3 and brain.optimizer_step > 0
+
+
+def test_equal_captions_are_one_item_when_an_epoch_is_judged(tmp_path):
+    brain, eye = new_brain(1), torch.eye(3)
+    brain.embeddings["speech"] = [eye[[0, 1]], eye[[0, 1]]]
+    brain.embeddings["text"] = [eye[[0, 1]].expand(2, 2, 3), eye[[0, 1]].expand(2, 2, 3)]
+    brain.caption_ids = [torch.tensor([[7, 8], [7, 8]]), torch.tensor([[7, 8], [1, 2]])]
+    found = brain._retrieval()
+    # As fine captions they are different though alike: either copy stands above the other.
+    assert found == {"global_R@1": 1.0, "fine_R@1": 0.0, "mean_R@1": 0.5}
+
+
+def test_classes_by_prompts_help_to_judge_an_epoch(tmp_path):
+    manifest = write_buzzes(tmp_path)
+    loud = Task("loudness", "labels.loudness", {"quiet": ["quiet"], "loud": ["loud"]})
+    with pytest.raises(ValueError, match="need a tokenizer"):
+        new_brain(1, options={"tasks": [loud]})
+    brain = new_brain(1)
+    brain.hparams.tokenizer.load(tmp_path / "t.model")
+    brain.tasks, brain.tokenizer = [loud, loud], brain.hparams.tokenizer
+    brain.modules.eval()
+    quiet, loud_ = brain.modules["text_tower"](*brain.tokenizer(["quiet", "loud"])).detach()
+    brain.embeddings["speech"] = [torch.stack([quiet, loud_, loud_, quiet])]
+    brain.labels = [torch.tensor([[0, 1], [1, 0], [1, -1], [-1, 1]])]
+    assert brain._zero_shot() == {"zero_shot_UAR": 0.5}  # all right in one task, none in the other
+    brain.labels = [torch.full((4, 2), -1)]
+    assert brain._zero_shot() == {}
+    assert len(manifest) == 8
+
+
+def test_augmented_clips_are_trained_on_and_others_validated_on(tmp_path):
+    manifest, seen = write_buzzes(tmp_path), []
+
+    def augmentation(wavs, wav_lens):
+        seen.append(wavs.shape)
+        return wavs[:, : wavs.shape[1] // 2], wav_lens
+
+    lengths = []
+    brain = new_brain(1, options={"augmentation": augmentation})
+    tower = brain.modules["speech_tower"]
+    tower.register_forward_pre_hook(lambda module, inputs: lengths.append(inputs[0].shape[1]))
+    fit(brain, manifest)
+    assert seen == [torch.Size([8, 8000])] and lengths == [4000, 8000]
