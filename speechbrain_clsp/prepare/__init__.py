@@ -4,6 +4,7 @@ Parses published captions, locates local audio, checks both, lists what was left
 test clips in training data. The scripts in ``recipes/`` and ``clsp prepare`` are built from it.
 """
 
+from speechbrain_clsp.prepare.attributes import Attributes, find_attributes, make_prompts
 from speechbrain_clsp.prepare.clip import (
     ClipRecord,
     Record,
@@ -19,13 +20,16 @@ from speechbrain_clsp.prepare.labelled import find_audio, run_labelled, write_co
 from speechbrain_clsp.prepare.leakage import LeakReport, check_leakage
 from speechbrain_clsp.prepare.own_data import prepare_own
 from speechbrain_clsp.prepare.splits import Split, prepare_split
+from speechbrain_clsp.prepare.splitting import Parts, split_clips
 
 __all__ = [
     "CORPORA",
+    "Attributes",
     "AudioFinder",
     "ClipRecord",
     "Columns",
     "LeakReport",
+    "Parts",
     "ReadOptions",
     "Record",
     "Split",
@@ -33,12 +37,15 @@ __all__ = [
     "check_leakage",
     "clip_from_cut",
     "cut_from_row",
+    "find_attributes",
     "find_audio",
+    "make_prompts",
     "parse_line",
     "prepare_own",
     "prepare_split",
     "read_lines",
     "run_labelled",
+    "split_clips",
     "write_corpus",
     "write_cuts",
 ]
