@@ -106,6 +106,18 @@ class PretrainedSpeechTower(nn.Module):
         super().__init__()
         if layers not in LAYERS:
             raise ValueError(f"layers must be one of {list(LAYERS)}, not {layers!r}")
+        self.options = {
+            "config": dict(config),
+            "do_normalize": do_normalize,
+            "layers": layers,
+            "tuning": tuning,
+            "lora_rank": lora_rank,
+            "checkpoint_layers": checkpoint_layers,
+            "joint_dim": joint_dim,
+            "moments": moments,
+            "moment_gain": moment_gain,
+            "head_dropout": head_dropout,
+        }
         self.encoder = build_speech_encoder(config)
         self.do_normalize = do_normalize
         self.is_weighted = layers == "weighted"
@@ -170,6 +182,11 @@ class PretrainedSpeechTower(nn.Module):
             states = (*outputs.hidden_states[:-1], *states)
         return states, padding_mask(n_frames, states[0].shape[1])
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle options and weights, since torch does not pickle modules with weight norm."""
+        is_trained = [p.requires_grad for p in self.parameters()]
+        return _rebuild, (self.options, self.state_dict(), is_trained, self.training)
+
     def arguments(self) -> dict[str, Any]:
         """Return what describes the encoder, so that a model folder contains it."""
         return {"config": config_of(self.encoder), "do_normalize": self.do_normalize}
@@ -227,6 +244,17 @@ class LayersHead(nn.Module):
             for weight, layer in zip(weights[1:], states[1:]):
                 frames = frames + weight * full_precision(layer)
         return self.projection(self.pooling(frames, mask))
+
+
+def _rebuild(
+    options: dict[str, Any], state: dict[str, Tensor], is_trained: list[bool], training: bool
+) -> PretrainedSpeechTower:
+    """Build the tower that was pickled or copied."""
+    tower = PretrainedSpeechTower(**options)
+    tower.load_state_dict(state, assign=True)
+    for parameter, each in zip(tower.parameters(), is_trained):
+        parameter.requires_grad_(each)
+    return tower.to(next(tower.parameters()).device).train(training)
 
 
 def build_speech_encoder(config: Mapping[str, Any]) -> Any:

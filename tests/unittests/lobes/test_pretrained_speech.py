@@ -1,6 +1,7 @@
 """Speech towers around encoders of transformers, against transformers itself."""
 
 import copy
+import pickle
 import re
 import shutil
 from textwrap import indent
@@ -301,6 +302,29 @@ def test_a_frozen_tower_passes_gradients_to_the_waveform(folders, name):
     inside = torch.arange(wavs.shape[1]) < counts[:, None]
     assert wavs.grad.isfinite().all() and not wavs.grad[~inside].any()
     assert all(row.any() for row in wavs.grad)
+
+
+@pytest.mark.parametrize("name", ONE_OF_EACH)
+def test_a_tower_is_copied_and_pickled_also_after_use(folders, name):
+    """If this fails, weights cannot be averaged, or a model not sent to another process."""
+    tower = tower_from(folders[name], tuning=1)
+    next(tower.head.parameters()).requires_grad_(False)
+    tower.train()(*batch(clips()))
+    for other in (copy.deepcopy(tower), pickle.loads(pickle.dumps(tower))):
+        assert other.training and other.trained[0] is not tower.trained[0]
+        mine, theirs = (dict(each.named_parameters()) for each in (tower, other))
+        assert mine.keys() == theirs.keys()
+        for key, value in mine.items():
+            assert torch.equal(theirs[key], value) and theirs[key] is not value
+            assert theirs[key].requires_grad == value.requires_grad
+            assert theirs[key].data_ptr() != value.data_ptr()
+        with torch.no_grad():
+            found, expected = (each.eval()(*batch(clips())) for each in (other, tower))
+        torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+        tower.train()
+    tower.cast(torch.bfloat16)
+    dtypes = [p.dtype for p in pickle.loads(pickle.dumps(tower)).parameters()]
+    assert dtypes == [p.dtype for p in tower.parameters()]
 
 
 def test_clips_that_do_not_fit_are_refused_by_row(folders):
