@@ -137,13 +137,18 @@ def read_tasks(source: str | os.PathLike, ensemble: bool = False) -> list[Task]:
     ---------
     source : str or path
         A file, or the name of a set that comes with the package: ``mini``, ``mini_unseen`` (in
-        words that captions of MiniFCaps do not use), or the published ``iemocap``, ``ravdess`` and
-        ``crema_d``. The file maps the name of a task to
+        words that captions of MiniFCaps do not use), the published ``iemocap``, ``ravdess`` and
+        ``crema_d``, or these with ``_maeb`` behind. The file maps a task's name to
         ``{"column": ..., "prompts": {class: prompt or list of prompts}}``, and possibly ``pool``,
         ``template``, ``ensemble`` (further templates), ``values`` and ``below``, which
         :class:`Task` explains. Names that start with ``_`` are comments.
     ensemble : bool
         Whether to use the further templates as well. The paper does not.
+
+    Returns
+    -------
+    list of Task
+        In the order of the file.
 
     Raises
     ------

@@ -8,7 +8,7 @@ import torch
 
 from speechbrain_clsp.cli.main import main
 from speechbrain_clsp.evaluation.models import CachedModel, ClspModel, open_model
-from speechbrain_clsp.evaluation.zero_shot import classify
+from speechbrain_clsp.evaluation.zero_shot import classify, read_tasks
 from speechbrain_clsp.integrations import MtebEncoder, evaluate_tasks, load_tasks
 from tests.utils.small import CAPTIONS, model_folder, tone
 
@@ -167,6 +167,15 @@ def test_the_meta_data_say_what_the_model_is(clsp_model):
     assert (meta.name, meta.revision) == ("yfyeung/CLSP", "30355ce")
     known = {task.metadata.name for task in mteb.get_tasks()}
     assert "VoxCelebSA" in meta.training_datasets and meta.training_datasets <= known
+
+
+def test_our_prompts_of_maeb_are_those_of_its_task():
+    """The truth is the library's own list of candidates."""
+    for corpus, others in (("ravdess", set()), ("crema_d", set()), ("iemocap", {"excited"})):
+        (task,) = read_tasks(f"{corpus}_maeb")
+        theirs = set(mteb.get_task("RavdessZeroshot").get_candidate_labels())
+        theirs |= {f"this person is feeling {word}" for word in others}
+        assert set(task.texts) == theirs if corpus == "ravdess" else set(task.texts) < theirs
 
 
 def test_results_of_what_a_model_was_trained_on_are_marked(clsp_model, tmp_path, monkeypatch):

@@ -35,6 +35,8 @@ def rows_of(folder: Path) -> dict[str, dict]:
         assert row["source"] == folder.name
         for task in read_tasks(folder.name):
             task.label_of(row)
+        (maeb,) = read_tasks(f"{folder.name}_maeb")
+        maeb.label_of(row)
     return rows
 
 
