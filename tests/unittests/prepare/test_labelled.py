@@ -35,8 +35,9 @@ def rows_of(folder: Path) -> dict[str, dict]:
         assert row["source"] == folder.name
         for task in read_tasks(folder.name):
             task.label_of(row)
-        (maeb,) = read_tasks(f"{folder.name}_maeb")
-        maeb.label_of(row)
+        if folder.name != "esd":
+            (maeb,) = read_tasks(f"{folder.name}_maeb")
+            maeb.label_of(row)
     return rows
 
 
@@ -71,6 +72,35 @@ def test_ravdess(tmp_path):
         "03-01-08-01-02-02-24": ("female", "surprised", "normal"),
     }
     assert rows["03-01-01-01-01-01-01"]["sample_rate"] == 48000
+
+
+def test_esd(tmp_path):
+    """Sentences 21 to 50 of each emotion, in folders of the parts of the release or without."""
+    root = tmp_path / "ESD" / "Emotion Speech Dataset"
+    clip(root / "0011" / "Neutral" / "0011_000020.wav")  # validation
+    clip(root / "0011" / "Neutral" / "0011_000021.wav")
+    clip(root / "0011" / "Neutral" / "0011_000050.wav")
+    clip(root / "0011" / "Neutral" / "0011_000051.wav")  # training
+    clip(root / "0020" / "Surprise" / "test" / "0020_001421.wav")
+    clip(root / "0015" / "Happy" / "test" / "0015_000750.wav")
+    clip(root / "0015" / "Happy" / "evaluation" / "0015_000720.wav")
+    clip(root / "0010" / "Happy" / "0010_000750.wav")  # Mandarin
+    clip(root / "0016" / "Sad" / "0017_001080.wav")  # of another speaker
+    clip(root / "0016" / "Calm" / "0016_000030.wav")  # no such emotion
+    (root / "0016" / "Sad" / "0016_001080.wav").write_bytes(b"RIFF broken")
+    (root / "0011" / "0011.txt").write_text("0011_000021\tA sentence.\tNeutral\n")
+    script("ESD/esd_prepare.py").prepare_esd(str(tmp_path / "ESD"), str(tmp_path / "esd"))
+    rows = rows_of(tmp_path / "esd")
+    found = {name: (class_of(row, "emotion"), row["gender"]) for name, row in rows.items()}
+    assert found == {
+        "0011_000021": ("neutral", "male"),
+        "0011_000050": ("neutral", "male"),
+        "0015_000750": ("happy", "female"),
+        "0020_001421": ("surprised", "male"),
+    }
+    assert {row["labels"]["sentence"] for row in rows.values()} == {"21", "50"}
+    with pytest.raises(FileNotFoundError, match="ask for ESD"):
+        script("ESD/esd_prepare.py").prepare_esd(str(tmp_path / "esd"), str(tmp_path / "none"))
 
 
 def crema_d(root: Path) -> Path:
