@@ -104,7 +104,17 @@ RULES = (
 
 
 def clean_caption(text: str) -> str:
-    """Apply all rules in order; the result may be empty.
+    """Apply all rules in order.
+
+    Arguments
+    ---------
+    text : str
+        A caption.
+
+    Returns
+    -------
+    str
+        The caption, perhaps empty.
 
     Example
     -------
@@ -133,6 +143,18 @@ def repair_accent(text: str, label: str | None) -> str:
     Words within a Levenshtein distance of two from the label are taken for a misspelling of it;
     for labels of up to five letters the limit is one, since two would turn "crisp" into "Irish".
     If no word is close enough, the accent is added; without a label the caption stays as it is.
+
+    Arguments
+    ---------
+    text : str
+        A caption.
+    label : str, optional
+        The accent that people labelled.
+
+    Returns
+    -------
+    str
+        The caption with that accent.
 
     Example
     -------

@@ -40,6 +40,11 @@ class Wording(NamedTuple):
         :data:`WITHIN_GROUP`.
     alike : bool
         Whether the opposites mean much the same, so that several mentions may get different ones.
+
+    Example
+    -------
+    >>> Wording(["slow"], ["fast", "quick"]).near
+    ()
     """
 
     phrases: Sequence[str]
@@ -54,7 +59,15 @@ Tables = Mapping[str, Mapping[str, Sequence[Wording]]]
 def between_values(values: Mapping[str, Sequence[Sequence[str]]]) -> Tables:
     """Make tables of attributes whose values exclude each other and are worded alike.
 
-    ``values`` are, for each attribute, its values, each a list of phrases that mean it.
+    Arguments
+    ---------
+    values : dict
+        For each attribute its values, each a list of phrases that mean it.
+
+    Returns
+    -------
+    dict
+        ``tables[attribute][value]`` is a list of Wording.
 
     Example
     -------
@@ -74,8 +87,16 @@ def between_forms(
 ) -> Tables:
     """Make tables of attributes whose values exclude each other and have several forms.
 
-    For each attribute there is a list of forms, such as adjectives and adverbs. A form maps values
-    to phrases, which replace each other within the form only.
+    Arguments
+    ---------
+    attributes : dict
+        For each attribute a list of forms, such as adjectives and adverbs. A form maps values to
+        phrases, which replace each other within the form only.
+
+    Returns
+    -------
+    dict
+        ``tables[attribute][value]`` is a list of Wording.
 
     Example
     -------
@@ -101,6 +122,16 @@ def read_tables(path: str | os.PathLike = TABLES / "paraspeechcaps.json") -> Tab
     named as the manifest labels them. ``accent`` has instead ``groups``, ``overlaps`` (accents of
     which one does not contradict the other) and ``display`` (how accents are written, where that is
     not their name with capitals); ``gender`` has ``pairs`` of words.
+
+    Arguments
+    ---------
+    path : str or path
+        The file. Default: that for ParaSpeechCaps and FCaps.
+
+    Returns
+    -------
+    dict
+        ``tables[attribute][value]`` is a list of Wording.
 
     Raises
     ------
@@ -163,8 +194,11 @@ def _accents(
 class GenderSwap:
     """Replaces all gendered words of a caption at once.
 
-    ``pairs`` are words for a man and for a woman that replace each other. The forms of "his" and
-    "her" need not be among them: they are chosen by the word that follows.
+    Arguments
+    ---------
+    pairs : sequence of (str, str)
+        Words for a man and for a woman that replace each other. The forms of "his" and "her" need
+        not be among them: they are chosen by the word that follows.
 
     Example
     -------

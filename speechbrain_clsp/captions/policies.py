@@ -182,7 +182,17 @@ def evaluation_captions(
 ) -> Texts:
     """Return a clip's first global and last fine caption, as in the published evaluation.
 
-    There is nothing to draw: ``generator`` and ``step`` make this a policy like any other.
+    Arguments
+    ---------
+    row : dict
+        A clip with ``global_captions`` and ``fine_captions``.
+    generator, step
+        They make this a policy like any other; there is nothing to draw.
+
+    Returns
+    -------
+    Texts
+        Two positives and no negatives.
 
     Raises
     ------

@@ -66,6 +66,16 @@ def english_tables(kind: str) -> Tables:
     Attributes are those of which ParaSpeechCaps has no labels. Levels are for :class:`OrderSwap`,
     directions for :class:`DirectionSwap`, places for :class:`PlaceSwap`.
 
+    Arguments
+    ---------
+    kind : str
+        Which of them.
+
+    Returns
+    -------
+    dict
+        ``tables[attribute][value]`` is a list of Wording.
+
     Raises
     ------
     KeyError
@@ -358,6 +368,20 @@ def reorder_sentences(
 
     A caption is returned as it is if it has one sentence, or one that goes on from another ("Then
     she ...").
+
+    Arguments
+    ---------
+    caption : str
+        One or more sentences.
+    generator : random.Random
+        Draws the order.
+    row : dict, optional
+        The clip; it changes nothing.
+
+    Returns
+    -------
+    str
+        The same sentences.
 
     Example
     -------

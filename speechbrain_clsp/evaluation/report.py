@@ -46,6 +46,13 @@ def write_results(
         Where they go.
     training_log : str or path, optional
         SpeechBrain's ``train_log.txt``, for curves in the report.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path") / "results"
+    >>> write_results(Evaluation("mini", 0), folder)
+    >>> sorted(path.name for path in folder.iterdir())
+    ['metrics.json', 'report.html', 'tables.csv', 'tables.md', 'tables.tex']
     """
     texts = {
         "metrics.json": json.dumps(evaluation.to_dict(), indent=2, allow_nan=False),

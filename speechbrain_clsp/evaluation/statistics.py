@@ -77,6 +77,11 @@ class Comparison:
         permutations for few queries, else of 9999.
     better, worse : float
         Fractions of queries on which the first is so.
+
+    Example
+    -------
+    >>> Comparison(Estimate(0.02, -0.01, 0.05), 0.2, better=0.06, worse=0.04).difference.low
+    -0.01
     """
 
     difference: Estimate
@@ -176,6 +181,11 @@ def paired_comparison(first: np.ndarray, second: np.ndarray, seed: int = 0) -> C
         [N] values of each query, such as 1 for a right answer, in the same order.
     seed : int
         Seed of bootstrap and permutations.
+
+    Returns
+    -------
+    Comparison
+        The first minus the second.
 
     Raises
     ------

@@ -101,11 +101,22 @@ def run_suite(
     seed : int
         Seed of all resampling.
 
+    Returns
+    -------
+    Evaluation
+        Tables, comparisons, confusions and where they come from.
+
     Raises
     ------
     ValueError
         If the suite is not known, or data do not fit it: clips whose audio cannot be read and
         captions that are too long for a model are named before any is embedded.
+
+    Example
+    -------
+    >>> from speechbrain_clsp.evaluation import open_model
+    >>> models = {"ours": open_model("results/mini/model")}  # doctest: +SKIP
+    >>> run_suite("mini", models, ["data/mini_fcaps/test.arrow"]).to_frame()  # doctest: +SKIP
     """
     if suite not in SUITES:
         raise ValueError(f"There is no suite {suite!r}; there are {list(SUITES)}")

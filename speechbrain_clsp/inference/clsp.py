@@ -47,9 +47,13 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 class CLSP(Pretrained):
     """A pretrained contrastive language-speech model.
 
-    Arguments are those of SpeechBrain's ``Pretrained``; :meth:`from_pretrained` opens a model.
     Weights are frozen. Gradients are computed only with respect to a waveform that asks for them.
     Returned tensors lie on ``self.device``.
+
+    Arguments
+    ---------
+    modules, hparams, run_opts, freeze_params
+        Those of SpeechBrain's ``Pretrained``; :meth:`from_pretrained` opens a model.
 
     Example
     -------

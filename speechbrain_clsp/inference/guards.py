@@ -192,6 +192,13 @@ class AgreementGuard:
         Of another CLSP, best with a scaling that has a meaning, such as ``margin``.
     least : float
         Its reward, at least.
+
+    Example
+    -------
+    >>> def other(wavs, captions, wav_lens):
+    ...     return torch.tensor([0.2, -0.1])
+    >>> AgreementGuard(other)(torch.zeros(2, 9), torch.ones(2), ["A.", "B."], None).tolist()
+    [True, False]
     """
 
     name: ClassVar[str] = "agreement"

@@ -29,6 +29,11 @@ class Timeline:
         [M, N] float32 cosines.
     texts : tuple of str
         The N captions.
+
+    Example
+    -------
+    >>> curve = Timeline(torch.tensor([1.0, 1.5]), torch.zeros(2, 1), ("A calm voice.",))
+    >>> curve.plot(getfixture("tmp_path") / "curve.html")
     """
 
     times: Tensor

@@ -281,6 +281,12 @@ def evaluate_tasks(
     ------
     ValueError
         If a task asks for something else than text and audio.
+
+    Example
+    -------
+    >>> from speechbrain_clsp.evaluation import open_model
+    >>> models = {"random": open_model("random")}
+    >>> evaluate_tasks(models, load_tasks(["CREMA_D"]), "results/maeb")  # doctest: +SKIP
     """
     import mteb
 

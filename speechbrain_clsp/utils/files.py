@@ -157,7 +157,17 @@ def check_replaceable(
 
 
 def sha256_of_file(path: str | os.PathLike) -> str:
-    """Return the SHA-256 of a file's content as 64 hexadecimal digits; the file is streamed.
+    """Return the SHA-256 of a file's content.
+
+    Arguments
+    ---------
+    path : str or path
+        The file, which is streamed.
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits.
 
     Example
     -------

@@ -59,6 +59,11 @@ def _opened(path: str | os.PathLike) -> Iterator[IO[bytes]]:
 def read_text(path: str | os.PathLike) -> str:
     r"""Read a text file: UTF-8, or UTF-16 or UTF-32 with a byte order mark, gzipped or not.
 
+    Arguments
+    ---------
+    path : str or path
+        The file.
+
     Returns
     -------
     str
@@ -155,6 +160,16 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def read_json(path: str | os.PathLike) -> Any:
     """Read a JSON file; encodings and errors are those of :func:`read_text`, by its name.
 
+    Arguments
+    ---------
+    path : str or path
+        The file.
+
+    Returns
+    -------
+    Any
+        What it holds.
+
     Raises
     ------
     ValueError
@@ -224,6 +239,16 @@ def _in_utf8(file: IO[bytes]) -> Iterator[bytes]:
 
 def read_json_lines(path: str | os.PathLike) -> Iterator[tuple[str, Any]]:
     r"""Stream the values of a file of JSON lines, each with its place for messages.
+
+    Arguments
+    ---------
+    path : str or path
+        The file.
+
+    Returns
+    -------
+    iterator of (str, Any)
+        File and line for messages, and the value.
 
     Raises
     ------

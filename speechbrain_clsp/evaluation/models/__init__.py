@@ -38,6 +38,11 @@ def open_model(spec: str, device: str = "cpu") -> Model:
     device : str
         Where it runs.
 
+    Returns
+    -------
+    Model
+        See :class:`~speechbrain_clsp.evaluation.models.base.Model`.
+
     Example
     -------
     >>> open_model("random").encode_text(["A man."]).shape

@@ -97,6 +97,11 @@ def read_pairs(path: str | os.PathLike, clips: Container[str]) -> list[ProbePair
     clips : set of str
         Ids of the clips that there are.
 
+    Returns
+    -------
+    list of ProbePair
+        In the order of the file.
+
     Raises
     ------
     ValueError

@@ -141,6 +141,11 @@ def run_probes(
         from the clips' captions, see
         :func:`~speechbrain_clsp.evaluation.probes.making.make_pairs`.
 
+    Returns
+    -------
+    ProbeScores
+        Hits and margins, pair by pair.
+
     Example
     -------
     >>> from speechbrain_clsp.evaluation.models import open_model

@@ -27,7 +27,7 @@ Name = TypeVar("Name", bound=Hashable)
 def retrieval_metrics(
     speech: Tensor, text: Tensor, pairs: Tensor | None = None
 ) -> dict[str, float]:
-    """Compute R@1, R@5, R@10 and mAP@10 in both directions, in [0, 1] and by names as below.
+    """Compute R@1, R@5, R@10 and mAP@10 in both directions, in [0, 1].
 
     Arguments
     ---------
@@ -36,6 +36,11 @@ def retrieval_metrics(
     pairs : Tensor, optional
         [P, 2] int64, which rows belong together, as :func:`caption_pairs` returns them. Default:
         row i of one and row i of the other.
+
+    Returns
+    -------
+    dict of float
+        ``{speech_to_text,text_to_speech}_{R@1,R@5,R@10,mAP@10}``.
 
     Example
     -------
