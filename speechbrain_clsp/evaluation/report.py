@@ -75,14 +75,14 @@ def write_results(
         heading=heading,
         pair_examples=pair_examples(evaluation),
         shade=_shade,
-        player=_player,
+        player=clip_player,
         mark=mark_difference,
     )
     write_page(Path(folder) / "report.html", title, [body])
 
 
-def _player(row: Mapping[str, Any]) -> Markup:
-    """Return an audio player that holds a row's clip."""
+def clip_player(row: Mapping[str, Any]) -> Markup:
+    """Return an audio player that holds the clip of a manifest's row."""
     with whole_files([row]) as (clip,):
         return audio_player(clip["audio"])
 

@@ -161,7 +161,7 @@ def vector_column(vectors: np.ndarray) -> pa.Array:
     Example
     -------
     >>> vector_column(np.eye(2)).type
-    FixedSizeListType(fixed_size_list<element: halffloat>[2])
+    FixedSizeListType(fixed_size_list<item: halffloat>[2])
     """
     flat = np.ascontiguousarray(vectors, np.float16).reshape(-1)
     return pa.FixedSizeListArray.from_arrays(pa.array(flat), vectors.shape[1])

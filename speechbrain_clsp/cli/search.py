@@ -1,0 +1,171 @@
+"""The commands of ``clsp`` that make and search an index."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from speechbrain_clsp.cli.common import InsteadOf, add_command, check_device, whole_number
+
+if TYPE_CHECKING:
+    from speechbrain_clsp import CLSP
+    from speechbrain_clsp.search.index import StyleIndex
+
+
+def add_commands(commands: argparse._SubParsersAction) -> None:
+    """Add the commands."""
+    index = add_command(
+        commands,
+        run_index,
+        "index",
+        "make an index of a store of embeddings, or change one",
+        "clsp index train_store --output train_index",
+    )
+    store = index.add_argument("store", nargs="*", help="from clsp embed; added if INDEX is there")
+    index.add_argument("--output", required=True, metavar="INDEX", help="the index, a folder")
+    index.add_argument(
+        "--manifest", help="of the store's clips; default: where it was when they were embedded"
+    )
+    index.add_argument(
+        "--engine",
+        choices=["exact", "lancedb"],
+        help="exact up to a million clips (default), lancedb for more (extra: search)",
+    )
+    index.add_argument(
+        "--delete",
+        action=InsteadOf,
+        positional=store,
+        nargs="+",
+        default=[],
+        metavar="ID",
+        help="remove clips; or one .txt file with an id per line",
+    )
+    search = add_command(
+        commands,
+        run_search,
+        "search",
+        "find clips by description, or by examples",
+        'clsp search train_index "A woman whispers." --where "duration > 2"',
+    )
+    search.add_argument("index", help="from clsp index")
+    search.add_argument("captions", nargs="*", help="all of which should hold")
+    search.add_argument(
+        "--like", nargs="+", default=[], metavar="AUDIO", help="recordings that hits are to be like"
+    )
+    search.add_argument(
+        "--not", nargs="+", default=[], dest="excluded", metavar="CAPTION", help="what not to find"
+    )
+    search.add_argument(
+        "--where", default="", help="condition on the manifest's columns, as in SQL"
+    )
+    search.add_argument("--top", type=whole_number(1, 10_000), default=10, help="hits; default: 10")
+    search.add_argument(
+        "--offset", type=whole_number(0), default=0, help="leave out the first ones"
+    )
+    search.add_argument("--per", default="", metavar="COLUMN", help="one hit each, as of a speaker")
+    search.add_argument(
+        "--fold",
+        type=float,
+        nargs="?",
+        const=0.98,
+        default=0.0,
+        metavar="COSINE",
+        help="put hits that are nearly the same below the best of them; default cosine: 0.98",
+    )
+    search.add_argument("--explain", action="store_true", help="what each phrase contributes")
+    search.add_argument("--output", help="also write a .jsonl, .arrow (manifest) or .html file")
+    search.add_argument("--json", action="store_true", help="print JSON lines")
+    search.add_argument("--model", help="default: the one that the index was made with")
+    search.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...; default: cpu")
+
+
+def run_index(options: argparse.Namespace) -> None:
+    """Make or change an index."""
+    from speechbrain_clsp.search.index import INDEX, StyleIndex
+    from speechbrain_clsp.utils.reading import read_text
+
+    folder, stores = Path(options.output), list(options.store)
+    if options.manifest and len(stores) > 1:
+        raise ValueError("--manifest is that of one store: add several stores one after the other")
+    if (folder / INDEX).is_file() or not stores:
+        index = StyleIndex.open(folder)
+        if options.engine not in (None, index.info.engine):
+            raise ValueError(f"{folder} has the engine {index.info.engine}, not {options.engine}")
+        if not (stores or options.delete):
+            raise ValueError("Name a store to add, or ids to --delete")
+    else:
+        engine = options.engine or "exact"
+        index = StyleIndex.create(folder, stores.pop(0), options.manifest, engine)
+        options.manifest = None
+    for store in stores:
+        print(f"{index.add(store, options.manifest)} clips of {store} added")
+    ids = list(options.delete)
+    if len(ids) == 1 and ids[0].endswith(".txt"):
+        ids = [line.strip() for line in read_text(ids[0]).splitlines() if line.strip()]
+    if ids:
+        print(f"{index.delete(ids)} of {len(ids)} clips deleted")
+    if stores or ids:
+        index.optimize()
+    stats = index.stats()
+    print(f"{stats['rows']} clips are in {folder} (engine {stats['engine']}, size {stats['dim']})")
+
+
+def run_search(options: argparse.Namespace) -> None:
+    """Print and write what is found."""
+    from speechbrain_clsp.cli.models import refuse_files
+    from speechbrain_clsp.search.index import StyleIndex
+    from speechbrain_clsp.search.queries import Query, find
+    from speechbrain_clsp.search.results import check_output, to_record, to_text, write_hits
+
+    refuse_files([*options.captions, *options.excluded])
+    query = Query(
+        options.captions,
+        options.like,
+        options.excluded,
+        options.where,
+        options.top,
+        options.offset,
+        options.per,
+        options.fold,
+        options.explain,
+    )
+    if options.output:
+        check_output(options.output)
+    index = StyleIndex.open(options.index)
+    index.condition(query.where or None)  # found wrong before a model is loaded
+    clsp = open_model_of(options, index)
+    hits = find(index, clsp, query)
+    if not hits:
+        raise ValueError(_why_nothing(index, query.where, query.offset))
+    if options.output:
+        words = [*options.captions, *(f"like {path}" for path in options.like)]
+        write_hits(options.output, hits, " + ".join(words))
+    if options.json:
+        for hit in hits:
+            print(json.dumps(to_record(hit), ensure_ascii=False))
+    else:
+        print(to_text(hits))
+
+
+def open_model_of(options: argparse.Namespace, index: StyleIndex) -> CLSP:
+    """Load the model of an index, or the one that the options name, which must be the same."""
+    from speechbrain_clsp import CLSP
+
+    check_device(options.device)
+    source = options.model or index.info.model
+    if not source:
+        raise ValueError(f"{index.folder} does not say of which model it is: give --model")
+    clsp = CLSP.from_pretrained(source, run_opts={"device": options.device})
+    index.check_model(clsp.mods, source)
+    return clsp
+
+
+def _why_nothing(index: StyleIndex, where: str, offset: int) -> str:
+    """Return why a search found nothing."""
+    if not len(index):
+        return f"{index.folder} is empty"
+    if offset:
+        return f"there are no hits behind the first {offset}: lower --offset"
+    return f"no clip of {len(index)} fulfils --where {where}"

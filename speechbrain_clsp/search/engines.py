@@ -1,0 +1,254 @@
+"""What an index needs of an engine, and the exact one: a scan of memory-mapped vectors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+
+from speechbrain_clsp.search.filters import Condition
+from speechbrain_clsp.search.store import vectors_of
+from speechbrain_clsp.utils.files import atomic_path, atomic_write
+from speechbrain_clsp.utils.reading import read_json
+
+BLOCK = 8192  # vectors that are compared at once: of 512 values, 16 MiB in float32
+BATCH_ROWS = 1 << 16
+KEPT_AT_MOST = 1 << 16  # candidates that are kept unsorted
+
+
+class Engine(Protocol):
+    """What holds the rows of an index and finds the nearest: five methods.
+
+    A row has the columns of the manifest and ``vector``, float16 of unit norm. Scores are cosines,
+    computed from these vectors in float32.
+    """
+
+    def add(self, table: pa.Table, new: bool = False) -> None:
+        """Add rows; those whose id is there are replaced. All of them, or after a kill none.
+
+        ``new`` says that no id is there, which some engines need not look up then.
+        """
+
+    def delete(self, ids: Sequence[str]) -> int:
+        """Delete rows by id; returns how many there were."""
+
+    def search(self, vectors: np.ndarray, k: int, where: Condition | None = None) -> list[pa.Table]:
+        """Return for each of [Q, D] float32 the k rows of highest inner product, best first.
+
+        The column ``score`` is added.
+        """
+
+    def optimize(self) -> None:
+        """Make searches fast again after many changes."""
+
+    def stats(self) -> dict[str, Any]:
+        """Return ``rows`` and whatever else can be told."""
+
+
+@dataclass(frozen=True)
+class _State:
+    """Which files make up an exact index."""
+
+    segments: list[str] = field(default_factory=list)
+    deleted: str = ""  # [rows] bool
+    generation: int = 0
+
+
+class ExactEngine:
+    """Compares every vector; the files that it reads are never changed, only replaced by others.
+
+    ``state.json`` names the files. A reader sees the state that it opened until its next search, a
+    writer that is killed leaves files that no state names.
+
+    Arguments
+    ---------
+    folder : pathlib.Path
+        Where the files are.
+
+    Example
+    -------
+    >>> from speechbrain_clsp.search.store import vector_column
+    >>> engine = ExactEngine(getfixture("tmp_path"))
+    >>> engine.add(pa.table({"id": ["a", "b"], "vector": vector_column(np.eye(2))}))
+    >>> (found,) = engine.search(np.array([[0.6, 0.8]], np.float32), k=1)
+    >>> found.column("id").to_pylist(), f"{found.column('score')[0].as_py():.2f}"
+    (['b'], '0.80')
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self._state: _State | None = None
+        self._table, self._alive = pa.table({}), np.empty(0, bool)
+
+    def add(self, table: pa.Table, new: bool = False) -> None:
+        """Add rows; those whose id is there are replaced."""
+        self._refresh()
+        state = self._state or _State()
+        generation = state.generation + 1
+        name = f"{generation:06}.arrow"
+        self._write_segment(name, table.to_batches(max_chunksize=BATCH_ROWS))
+        alive = self._alive if new else self._alive & ~self._are(table.column("id"))
+        alive = np.concatenate([alive, np.ones(len(table), bool)])
+        self._write([*state.segments, name], alive, generation)
+
+    def delete(self, ids: Sequence[str]) -> int:
+        """Delete rows by id; returns how many there were."""
+        self._refresh()
+        if self._state is None:
+            return 0
+        found = self._are(pa.array(ids, pa.string())) & self._alive
+        if found.any():
+            self._write(self._state.segments, self._alive & ~found, self._state.generation + 1)
+        return int(found.sum())
+
+    def search(self, vectors: np.ndarray, k: int, where: Condition | None = None) -> list[pa.Table]:
+        """Compare all rows, or those of a condition; equal scores are in the order of rows."""
+        self._refresh()
+        alive = self._alive
+        if where is not None and len(self._table):
+            alive = alive & where.mask(self._table)
+        queries = torch.from_numpy(np.ascontiguousarray(vectors, np.float32))
+        best = [_Best(k) for _ in queries]
+        for positions, block in self._blocks(alive):
+            scores = (block.float() @ queries.T).T.contiguous().numpy()
+            for one, row in zip(best, scores):
+                one.add(positions, row)
+        return [self._rows(*one.sorted()) for one in best]
+
+    def optimize(self) -> None:
+        """Write all rows that are left into one file; remove files that are not used."""
+        self._refresh()
+        if self._state is None:
+            return
+        if len(self._state.segments) > 1 or not self._alive.all():
+            generation = self._state.generation + 1
+            name = f"{generation:06}.arrow"
+            self._write_segment(name, self._left())
+            self._write([name], np.ones(int(self._alive.sum()), bool), generation)
+        used = {"state.json", *self._state.segments, self._state.deleted}
+        for path in self.folder.iterdir():
+            if path.name not in used:
+                path.unlink()
+
+    def _left(self) -> Iterator[pa.RecordBatch]:
+        """Yield the rows that are not deleted."""
+        first = 0
+        for batch in self._table.to_batches(max_chunksize=BATCH_ROWS):
+            yield batch.filter(pa.array(self._alive[first : first + len(batch)]))
+            first += len(batch)
+
+    def _write_segment(self, name: str, batches: Iterable[pa.RecordBatch]) -> None:
+        rows = iter(batches)
+        first = next(rows)
+        with (
+            atomic_path(self.folder / name) as temporary,
+            pa.OSFile(str(temporary), "wb") as sink,
+            pa.ipc.new_file(sink, first.schema) as writer,
+        ):
+            for batch in chain([first], rows):
+                writer.write_batch(batch)
+
+    def stats(self) -> dict[str, Any]:
+        """Return rows, files and bytes."""
+        self._refresh()
+        files = [path for path in self.folder.iterdir() if path.is_file()]
+        n_bytes = sum(path.stat().st_size for path in files)
+        return {"rows": int(self._alive.sum()), "files": len(files), "bytes": n_bytes}
+
+    def _are(self, ids: pa.Array | pa.ChunkedArray) -> np.ndarray:
+        """Return which rows have one of some ids."""
+        if not len(self._table):
+            return np.empty(0, bool)
+        values = ids.combine_chunks() if isinstance(ids, pa.ChunkedArray) else ids
+        return np.asarray(pc.is_in(self._table.column("id"), value_set=values))
+
+    def _write(self, segments: list[str], alive: np.ndarray, generation: int) -> None:
+        deleted = ""
+        if not alive.all():
+            deleted = f"{generation:06}.npy"
+            with atomic_path(self.folder / deleted) as temporary:
+                np.save(temporary, ~alive)
+        state = _State(segments, deleted, generation)
+        atomic_write(self.folder / "state.json", json.dumps(asdict(state)))
+        self._refresh()
+
+    def _refresh(self) -> None:
+        """Open the newest state; again if a writer removed a file of it in between."""
+        path = self.folder / "state.json"
+        while path.is_file():
+            state = _State(**read_json(path))
+            if state == self._state:
+                return
+            try:
+                self._table, self._alive = self._open(state)
+            except FileNotFoundError:
+                if _State(**read_json(path)) == state:
+                    raise
+                continue
+            self._state = state
+            return
+
+    def _open(self, state: _State) -> tuple[pa.Table, np.ndarray]:
+        tables = []
+        for name in state.segments:
+            with pa.memory_map(str(self.folder / name)) as source:
+                tables.append(pa.ipc.open_file(source).read_all())
+        table = pa.concat_tables(tables)
+        alive = np.ones(len(table), bool)
+        if state.deleted:
+            alive = ~np.load(self.folder / state.deleted)
+        return table, alive
+
+    def _blocks(self, alive: np.ndarray) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
+        """Yield positions [n] and vectors [n, D] float16 of the rows to compare."""
+        first = 0
+        for chunk in self._table.column("vector").chunks if len(self._table) else ():
+            vectors = vectors_of(chunk)
+            for start in range(0, len(vectors), BLOCK):
+                part = vectors[start : start + BLOCK]
+                chosen = np.flatnonzero(alive[first + start : first + start + len(part)])
+                if len(chosen):
+                    # A copy: torch takes no memory that is only readable.
+                    block = part.copy() if len(chosen) == len(part) else part[chosen]
+                    yield chosen + first + start, torch.from_numpy(block)
+            first += len(vectors)
+
+    def _rows(self, positions: np.ndarray, scores: np.ndarray) -> pa.Table:
+        table = self._table.take(pa.array(positions))
+        return table.append_column("score", pa.array(scores, pa.float32()))
+
+
+class _Best:
+    """The k highest scores so far; of equal ones, those of the first positions."""
+
+    def __init__(self, k: int) -> None:
+        self.k, self.least = k, -np.inf
+        self._positions: list[np.ndarray] = []
+        self._scores: list[np.ndarray] = []
+        self._count = 0
+
+    def add(self, positions: np.ndarray, scores: np.ndarray) -> None:
+        chosen = scores > self.least  # equal ones have higher positions than those that are kept
+        self._positions.append(positions[chosen])
+        self._scores.append(scores[chosen])
+        self._count += int(chosen.sum())
+        if self._count > self.k + KEPT_AT_MOST or self.least == -np.inf:
+            positions, scores = self.sorted()
+            self._positions, self._scores, self._count = [positions], [scores], len(scores)
+            if len(scores) == self.k:
+                self.least = scores[-1]
+
+    def sorted(self) -> tuple[np.ndarray, np.ndarray]:
+        positions = np.concatenate(self._positions or [np.empty(0, np.int64)])
+        scores = np.concatenate(self._scores or [np.empty(0, np.float32)])
+        order = np.lexsort((positions, -scores))[: self.k]
+        return positions[order], scores[order]

@@ -1,0 +1,135 @@
+"""The engine for more than a million clips: a LanceDB table on disk, quantized and partitioned.
+
+Candidates come from the quantized vectors; their scores are computed from the float16 ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.types as kinds
+
+from speechbrain_clsp.search.filters import Condition
+from speechbrain_clsp.search.store import vectors_of
+
+TABLE = "clips"
+FEW = 100_000  # rows: so many, or fewer after a condition, are compared exactly
+PROBES = 64  # partitions that are searched
+REFINE = 20  # candidates per hit whose exact score is computed
+MOST_CANDIDATES = 50_000
+COLUMNS = ("gender", "accent", "pitch", "speaking_rate", "split", "source", "speaker")
+
+
+class LanceEngine:
+    """A LanceDB table; changes are versions of it, so that readers see all of one or nothing.
+
+    Arguments
+    ---------
+    folder : pathlib.Path
+        Where the table is.
+
+    Raises
+    ------
+    ValueError
+        If ``lancedb`` is not installed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            import lancedb
+        except ImportError as error:
+            raise ValueError(
+                "This index needs the package lancedb: pip install 'speechbrain-clsp[search]'"
+            ) from error
+        self._base = lancedb.connect(str(folder))
+        self._table: Any = None
+
+    def _open(self) -> Any:
+        """Return the table in its newest version; None if nothing was added yet."""
+        if self._table is None and TABLE in self._base.list_tables().tables:
+            self._table = self._base.open_table(TABLE)
+        elif self._table is not None:
+            self._table.checkout_latest()
+        return self._table
+
+    def add(self, table: pa.Table, new: bool = False) -> None:
+        """Add rows; those whose id is there are replaced."""
+        there = self._open()
+        if there is None:
+            self._table = self._base.create_table(TABLE, table)
+        elif new:
+            there.add(table)
+        else:
+            merge = there.merge_insert("id")
+            merge.when_matched_update_all().when_not_matched_insert_all().execute(table)
+
+    def delete(self, ids: Sequence[str]) -> int:
+        """Delete rows by id; returns how many there were."""
+        there = self._open()
+        if there is None or not ids:
+            return 0
+        before = there.count_rows()
+        there.delete(Condition("in", "id", tuple(ids)).to_sql())
+        return int(before - there.count_rows())
+
+    def search(self, vectors: np.ndarray, k: int, where: Condition | None = None) -> list[pa.Table]:
+        """Search partitions, or exactly where few rows are to be compared."""
+        there = self._open()
+        sql = None if where is None else where.to_sql()
+        exact = not self._has_index(there) or there.count_rows(sql) <= FEW
+        return [self._nearest(there, vector, k, sql, exact) for vector in vectors]
+
+    def _nearest(
+        self, there: Any, vector: np.ndarray, k: int, sql: str | None, exact: bool
+    ) -> pa.Table:
+        norm = float(np.linalg.norm(vector)) or 1.0
+        query = there.search(vector / norm, vector_column_name="vector").distance_type("cosine")
+        if exact:
+            query = query.bypass_vector_index()
+        else:
+            query = query.nprobes(PROBES).refine_factor(max(1, min(REFINE, MOST_CANDIDATES // k)))
+        if sql is not None:
+            query = query.where(sql, prefilter=True)
+        found = query.limit(k).to_arrow().drop_columns("_distance")
+        scores = vectors_of(found.column("vector")).astype(np.float32) @ vector
+        order = np.lexsort((np.arange(len(scores)), -scores))
+        found = found.append_column("score", pa.array(scores, pa.float32()))
+        return found.take(pa.array(order))
+
+    def optimize(self) -> None:
+        """Index what is new; with enough rows, also the columns that conditions usually name."""
+        from lancedb.index import Bitmap, BTree, IvfRq, LabelList
+
+        there = self._open()
+        if there is None:
+            return
+        if there.count_rows() > FEW and not self._has_index(there):
+            there.create_index("vector", config=IvfRq(distance_type="cosine"))
+            for each in there.schema:
+                if kinds.is_list(each.type) and each.name.endswith("_tags"):
+                    there.create_index(each.name, config=LabelList())
+                elif each.name in COLUMNS:
+                    kind = BTree() if each.name == "speaker" else Bitmap()
+                    there.create_index(each.name, config=kind)
+            there.create_index("id", config=BTree())
+        there.optimize()
+
+    def stats(self) -> dict[str, Any]:
+        """Return rows, versions and indices."""
+        there = self._open()
+        if there is None:
+            return {"rows": 0, "versions": 0, "indices": []}
+        indices = sorted(index.name for index in there.list_indices())
+        return {
+            "rows": there.count_rows(),
+            "versions": len(there.list_versions()),
+            "indices": indices,
+        }
+
+    @staticmethod
+    def _has_index(there: Any) -> bool:
+        return any(index.columns == ["vector"] for index in there.list_indices())
