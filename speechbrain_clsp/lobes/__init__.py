@@ -3,6 +3,7 @@
 Waveforms to unit vectors (features, Zipformer2, head) and caption tokens to unit vectors.
 """
 
+from speechbrain_clsp.lobes.adapters import AdaptedTower
 from speechbrain_clsp.lobes.attribute_heads import AttributeHeads
 from speechbrain_clsp.lobes.features import KaldiFbank
 from speechbrain_clsp.lobes.head import ProjectionHead
@@ -14,6 +15,7 @@ from speechbrain_clsp.lobes.text_tower import RobertaTextTower, TransformerTextT
 from speechbrain_clsp.lobes.zipformer import Balancer, Whiten, Zipformer2
 
 __all__ = [
+    "AdaptedTower",
     "AttributeHeads",
     "Balancer",
     "KaldiFbank",

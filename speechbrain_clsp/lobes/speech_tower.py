@@ -89,7 +89,7 @@ class SpeechTower(nn.Module):
         """
         features, n_frames = self.fbank(wavs, lengths)
         features = (features - self.feature_mean) / self.feature_std
-        features = features.to(self.encoder_embed.out.weight.dtype)
+        features = features.to(next(self.encoder_embed.parameters()).dtype)
         frames, n_frames = self.encoder_embed(features, n_frames)
         encoded, n_frames = self.encoder(frames, n_frames)
         return self.head(self.pooling(encoded, padding_mask(n_frames, encoded.shape[1])))
