@@ -106,7 +106,8 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         commands,
         run_convert,
         "convert",
-        "write a published checkpoint as a SpeechBrain-format folder, or the other way round",
+        "write a published or a fine-tuned model as a SpeechBrain-format folder, or the published"
+        " form of a model",
         "clsp convert yfyeung/CLSP my_clsp --prompts emotions.json",
     )
     convert.add_argument("source", help="folder or Hub repository")
@@ -264,7 +265,13 @@ def holds_embeddings(path: Path) -> bool:
 def run_convert(options: argparse.Namespace) -> None:
     """Convert between the published form and SpeechBrain's."""
     from speechbrain_clsp import CLSP
-    from speechbrain_clsp.pretrained.conversion import convert_official, export_official
+    from speechbrain_clsp.pretrained.adapters import find_adapters
+    from speechbrain_clsp.pretrained.conversion import (
+        convert_official,
+        export_official,
+        merge_adapters,
+    )
+    from speechbrain_clsp.pretrained.folder import find_source
 
     folder = Path(options.folder).expanduser()
     if options.to_official:
@@ -275,7 +282,11 @@ def run_convert(options: argparse.Namespace) -> None:
         prompts = read_prompts([options.prompts]) if options.prompts else None
         if prompts is not None and not isinstance(prompts, dict):
             raise ValueError(f"{options.prompts} must be a .json file {{class: prompt}}")
-        convert_official(options.source, folder, options.revision, prompts)
+        if find_adapters(find_source(options.source), options.revision):
+            clsp = CLSP.from_pretrained(options.source, options.revision)
+            merge_adapters(clsp, options.source, folder, options.revision, prompts)
+        else:
+            convert_official(options.source, folder, options.revision, prompts)
     print(f"Written: {folder}")
 
 

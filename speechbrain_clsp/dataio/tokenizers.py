@@ -72,6 +72,10 @@ class SentencePieceCaptions:
             reason = f"it is {kind}" if kind else " ".join(str(error).split())
             raise ValueError(f"{path} is not a SentencePiece model: {reason}") from error
 
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the model file."""
+        atomic_write(path, self._loaded().serialized_model_proto())
+
     def __call__(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Tokenize.
 

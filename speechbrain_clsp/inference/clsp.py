@@ -30,6 +30,7 @@ from speechbrain_clsp.inference.checks import (
 from speechbrain_clsp.inference.files import Window, pad, read_batches, report_bad_files
 from speechbrain_clsp.inference.timeline import Timeline, sliding_windows
 from speechbrain_clsp.lobes.prompt_bank import Prompts, embed_classes
+from speechbrain_clsp.pretrained.adapters import find_adapters
 from speechbrain_clsp.pretrained.folder import (
     HYPERPARAMS,
     PARTS,
@@ -112,6 +113,8 @@ class CLSP(Pretrained):
         Of the published form (``config.json``, ``model.safetensors``, a tokenizer) only JSON and
         safetensors are read. A model in SpeechBrain's format has a ``hyperparams.yaml``, which is
         code: it is run if you give a folder, but that of a Hub repository only if you ask for it.
+        A fine-tuned model holds adapters, and names its base model, which is opened in the same
+        way; the adapters are added to its weights, so that it is as fast.
 
         Arguments
         ---------
@@ -143,10 +146,19 @@ class CLSP(Pretrained):
             If the Hub cannot be reached and the files are not in its cache.
         ValueError
             If a file is damaged or not a CLSP's, its hash is not the pinned one, or weights do not
-            fit; or if ``precision`` is unknown.
+            fit; if the base model is not the one that adapters belong to; or if ``precision`` is
+            unknown.
         """
         place = find_source(source)
-        if not has_definition(place, revision):
+        adapters = find_adapters(place, revision)
+        if adapters is not None:
+            adapters.check_base()
+            base = adapters.base
+            clsp = cls.from_pretrained(
+                base.source, base.revision, run_opts, trust_hparams=trust_hparams
+            )
+            adapters.apply(clsp.mods)
+        elif not has_definition(place, revision):
             modules, tokenizer = load_official(place, revision)
             clsp = cls(modules, {"tokenizer": tokenizer}, run_opts)
         elif isinstance(place, Path) or trust_hparams:

@@ -4,8 +4,9 @@ Loading, saving, conversion between the two forms, and publishing. What comes ou
 tokenizer; :class:`~speechbrain_clsp.inference.clsp.CLSP` makes a model of them.
 """
 
+from speechbrain_clsp.pretrained.adapters import Base, adapt, find_adapters, save_adapters
 from speechbrain_clsp.pretrained.card import write_card
-from speechbrain_clsp.pretrained.conversion import convert_official, export_official
+from speechbrain_clsp.pretrained.conversion import convert_official, export_official, merge_adapters
 from speechbrain_clsp.pretrained.folder import FolderPretrainer, load_folder, save_model_folder
 from speechbrain_clsp.pretrained.hub import (
     load_official,
@@ -18,17 +19,22 @@ from speechbrain_clsp.pretrained.hub import (
 )
 
 __all__ = [
+    "Base",
     "FolderPretrainer",
+    "adapt",
     "convert_official",
     "export_official",
+    "find_adapters",
     "load_folder",
     "load_official",
     "load_pretrained_encoder",
     "load_pretrained_speech_encoder",
     "load_pretrained_text_encoder",
+    "merge_adapters",
     "publish",
     "read_do_normalize",
     "read_encoder_config",
+    "save_adapters",
     "save_model_folder",
     "write_card",
 ]

@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -14,18 +15,28 @@ from speechbrain.dataio.encoder import CategoricalEncoder
 from speechbrain.inference.interfaces import Pretrained
 from torch import Tensor, nn
 
+from speechbrain_clsp.dataio.tokenizers import FastTokenizerCaptions
 from speechbrain_clsp.lobes.prompt_bank import PromptBank, embed_classes, prompt_groups
 from speechbrain_clsp.lobes.speech_tower import SpeechTower
 from speechbrain_clsp.lobes.text_tower import RobertaTextTower
+from speechbrain_clsp.pretrained.adapters import find_adapters
 from speechbrain_clsp.pretrained.folder import (
     CONFIG,
+    HYPERPARAMS,
     LABELS,
     PARTS,
     WEIGHTS,
+    find_source,
     save_model_folder,
     state_of,
 )
-from speechbrain_clsp.pretrained.hub import PREFIX, load_official, read_sizes
+from speechbrain_clsp.pretrained.hub import (
+    PREFIX,
+    find_file,
+    has_definition,
+    load_official,
+    read_sizes,
+)
 from speechbrain_clsp.pretrained.official import UNUSED_IN_LAYERS, define, to_official
 from speechbrain_clsp.utils.files import atomic_path, atomic_write, expand
 
@@ -63,8 +74,77 @@ def convert_official(
         If the source has no tokenizer, and RoBERTa's could not be downloaded.
     """
     modules, tokenizer = load_official(source, revision)
+    origin = ORIGIN.format(source=source, revision=f" at {revision}" if revision else "")
+    _write_folder(folder, read_sizes(source, revision), modules, tokenizer, prompts, origin)
+
+
+@torch.no_grad()
+def merge_adapters(
+    clsp: Pretrained,
+    source: str | os.PathLike,
+    folder: str | os.PathLike,
+    revision: str | None = None,
+    prompts: Mapping[str, str | Sequence[str]] | None = None,
+) -> None:
+    """Write a fine-tuned model as a folder that needs no base model.
+
+    Arguments
+    ---------
+    clsp : CLSP
+        What ``CLSP.from_pretrained(source, revision)`` returned: adapters are in its weights.
+    source : str or path
+        Where the adapters are: a folder or a Hub repository.
+    folder : str or path
+        Where the model goes.
+    revision : str, optional
+        Of the adapters' repository.
+    prompts : dict, optional
+        For each class one or several prompts, if the base model is in the published form.
+
+    Raises
+    ------
+    ValueError
+        If there are no adapters; or prompts, and the base model has a definition of its own.
+    FileExistsError
+        If there is something at ``folder`` that is not a model folder.
+    """
+    adapters = find_adapters(find_source(source), revision)
+    if adapters is None:
+        raise ValueError(f"{source} is a model of its own already: it has no adapters to merge")
+    origin = f"Fine-tuned from `{adapters.base.source}`, whose license applies to the weights."
+    base = adapters.base
+    while (inner := find_adapters(find_source(base.source), base.revision)) is not None:
+        base = inner.base
+    tokenizer, place = clsp.hparams.tokenizer, find_source(base.source)
+    if not has_definition(place, base.revision):
+        sizes = read_sizes(place, base.revision)
+        _write_folder(folder, sizes, dict(clsp.mods.items()), tokenizer, prompts, origin)
+        return
+    if prompts:
+        raise ValueError(f"Prompts go into a model of the published form; {place} is of another")
+    definition = find_file(place, HYPERPARAMS, base.revision).read_text(encoding="utf-8")
+    with tempfile.TemporaryDirectory() as temporary:
+        files = {tokenizer.FILENAME: Path(temporary) / tokenizer.FILENAME}
+        tokenizer.save(files[tokenizer.FILENAME])
+        if "classifier" in clsp.mods:
+            classes = embed_classes(clsp.encode_text, clsp.hparams.prompts)
+            clsp.mods.classifier.fill(classes, clsp.mods.logit_scale())
+            files[LABELS] = find_file(place, LABELS, base.revision)
+        parts = {name: clsp.mods[name] for name in (*PARTS, "classifier") if name in clsp.mods}
+        save_model_folder(folder, definition, parts, files, origin=origin)
+
+
+def _write_folder(
+    folder: str | os.PathLike,
+    sizes: Mapping[str, Mapping[str, Any]],
+    modules: dict[str, nn.Module],
+    tokenizer: FastTokenizerCaptions,
+    prompts: Mapping[str, str | Sequence[str]] | None,
+    origin: str,
+) -> None:
+    """Write a model of the published architecture, and with prompts its classifier."""
     groups = prompt_groups(prompts) if prompts else None
-    definition = define(read_sizes(source, revision), groups)
+    definition = define(sizes, groups)
     with tempfile.TemporaryDirectory() as temporary:
         files = {tokenizer.FILENAME: Path(temporary) / tokenizer.FILENAME}
         tokenizer.save(files[tokenizer.FILENAME])
@@ -76,7 +156,6 @@ def convert_official(
             encoder = CategoricalEncoder()
             encoder.update_from_iterable(list(groups), sequence_input=False)
             encoder.save(files[LABELS])
-        origin = ORIGIN.format(source=source, revision=f" at {revision}" if revision else "")
         save_model_folder(folder, definition, modules, files, origin=origin)
 
 

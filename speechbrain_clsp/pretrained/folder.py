@@ -43,6 +43,7 @@ logger = get_logger(__name__)
 
 HYPERPARAMS = "hyperparams.yaml"
 WEIGHTS = "model.safetensors"
+ADAPTERS = "adapters.safetensors"  # in place of weights, where a base model has the rest
 LABELS = "label_encoder.txt"
 TOKENIZERS = ("tokenizer.model", "tokenizer.json")  # of both kinds
 CONFIG = "config.json"
@@ -253,9 +254,12 @@ def find_source(source: str | os.PathLike) -> Path | str:
         raise FileNotFoundError(f"{source} is a URL: of the Hub give the repository, {match[1]}")
     folder = expand(source)
     if folder.is_dir():
-        if not (folder / WEIGHTS).exists():
+        if not any((folder / name).exists() for name in (WEIGHTS, ADAPTERS)):
             below = [
-                path.parent for depth in ("*", "*/*") for path in folder.glob(f"{depth}/{WEIGHTS}")
+                path.parent
+                for depth in ("*", "*/*")
+                for name in (WEIGHTS, ADAPTERS)
+                for path in folder.glob(f"{depth}/{name}")
             ]
             if below:
                 raise FileNotFoundError(
@@ -454,6 +458,25 @@ def load_state(
     """
     expected = state_of(modules)
     weights = {key if key in expected else WRAPPERS.sub("", key): v for key, v in weights.items()}
+    check_state(weights, expected, path)
+    for name, module in modules.items():
+        prefix = f"{name}."
+        own = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
+        module.load_state_dict(own, assign=any(p.is_meta for p in module.parameters()))
+
+
+def check_state(
+    weights: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: str | os.PathLike
+) -> None:
+    """Raise ValueError unless weights from ``path`` can take the place of the expected ones.
+
+    Example
+    -------
+    >>> check_state({}, {"scale": Tensor([1.0])}, "a.safetensors")
+    Traceback (most recent call last):
+    ...
+    ValueError: a.safetensors does not fit the model: missing scale
+    """
     problems = [f"missing {key}" for key in expected if key not in weights]
     problems += [f"unexpected {key}" for key in weights if key not in expected]
     for key, value in weights.items():
@@ -461,10 +484,6 @@ def load_state(
             problems.append(f"{key} {fault}")
     if problems:
         raise ValueError(f"{path} does not fit the model: {join_some(problems)}")
-    for name, module in modules.items():
-        prefix = f"{name}."
-        own = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
-        module.load_state_dict(own, assign=any(p.is_meta for p in module.parameters()))
 
 
 def _fault(value: Tensor, expected: Tensor) -> str:
@@ -569,8 +588,32 @@ def save_model_folder(
     FileExistsError
         If there is something at ``folder`` that is not a model folder.
     """
+    with new_folder(folder, (HYPERPARAMS, WEIGHTS)) as partial:
+        (partial / HYPERPARAMS).write_text(definition, encoding="utf-8")
+        write_weights(state_of(modules), partial / WEIGHTS)
+        for name, file in files.items():
+            shutil.copyfile(file, partial / name)
+        write_about(partial, {}, metrics, origin)
+
+
+@contextmanager
+def new_folder(folder: str | os.PathLike, names: Sequence[str]) -> Iterator[Path]:
+    """Give a folder to write to, which takes the place of another one when the block ends well.
+
+    Arguments
+    ---------
+    folder : str or path
+        Where it goes; further files in it stay.
+    names : sequence of str
+        Files by which a folder that is there is known as one that may be replaced.
+
+    Raises
+    ------
+    FileExistsError
+        If there is something else.
+    """
     folder = expand(folder).resolve()
-    if folder.exists() and not all((folder / name).is_file() for name in (HYPERPARAMS, WEIGHTS)):
+    if folder.exists() and not all((folder / name).is_file() for name in names):
         raise FileExistsError(
             f"{folder} is not a model folder: remove it, or save to another place"
         )
@@ -578,18 +621,7 @@ def save_model_folder(
     shutil.rmtree(hidden, ignore_errors=True)
     partial = hidden / folder.name  # the card has the folder's name
     partial.mkdir(parents=True)
-    (partial / HYPERPARAMS).write_text(definition, encoding="utf-8")
-    weights = {key: value.cpu().contiguous() for key, value in state_of(modules).items()}
-    save_file(weights, partial / WEIGHTS)
-    (partial / WEIGHTS).chmod(0o644)  # safetensors makes it readable by its owner alone
-    for name, file in files.items():
-        shutil.copyfile(file, partial / name)
-    about = {INTERFACE_KEY: "CLSP", "speechbrain_clsp_version": __version__}
-    (partial / CONFIG).write_text(json.dumps(about) + "\n", encoding="utf-8")
-    (partial / SENTENCE_TRANSFORMERS).write_text(
-        json.dumps([SENTENCE_TRANSFORMERS_MODULE]) + "\n", encoding="utf-8"
-    )
-    write_card(partial, metrics, origin)
+    yield partial
     old = folder.with_name(f".{folder.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
@@ -598,6 +630,27 @@ def save_model_folder(
     os.replace(partial, folder)
     for path in (hidden, old):
         shutil.rmtree(path, ignore_errors=True)
+
+
+def write_weights(weights: Mapping[str, Tensor], path: Path) -> None:
+    """Write a safetensors file that others may read, too."""
+    save_file({key: value.cpu().contiguous() for key, value in weights.items()}, path)
+    path.chmod(0o644)  # safetensors makes it readable by its owner alone
+
+
+def write_about(
+    folder: Path,
+    config: Mapping[str, Any],
+    metrics: Mapping[str, float | Sequence[float | None]] | None = None,
+    origin: str = "",
+) -> None:
+    """Write what names a model's interfaces, with further entries of ``config.json``; its card."""
+    about = {INTERFACE_KEY: "CLSP", "speechbrain_clsp_version": __version__, **config}
+    (folder / CONFIG).write_text(json.dumps(about) + "\n", encoding="utf-8")
+    (folder / SENTENCE_TRANSFORMERS).write_text(
+        json.dumps([SENTENCE_TRANSFORMERS_MODULE]) + "\n", encoding="utf-8"
+    )
+    write_card(folder, metrics, origin)
 
 
 def _copy_further(folder: Path, target: Path) -> None:

@@ -134,7 +134,7 @@ def read_sizes(source: str | os.PathLike, revision: str | None = None) -> dict[s
     keys = _published_keys(weights)
     with open_weights(weights) as file:
         shapes = {key: file.get_slice(name).get_shape() for key, name in keys.items()}
-    config = _find_config(source, revision)
+    config = find_config(source, revision)
     try:
         return read_architecture(shapes, config)
     except (TypeError, ValueError) as error:
@@ -327,13 +327,22 @@ def has_definition(source: Path | str, revision: str | None = None) -> bool:
     :func:`~speechbrain_clsp.pretrained.folder.find_source` returns it. Of a repository only
     ``config.json`` is read.
     """
-    config = _find_config(source, revision)
+    config = find_config(source, revision)
     if INTERFACE_KEY in config:
         return True
     return isinstance(source, Path) and not config and (source / HYPERPARAMS).is_file()
 
 
-def _find_config(source: str | os.PathLike, revision: str | None) -> dict[str, Any]:
+def find_config(source: str | os.PathLike, revision: str | None = None) -> dict[str, Any]:
+    """Read ``config.json`` of a folder or a Hub repository; {} if it has none.
+
+    Arguments and errors are those of :func:`load_official`.
+
+    Example
+    -------
+    >>> find_config(getfixture("tmp_path"))
+    {}
+    """
     try:
         path = find_file(source, CONFIG, revision)
     except FileNotFoundError:
