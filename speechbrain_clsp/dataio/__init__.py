@@ -7,6 +7,7 @@ from speechbrain_clsp.dataio.audio import SAMPLE_RATE, AudioError, read_audio
 from speechbrain_clsp.dataio.dataset import CaptionedSpeech, CaptionedSpeechDataset, Collate
 from speechbrain_clsp.dataio.labels import AttributeLabels
 from speechbrain_clsp.dataio.manifest import Manifest, write_manifest
+from speechbrain_clsp.dataio.rehearsal import Rehearsal
 from speechbrain_clsp.dataio.resample import resample
 from speechbrain_clsp.dataio.sampler import BucketBatchSampler
 from speechbrain_clsp.dataio.shards import ClipReader
@@ -23,6 +24,7 @@ __all__ = [
     "Collate",
     "FastTokenizerCaptions",
     "Manifest",
+    "Rehearsal",
     "SentencePieceCaptions",
     "read_audio",
     "resample",
