@@ -20,38 +20,99 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         "train a model on your own recordings and captions, and evaluate it",
         "clsp train my_clips.csv --output my_model",
     )
-    train.add_argument("source", help="as for clsp prepare; or a manifest that it wrote")
-    train.add_argument(
+    add_options(train, "own_data.yaml", epochs=10)
+    finetune = add_command(
+        commands,
+        run_finetune,
+        "finetune",
+        "let a pretrained model learn from your own recordings and captions, and compare the two",
+        "clsp finetune my_clips.csv --base yfyeung/CLSP --output my_model",
+    )
+    add_options(finetune, "finetune.yaml", epochs=6)
+    finetune.add_argument(
+        "--base", required=True, help="the model to start from: a folder or a Hub repository"
+    )
+    finetune.add_argument("--revision", help="of the Hub repository")
+    finetune.add_argument(
+        "--trust-hparams",
+        action="store_true",
+        help="run the hyperparams.yaml, which is code, of a Hub repository that has one",
+    )
+    finetune.add_argument(
+        "--tune",
+        choices=("lora", "heads"),
+        default="lora",
+        help="low-rank adapters of both towers, or their heads alone; default: lora",
+    )
+    finetune.add_argument(
+        "--rank", type=whole_number(1), default=8, help="of the adapters; default: 8"
+    )
+    finetune.add_argument(
+        "--layers",
+        nargs="+",
+        default=["*"],
+        metavar="NAME",
+        help="layers that get adapters, such as 'encoder.*.in_proj'; default: all linear ones and"
+        " attention",
+    )
+    finetune.add_argument(
+        "--rehearse",
+        metavar="MANIFEST",
+        help="old training data, half of each batch, so that less of it is forgotten",
+    )
+
+
+def add_options(command: argparse.ArgumentParser, recipe: str, epochs: int) -> None:
+    """Add what all commands have that train on a user's data, by a recipe with default epochs."""
+    command.add_argument("source", help="as for clsp prepare; or a manifest that it wrote")
+    command.add_argument(
         "--output",
         required=True,
         help="the folder for model, report and checkpoints; the same command goes on with a"
         " training that was stopped",
     )
-    train.add_argument(
+    command.add_argument(
         "--prompts",
         help="a file of prompts for the attributes; default: OUTPUT/prompts.json, which is made",
     )
-    train.add_argument("--seed", type=whole_number(0), default=1986, help="default: 1986")
-    train.add_argument("--epochs", type=whole_number(1), help="default: 10")
-    train.add_argument("--device", default="cpu", help="such as cuda:0; default: cpu")
-    train.add_argument(
+    command.add_argument("--seed", type=whole_number(0), default=1986, help="default: 1986")
+    command.add_argument("--epochs", type=whole_number(1), help=f"default: {epochs}")
+    command.add_argument("--device", default="cpu", help="such as cuda:0; default: cpu")
+    command.add_argument(
         "--set",
         nargs="+",
         default=[],
         metavar="KEY=VALUE",
-        help="other settings of the recipe, such as batch_size=16; own_data.yaml has them all",
+        help=f"other settings of the recipe, such as batch_size=16; {recipe} has them all",
     )
-    train.add_argument("--skip-bad", action="store_true", help="leave bad rows out")
-    train.add_argument(
+    command.add_argument("--skip-bad", action="store_true", help="leave bad rows out")
+    command.add_argument(
         "--ignore-columns", nargs="+", default=[], metavar="NAME", help="columns to leave out"
     )
 
 
 def run_train(options: argparse.Namespace) -> None:
     """Prepare a user's data, train on it, and report."""
+    train_by("own_data.yaml", options, {})
+
+
+def run_finetune(options: argparse.Namespace) -> None:
+    """Prepare a user's data, train adapters of a base model on it, and compare the two models."""
+    names = ("base", "revision", "trust_hparams", "tune", "rank", "layers", "rehearse")
+    train_by("finetune.yaml", options, {name: getattr(options, name) for name in names})
+
+
+def train_by(recipe: str, options: argparse.Namespace, own: dict[str, Any]) -> None:
+    """Run a recipe with the values that the options of a command gave, ``own`` ones included."""
+    import speechbrain as sb
+    import yaml
+
+    from speechbrain_clsp.training.recipe import run_recipe
+    from speechbrain_clsp.training.yaml_keys import check_overrides
+
     check_folder(Path(options.output))
     check_device(options.device)
-    overrides = {
+    overrides = own | {
         "source": options.source,
         "output_folder": options.output,
         "seed": options.seed,
@@ -61,23 +122,15 @@ def run_train(options: argparse.Namespace) -> None:
     }
     if options.epochs is not None:
         overrides["number_of_epochs"] = options.epochs
-    train_by(HPARAMS / "own_data.yaml", options.device, overrides, options.set)
-
-
-def train_by(
-    hparams_file: Path, device: str, overrides: dict[str, Any], settings: list[str]
-) -> None:
-    """Run a recipe with values that options gave, and with ``settings``, ``KEY=VALUE`` each."""
-    import speechbrain as sb
-    import yaml
-
-    from speechbrain_clsp.training.recipe import run_recipe
-    from speechbrain_clsp.training.yaml_keys import check_overrides
-
+    settings, hparams_file = options.set, HPARAMS / recipe
     wrong = [setting for setting in settings if "=" not in setting or setting.startswith("-")]
     if wrong:
         raise ValueError(f"{wrong[0]!r} is no setting: write KEY=VALUE, such as batch_size=16")
-    arguments = [str(hparams_file), f"--device={device}", *(f"--{each}" for each in settings)]
+    arguments = [
+        str(hparams_file),
+        f"--device={options.device}",
+        *(f"--{each}" for each in settings),
+    ]
     _, run_opts, given = sb.parse_arguments(arguments)
     further = yaml.safe_load(given) or {}
     if twice := sorted(set(further) & set(overrides)):

@@ -57,6 +57,7 @@ from speechbrain_clsp.utils.checks import quote
 from speechbrain_clsp.utils.files import sha256_of_file
 
 PROBES, MARGINS = "probes", "probes: mean margins in cosine"
+MERGED = "equal captions merged"  # ends the names of tables of retrieval
 WORDING = "unseen wording: unweighted average recall"
 ONE, ALL = "one prompt", "all prompts"  # per class, that clips are compared with at a time
 UNSEEN = "mini_unseen"  # prompts in words that MiniFCaps' captions do not have
@@ -267,7 +268,7 @@ def _retrieval(
         ways: dict[str, tuple[list[str], Tensor | None]] = {kind: (captions, None)}
         merged = caption_pairs(captions)
         if len(merged[0]) < len(captions):  # else it would be the same table
-            ways[f"{kind}, equal captions merged"] = merged
+            ways[f"{kind}, {MERGED}"] = merged
         for table, (texts, pairs) in ways.items():
             values = {}
             for name, model in models.items():

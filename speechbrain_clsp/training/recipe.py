@@ -39,6 +39,12 @@ from speechbrain_clsp.pretrained.card import write_card
 from speechbrain_clsp.pretrained.folder import extract_definition, save_model_folder
 from speechbrain_clsp.pretrained.hub import fetch_tokenizer
 from speechbrain_clsp.training.brain import ContrastiveBrain
+from speechbrain_clsp.training.finetuning import (
+    AFTER,
+    BEFORE,
+    FineTunedModel,
+    describe_changes,
+)
 from speechbrain_clsp.training.resume import find_changes
 from speechbrain_clsp.training.yaml_keys import check_keys
 from speechbrain_clsp.utils.distributed import join_processes
@@ -48,10 +54,13 @@ logger = get_logger(__name__)
 
 
 def prepare_tokenizer(hparams: Mapping[str, Any]) -> None:
-    """Train a tokenizer on the captions, or fetch one; nothing if there is one already."""
+    """Train a tokenizer on the captions, fetch one, or take a base model's; none if it is there."""
     path, source = Path(hparams["tokenizer_file"]), hparams["tokenizer_source"]
     if path.is_file():
         logger.info("Tokenizer found in %s", path)
+    elif isinstance(hparams["model"], FineTunedModel):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        hparams["model"].tokenizer.save(path)
     elif source in ("captions", "captions_and_prompts"):
         rows = Manifest(hparams["train_manifest"])
         texts = chain(*rows.column("global_captions"), *rows.column("fine_captions"))
@@ -83,6 +92,8 @@ def note_changes(hparams: Mapping[str, Any], resumed: bool) -> None:
     }
     for split in ("train_manifest", "valid_manifest"):
         settings[split] = f"sha256 {sha256_of_file(hparams[split])}"
+    if isinstance(hparams["model"], FineTunedModel):
+        settings["base"] = f"sha256 {hparams['model'].base.sha256}"
     for change in find_changes(Path(hparams["save_folder"]), settings):
         if resumed:
             logger.warning("Resumed with other settings: %s", change)
@@ -93,6 +104,8 @@ def check_data(hparams: Mapping[str, Any], datasets: Mapping[str, CaptionedSpeec
     tokenizer = hparams["model"]["tokenizer"]
     max_tokens = hparams["modules"]["text_tower"].max_tokens
     check_captions(datasets["train"].manifest, tokenizer, max_tokens)
+    if hparams["rehearsal"] is not None:
+        check_captions(hparams["rehearsal"].manifest, tokenizer, max_tokens)
     if hparams["attribute_labels"] is not None:
         check_labels(datasets["train"].manifest, hparams["attribute_labels"])
     for split in ("valid", "test"):
@@ -102,12 +115,18 @@ def check_data(hparams: Mapping[str, Any], datasets: Mapping[str, CaptionedSpeec
     check_lengths(prompts, tokenizer, max_tokens, "prompts")
     check_tasks(tasks, datasets["test"].manifest, str(datasets["test"].manifest.path))
     check_clips(Manifest(hparams["probes_manifest"]), hparams["probes_manifest"])
+    if isinstance(hparams["model"], FineTunedModel):
+        rows = datasets["train"].manifest
+        texts = chain(*rows.column("global_captions"), *rows.column("fine_captions"))
+        unknown = hparams["model"].describe_unknown([*texts, *(text for _, text in prompts)])
+        if unknown:
+            print(unknown)
 
 
 def dataio_prepare(hparams: Mapping[str, Any]) -> tuple[dict, dict]:
     """Make the datasets and the arguments of their loaders, by split."""
     train = Manifest(hparams["train_manifest"])
-    sampler = BucketBatchSampler(
+    sampler: Any = BucketBatchSampler(
         train.array("duration"),
         hparams["batch_size"],
         hparams["batch_seconds"],
@@ -126,14 +145,17 @@ def dataio_prepare(hparams: Mapping[str, Any]) -> tuple[dict, dict]:
         seed=hparams["seed"],
         labels=partial(labels_of, hparams["valid_tasks"]),
     )
+    dataset: Any = CaptionedSpeechDataset(
+        train,
+        hparams["captions"],
+        hparams["seed"],
+        hparams["attribute_labels"],
+        skip_unreadable=True,
+    )
+    if hparams["rehearsal"] is not None:
+        dataset, sampler = hparams["rehearsal"].mix(dataset, sampler)
     datasets = {
-        "train": CaptionedSpeechDataset(
-            train,
-            hparams["captions"],
-            hparams["seed"],
-            hparams["attribute_labels"],
-            skip_unreadable=True,
-        ),
+        "train": dataset,
         "valid": evaluated(Manifest(hparams["valid_manifest"])),
         "test": evaluated(Manifest(hparams["test_manifest"])),
     }
@@ -191,14 +213,17 @@ def make_brain(
     )
 
 
-def export_and_report(brain: ContrastiveBrain, hparams: Mapping[str, Any]) -> None:
-    """Write the model folder of the loaded checkpoint, then its metrics, tables and report."""
-    output_folder = Path(hparams["output_folder"])
-    # What SpeechBrain wrote there: the recipe's YAML, with overrides and includes resolved.
-    recipe = (output_folder / "hyperparams.yaml").read_text(encoding="utf-8")
+def export_model(brain: ContrastiveBrain, hparams: Mapping[str, Any], folder: Path) -> None:
+    """Write the model folder of the loaded checkpoint: all of it, or adapters of a base model."""
     modules: Mapping[str, Any] = brain.evaluation_modules()
+    metrics = {f"test {name}": value for name, value in brain.test_stats.items()}
+    if isinstance(hparams["model"], FineTunedModel):
+        hparams["model"].save(folder, modules, metrics)
+        return
+    # What SpeechBrain wrote there: the recipe's YAML, with overrides and includes resolved.
+    recipe = (folder.parent / "hyperparams.yaml").read_text(encoding="utf-8")
     save_model_folder(
-        output_folder / "model",
+        folder,
         extract_definition(
             recipe,
             "model",
@@ -206,10 +231,27 @@ def export_and_report(brain: ContrastiveBrain, hparams: Mapping[str, Any]) -> No
         ),
         {name: modules[name] for name in hparams["model"]["modules"]},
         {hparams["model"]["tokenizer"].FILENAME: hparams["tokenizer_file"]},
-        {f"test {name}": value for name, value in brain.test_stats.items()},
+        metrics,
     )
-    model = CachedModel(ClspModel.open(str(output_folder / "model"), device=str(brain.device)))
-    evaluate = partial(run_suite, models={output_folder.name: model}, seed=hparams["seed"])
+
+
+def open_evaluated(hparams: Mapping[str, Any], folder: Path, device: str) -> dict[str, CachedModel]:
+    """Open what is evaluated, by its name in tables: the model, and what it was fine-tuned from."""
+    model = ClspModel.open(str(folder), device=device)
+    if isinstance(hparams["model"], FineTunedModel):
+        base = hparams["model"].base
+        models = {AFTER: model, BEFORE: ClspModel.open(base.source, base.revision, device)}
+    else:
+        models = {folder.parent.name: model}
+    return {name: CachedModel(model) for name, model in models.items()}
+
+
+def export_and_report(brain: ContrastiveBrain, hparams: Mapping[str, Any]) -> None:
+    """Write the model folder of the loaded checkpoint, then its metrics, tables and report."""
+    output_folder = Path(hparams["output_folder"])
+    export_model(brain, hparams, output_folder / "model")
+    models = open_evaluated(hparams, output_folder / "model", str(brain.device))
+    evaluate = partial(run_suite, models=models, seed=hparams["seed"])
     evaluation = evaluate(
         "mini", data=[hparams["test_manifest"]], prompts=hparams["zero_shot_tasks"]
     )
@@ -217,13 +259,16 @@ def export_and_report(brain: ContrastiveBrain, hparams: Mapping[str, Any]) -> No
     if pairs is not None or make_pairs(list(Manifest(probes_manifest)), hparams["seed"]):
         evaluation.merge(evaluate("probes", data=[probes_manifest], pairs=pairs))
     write_results(evaluation, output_folder, hparams["train_log"])
+    model, n_clips = hparams["model"], len(Manifest(hparams["test_manifest"]))
     write_card(
         output_folder / "model",
-        evaluation.summary(output_folder.name),
-        dataset=f"{Path(hparams['test_manifest']).name}, {len(Manifest(hparams['test_manifest']))}"
-        " clips",
+        evaluation.summary(next(iter(models))),
+        model.base.describe() if isinstance(model, FineTunedModel) else "",
+        dataset=f"{Path(hparams['test_manifest']).name}, {n_clips} clips",
     )
     print(markdown_tables(evaluation, examples=False))
+    if isinstance(model, FineTunedModel):
+        print("\n".join(describe_changes(evaluation, n_clips)))
     print(f"Model, metrics.json and report.html are in {output_folder}")
 
 

@@ -1,0 +1,129 @@
+"""Fine-tuning on a user's table: from a base model to adapters and a comparison."""
+
+import contextlib
+import csv
+import io
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from speechbrain_clsp import CLSP
+from speechbrain_clsp.cli.main import main
+from speechbrain_clsp.evaluation.result import Evaluation
+from speechbrain_clsp.evaluation.statistics import Estimate, paired_comparison
+from speechbrain_clsp.lobes.adapters import AdaptedTower
+from speechbrain_clsp.training.finetuning import AFTER, BEFORE, describe_changes, open_base
+from tests.utils.buzzes import write_buzzes
+from tests.utils.small import model_folder, tone, write
+
+SETTINGS = ("num_threads=1", "epoch_clips=16", "most_clips=4", "n_negatives=1", "lr=0.01")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Fine-tune a small model by the command, with rehearsal; returns folder and what it said."""
+    folder = tmp_path_factory.mktemp("finetune")
+    base = model_folder(folder)
+    (folder / "old").mkdir()
+    old = write_buzzes(folder / "old")
+    with open(folder / "clips.csv", "w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["wav", "caption", "labels.hum", "speaker"])
+        for number in range(24):
+            hum = ["deep", "shrill"][number % 2]
+            frequency = [90, 350][number % 2] + 2 * number
+            write(folder / f"{number}.wav", tone(0.4 + 0.01 * number, frequency=frequency))
+            table.writerow([f"{number}.wav", f"A {hum} hum ☂.", hum, f"s{number // 4}"])
+    command = ["finetune", folder / "clips.csv", "--set", *SETTINGS, "--base", base, "--rank", 2]
+    command += ["--epochs", 1, "--rehearse", old.path, "--output", folder / "out"]
+    return folder, run(command), command
+
+
+def run(command):
+    """Run ``clsp`` in this process; returns its exit code, and what it said."""
+    streams = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(streams[0]), contextlib.redirect_stderr(streams[1]):
+        code = main([str(part) for part in command])
+    return code, "".join(stream.getvalue() for stream in streams)
+
+
+def test_the_command_ends_in_adapters_of_the_base(trained):
+    """If this fails, clsp finetune fails, or what it leaves is not a fine-tuned model."""
+    folder, (code, said), _ = trained
+    assert code == 0, said[-2000:]
+    tuned = CLSP.from_pretrained(folder / "out" / "model")
+    base = CLSP.from_pretrained(folder / "model")
+    state = load_file(folder / "out" / "model" / "adapters.safetensors")
+    trained_ups = [key for key, value in state.items() if "up" in key and value.abs().max() > 0]
+    assert {key.partition(".")[0] for key in trained_ups} == {"speech_tower", "text_tower"}
+    assert not torch.equal(tuned.encode_text(["A deep hum."]), base.encode_text(["A deep hum."]))
+
+
+def test_it_compares_before_and_after_and_says_that_clips_are_few(trained):
+    """If this fails, a user takes chance for progress."""
+    folder, (_, said), _ = trained
+    assert "Before and after, in %, on 4 test clips" in said
+    assert "hum WA: " in said and " -> " in said
+    assert "4 test clips are too few to rely on intervals" in said
+    metrics = json.loads((folder / "out" / "metrics.json").read_text(encoding="utf-8"))
+    assert set(metrics["models"]) == {AFTER, BEFORE}
+
+
+def test_it_says_which_characters_the_base_does_not_know(trained):
+    """If this fails, captions of unknown characters train nothing, without a word."""
+    _, (_, said), _ = trained
+    assert "characters that the base model does not know" in said and "☂" in said
+
+
+def test_checkpoints_hold_no_frozen_weights_and_are_gone_on_with(trained):
+    """If this fails, each checkpoint is as large as the base, or a stopped training starts anew."""
+    folder, _, command = trained
+    (checkpoint,) = {path.parent for path in folder.glob("out/save/CKPT*/speech_tower.ckpt")}
+    saved = torch.load(checkpoint / "speech_tower.ckpt", weights_only=True)
+    assert all(".adapter_" in key for key in saved)
+    again, _ = run(command)
+    assert again == 0 and list(folder.glob("out/save/CKPT*")) == [checkpoint]  # nothing was left
+    code, said = run([8 if part == 2 else part for part in command])
+    assert code == 2 and "holds other adapters" in said
+
+
+def test_adapters_of_a_checkpoint_must_fit(tmp_path):
+    """If this fails, a training goes on with untrained adapters."""
+    modules = open_base(model_folder(tmp_path), rank=2).modules
+    tower = modules["text_tower"]
+    tower.save(tmp_path / "text_tower.ckpt")
+    other = open_base(tmp_path / "model", tune="heads").modules["text_tower"]
+    with pytest.raises(ValueError, match="holds other adapters"):
+        other.load(tmp_path / "text_tower.ckpt", end_of_epoch=True)
+    for value in tower.tuned_state().values():
+        value.fill_(7.0)
+    tower.load(tmp_path / "text_tower.ckpt", end_of_epoch=True)
+    assert not any((value == 7.0).any() for value in tower.tuned_state().values())
+
+
+def test_a_base_is_opened_with_trainable_adapters_and_a_frozen_rest(tmp_path):
+    """If this fails, nothing is trained, or everything."""
+    model = open_base(model_folder(tmp_path))
+    for name in ("speech_tower", "text_tower"):
+        assert isinstance(model[name], AdaptedTower)
+        trained = {n for n, p in model[name].named_parameters() if p.requires_grad}
+        assert trained and all(".adapter_" in name for name in trained)
+    assert model["logit_scale"].logit_scale.requires_grad
+    assert model.describe_unknown(["A male speaker."]) == ""
+
+
+def test_differences_that_may_be_chance_are_called_so():
+    """If this fails, describe_changes tells apart what its clips cannot."""
+    generator = np.random.default_rng(0)
+    before, after = generator.integers(0, 2, (2, 40)).astype(float)
+    key = ("mood", "WA", AFTER, BEFORE)
+    values = {AFTER: {"WA": Estimate(after.mean())}, BEFORE: {"WA": Estimate(before.mean())}}
+    evaluation = Evaluation("mini", 0, tables={"mood": values})
+    evaluation.comparisons[key] = paired_comparison(after, before)
+    assert describe_changes(evaluation, 40)[1].endswith("too few clips to tell")
+    evaluation.comparisons[key] = paired_comparison(np.ones(40), np.zeros(40))
+    assert "too few" not in "".join(describe_changes(evaluation, 40))
+    assert "too few to rely" in describe_changes(evaluation, 12)[-1]
