@@ -39,6 +39,7 @@ from speechbrain_clsp.lobes.pretrained_text import PretrainedTextTower
 from speechbrain_clsp.lobes.speech_tower import SpeechTower
 from speechbrain_clsp.lobes.text_tower import RobertaTextTower
 from speechbrain_clsp.pretrained.folder import (
+    ADAPTERS,
     CONFIG,
     HYPERPARAMS,
     INTERFACE_KEY,
@@ -527,6 +528,11 @@ def publish(
         If it is not a model folder, or ``repository`` is not of the form ``user/name``.
     """
     folder = expand(folder)
+    if (folder / ADAPTERS).is_file():
+        raise ValueError(
+            f"{folder} holds adapters, which mean nothing without their base model: merge them by"
+            f" `clsp convert {folder} merged`, and publish that"
+        )
     if not (folder / HYPERPARAMS).is_file() or not (folder / WEIGHTS).is_file():
         raise FileNotFoundError(
             f"{folder} is not a model folder: it must hold {HYPERPARAMS} and {WEIGHTS}"

@@ -11,6 +11,7 @@ from speechbrain_clsp import CLSP
 from speechbrain_clsp.cli.main import main
 from speechbrain_clsp.pretrained.adapters import Base, adapt, find_adapters, save_adapters
 from speechbrain_clsp.pretrained.conversion import convert_official
+from speechbrain_clsp.pretrained.hub import publish
 from tests.utils.official_model import write_official, write_tokenizer
 from tests.utils.small import model_folder
 
@@ -164,3 +165,10 @@ def test_merging_refills_the_classes_of_a_classifier(tmp_path):
 def test_a_plain_model_has_no_adapters(tmp_path):
     """If this fails, no model of its own can be opened."""
     assert find_adapters(model_folder(tmp_path)) is None
+
+
+def test_adapters_are_not_published_alone(tmp_path):
+    """If this fails, a page on the Hub has adapters of somebody's own folder."""
+    folder, _ = fine_tune(model_folder(tmp_path), tmp_path / "tuned")
+    with pytest.raises(ValueError, match="merge them by `clsp convert"):
+        publish(folder, "someone/tuned", dry_run=True)
