@@ -237,6 +237,7 @@ class _Best:
         self._count = 0
 
     def add(self, positions: np.ndarray, scores: np.ndarray) -> None:
+        """Keep the highest of further scores [N]; their positions [N] follow those before."""
         chosen = scores > self.least  # equal ones have higher positions than those that are kept
         self._positions.append(positions[chosen])
         self._scores.append(scores[chosen])
@@ -248,6 +249,7 @@ class _Best:
                 self.least = scores[-1]
 
     def sorted(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return positions and scores, the highest first; k of them, or all if there are fewer."""
         positions = np.concatenate(self._positions or [np.empty(0, np.int64)])
         scores = np.concatenate(self._scores or [np.empty(0, np.float32)])
         order = np.lexsort((positions, -scores))[: self.k]

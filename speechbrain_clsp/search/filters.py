@@ -188,6 +188,7 @@ class _Reader:
         self.text, self.columns = text, columns
 
     def read(self, node: Any) -> Condition:
+        """Return what a node of the expression's tree asks for."""
         if isinstance(node, exp.Paren):
             return self.read(node.this)
         if isinstance(node, exp.Not):
