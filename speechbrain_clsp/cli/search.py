@@ -79,6 +79,38 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     search.add_argument("--json", action="store_true", help="print JSON lines")
     search.add_argument("--model", help="default: the one that the index was made with")
     search.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...; default: cpu")
+    coverage = add_command(
+        commands,
+        run_coverage,
+        "coverage",
+        "how much of each attribute a corpus has, by zero-shot classes of its store",
+        "clsp coverage train_store --prompts mini --output coverage.html",
+    )
+    coverage.add_argument("store", help="from clsp embed")
+    coverage.add_argument(
+        "--prompts", required=True, help="a set of prompts or a .json file, as for clsp evaluate"
+    )
+    coverage.add_argument("--output", help="also write an .html page with tables and charts")
+    coverage.add_argument("--json", action="store_true", help="print JSON")
+    coverage.add_argument("--model", help="default: the one that the store was made with")
+    coverage.add_argument("--device", default="cpu", help="cpu, cuda, ...; default: cpu")
+    dedupe = add_command(
+        commands,
+        run_dedupe,
+        "dedupe",
+        "find clips that are nearly the same in style and sound",
+        "clsp dedupe train_store --index train_index --output repeated.json",
+    )
+    dedupe.add_argument("store", help="from clsp embed")
+    dedupe.add_argument("--index", required=True, help="of the store, from clsp index")
+    dedupe.add_argument(
+        "--output",
+        required=True,
+        help="a .json file for the groups; beside it, a .txt file lists all but the first of each",
+    )
+    dedupe.add_argument(
+        "--cosine", type=float, default=0.99, help="from which on clips are the same; default: 0.99"
+    )
 
 
 def run_index(options: argparse.Namespace) -> None:
@@ -169,3 +201,66 @@ def _why_nothing(index: StyleIndex, where: str, offset: int) -> str:
     if offset:
         return f"there are no hits behind the first {offset}: lower --offset"
     return f"no clip of {len(index)} fulfils --where {where}"
+
+
+def run_coverage(options: argparse.Namespace) -> None:
+    """Print and write how much of each attribute a corpus has."""
+    from speechbrain_clsp import CLSP
+    from speechbrain_clsp.evaluation.zero_shot import read_tasks
+    from speechbrain_clsp.pretrained.folder import sha256_of_weights
+    from speechbrain_clsp.search.coverage import measure_coverage, write_coverage
+    from speechbrain_clsp.search.store import EmbeddingStore
+    from speechbrain_clsp.utils.files import check_replaceable
+
+    if options.output:
+        if not options.output.endswith(".html"):
+            raise ValueError(f"--output {options.output}: the name must end in .html")
+        title = "Coverage of "
+        mark = f"<title>{title}"
+        check_replaceable(options.output, lambda p: mark in p.read_text("utf-8"), "a coverage")
+    store, tasks = EmbeddingStore(options.store), read_tasks(options.prompts)
+    check_device(options.device)
+    source = options.model or store.provenance.model
+    if not source:
+        raise ValueError(f"{store.folder} does not say of which model it is: give --model")
+    clsp = CLSP.from_pretrained(source, run_opts={"device": options.device})
+    if sha256_of_weights(clsp.mods) != store.provenance.weights_sha256:
+        raise ValueError(f"{store.folder} holds vectors of another model than {source}")
+    found = measure_coverage(store, tasks, clsp.encode_text)
+    if options.output:
+        write_coverage(options.output, found, f"{title}{options.store}")
+    if options.json:
+        print(json.dumps({each.name: each.counts for each in found}))
+        return
+    for each in found:
+        print(each.name)
+        for label, count, percent in each.rows():
+            print(f"  {percent:>5} %  {count:>8}  {label}")
+
+
+def run_dedupe(options: argparse.Namespace) -> None:
+    """Print and write groups of clips that are nearly the same."""
+    from tqdm import tqdm
+
+    from speechbrain_clsp.search.dedupe import find_duplicates
+    from speechbrain_clsp.search.index import StyleIndex
+    from speechbrain_clsp.search.store import EmbeddingStore
+    from speechbrain_clsp.utils.files import atomic_write, check_replaceable
+    from speechbrain_clsp.utils.reading import read_json
+
+    output = Path(options.output)
+    if output.suffix != ".json":
+        raise ValueError(f"--output {output}: the name must end in .json")
+    rest = output.with_suffix(".txt")
+    check_replaceable(output, lambda path: {*read_json(path)} == {"cosine", "groups"}, "a report")
+    check_replaceable(rest, lambda path: output.is_file(), "a list of clsp dedupe")
+    store, index = EmbeddingStore(options.store), StyleIndex.open(options.index)
+    with tqdm(total=len(store), unit="clip", disable=None) as bar:
+        groups = find_duplicates(store, index, options.cosine, bar.update)
+    report = {"cosine": options.cosine, "groups": groups}
+    atomic_write(output, json.dumps(report, indent=1, ensure_ascii=False))
+    further = [name for group in groups for name in group[1:]]
+    atomic_write(rest, "".join(f"{name}\n" for name in further))
+    print(f"{len(groups)} groups in {output}; {len(further)} of {len(store)} clips repeat others")
+    if further:
+        print(f"to leave them out: clsp index --output {index.folder} --delete {rest}")

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
+from speechbrain_clsp import CLSP
 from speechbrain_clsp.cli.main import main
-from speechbrain_clsp.dataio.manifest import Manifest
+from speechbrain_clsp.dataio.manifest import Manifest, write_manifest
 from tests.utils.small import CAPTIONS, model_folder
 from tests.utils.stores import buzzes, random_store
 
@@ -51,6 +52,39 @@ def test_index_adds_and_deletes(folder, tmp_path, capsys):
     assert f"9 clips of {folder / 'store'} added\n9 clips are in" in capsys.readouterr().out
 
 
+def test_coverage_counts_the_classes_of_the_clips(folder, tmp_path, capsys):
+    prompts = {"voice": {"column": "gender", "prompts": {"slow": CAPTIONS[0], "fast": CAPTIONS[1]}}}
+    (tmp_path / "prompts.json").write_text(json.dumps(prompts))
+    words = ["coverage", folder / "store", "--prompts", tmp_path / "prompts.json"]
+    assert run(*words, "--json", "--output", tmp_path / "c.html") == 0
+    counts = json.loads(capsys.readouterr().out)["voice"]
+    clsp = CLSP.from_pretrained(folder / "model")
+    audio = [folder / f"{n}.wav" for n in range(9)]
+    cosines = clsp.encode_files(audio, progress=False) @ clsp.encode_text(CAPTIONS[:2]).T
+    slow = int((cosines.argmax(dim=1) == 0).sum())
+    assert counts == {"slow": slow, "fast": 9 - slow}
+    assert "<svg" in (tmp_path / "c.html").read_text()
+    assert run(*words, "--output", tmp_path / "c.html") == 0
+    assert "voice\n" in capsys.readouterr().out
+
+
+def test_dedupe_finds_copies_and_lists_what_to_delete(folder, tmp_path, capsys):
+    rows = list(Manifest(folder / "clips.arrow"))
+    rows += [{**row, "id": f"copy of {row['id']}"} for row in rows[2:4]]
+    write_manifest(tmp_path / "more.arrow", rows)
+    store, index = tmp_path / "store", tmp_path / "index"
+    embed = ["embed", tmp_path / "more.arrow", "--output", store, "--model", folder / "model"]
+    assert run(*embed) == 0 and run("index", store, "--output", index) == 0
+    words = ["dedupe", store, "--index", index, "--output", tmp_path / "d.json"]
+    assert run(*words, "--cosine", "0.99999") == 0
+    printed = capsys.readouterr().out
+    groups = json.loads((tmp_path / "d.json").read_text())["groups"]
+    assert [["clip2", "copy of clip2"], ["clip3", "copy of clip3"]] == groups
+    assert "2 of 11 clips repeat others" in printed
+    assert run("index", "--output", index, "--delete", tmp_path / "d.txt") == 0
+    assert "2 of 2 clips deleted\n9 clips are in" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     "words, pattern",
     [
@@ -62,6 +96,10 @@ def test_index_adds_and_deletes(folder, tmp_path, capsys):
         (["search", "index", "clips.arrow"], "is a file, not a text"),
         (["search", "store", "A."], "store is not an index: make one by clsp index"),
         (["search", "absent", "A."], "absent is not an index"),
+        (["coverage", "store", "--prompts", "absent.json"], "No prompt file absent.json"),
+        (["coverage", "store", "--prompts", "mini", "--output", "x"], "must end in .html"),
+        (["dedupe", "store", "--index", "index", "--output", "x"], "must end in .json"),
+        (["dedupe", "foreign", "--index", "index", "--output", "x.json"], "the models differ"),
         (["index", "absent", "--output", "new"], "absent is not an embedding store"),
         (["index", "--output", "index"], "Name a store to add"),
         (["index", "store", "--output", "index", "--engine", "lancedb"], "has the engine exact"),
@@ -70,7 +108,7 @@ def test_index_adds_and_deletes(folder, tmp_path, capsys):
             "weights_sha256 is",
         ),
     ],
-    ids=range(12),
+    ids=range(16),
 )
 def test_wrong_input_gets_one_line(folder, monkeypatch, capfd, words, pattern):
     monkeypatch.chdir(folder)

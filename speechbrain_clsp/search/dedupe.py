@@ -1,0 +1,94 @@
+"""Clips that are nearly the same in style and sound, found by an index."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pyarrow as pa
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from speechbrain_clsp.search.index import StyleIndex
+from speechbrain_clsp.search.store import EmbeddingStore, vectors_of
+
+AT_ONCE = 128  # clips whose neighbors are searched together
+NEIGHBORS = 20
+
+
+def find_duplicates(
+    store: EmbeddingStore,
+    index: StyleIndex,
+    cosine: float,
+    advance: Callable[[int], object] = lambda count: None,
+) -> list[list[str]]:
+    """Return groups of clips that are linked by cosines of at least ``cosine``.
+
+    Arguments
+    ---------
+    store : EmbeddingStore
+        Whose clips are compared.
+    index : StyleIndex
+        Of this store; of each clip, its 20 nearest neighbors in it are looked at.
+    cosine : float
+        The least cosine of two clips that are nearly the same.
+    advance : callable
+        Gets the number of clips that were compared.
+
+    Returns
+    -------
+    list of list of str
+        Ids in the order of the store, groups in that of their first clips; only groups of several.
+
+    Example
+    -------
+    >>> from speechbrain_clsp.dataio.manifest import write_manifest
+    >>> from speechbrain_clsp.search.store import write_store
+    >>> tmp = getfixture("tmp_path")
+    >>> _ = write_manifest(
+    ...     tmp / "m.arrow", [{"id": n, "audio": n, "duration": 1.0} for n in "abc"]
+    ... )
+    >>> write_store(tmp / "store", "abc", np.eye(2)[[0, 1, 0]], source=str(tmp / "m.arrow"))
+    >>> index = StyleIndex.create(tmp / "index", tmp / "store")
+    >>> find_duplicates(EmbeddingStore(tmp / "store"), index, cosine=0.99)
+    [['a', 'c']]
+    """
+    if not 0 < cosine <= 1:
+        raise ValueError(f"cosine must be in (0, 1], not {cosine}")
+    if store.provenance.weights_sha256 != index.info.weights_sha256:
+        raise ValueError(f"{index.folder} is not an index of {store.folder}: the models differ")
+    names = store.ids()
+    numbers = {name: number for number, name in enumerate(names)}
+    edges = [
+        (numbers[name], numbers[other])
+        for name, other in _near_pairs(store, index, cosine, advance)
+        if other in numbers  # else it is of another store
+    ]
+    ends = np.array(edges, int).reshape(-1, 2).T
+    links = coo_array((np.ones(len(edges)), (ends[0], ends[1])), (len(names), len(names)))
+    groups: dict[int, list[str]] = {}
+    for name, group in zip(names, connected_components(links, directed=False)[1].tolist()):
+        groups.setdefault(group, []).append(name)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _near_pairs(
+    store: EmbeddingStore, index: StyleIndex, cosine: float, advance: Callable[[int], object]
+) -> Iterator[tuple[str, str]]:
+    """Yield each clip with its neighbors; with itself, too."""
+    for shard in store.tables():
+        ids = shard.column("id").to_pylist()
+        vectors = _unit(vectors_of(shard.column("vector")))
+        for start in range(0, len(vectors), AT_ONCE):
+            part = vectors[start : start + AT_ONCE]
+            for vector, name, found in zip(part, ids[start:], index.engine.search(part, NEIGHBORS)):
+                near = _unit(vectors_of(found.column("vector"))) @ vector >= cosine
+                for other in found.column("id").filter(pa.array(near)).to_pylist():
+                    yield name, other
+            advance(len(part))
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    """Return float32 vectors of unit norm: float16 rounds norms, too."""
+    vectors = vectors.astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
