@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,8 +16,15 @@ from speechbrain.utils.logger import get_logger
 from torch import Tensor
 from tqdm import tqdm
 
+from speechbrain_clsp import __version__
 from speechbrain_clsp.dataio.audio import SAMPLE_RATE, AudioError, Source, name_of, read_blocks
 from speechbrain_clsp.dataio.tokenizers import check_token_counts
+from speechbrain_clsp.inference.attributes import (
+    check_requirements,
+    read_attributes,
+    tell_attributes,
+)
+from speechbrain_clsp.inference.cache import EmbeddingCache
 from speechbrain_clsp.inference.checks import (
     check_paths,
     check_positive,
@@ -28,7 +35,7 @@ from speechbrain_clsp.inference.checks import (
     find_unusable,
 )
 from speechbrain_clsp.inference.files import Window, pad, read_batches, report_bad_files
-from speechbrain_clsp.inference.timeline import Timeline, sliding_windows
+from speechbrain_clsp.inference.timeline import Timeline, compare_windows, sliding_windows
 from speechbrain_clsp.lobes.prompt_bank import Prompts, embed_classes
 from speechbrain_clsp.pretrained.adapters import find_adapters
 from speechbrain_clsp.pretrained.folder import (
@@ -38,10 +45,11 @@ from speechbrain_clsp.pretrained.folder import (
     find_source,
     load_folder,
 )
-from speechbrain_clsp.pretrained.hub import has_definition, load_official
+from speechbrain_clsp.pretrained.hub import PINS, has_definition, load_official
 from speechbrain_clsp.utils.checks import check_texts, join_some, quote
 
 logger = get_logger(__name__)
+ROUNDING = 1e-5  # of cosines: an utterance has the same embedding in any batch to this
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -83,12 +91,17 @@ class CLSP(Pretrained):
             run_opts = run_opts | {"device": _usable_device(run_opts["device"])}
         super().__init__(modules, hparams, run_opts, freeze_params)
         self.is_frozen = freeze_params
+        self.text_cache = EmbeddingCache()
+        self.source, self.revision = "in memory", None  # where weights came from
+        self.background: Tensor | None = None  # [M, D], clips that percentile compares with
+        self._cached_weights = 0  # the state of the weights that the cache belongs to
         self.train(not freeze_params)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> CLSP:
         """Move or convert all tensors, as ``to`` does; inputs follow them."""
         super()._apply(fn, recurse)
         self.device = str(next(self.mods.parameters()).device)
+        self.text_cache.clear()
         return self
 
     def train(self, mode: bool = True) -> CLSP:
@@ -171,6 +184,8 @@ class CLSP(Pretrained):
                 " the folder"
             )
         clsp.set_precision(precision)
+        pin = PINS.get(str(source))
+        clsp.source, clsp.revision = str(source), revision or (pin.revision if pin else None)
         return clsp
 
     @classmethod
@@ -221,11 +236,13 @@ class CLSP(Pretrained):
         if kwargs.get("download_only"):
             return None  # type: ignore[return-value]  # as SpeechBrain does
         try:
-            return cls(hparams["modules"], hparams, **own)
+            clsp = cls(hparams["modules"], hparams, **own)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f"{source}/{hparams_file} does not define a CLSP: {type(error).__name__}: {error}"
             ) from error
+        clsp.source = str(source)
+        return clsp
 
     def set_precision(self, precision: str) -> None:
         """Choose the precision of the towers' weights and arithmetic; heads stay float32.
@@ -248,6 +265,33 @@ class CLSP(Pretrained):
         towers: tuple[Any, ...] = (self.speech_tower, self.text_tower)
         for tower in towers:
             tower.cast(PRECISIONS[precision])
+        self.text_cache.clear()
+
+    def provenance(self) -> dict[str, Any]:
+        """Return what made an embedding, to be written beside it.
+
+        Returns
+        -------
+        dict
+            ``model`` (folder or repository, as it was named), ``revision`` (of the repository, or
+            None), ``weights_sha256`` (of all weights as they are in memory), ``precision``,
+            ``preprocessing`` and ``package``, with its version. All values are str or None.
+        """
+        digest = hashlib.sha256()
+        for key, value in sorted(self.mods.state_dict().items()):
+            digest.update(f"{key} {value.dtype} {list(value.shape)}\n".encode())
+            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        kind = next(self.speech_tower.parameters()).dtype
+        names = {dtype: name for name, dtype in PRECISIONS.items()}
+        return {
+            "model": self.source,
+            "revision": self.revision,
+            "weights_sha256": digest.hexdigest(),
+            "precision": names.get(kind, str(kind)),
+            "preprocessing": f"{SAMPLE_RATE} Hz mono (mean of channels), windows of at most"
+            f" {self.WINDOW_SECONDS:g} s",
+            "package": f"speechbrain-clsp {__version__}",
+        }
 
     @property
     def speech_tower(self) -> torch.nn.Module:
@@ -417,17 +461,25 @@ class CLSP(Pretrained):
             good = [(n, wav) for n, _, wav in batch if n not in errors and isinstance(wav, Tensor)]
             if good and not (errors and stop):
                 numbers, wavs = zip(*good)
-                for n, part in zip(numbers, self._embed_windows(wavs)):
+                for n, part in zip(numbers, self.try_embed(wavs)):
                     if isinstance(part, str):
                         errors[n] = AudioError(f"{name_of_clip(n)}: {part}")
                     else:
                         windows.setdefault(n, []).append(part)
             advance(sum(window.number == 0 for window in batch))
-        return {n: _mean(parts) for n, parts in windows.items() if n not in errors}, errors
+        return {
+            n: mean_of_windows(parts) for n, parts in windows.items() if n not in errors
+        }, errors
 
     @torch.no_grad()
-    def _embed_windows(self, wavs: Sequence[Tensor]) -> list[Tensor | str]:
-        """Return for each waveform its embedding on the CPU, or why it has none."""
+    def try_embed(self, wavs: Sequence[Tensor]) -> list[Tensor | str]:
+        """Embed waveforms [T] of any lengths, as one batch; never raises for what they contain.
+
+        Returns
+        -------
+        list of Tensor or str
+            For each its embedding [D] on the CPU, or why it has none.
+        """
         padded, wav_lens = pad(wavs)
         faults = find_unusable(padded, wav_lens)
         usable = torch.tensor([not fault for fault in faults])
@@ -436,9 +488,11 @@ class CLSP(Pretrained):
             faults[row] = faults[row] or "its embedding is NaN or infinite"
         return [fault or embedding for fault, embedding in zip(faults, speech)]
 
-    @torch.no_grad()
     def encode_text(self, texts: Sequence[str], batch_size: int = 64) -> Tensor:
         """Embed captions.
+
+        Those that were embedded before come from a cache (``text_cache``, of 20,000), as long as
+        the weights are frozen and have not changed.
 
         Arguments
         ---------
@@ -460,12 +514,35 @@ class CLSP(Pretrained):
         """
         texts = check_texts(texts)
         batch_size = math.ceil(min(check_positive(batch_size, "batch_size"), len(texts)))
-        self._warn_of_unknown(texts)
+        # Made in inference mode, they could not be part of a reward's graph later.
+        with torch.inference_mode(False), torch.no_grad():
+            if not self.is_frozen:
+                return self._embed_texts(texts, range(len(texts)), batch_size)
+            self._check_cache()
+            found = self.text_cache.find(texts)
+            first = {text: n for n, text in reversed(list(enumerate(texts))) if text not in found}
+            if first:
+                absent, places = zip(*reversed(first.items()))
+                made = dict(zip(absent, self._embed_texts(absent, places, batch_size).unbind()))
+                self.text_cache.add(made)
+                found |= made
+            return torch.stack([found[text] for text in texts])
+
+    def _check_cache(self) -> None:
+        """Drop cached embeddings if weights of the text tower were changed in place."""
+        weights = sum(0 if p.is_inference() else p._version for p in self.text_tower.parameters())
+        if weights != self._cached_weights:
+            self.text_cache.clear()
+        self._cached_weights = weights
+
+    def _embed_texts(self, texts: Sequence[str], places: Sequence[int], batch_size: int) -> Tensor:
+        """Embed captions [N, D]; ``places`` are their numbers in what the user gave."""
+        self._warn_of_unknown(texts, places)
         batches = [
             self.hparams.tokenizer(texts[start : start + batch_size])
             for start in range(0, len(texts), batch_size)
         ]
-        self._check_tokens(batches, texts)
+        self._check_tokens(batches, texts, places)
         parts = []
         for tokens, padding_mask in batches:
             with self.inference_ctx:
@@ -473,7 +550,7 @@ class CLSP(Pretrained):
             parts.append(part)
         text = torch.cat(parts)
         if rows := find_not_finite(text):
-            found = join_some(f"texts[{row}] ({quote(texts[row])})" for row in rows)
+            found = join_some(f"texts[{places[row]}] ({quote(texts[row])})" for row in rows)
             raise ValueError(
                 f"The embeddings of {found} are NaN or infinite: with fp16 or bf16 try fp32"
             )
@@ -486,11 +563,12 @@ class CLSP(Pretrained):
         """
         return self.hparams.tokenizer.find_unknown(check_texts(texts))
 
-    def _warn_of_unknown(self, texts: Sequence[str]) -> None:
+    def _warn_of_unknown(self, texts: Sequence[str], places: Sequence[int]) -> None:
         unknown = {n: each for n, each in enumerate(self.find_unknown(texts)) if each}
         if unknown:
             found = join_some(
-                f"texts[{n}], {quote(texts[n])}: {quote(each)}" for n, each in unknown.items()
+                f"texts[{places[n]}], {quote(texts[n])}: {quote(each)}"
+                for n, each in unknown.items()
             )
             logger.warning(
                 "%d of %d captions have characters that the model does not know, and that do not"
@@ -500,11 +578,16 @@ class CLSP(Pretrained):
                 found,
             )
 
-    def _check_tokens(self, batches: Sequence[tuple[Tensor, Tensor]], texts: Sequence[str]) -> None:
+    def _check_tokens(
+        self,
+        batches: Sequence[tuple[Tensor, Tensor]],
+        texts: Sequence[str],
+        places: Sequence[int],
+    ) -> None:
         """Raise for captions that are too long, and for tokens that the tower does not have."""
         tower: Any = self.mods.text_tower
         counts = torch.cat([(~padding_mask).sum(dim=1) for _, padding_mask in batches])
-        check_token_counts(counts, texts, tower.max_tokens, lambda n: f"texts[{n}]")
+        check_token_counts(counts, texts, tower.max_tokens, lambda n: f"texts[{places[n]}]")
         highest = max(int(tokens.max()) for tokens, _ in batches)
         if highest >= tower.vocab_size:
             raise ValueError(
@@ -544,12 +627,107 @@ class CLSP(Pretrained):
         window, hop = check_positive(window, "window"), check_positive(hop, "hop")
         windows = sliding_windows(read_blocks(path, self.WINDOW_SECONDS), window, hop)
         per_batch = max(1, int(self.WINDOW_SECONDS * 2 / window))
-        centers, scores = [], []
-        while batch := list(islice(windows, per_batch)):
-            centers += [(start + len(part) / 2) / SAMPLE_RATE for start, part in batch]
-            wavs = torch.stack([part for _, part in batch])
-            scores.append((self.encode_batch(wavs) @ text.T).cpu())
-        return Timeline(torch.tensor(centers), torch.cat(scores), tuple(texts))
+        return compare_windows(windows, self.encode_batch, text, texts, per_batch)
+
+    def set_background(self, embeddings: Tensor) -> None:
+        """Choose the clips that :meth:`percentile` compares with.
+
+        Arguments
+        ---------
+        embeddings : Tensor
+            [M, D] of this model, such as :meth:`encode_files` of a few hundred clips of all kinds.
+
+        Raises
+        ------
+        ValueError
+            If the shape is another one, or numbers are NaN or infinite.
+        """
+        embeddings = torch.as_tensor(embeddings, dtype=torch.float32)
+        width = self.encode_text(["speech"]).shape[1]
+        if embeddings.dim() != 2 or not len(embeddings) or embeddings.shape[1] != width:
+            raise ValueError(
+                f"background must be [M, {width}], embeddings of this model, not"
+                f" {list(embeddings.shape)}"
+            )
+        if rows := find_not_finite(embeddings):
+            raise ValueError(f"Rows {join_some(rows, ', ')} of background are NaN or infinite")
+        self.background = embeddings.to(self.device)
+
+    def percentile(self, scores: Tensor, captions: Sequence[str]) -> Tensor:
+        """Tell how high cosines are among those of the background's clips.
+
+        Raw cosines say little: which one is high depends on the caption and the model.
+
+        Arguments
+        ---------
+        scores : Tensor
+            [..., N] cosines, as ``score_*`` returns them.
+        captions : list of str
+            The N captions.
+
+        Returns
+        -------
+        Tensor
+            [..., N] in [0, 100]: per cent of the background's clips whose cosine with the same
+            caption is lower; those with an equal one count half.
+
+        Raises
+        ------
+        ValueError
+            If there is no background (see :meth:`set_background`), or numbers differ.
+
+        Example
+        -------
+        >>> clsp.set_background(clsp.encode_files(many_clips))  # doctest: +SKIP
+        >>> captions = ["A man whispers."]  # doctest: +SKIP
+        >>> clsp.percentile(clsp.score_file("a.wav", captions), captions)  # doctest: +SKIP
+        tensor([92.1053])
+        """
+        text = self.encode_text(captions)
+        if scores.shape[-1:] != text.shape[:1]:
+            raise ValueError(f"{len(text)} captions for scores of shape {list(scores.shape)}")
+        return self.percentile_of(scores, text)
+
+    def percentile_of(self, scores: Tensor, text: Tensor) -> Tensor:
+        """Do what :meth:`percentile` does, for embeddings of captions [N, D]."""
+        if self.background is None:
+            raise ValueError("There is no background: give one by set_background(embeddings)")
+        others = self.background @ text.to(self.background).T  # [M, N]
+        scores = scores.to(others)[..., None, :]
+        above = scores - others
+        lower = (above > ROUNDING).double() + 0.5 * (above.abs() <= ROUNDING).double()
+        return (100 * lower.mean(dim=-2)).float()
+
+    def has_attributes(self, speech: Tensor, require: Mapping[str, str]) -> Tensor:
+        """Tell which clips have the values that attributes must have, by zero-shot classification.
+
+        Rank only those: in a caption, words about pitch can outweigh the one about gender.
+
+        Arguments
+        ---------
+        speech : Tensor
+            [B, D], as ``encode_*`` returns them.
+        require : dict
+            Such as ``{"gender": "female"}``; attributes and values are those of
+            :func:`~speechbrain_clsp.inference.attributes.read_attributes`.
+
+        Returns
+        -------
+        Tensor
+            [B] bool.
+
+        Raises
+        ------
+        ValueError
+            If an attribute or a value is unknown.
+        """
+        wanted = check_requirements(require, read_attributes())
+        told = tell_attributes(speech, list(wanted), self.encode_text, read_attributes())
+        passes = [
+            all(told[name][row] == value for name, value in wanted.items())
+            for row in range(len(speech))
+        ]
+        return torch.tensor(passes, dtype=torch.bool, device=speech.device)
 
     def classify_batch(
         self, wavs: Tensor, wav_lens: Tensor | None = None, prompts: Prompts | None = None
@@ -617,7 +795,7 @@ def _usable_device(device: str | torch.device) -> str:
     return str(device)
 
 
-def _mean(windows: Sequence[Tensor]) -> Tensor:
+def mean_of_windows(windows: Sequence[Tensor]) -> Tensor:
     """Return a file's embedding [D], the normalized mean of its windows'."""
     if len(windows) == 1:
         return windows[0]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any
@@ -17,6 +16,12 @@ from torch import Tensor
 from speechbrain_clsp.captions.perturbation import AttributeSwap, read_tables
 from speechbrain_clsp.dataio.audio import MAXIMUM_RATE, MINIMUM_RATE, SAMPLE_RATE
 from speechbrain_clsp.dataio.resample import resample
+from speechbrain_clsp.inference.attributes import (
+    Attributes,
+    check_requirements,
+    read_attributes,
+    tell_attributes,
+)
 from speechbrain_clsp.inference.checks import (
     MINIMUM_SAMPLES,
     check_numbers,
@@ -30,7 +35,7 @@ from speechbrain_clsp.inference.guards import check_passes, name_guards
 from speechbrain_clsp.utils.checks import as_list, check_texts, quote
 
 SCALINGS = ("cosine", "margin", "group", "improvement")
-CACHED_TEXTS = 20_000  # least recently used ones are dropped
+CACHED_CONTRASTS = 20_000  # captions; beyond, all are dropped
 SMALLEST_DEVIATION = 1e-3  # of cosines within a group; less is noise, not to be blown up
 SWAP_TRIES = 20  # per contrast caption
 
@@ -46,7 +51,7 @@ class RewardParts:
 
     total: Tensor  # [B], the reward
     parts: dict[str, Tensor]  # [B] each
-    passed: dict[str, Tensor]  # [B] bool for each guard
+    passed: dict[str, Tensor]  # [B] bool for each guard and each required attribute
     reasons: tuple[str, ...] = ()  # B, why a clip got the veto; "" if it did not
 
 
@@ -88,6 +93,16 @@ class StyleReward:
         What the scaled value is multiplied with.
     veto : float
         Reward of a clip that failed a guard.
+    require : dict, optional
+        Values that attributes must have, such as ``{"gender": "female"}``: a clip to which the
+        prompts of another value are nearer gets ``veto``. Words of a caption about pitch can
+        outweigh those about gender, so a filter beside the score is safer than the caption alone.
+    attributes : dict, optional
+        Prompts by attribute and value, for ``require``; default: those of
+        :func:`~speechbrain_clsp.inference.attributes.read_attributes`.
+    on_caption : str
+        What happens with a caption that cannot be used (empty, too long, or for ``margin`` without
+        an attribute to swap): ``raise``, or ``veto``, which rejects its clip alone.
 
     Raises
     ------
@@ -110,6 +125,9 @@ class StyleReward:
     improvement_scale: float = 0.1
     weight: float = 1.0
     veto: float = -1.0
+    require: Mapping[str, str] | None = None
+    attributes: Attributes | None = None
+    on_caption: str = "raise"
 
     def __post_init__(self) -> None:
         if self.scaling not in SCALINGS:
@@ -124,6 +142,15 @@ class StyleReward:
                 raise TypeError(f"guards must be objects; {guard.__name__} is a class: call it")
             if not callable(guard):
                 raise TypeError(f"guards must be callable; {guard!r} is not")
+        self._check_numbers()
+        if self.on_caption not in ("raise", "veto"):
+            raise ValueError(f"on_caption must be 'raise' or 'veto', not {self.on_caption!r}")
+        self._attributes = self.attributes or read_attributes()
+        self._require = check_requirements(self.require, self._attributes)
+        self._swap = self.swap or AttributeSwap(read_tables)
+        self._contrasts: dict[str, list[str]] = {}
+
+    def _check_numbers(self) -> None:
         for name in ("sample_rate", "n_contrasts", "improvement_scale", "weight", "veto"):
             value = getattr(self, name)
             if not isinstance(value, Real) or not math.isfinite(value):
@@ -137,9 +164,6 @@ class StyleReward:
                 "n_contrasts must be at least 1 and improvement_scale positive, not"
                 f" {self.n_contrasts} and {self.improvement_scale}"
             )
-        self._swap = self.swap or AttributeSwap(read_tables)
-        self._texts: OrderedDict[str, Tensor] = OrderedDict()
-        self._contrasts: OrderedDict[str, list[str]] = OrderedDict()
 
     def __call__(
         self, wavs: Tensor, captions: Sequence[str], wav_lens: Tensor | None = None, **options: Any
@@ -180,7 +204,7 @@ class StyleReward:
             floating-point or lengths not relative; if a baseline is missing or NaN; or if a guard
             does not give one bool per clip. Never for what a clip contains.
         """
-        captions = check_texts(captions, "captions")
+        captions, bad_captions = self._usable_captions(captions)
         n_clips = len(captions)
         wavs = check_wavs(wavs)
         if wavs.dim() != 2 or len(wavs) != n_clips:
@@ -190,16 +214,18 @@ class StyleReward:
             if len(texts) != n_clips:
                 raise ValueError(f"{len(texts)} texts for {n_clips} clips")
         wavs, wav_lens, faults = self._usable(wavs, wav_lens)
+        faults = [fault or bad_captions.get(row, "") for row, fault in enumerate(faults)]
         speech = self.clsp.embed(wavs, wav_lens)
         for row in find_not_finite(speech):
             faults[row] = faults[row] or "its embedding is NaN or infinite"
         usable = torch.tensor([not fault for fault in faults], device=speech.device)
-        parts = {"cosine": (speech * self.encode_text(captions).to(speech.dtype)).sum(dim=1)}
+        parts = {"cosine": (speech * self.clsp.encode_text(captions).to(speech.dtype)).sum(dim=1)}
         if self.scaling == "margin":
             parts["contrast"] = self._contrast(speech, captions)
         labels = _group_labels(captions if groups is None else groups, faults)
         parts["style"] = self.weight * self._scaled(parts, labels, baseline)
-        total, passed, reasons = parts["style"], {}, list(faults)
+        total, reasons = parts["style"], list(faults)
+        passed = self._meet(speech.detach(), reasons, usable)
         for name, guard in name_guards(self.guards).items():
             # Copies: one that normalizes in place would change what the next ones and users have.
             given = wavs.detach().clone(), wav_lens.clone(), [*captions], texts and [*texts]
@@ -212,6 +238,46 @@ class StyleReward:
         total = torch.where(vetoed, torch.full_like(total, self.veto), total)
         parts = {name: each.masked_fill(~usable, torch.nan) for name, each in parts.items()}
         return RewardParts(total, parts, passed, tuple(reasons))
+
+    def _usable_captions(self, captions: Any) -> tuple[list[str], dict[int, str]]:
+        """Return captions, with others for those that cannot be used, and why by their rows."""
+        if self.on_caption == "raise":
+            return check_texts(captions, "captions"), {}
+        captions, faults = as_list(captions, "captions", "captions"), {}
+        try:
+            self._check_captions(captions)
+        except (TypeError, ValueError):  # of one of them
+            for row, caption in enumerate(captions):
+                try:
+                    self._check_captions([caption])
+                except (TypeError, ValueError) as error:
+                    reason = str(error).replace("texts[0]", "it").replace("captions[0]", "it")
+                    faults[row] = f"its caption cannot be used: {reason}"
+        good = [caption for row, caption in enumerate(captions) if row not in faults]
+        if captions and not good:
+            raise ValueError(f"No caption can be used; the first: {faults[0]}")
+        return [good[0] if row in faults else one for row, one in enumerate(captions)], faults
+
+    def _check_captions(self, captions: list) -> None:
+        texts = check_texts(captions, "captions")
+        self.clsp.encode_text(texts)
+        if self.scaling == "margin":
+            for caption in texts:
+                self.contrasts(caption)
+
+    def _meet(self, speech: Tensor, reasons: list[str], usable: Tensor) -> dict[str, Tensor]:
+        """Return whether clips have the required attributes, and add to the reasons."""
+        passed = {}
+        told = tell_attributes(speech, list(self._require), self.clsp.encode_text, self._attributes)
+        for name, values in told.items():
+            wanted = self._require[name]
+            right = torch.tensor([value == wanted for value in values], device=usable.device)
+            passed[name] = right & usable
+            for row, value in enumerate(values):
+                if usable[row] and value != wanted:
+                    start = f"{reasons[row]}; " if reasons[row] else ""
+                    reasons[row] = f"{start}its {name} is {value}, not {wanted}"
+        return passed
 
     def _usable(self, wavs: Tensor, wav_lens: Any) -> tuple[Tensor, Tensor, list[str]]:
         """Return clips at 16 kHz, with silence for those that cannot be embedded, and why."""
@@ -228,12 +294,7 @@ class StyleReward:
 
     def encode_text(self, captions: Sequence[str]) -> Tensor:
         """Embed captions, each once; returns [N, D]."""
-        absent = [text for text in dict.fromkeys(captions) if text not in self._texts]
-        if absent:
-            self._texts.update(zip(absent, self.clsp.encode_text(absent)))
-        vectors = torch.stack([self._texts[text] for text in captions])
-        _keep_recent(self._texts, captions)
-        return vectors
+        return self.clsp.encode_text(captions)
 
     def contrasts(self, caption: str) -> list[str]:
         """Return the perturbed captions that a caption is compared with, always the same ones.
@@ -243,7 +304,8 @@ class StyleReward:
         ValueError
             If the caption names no attribute that could be swapped.
         """
-        if caption not in self._contrasts:
+        found = self._contrasts.get(caption)
+        if found is None:
             draw = random.Random(caption)
             swapped: dict[str, None] = {}
             for _ in range(SWAP_TRIES * self.n_contrasts):
@@ -255,14 +317,14 @@ class StyleReward:
                 raise ValueError(
                     f"No attribute of {caption!r} can be swapped: give swap, or another scaling"
                 )
-            self._contrasts[caption] = list(swapped)
-        found = self._contrasts[caption]
-        _keep_recent(self._contrasts, [caption])
+            if len(self._contrasts) >= CACHED_CONTRASTS:
+                self._contrasts.clear()
+            found = self._contrasts[caption] = list(swapped)
         return found
 
     def _contrast(self, speech: Tensor, captions: Sequence[str]) -> Tensor:
         highest = [
-            (self.encode_text(self.contrasts(caption)).to(one.dtype) @ one).max()
+            (self.clsp.encode_text(self.contrasts(caption)).to(one.dtype) @ one).max()
             for one, caption in zip(speech, captions)
         ]
         return torch.stack(highest)
@@ -343,11 +405,3 @@ def within_groups(values: Tensor, groups: Sequence) -> Tensor:
     mean = (fixed @ member / counts)[index]
     deviation = ((fixed - mean).square() @ member / counts).sqrt()[index]
     return ((values - mean) / deviation.clamp_min(SMALLEST_DEVIATION)).to(values.dtype)
-
-
-def _keep_recent(cache: OrderedDict, used: Sequence[str]) -> None:
-    """Mark entries as just used, and drop the least recently used ones beyond CACHED_TEXTS."""
-    for key in used:
-        cache.move_to_end(key)
-    while len(cache) > CACHED_TEXTS:
-        cache.popitem(last=False)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -50,6 +51,44 @@ class Timeline:
             for number, text in enumerate(self.texts)
         }
         write_page(path, "Similarity over time", [line_chart("cosine over seconds", series)])
+
+
+def compare_windows(
+    windows: Iterable[tuple[int, Tensor]],
+    embed: Callable[[Tensor], Tensor],
+    text: Tensor,
+    texts: Sequence[str],
+    per_batch: int,
+) -> Timeline:
+    """Compare captions with windows of a recording.
+
+    Arguments
+    ---------
+    windows : iterable of (int, Tensor)
+        As :func:`sliding_windows` yields them.
+    embed : callable
+        Takes windows [B, T] and returns embeddings [B, D].
+    text : Tensor
+        [N, D], embeddings of the captions.
+    texts : sequence of str
+        The N captions.
+    per_batch : int
+        Windows that are embedded at once.
+
+    Example
+    -------
+    >>> windows = sliding_windows([torch.ones(32000)], window=1.0, hop=0.5)
+    >>> embed = lambda wavs: torch.ones(len(wavs), 2) / 2**0.5
+    >>> compare_windows(windows, embed, torch.eye(2), ["A man.", "A woman."], 2).times.tolist()
+    [0.5, 1.0, 1.5]
+    """
+    windows = iter(windows)
+    centers, scores = [], []
+    while batch := list(islice(windows, per_batch)):
+        centers += [(start + len(part) / 2) / SAMPLE_RATE for start, part in batch]
+        wavs = torch.stack([part for _, part in batch])
+        scores.append((embed(wavs) @ text.T).cpu())
+    return Timeline(torch.tensor(centers), torch.cat(scores), tuple(texts))
 
 
 def sliding_windows(

@@ -307,7 +307,7 @@ def test_captions_that_are_too_long_are_all_named_before_anything_is_embedded(cl
     for pattern in (r"texts\[150\] has \d{3,} tokens \('slowly", r"texts\[152\] has \d{3,} tokens"):
         assert re.search(pattern, str(caught.value))
     with pytest.raises(ValueError, match="and 90 more; at most 64 fit") as caught:
-        clsp.encode_text(["slowly " * 200] * 100)
+        clsp.encode_text(["slowly " * (200 + n) for n in range(100)])
     assert len(str(caught.value)) < 2000
 
 
