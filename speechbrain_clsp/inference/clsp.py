@@ -92,7 +92,8 @@ class CLSP(Pretrained):
         super().__init__(modules, hparams, run_opts, freeze_params)
         self.is_frozen = freeze_params
         self.text_cache = EmbeddingCache()
-        self.source, self.revision = "in memory", None  # where weights came from
+        self.source = "in memory"  # where weights came from
+        self.revision: str | None = None
         self.background: Tensor | None = None  # [M, D], clips that percentile compares with
         self._cached_weights = 0  # the state of the weights that the cache belongs to
         self.train(not freeze_params)
