@@ -71,3 +71,13 @@ def test_what_cannot_be_trained_ends_in_one_line_before_the_first_epoch(
     errors = [line for line in capsys.readouterr().err.splitlines() if "clsp: error" in line]
     assert len(errors) == 1 and message in errors[0]
     assert not (clips.parent / "model" / "train_log.txt").exists()
+
+
+def test_captions_alone_are_enough_in_any_script(clips, capsys):
+    lines = ["wav,caption", *(f"{i}.wav,{chr(0x4E00 + i)}聲{chr(0x5000 + i)}" for i in range(12))]
+    clips.write_text("\n".join(lines), encoding="utf-8")
+    assert train(clips, "--epochs", "1", *SHORT) == 0
+    printed = capsys.readouterr().out
+    assert "No attributes" in printed and "There is no column speaker" in printed
+    tables = json.loads((clips.parent / "model" / "metrics.json").read_text())["tables"]
+    assert "probes" not in tables and {"global", "fine"} <= set(tables)
