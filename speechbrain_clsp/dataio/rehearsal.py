@@ -26,6 +26,8 @@ class Rehearsal:
         The old clips.
     fraction : float
         Of a batch that is old, between 0 and 1. Batches grow by them: those of the new data stay.
+    longest : float
+        Seconds; longer old clips are left out.
 
     Raises
     ------
@@ -40,11 +42,14 @@ class Rehearsal:
     ValueError: The fraction of old clips must be between 0 and 1, not 2.0
     """
 
-    def __init__(self, manifest: str | os.PathLike, fraction: float = 0.5) -> None:
+    def __init__(
+        self, manifest: str | os.PathLike, fraction: float = 0.5, longest: float = 30.0
+    ) -> None:
         if not 0 < fraction < 1:
             raise ValueError(f"The fraction of old clips must be between 0 and 1, not {fraction}")
         self.manifest = Manifest(manifest)
         self.ratio = fraction / (1 - fraction)
+        self.longest = longest
 
     def mix(
         self, dataset: CaptionedSpeechDataset, sampler: BucketBatchSampler
@@ -73,20 +78,22 @@ class Rehearsal:
             None if size is None else math.ceil(size * self.ratio),
             None if seconds is None else seconds * self.ratio,
             seed=sampler.seed,
-            longest=sampler.durations.max(),
+            longest=self.longest,
             n_shards=sampler.n_shards,
         )
         return MixedDataset(dataset, old), MixedBatchSampler(sampler, old_sampler)
 
 
-def make_rehearsal(manifest: str | os.PathLike | None, fraction: float) -> Rehearsal | None:
+def make_rehearsal(
+    manifest: str | os.PathLike | None, fraction: float, longest: float
+) -> Rehearsal | None:
     """Return a :class:`Rehearsal`, None without a manifest.
 
     Example
     -------
-    >>> make_rehearsal(None, 0.5)
+    >>> make_rehearsal(None, 0.5, 30.0)
     """
-    return None if manifest is None else Rehearsal(manifest, fraction)
+    return None if manifest is None else Rehearsal(manifest, fraction, longest)
 
 
 def _unlabeled(row: Mapping[str, Any], n_labels: int) -> list[int]:
