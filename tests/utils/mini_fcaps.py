@@ -18,7 +18,7 @@ PITCH_HZ = {
     "male": {"low": (70, 96), "medium": (98, 128), "high": (130, 175)},
     "female": {"low": (130, 172), "medium": (174, 225), "high": (240, 310)},
 }
-SPREAD_SEMITONES = {"monotone": (0, 1.55), "natural": (1.55, 3.4), "lively": (3.4, 12)}
+SPREAD_SEMITONES = {"monotone": (0, 1.0), "natural": (1.0, 2.6), "lively": (2.6, 12)}
 
 
 def waveform(folder, clip) -> np.ndarray:
