@@ -106,7 +106,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--folder", type=Path, required=True, help="for data and results")
     parser.add_argument("--jobs", type=int, default=1, help="trainings at a time, of one thread")
-    parser.add_argument("--clips", type=int, default=13000, help="of the training set")
+    parser.add_argument("--clips", type=int, default=12000, help="of the training set")
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1986, 1987, 1988])
     parser.add_argument(

@@ -34,7 +34,7 @@ GENDERS = ("male", "female")
 TWIN_SECONDS, TWIN_MIN_SECONDS_BESIDE_CHANGE = (1.0, 4.0), 0.4
 # How likely a training clip's twin differs in each kind of thing. Of place and event, captions
 # often say nothing: they are then true of both clips, though each is a negative for the other.
-TWIN_KINDS = {"attribute": 4.0, "order": 2.0, "binding": 4.0, "place": 3.0, "event": 1.5}
+TWIN_KINDS = {"attribute": 4.0, "order": 2.0, "binding": 3.0, "place": 2.0, "event": 1.5}
 # The same for attributes; those that are not here have 1.
 TWIN_ATTRIBUTES = {"accent": 1.5, "expressiveness": 3.0}
 

@@ -26,7 +26,7 @@ PITCH_HERTZ = {  # median F0
     "female": {"low": (142.0, 154.0), "medium": (190.0, 210.0), "high": (265.0, 290.0)},
 }
 SPREAD_SEMITONES = {  # of F0, 10th to 90th percentile
-    "monotone": (0.0, 0.0), "natural": (1.8, 2.2), "lively": (4.8, 5.6)
+    "monotone": (0.0, 0.0), "natural": (1.2, 1.5), "lively": (3.6, 4.2)
 }  # fmt: skip
 # RMS. Recordings of people lie between -30 and -15. Peaks of speech lie up to 22 dB above their
 # level: those of loud clips that go beyond full scale are clipped.
