@@ -88,6 +88,8 @@ class ExactEngine:
         folder.mkdir(parents=True, exist_ok=True)
         self._state: _State | None = None
         self._table, self._alive = pa.table({}), np.empty(0, bool)
+        self._batches: list[pa.RecordBatch] = []
+        self._ends = np.empty(0, int)
 
     def add(self, table: pa.Table, new: bool = False) -> None:
         """Add rows; those whose id is there are replaced."""
@@ -194,6 +196,8 @@ class ExactEngine:
                 if _State(**read_json(path)) == state:
                     raise
                 continue
+            self._batches = self._table.to_batches()
+            self._ends = np.cumsum([len(batch) for batch in self._batches])
             self._state = state
             return
 
@@ -223,7 +227,18 @@ class ExactEngine:
             first += len(vectors)
 
     def _rows(self, positions: np.ndarray, scores: np.ndarray) -> pa.Table:
-        table = self._table.take(pa.array(positions))
+        """Return rows by position; Arrow's own take would first join all chunks in memory."""
+        order = np.argsort(positions)
+        numbers = np.searchsorted(self._ends, positions[order], side="right")
+        starts = np.concatenate([[0], self._ends])
+        parts = [
+            self._batches[number].take(
+                pa.array(positions[order][numbers == number] - starts[number])
+            )
+            for number in np.unique(numbers)
+        ]
+        table = pa.Table.from_batches(parts, self._table.schema)
+        table = table.take(pa.array(np.argsort(order)))
         return table.append_column("score", pa.array(scores, pa.float32()))
 
 

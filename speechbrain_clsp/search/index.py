@@ -288,7 +288,12 @@ class StyleIndex:
 
     def _joined(self, vectors: pa.Table, source: pa.Table, manifest: Manifest) -> pa.Table:
         """Return a shard's vectors with their rows of the manifest."""
-        rows = source.take(vectors.column("row"))
+        numbers = vectors.column("row").to_numpy()  # ascending
+        first, last = (int(numbers[0]), int(numbers[-1])) if len(numbers) else (0, -1)
+        # Of all of the manifest, take would join its parts in memory first.
+        rows = (
+            source.slice(first, last + 1 - first).combine_chunks().take(pa.array(numbers - first))
+        )
         columns = []
         for each in self.schema:
             if each.name == "vector":
