@@ -30,8 +30,9 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     )
     index.add_argument(
         "--engine",
-        choices=["exact", "lancedb"],
-        help="exact up to a million clips (default), lancedb for more (extra: search)",
+        choices=["exact", "lancedb", "qdrant"],
+        help="exact up to a million clips (default), lancedb for more (extra: search), qdrant for"
+        " a server whose address is in QDRANT_URL (extra: qdrant)",
     )
     index.add_argument(
         "--delete",

@@ -32,7 +32,7 @@ class Engine(Protocol):
     """
 
     def add(self, table: pa.Table, new: bool = False) -> None:
-        """Add rows; those whose id is there are replaced. All of them, or after a kill none.
+        """Add rows; those whose id is there are replaced. After a kill, adding them again is right.
 
         ``new`` says that no id is there, which some engines need not look up then.
         """

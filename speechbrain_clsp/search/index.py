@@ -25,13 +25,18 @@ from speechbrain_clsp.search.engines import Engine, ExactEngine
 from speechbrain_clsp.search.filters import Condition, parse_condition
 from speechbrain_clsp.search.lance import LanceEngine
 from speechbrain_clsp.search.leases import claim
+from speechbrain_clsp.search.qdrant import QdrantEngine
 from speechbrain_clsp.search.store import EmbeddingStore
 from speechbrain_clsp.utils.checks import join_some
 from speechbrain_clsp.utils.files import atomic_write, expand
 from speechbrain_clsp.utils.reading import read_json
 
 INDEX, BUILDING, LEASE = "index.json", "building.json", "write.lease"
-ENGINES: dict[str, Callable[[Path], Engine]] = {"exact": ExactEngine, "lancedb": LanceEngine}
+ENGINES: dict[str, Callable[[Path, pa.Schema], Engine]] = {
+    "exact": lambda folder, schema: ExactEngine(folder),
+    "lancedb": lambda folder, schema: LanceEngine(folder),
+    "qdrant": QdrantEngine,
+}
 MOST = 10_000  # hits of a search
 ROWS_AT_ONCE = 100_000  # that are added
 
@@ -43,7 +48,7 @@ class IndexInfo:
     Arguments
     ---------
     engine : str
-        ``exact`` or ``lancedb``.
+        ``exact``, ``lancedb`` or ``qdrant``.
     kind, model, weights_sha256, precision, dim
         As in the stores: see :class:`~speechbrain_clsp.search.store.Provenance`.
     labels : list of str
@@ -81,7 +86,7 @@ class StyleIndex:
 
     def __init__(self, folder: Path, info: IndexInfo) -> None:
         self.folder, self.info = folder, info
-        self.engine = ENGINES[info.engine](folder / info.engine)
+        self.engine = ENGINES[info.engine](folder / info.engine, self.schema)
 
     @classmethod
     def open(cls, folder: str | os.PathLike) -> StyleIndex:
@@ -125,7 +130,7 @@ class StyleIndex:
         manifest : str or path, optional
             That the store was made of; default: where it was then.
         engine : str
-            ``exact``; or ``lancedb``, for more than a million clips.
+            ``exact``; ``lancedb``, for more than a million clips; ``qdrant``, for a server.
 
         Raises
         ------

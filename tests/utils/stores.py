@@ -50,3 +50,25 @@ def random_store(folder: Path, ids: list[str], dim: int = 16, **about) -> Embedd
     """Write a store of random vectors."""
     write_store(folder, ids, unit_vectors(len(ids), dim), **{"weights_sha256": WEIGHTS, **about})
     return EmbeddingStore(folder)
+
+
+def corpus_store(folder: Path, name: str, first: int, count: int, seed: int = 0) -> Path:
+    """Write a store of random vectors and its manifest; returns the store's folder."""
+    rows = [
+        {
+            "id": f"c{n}",
+            "audio": f"{n}.wav",
+            "duration": 1.0 + n % 5,
+            "gender": ("male", "female", None)[n % 3],
+            "labels": {"mood": ("calm", "sad")[n % 2]},
+            "situational_tags": ["loud"] if n % 4 == 0 else [],
+            "speaker": f"s{n % 12}",
+            "source": name,
+        }
+        for n in range(first, first + count)
+    ]
+    write_manifest(folder / f"{name}.arrow", rows)
+    about = {"weights_sha256": WEIGHTS, "source": str(folder / f"{name}.arrow"), "shard_rows": 150}
+    vectors = unit_vectors(count, 32, seed)
+    write_store(folder / name, [row["id"] for row in rows], vectors, **about)
+    return folder / name

@@ -12,8 +12,7 @@ import pytest
 from speechbrain_clsp.dataio.manifest import write_manifest
 from speechbrain_clsp.search import lance
 from speechbrain_clsp.search.index import StyleIndex
-from speechbrain_clsp.search.store import write_store
-from tests.utils.stores import WEIGHTS, random_store, unit_vectors
+from tests.utils.stores import corpus_store, random_store, unit_vectors
 
 SIZE = 400
 ENGINES = ["exact", "lancedb"]
@@ -29,32 +28,10 @@ CONDITIONS = [
 ]
 
 
-def corpus(folder, name: str, first: int, count: int, seed: int = 0):
-    """Write a store of random vectors and its manifest; returns the store's folder."""
-    rows = [
-        {
-            "id": f"c{n}",
-            "audio": f"{n}.wav",
-            "duration": 1.0 + n % 5,
-            "gender": ("male", "female", None)[n % 3],
-            "labels": {"mood": ("calm", "sad")[n % 2]},
-            "situational_tags": ["loud"] if n % 4 == 0 else [],
-            "speaker": f"s{n % 12}",
-            "source": name,
-        }
-        for n in range(first, first + count)
-    ]
-    write_manifest(folder / f"{name}.arrow", rows)
-    about = {"weights_sha256": WEIGHTS, "source": str(folder / f"{name}.arrow"), "shard_rows": 150}
-    vectors = unit_vectors(count, 32, seed)
-    write_store(folder / name, [row["id"] for row in rows], vectors, **about)
-    return folder / name
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("corpus")
-    corpus(folder, "store", 0, SIZE)
+    corpus_store(folder, "store", 0, SIZE)
     return folder
 
 
@@ -105,7 +82,7 @@ def test_changes_are_seen_by_others_that_have_it_open(index, folder, tmp_path):
     best = ids(reader.search(query, 3))
     assert index.delete([best[0], "none"]) == 1
     assert ids(reader.search(query, 2)) == best[1:]
-    more = corpus(tmp_path, "more", SIZE - 10, 30, seed=3)
+    more = corpus_store(tmp_path, "more", SIZE - 10, 30, seed=3)
     assert index.add(more) == 30
     index.optimize()
     assert (
