@@ -52,7 +52,17 @@ def _run(arguments: list[str] | None) -> int | None:
 def parser() -> Parser:
     """Return the command's parser."""
     from speechbrain_clsp import __version__
-    from speechbrain_clsp.cli import annotate, data, evaluate, judge, models, rate, search, train
+    from speechbrain_clsp.cli import (
+        annotate,
+        data,
+        evaluate,
+        judge,
+        models,
+        rate,
+        search,
+        serve,
+        train,
+    )
     from speechbrain_clsp.cli.common import Parser
 
     top = Parser(
@@ -62,7 +72,7 @@ def parser() -> Parser:
     )
     top.add_argument("--version", action="version", version=f"clsp {__version__}")
     commands = top.add_subparsers(title="commands", metavar="COMMAND")
-    for module in (models, search, data, train, evaluate, annotate, judge, rate):
+    for module in (models, search, serve, data, train, evaluate, annotate, judge, rate):
         module.add_commands(commands)
     top.set_defaults(run=lambda _: top.error(f"name a command of {{{','.join(commands.choices)}}}"))
     return top

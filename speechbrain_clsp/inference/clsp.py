@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -44,6 +43,7 @@ from speechbrain_clsp.pretrained.folder import (
     check_model_folder,
     find_source,
     load_folder,
+    sha256_of_weights,
 )
 from speechbrain_clsp.pretrained.hub import PINS, has_definition, load_official
 from speechbrain_clsp.utils.checks import check_texts, join_some, quote
@@ -278,16 +278,12 @@ class CLSP(Pretrained):
             None), ``weights_sha256`` (of all weights as they are in memory), ``precision``,
             ``preprocessing`` and ``package``, with its version. All values are str or None.
         """
-        digest = hashlib.sha256()
-        for key, value in sorted(self.mods.state_dict().items()):
-            digest.update(f"{key} {value.dtype} {list(value.shape)}\n".encode())
-            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
         kind = next(self.speech_tower.parameters()).dtype
         names = {dtype: name for name, dtype in PRECISIONS.items()}
         return {
             "model": self.source,
             "revision": self.revision,
-            "weights_sha256": digest.hexdigest(),
+            "weights_sha256": sha256_of_weights(self.mods),
             "precision": names.get(kind, str(kind)),
             "preprocessing": f"{SAMPLE_RATE} Hz mono (mean of channels), windows of at most"
             f" {self.WINDOW_SECONDS:g} s",
@@ -484,7 +480,12 @@ class CLSP(Pretrained):
         padded, wav_lens = pad(wavs)
         faults = find_unusable(padded, wav_lens)
         usable = torch.tensor([not fault for fault in faults])
-        speech = self.embed(padded * usable[:, None], wav_lens).cpu()
+        if not usable.any():
+            return faults
+        if not usable.all():  # silence as long as the batch takes their places
+            padded = padded.masked_fill(~usable[:, None], 0.0)
+            wav_lens = wav_lens.masked_fill(~usable, 1.0)
+        speech = self.embed(padded, wav_lens).cpu()
         for row in find_not_finite(speech):
             faults[row] = faults[row] or "its embedding is NaN or infinite"
         return [fault or embedding for fault, embedding in zip(faults, speech)]

@@ -16,6 +16,7 @@ ROOMS = (  # lowest first
         "integrations",
         "training",
         "annotation",
+        "serve",
         "cli",
     ),
 )

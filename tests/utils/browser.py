@@ -17,7 +17,9 @@ CHROMIUM = next(
 class Browser:
     """One page; use as a context."""
 
-    def __init__(self, folder: Path, width: int = 1000, height: int = 800) -> None:
+    def __init__(
+        self, folder: Path, width: int = 1000, height: int = 800, options: tuple[str, ...] = ()
+    ) -> None:
         there, self._write = os.pipe()
         self._read, back = os.pipe()
 
@@ -31,7 +33,7 @@ class Browser:
         command += ["--remote-debugging-pipe", f"--user-data-dir={folder / 'profile'}"]
         command += [f"--window-size={width},{height}", "--autoplay-policy=no-user-gesture-required"]
         self._process = subprocess.Popen(
-            [*command, "about:blank"],
+            [*command, *options, "about:blank"],
             pass_fds=(3, 4, there, back),
             preexec_fn=descriptors,
             stdout=subprocess.DEVNULL,

@@ -58,11 +58,15 @@ def chat_server(folder: Path, **options: float) -> Iterator[tuple[str, Path]]:
 
 
 @contextmanager
-def answering(reply: Callable[[dict], object], tls: ssl.SSLContext | None = None) -> Iterator[str]:
+def answering(
+    reply: Callable[[dict], object],
+    tls: ssl.SSLContext | None = None,
+    parse: Callable[[bytes], object] = json.loads,
+) -> Iterator[str]:
     """Serve, from a thread, what a function of the request returns; yields the address without /v1.
 
-    The function gets the request's JSON, or its path if it is a GET, and returns a JSON object,
-    bytes, or a tuple of status, one of these, and headers.
+    The function gets the request's JSON (or what ``parse`` makes of its body), or its path if it is
+    a GET, and returns a JSON object, bytes, or a tuple of status, one of these, and headers.
     """
 
     class Answering(BaseHTTPRequestHandler):
@@ -75,7 +79,7 @@ def answering(reply: Callable[[dict], object], tls: ssl.SSLContext | None = None
             self.answer(reply(self.path))
 
         def do_POST(self):
-            self.answer(reply(json.loads(self.rfile.read(int(self.headers["Content-Length"])))))
+            self.answer(reply(parse(self.rfile.read(int(self.headers["Content-Length"])))))
 
         def answer(self, found):
             status, content, headers = found if isinstance(found, tuple) else (200, found, {})

@@ -1,0 +1,83 @@
+"""The command in a process of its own: its end, its address and what it prints."""
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+
+import pytest
+
+from speechbrain_clsp.serve.server import open_socket
+from tests.utils.live_service import post, wav_bytes
+from tests.utils.small import CAPTIONS
+
+
+@contextmanager
+def command(*arguments):
+    """Run ``clsp serve`` on any port; yields its address and process."""
+    words = [sys.executable, "-m", "speechbrain_clsp.cli.main", "serve", "--port", "0"]
+    process = subprocess.Popen(
+        [*words, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process.stdout.readline().split(" at ")[1].strip().rstrip("/"), process
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        process.stderr.close()
+
+
+def test_sigterm_loses_no_accepted_request(small_folder):
+    with command("--model", small_folder) as (url, process):
+        found = []
+
+        def ask(n):
+            files = [wav_bytes(4.0, frequency=60.0 + 7 * n + k) for k in range(6)]
+            found.append(post(f"{url}/v1/score", {"captions": CAPTIONS}, files)[0])
+
+        threads = [threading.Thread(target=ask, args=(n,)) for n in range(8)]
+        for thread in threads:
+            thread.start()
+        while "clsp_batch_clips_count 0.0" in metrics(url):  # until it has begun
+            time.sleep(0.01)
+        time.sleep(0.3)  # all have been sent
+        process.send_signal(signal.SIGTERM)
+        for thread in threads:
+            thread.join(60)
+        assert found == [200] * 8
+        assert process.wait(30) == 0
+        assert "all accepted requests were answered" in process.stdout.read()
+        assert process.stderr.read() == ""
+
+
+def metrics(url: str) -> str:
+    import urllib.request
+
+    with urllib.request.urlopen(f"{url}/metrics") as response:
+        return response.read().decode()
+
+
+def test_another_address_says_what_that_means(small_folder, tmp_path):
+    (tmp_path / "token").write_text("secret\n")
+    options = "--model", small_folder, "--host", "0.0.0.0", "--token-file", tmp_path / "token"
+    with command(*options) as (url, process):
+        port = url.rsplit(":", 1)[1]
+        ask = f"http://127.0.0.1:{port}/v1/embed/text", {"texts": ["a man"]}
+        assert post(*ask)[0] == 401 and post(*ask, Authorization="Bearer secret")[0] == 200
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
+        note = process.stderr.read()
+        assert "others can reach this service" in note and "token" in note and "TLS" in note
+
+
+def test_a_port_in_use_is_named():
+    with open_socket("127.0.0.1", 0) as first:
+        port = first.getsockname()[1]
+        with pytest.raises(OSError, match=f"--port {port} cannot be used .*: choose another"):
+            open_socket("127.0.0.1", port)
