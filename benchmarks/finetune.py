@@ -7,7 +7,7 @@ the language, before and after, and the retrieval of MiniFCaps' test clips, befo
 ``--rehearse`` MiniFCaps' training clips are half of each batch.
 
 > python benchmarks/finetune.py --folder /tmp/finetune --base results/mini/1986/model \
-    --mini_fcaps /path/to/mini_fcaps --rehearse
+    --mini_fcaps data/mini_fcaps --rehearse --settings lr=0.003
 """
 
 import argparse
