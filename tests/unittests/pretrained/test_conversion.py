@@ -115,7 +115,7 @@ def test_the_commands_convert_score_and_publish(published, tmp_path, capfd):
     assert main(["convert", str(published), folder, "--prompts", prompts]) == 0
     assert main(["convert", folder, str(tmp_path / "back"), "--to-official"]) == 0
     assert main(["publish", folder, "user/name", "--dry-run"]) == 0
-    assert "6 files would be uploaded to user/name" in capfd.readouterr().out
+    assert "7 files would be uploaded to user/name" in capfd.readouterr().out
     path = str(write(tmp_path / "a.wav", tone(0.6)))
     scores = []
     for model in (published, folder, tmp_path / "back"):
