@@ -1,5 +1,6 @@
 # `make demo` trains, evaluates and reports a small CLSP; `make test` runs the tests.
-# Both make .venv first if it is not there. Neither needs a GPU.
+# `make serve`, after `make demo`, opens a page to try the model and to search its test set.
+# All make .venv first if it is not there. None needs a GPU.
 
 PYTHON ?= python3
 DATA := $(CURDIR)/data/mini_fcaps
@@ -7,7 +8,7 @@ RESULTS := $(CURDIR)/results/mini
 RECIPE := recipes/FCaps/CLSP
 BIN := $(CURDIR)/.venv/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo serve test lint clean
 
 .venv/.installed: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -19,6 +20,13 @@ demo: .venv/.installed
 	cd $(RECIPE) && OMP_NUM_THREADS=1 $(BIN)/torchrun --standalone --nproc_per_node=2 \
 		train.py hparams/mini.yaml --data_folder=$(DATA) --output_folder=$(RESULTS) \
 		--device=cpu --distributed_backend=gloo --batch_size=16 --num_threads=1
+
+serve: .venv/.installed
+	test -d $(RESULTS)/model || (echo "There is no model yet: run make demo first"; exit 1)
+	test -d $(RESULTS)/index || ($(BIN)/clsp embed $(DATA)/test.arrow --output $(RESULTS)/store \
+		--model $(RESULTS)/model && $(BIN)/clsp index $(RESULTS)/store --output $(RESULTS)/index)
+	$(BIN)/clsp serve --model $(RESULTS)/model --index $(RESULTS)/index \
+		--background $(DATA)/valid.arrow
 
 test: .venv/.installed
 	.venv/bin/ruff check .
