@@ -17,6 +17,8 @@ CHROMIUM = next(
 class Browser:
     """One page; use as a context."""
 
+    patience = 10.0  # seconds
+
     def __init__(
         self, folder: Path, width: int = 1000, height: int = 800, options: tuple[str, ...] = ()
     ) -> None:
@@ -67,9 +69,9 @@ class Browser:
         options = {"awaitPromise": True, "returnByValue": True, "userGesture": True}
         return self.send("Runtime.evaluate", expression=script, **options)["result"].get("value")
 
-    def wait(self, script: str, seconds: float = 10.0) -> None:
+    def wait(self, script: str) -> None:
         """Wait until a script is true."""
-        end = time.monotonic() + seconds
+        end = time.monotonic() + self.patience
         while not self.run(script):
             assert time.monotonic() < end, f"never true: {script}"
             time.sleep(0.02)
