@@ -126,6 +126,11 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     )
     publish.add_argument("folder", help="model folder")
     publish.add_argument("repository", help="user/name; made if it does not exist")
+    publish.add_argument(
+        "--space",
+        action="store_true",
+        help="upload a Hugging Face Space instead, which serves the model with its page",
+    )
     publish.add_argument("--private", action="store_true", help="hide a new repository")
     publish.add_argument("--dry-run", action="store_true", help="only list what would be sent")
 
@@ -294,11 +299,17 @@ def run_publish(options: argparse.Namespace) -> None:
     """Upload a model folder, or list what would be uploaded."""
     from speechbrain_clsp.pretrained.hub import publish
 
-    files = publish(options.folder, options.repository, options.private, options.dry_run)
-    for name in files:
-        print(f"{(Path(options.folder) / name).stat().st_size:>13,}  {name}")
+    if options.space:
+        from speechbrain_clsp.serve.space import publish_space
+
+        sizes = publish_space(options.folder, options.repository, options.private, options.dry_run)
+    else:
+        files = publish(options.folder, options.repository, options.private, options.dry_run)
+        sizes = {name: (Path(options.folder) / name).stat().st_size for name in files}
+    for name, size in sizes.items():
+        print(f"{size:>13,}  {name}")
     done = "would be uploaded" if options.dry_run else "uploaded"
-    print(f"{len(files)} files {done} to {options.repository}")
+    print(f"{len(sizes)} files {done} to {options.repository}")
 
 
 def read_prompts(words: list[str]) -> list[str] | dict:
