@@ -219,6 +219,13 @@ class StyleService:
                 f"window must be 0.1 to {longest:g} s and hop at least 0.05 s, not {window} and"
                 f" {hop}"
             )
+        asked = seconds / hop * window
+        if asked > self.limits.seconds_at_once:
+            raise RequestRejectedError(
+                413,
+                f"{clip.name}: its windows last {asked:.0f} s in all, at most"
+                f" {self.limits.seconds_at_once:g} s are taken: choose a longer hop",
+            )
         per_batch = max(1, int(2 * longest / window))
 
         def embed(wavs: Tensor) -> Tensor:

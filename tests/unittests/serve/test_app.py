@@ -141,6 +141,9 @@ def test_limits_are_refused_with_a_reason_that_names_the_item(url):
     long = wav_bytes(39.0, 8000)
     status, found = post(f"{url}/v1/score", captions, [long] * 3)
     assert status == 413 and found["error"].startswith("audio[2]") and "117 s" in found["error"]
+    fields = {**captions, "window": 30.0, "hop": 0.05}
+    status, found = post(f"{url}/v1/timeline", fields, [long])
+    assert status == 413 and "23400 s" in found["error"] and "hop" in found["error"]
     status, found = post(f"{url}/v1/embed/text", {"texts": ["a"] * 1025})
     assert status == 413 and found["error"].startswith("texts[1024]")
     status, found = post(f"{url}/v1/score", captions, [b"x" * 20_000_001])
