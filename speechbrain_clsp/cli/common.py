@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from speechbrain_clsp.cli.boundary import USER_ERROR, write_temporary
 from speechbrain_clsp.utils.checks import LISTED
-from speechbrain_clsp.utils.files import atomic_write, check_replaceable
+from speechbrain_clsp.utils.files import atomic_write, check_replaceable, parse_key_values
 
 if TYPE_CHECKING:
     from speechbrain_clsp.dataio.manifest import Manifest
@@ -126,6 +126,78 @@ def add_command(
     )
     command.set_defaults(run=run)
     return command
+
+
+def add_reading_options(command: argparse.ArgumentParser, more: str, bad_list: str) -> None:
+    """Add the source of a user's data and the options of all commands that read it.
+
+    Arguments
+    ---------
+    command : argparse.ArgumentParser
+        The command; see :func:`reading_settings`.
+    more : str
+        What else its source may be.
+    bad_list : str
+        Where it lists bad rows.
+    """
+    command.add_argument(
+        "source",
+        help="a .csv, .tsv, .jsonl or .parquet file with columns for audio and captions; lhotse"
+        " cuts (.jsonl); WebDataset's .tar files (a pattern such as 'a-{000..012}.tar' names"
+        " several); a folder of audio files with captions in .txt files or in metadata.csv; a data"
+        " folder of Kaldi; a folder of the library datasets, or org/name of a data set of the Hub"
+        + more,
+    )
+    command.add_argument(
+        "--skip-bad",
+        action="store_true",
+        help=f"leave bad rows out, and list them in {bad_list}",
+    )
+    command.add_argument(
+        "--ignore-columns", nargs="+", default=[], metavar="NAME", help="columns to leave out"
+    )
+    command.add_argument(
+        "--columns",
+        nargs="+",
+        default=[],
+        metavar="KNOWN=NAME",
+        help="which columns to take, such as caption=text_description wav=path; usual names are"
+        " recognized",
+    )
+    command.add_argument("--split", help="the only split to read; of datasets also train[:100]")
+    command.add_argument(
+        "--data-root",
+        metavar="FOLDER",
+        help="where relative paths of audio start from, and what $data_root and {data_root} stand"
+        " for; default: the folder of the table",
+    )
+    command.add_argument(
+        "--captions",
+        dest="captions_file",
+        metavar="FILE",
+        help="the file in a data folder of Kaldi that holds captions; default: captions",
+    )
+    command.add_argument(
+        "--streaming", action="store_true", help="read a data set of the Hub without storing it"
+    )
+
+
+def reading_settings(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the values of the options of :func:`add_reading_options`, but source and bad rows.
+
+    Raises ValueError if ``--columns`` has anything but ``KNOWN=NAME``.
+
+    Example
+    -------
+    >>> parser = Parser()
+    >>> add_reading_options(parser, "", "bad.txt")
+    >>> options = parser.parse_args(["a.csv", "--columns", "caption=style", "--split", "train"])
+    >>> {name: value for name, value in reading_settings(options).items() if value}
+    {'columns': {'caption': 'style'}, 'split': 'train'}
+    """
+    names = ("ignore_columns", "data_root", "split", "captions_file", "streaming")
+    columns = parse_key_values(options.columns, "--columns")
+    return {"columns": columns} | {name: getattr(options, name) for name in names}
 
 
 def expand_home(options: argparse.Namespace) -> argparse.Namespace:

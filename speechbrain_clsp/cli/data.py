@@ -8,9 +8,11 @@ from pathlib import Path
 
 from speechbrain_clsp.cli.common import (
     add_command,
+    add_reading_options,
     check_list,
     list_entries,
     open_manifest,
+    reading_settings,
     whole_number,
     write_list,
 )
@@ -28,45 +30,8 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         "validate recordings with captions and write a manifest to train and evaluate on",
         "clsp prepare data.csv --output train.arrow",
     )
-    prepare.add_argument(
-        "source",
-        help="a .csv, .tsv, .jsonl or .parquet file with columns for audio and captions; lhotse"
-        " cuts (.jsonl); WebDataset's .tar files (a pattern such as 'a-{000..012}.tar' names"
-        " several); a folder of audio files with captions in .txt files or in metadata.csv; a data"
-        " folder of Kaldi; a folder of the library datasets, or org/name of a data set of the Hub",
-    )
+    add_reading_options(prepare, "", "OUTPUT.bad.txt")
     prepare.add_argument("--output", required=True, help="the .arrow file to write")
-    prepare.add_argument(
-        "--skip-bad",
-        action="store_true",
-        help="leave bad rows out, and list them in OUTPUT.bad.txt",
-    )
-    prepare.add_argument(
-        "--ignore-columns", nargs="+", default=[], metavar="NAME", help="columns to leave out"
-    )
-    prepare.add_argument(
-        "--columns",
-        nargs="+",
-        default=[],
-        metavar="KNOWN=NAME",
-        help="which columns to take, such as caption=text_description wav=path; usual names are"
-        " recognized",
-    )
-    prepare.add_argument("--split", help="the only split to read; of datasets also train[:100]")
-    prepare.add_argument(
-        "--data-root",
-        metavar="FOLDER",
-        help="where relative paths of audio start from, and what $data_root and {data_root} stand"
-        " for; default: the folder of the table",
-    )
-    prepare.add_argument(
-        "--captions",
-        metavar="FILE",
-        help="the file in a data folder of Kaldi that holds captions; default: captions",
-    )
-    prepare.add_argument(
-        "--streaming", action="store_true", help="read a data set of the Hub without storing it"
-    )
     prepare.add_argument(
         "--n-jobs", type=whole_number(1, 1000), default=4, help="threads; default: 4"
     )
@@ -108,16 +73,10 @@ def run_prepare(options: argparse.Namespace) -> None:
     from speechbrain_clsp.prepare.columns import Columns
     from speechbrain_clsp.prepare.entry import ReadOptions
     from speechbrain_clsp.prepare.own_data import prepare_own
-    from speechbrain_clsp.utils.files import parse_key_values
 
-    names = parse_key_values(options.columns, "--columns")
-    reading = ReadOptions(
-        columns=Columns(names, options.ignore_columns, tell=print),
-        data_root=Path(options.data_root) if options.data_root else None,
-        split=options.split,
-        captions=options.captions,
-        streaming=options.streaming,
-    )
+    settings = reading_settings(options)
+    names, ignored = settings.pop("columns"), settings.pop("ignore_columns")
+    reading = ReadOptions(columns=Columns(names, ignored, tell=print), **settings)
     bad_list = Path(f"{options.output}.bad.txt")
     check_list(bad_list)
     count, errors = prepare_own(

@@ -6,7 +6,14 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from speechbrain_clsp.cli.common import add_command, check_device, check_folder, whole_number
+from speechbrain_clsp.cli.common import (
+    add_command,
+    add_reading_options,
+    check_device,
+    check_folder,
+    reading_settings,
+    whole_number,
+)
 
 HPARAMS = Path(__file__).parents[1] / "hparams"
 
@@ -64,7 +71,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
 
 def add_options(command: argparse.ArgumentParser, recipe: str, epochs: int) -> None:
     """Add what all commands have that train on a user's data, by a recipe with default epochs."""
-    command.add_argument("source", help="as for clsp prepare; or a manifest that it wrote")
+    add_reading_options(command, "; or a manifest of clsp prepare", "OUTPUT/left_out.txt")
     command.add_argument(
         "--output",
         required=True,
@@ -84,10 +91,6 @@ def add_options(command: argparse.ArgumentParser, recipe: str, epochs: int) -> N
         default=[],
         metavar="KEY=VALUE",
         help=f"other settings of the recipe, such as batch_size=16; {recipe} has them all",
-    )
-    command.add_argument("--skip-bad", action="store_true", help="leave bad rows out")
-    command.add_argument(
-        "--ignore-columns", nargs="+", default=[], metavar="NAME", help="columns to leave out"
     )
 
 
@@ -112,14 +115,17 @@ def train_by(recipe: str, options: argparse.Namespace, own: dict[str, Any]) -> N
 
     check_folder(Path(options.output))
     check_device(options.device)
-    overrides = own | {
-        "source": options.source,
-        "output_folder": options.output,
-        "seed": options.seed,
-        "prompts": options.prompts,
-        "skip_bad": options.skip_bad,
-        "ignore_columns": options.ignore_columns,
-    }
+    overrides = (
+        own
+        | reading_settings(options)
+        | {
+            "source": options.source,
+            "output_folder": options.output,
+            "seed": options.seed,
+            "prompts": options.prompts,
+            "skip_bad": options.skip_bad,
+        }
+    )
     if options.epochs is not None:
         overrides["number_of_epochs"] = options.epochs
     settings, hparams_file = options.set, HPARAMS / recipe

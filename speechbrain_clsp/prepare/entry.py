@@ -30,7 +30,7 @@ class ReadOptions:
         from; default: the folder of the table that names them.
     split : str, optional
         The only split to read; of the library ``datasets`` also a part such as ``train[:100]``.
-    captions : str, optional
+    captions_file : str, optional
         The file in a data folder of Kaldi that holds captions; default: ``captions``.
     streaming : bool
         Whether a data set of the Hub is read without storing all of it first.
@@ -41,7 +41,7 @@ class ReadOptions:
     columns: Columns = field(default_factory=Columns)
     data_root: Path | None = None
     split: str | None = None
-    captions: str | None = None
+    captions_file: str | None = None
     streaming: bool = False
     store: Callable[[bytes, str], Place] | None = None
 

@@ -17,8 +17,8 @@ def entries_of_kaldi(folder: Path, options: ReadOptions) -> Iterator[Entry | str
     r"""Yield the utterances of a data folder; for one that cannot be used, the reason.
 
     ``wav.scp`` names audio files, ``segments`` parts of them, ``utt2spk`` and ``spk2gender`` who
-    speaks; ``captions``, or what ``options.captions`` names, holds a line ``ID caption`` for each
-    caption of an utterance.
+    speaks; ``captions``, or what ``options.captions_file`` names, holds a line ``ID caption`` for
+    each caption of an utterance.
 
     Raises
     ------
@@ -33,7 +33,7 @@ def entries_of_kaldi(folder: Path, options: ReadOptions) -> Iterator[Entry | str
     >>> next(entries_of_kaldi(folder, ReadOptions())).values
     {'id': 'u1', 'wav': 'a.wav', 'caption': ['A man whispers.']}
     """
-    captions_path = folder / (options.captions or CAPTIONS)
+    captions_path = folder / (options.captions_file or CAPTIONS)
     if not captions_path.is_file():
         raise FileNotFoundError(
             f"{captions_path}: no such file of captions, with a line 'ID caption' for each: name"

@@ -6,7 +6,7 @@ They come as tables, JSON lines, lhotse cuts, folders, shards of WebDataset or d
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import count
@@ -43,7 +43,6 @@ def prepare_own(
     output: str | os.PathLike,
     skip_bad: bool = False,
     n_jobs: int = 4,
-    ignore_columns: Collection[str] = (),
     options: ReadOptions | None = None,
 ) -> tuple[int, list[str]]:
     r"""Validate a user's data and write the manifest.
@@ -64,10 +63,8 @@ def prepare_own(
         Leave bad rows out instead of raising.
     n_jobs : int
         Threads that decode audio files.
-    ignore_columns : collection of str
-        Columns to leave out.
     options : ReadOptions, optional
-        What else is set for reading, such as names of columns.
+        What is set for reading, such as names of columns.
 
     Returns
     -------
@@ -96,9 +93,6 @@ def prepare_own(
         raise ValueError(f"{output}: the manifest's name must end in .arrow")
     check_manifest_path(output)
     options = options or ReadOptions()
-    if ignore_columns:
-        ignored = {*options.columns.ignored, *ignore_columns}
-        options = replace(options, columns=replace(options.columns, ignored=ignored))
     errors: list[str] = []
     found: list[tuple[Entry, dict[str, Any]]] = []
     with ShardWriter(output.with_name(f"{output.stem}-audio")) as shards:

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from speechbrain_clsp.dataio.labels import AttributeLabels, AttributePrompts, va
 from speechbrain_clsp.dataio.manifest import Manifest, write_manifest
 from speechbrain_clsp.evaluation.zero_shot import Task, read_tasks
 from speechbrain_clsp.prepare.attributes import find_attributes, make_prompts
+from speechbrain_clsp.prepare.entry import ReadOptions
 from speechbrain_clsp.prepare.leakage import SAME_CLIP, check_leakage
 from speechbrain_clsp.prepare.own_data import prepare_own
 from speechbrain_clsp.prepare.splitting import SPLITS, split_clips
@@ -103,7 +104,7 @@ def prepare_own_data(
     prompts: str | os.PathLike | None = None,
     seed: int = 0,
     skip_bad: bool = False,
-    ignore_columns: Collection[str] = (),
+    reading: ReadOptions | None = None,
     shortest: float = 0.2,
     longest: float = 30.0,
 ) -> OwnData:
@@ -124,8 +125,8 @@ def prepare_own_data(
         Of the split.
     skip_bad : bool
         Leave bad rows out instead of raising.
-    ignore_columns : collection of str
-        Columns to leave out.
+    reading : ReadOptions, optional
+        What is set for reading a source that is no manifest, such as names of columns.
     shortest, longest : float
         Seconds; other clips are not trained on.
 
@@ -160,7 +161,7 @@ def prepare_own_data(
             "prompts": prompts,
             "seed": seed,
             "skip_bad": skip_bad,
-            "ignore_columns": ignore_columns,
+            "reading": reading,
             "shortest": shortest,
             "longest": longest,
         },
@@ -189,13 +190,13 @@ def _prepare(
     prompts: str | os.PathLike | None,
     seed: int,
     skip_bad: bool,
-    ignore_columns: Collection[str],
+    reading: ReadOptions | None,
     shortest: float,
     longest: float,
 ) -> None:
     check_output_folder(folder)
     findings = _Findings()
-    rows = _read_rows(source, folder, skip_bad, ignore_columns, findings)
+    rows = _read_rows(source, folder, skip_bad, reading, findings)
     candidates = find_attributes(rows)
     parts = split_clips(rows, list(candidates.classes), seed)
     parts.rows["train"] = _of_length(parts.rows["train"], shortest, longest, findings)
@@ -235,7 +236,7 @@ def _read_rows(
     source: Path,
     folder: Path,
     skip_bad: bool,
-    ignore_columns: Collection[str],
+    reading: ReadOptions | None,
     findings: _Findings,
 ) -> list[dict[str, Any]]:
     """Return rows of a table or manifest, of which each has both kinds of captions."""
@@ -244,13 +245,15 @@ def _read_rows(
         check_clips(manifest, str(source))
     else:
         path = folder / "data" / "all.arrow"
-        _, errors = prepare_own(source, path, skip_bad, ignore_columns=ignore_columns)
+        _, errors = prepare_own(source, path, skip_bad, options=reading)
         findings.left_out += errors
         manifest = Manifest(path)
     rows = list(manifest)
     for row in rows:
         for kind, other in (KINDS, KINDS[::-1]):
             row[kind] = row[kind] or row[other]
+        if reading and reading.split is not None:  # whatever it is called, it is divided anew
+            row["split"] = None
     without = [row["id"] for row in rows if not row[KINDS[0]]]
     findings.left_out += [f"{name}: has no caption" for name in without]
     rows = [row for row in rows if row[KINDS[0]]]

@@ -81,3 +81,28 @@ def test_captions_alone_are_enough_in_any_script(clips, capsys):
     assert "No attributes" in printed and "There is no column speaker" in printed
     tables = json.loads((clips.parent / "model" / "metrics.json").read_text())["tables"]
     assert "probes" not in tables and {"global", "fine"} <= set(tables)
+
+
+def test_a_table_is_read_with_the_options_of_prepare_and_guesses_are_shown(clips, capsys):
+    lines = clips.read_text().replace("wav,caption,", "file,style_prompt,", 1).split("\n")
+    lines = [f"{lines[0]},subset", *(f"{line},all" for line in lines[1:]), "absent.wav,A.,,,,x"]
+    (clips.parent / "tables").mkdir()
+    table = clips.parent / "tables" / "clips.csv"
+    table.write_text("\n".join(lines))
+    stop = ["--set", "model={text_tower: {max_tokens: 3}}"]  # before the first epoch
+    flags = ["--output", str(clips.parent / "model"), "--data-root", str(clips.parent), *stop]
+    chosen = ["--columns", "caption=style_prompt", "split=subset", "--split", "all"]
+    assert main(["train", str(table), *flags, *chosen]) == 2
+    captured = capsys.readouterr()
+    assert "took column 'file' for wav; --columns sets others" in captured.out
+    assert "16 clips" in captured.out and "at most 3 tokens fit" in captured.err
+
+
+def test_a_kaldi_folder_and_its_captions_file_are_trained_on(clips, capsys):
+    folder = clips.parent
+    (folder / "wav.scp").write_text("".join(f"u{i} {i}.wav\n" for i in range(16)))
+    (folder / "styles").write_text("".join(f"u{i} Voice {i}.\n" for i in range(16)))
+    flags = ["--captions", "styles", "--set", "model={text_tower: {max_tokens: 3}}"]
+    assert main(["train", str(folder), "--output", str(folder / "model"), *flags]) == 2
+    captured = capsys.readouterr()
+    assert "16 clips" in captured.out and "at most 3 tokens fit" in captured.err
