@@ -31,8 +31,9 @@ ALIASES = {
     "accent": ("accents",),
     "split": ("subset", "partition"),
     "start": ("start_time", "begin", "offset"),
-    "duration": ("dur",),
+    "duration": ("dur", "length"),
 }
+_WITH_HEADER = (".csv", ".tsv", ".gz")  # tables whose names of columns may be missing
 TRANSCRIPTS = ("text", "transcript", "transcription", "sentence", "wrd", "words", "normalized_text")
 
 
@@ -197,7 +198,7 @@ def _check_known(where: str | Path, names: list[str], needed: Collection[str]) -
             f" {shlex.join(unknown)}"
         )
     for name in missing:
-        of_table = isinstance(where, Path) and name == "wav"
+        of_table = isinstance(where, Path) and where.suffix in _WITH_HEADER and name == "wav"
         hint = ": the first line must name the columns" if of_table else ""
         raise ValueError(
             f"{where}: has no column {name!r}; it has {names}{hint} (--columns {name}=NAME tells"

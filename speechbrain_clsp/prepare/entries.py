@@ -87,7 +87,8 @@ def read_entries(source: Path, options: ReadOptions | None = None) -> Iterator[E
             yield str(error)
     if seen and not found:
         splits = sorted(str(split) for split in seen if split is not None)
-        raise ValueError(f"{source}: no row is of the split {options.split!r}; it has {splits}")
+        has = f"it has {splits}" if splits else "no row has a split"
+        raise ValueError(f"{source}: no row is of the split {options.split!r}; {has}")
 
 
 def _is_dataset(source: Path) -> bool:
@@ -153,7 +154,8 @@ def _entries_of_parquet(path: Path, options: ReadOptions) -> Iterator[Entry]:
                 values = _renamed(row, columns)
                 if split:
                     values.setdefault("split", split[1])
-                yield Entry(f"{path} row {number}", values, folder)
+                names = [f"{path.stem}-{number}."]
+                yield Entry(f"{path} row {number}", values, folder, names=names)
     except (pyarrow.ArrowException, OSError) as error:
         kind = explain_file(path, "a Parquet")
         raise ValueError(f"{path} is not a parquet file, or damaged{kind}: {error}") from error

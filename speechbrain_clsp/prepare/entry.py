@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from speechbrain_clsp.dataio.shards import Place
 from speechbrain_clsp.prepare.columns import AUDIO_COLUMNS, Columns
+from speechbrain_clsp.utils.files import expand
 
 # As SpeechBrain writes the folder of a corpus in its CSV and in its JSON manifests.
 _PLACEHOLDER = re.compile(r"(?:\$\{?|\{)(data_root|data_folder)\}?(?=/|$)")
@@ -25,7 +26,7 @@ class ReadOptions:
     ---------
     columns : Columns
         Names of the columns.
-    data_root : path, optional
+    data_root : str or path, optional
         What ``$data_root`` and ``{data_root}`` stand for, and where relative paths of audio start
         from; default: the folder of the table that names them.
     split : str, optional
@@ -36,6 +37,11 @@ class ReadOptions:
         Whether a data set of the Hub is read without storing all of it first.
     store : callable, optional
         Takes the bytes of audio that is in no file, and a suffix; returns where it put them.
+
+    Raises
+    ------
+    NotADirectoryError
+        If ``data_root`` is not a folder.
     """
 
     columns: Columns = field(default_factory=Columns)
@@ -44,6 +50,12 @@ class ReadOptions:
     captions_file: str | None = None
     streaming: bool = False
     store: Callable[[bytes, str], Place] | None = None
+
+    def __post_init__(self) -> None:
+        if self.data_root is not None:  # absolute, since it is put in front of a part of a path
+            self.data_root = Path(os.path.abspath(expand(self.data_root)))
+            if not self.data_root.is_dir():
+                raise NotADirectoryError(f"--data-root {self.data_root} is not a folder")
 
     def folder(self, default: Path) -> Path:
         """Return where relative paths of audio start from."""
@@ -66,8 +78,9 @@ class Entry:
         By column of the manifest.
     places : dict of str
         For each column that came from another row, which one.
-    name : str, optional
-        What the id of audio is made from that is no file of its own, such as a member of a shard.
+    names : sequence of str
+        What the id of audio is made from that is no file of its own, such as a member of a shard:
+        the first that no other audio has, without its suffix.
     """
 
     where: str
@@ -75,7 +88,7 @@ class Entry:
     folder: Path
     captions: dict[str, list[str]] = field(default_factory=dict)
     places: dict[str, str] = field(default_factory=dict)
-    name: str | None = None
+    names: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         self.values = {name: v for name, v in self.values.items() if not _is_missing(v)}
@@ -165,13 +178,18 @@ class Entry:
             if isinstance(content, bytes) and options.store is not None:
                 name = path if isinstance(path, str) else ""
                 place = options.store(content, Path(name).suffix)
-                self.name = self.name or Path(name).name or None
+                if os.path.isabs(name):  # of where the table was made
+                    self.names = [Path(name).name, "/".join(Path(name).parts[-2:]), *self.names]
+                elif name:
+                    self.names = [name, *self.names]
                 self.values |= {column: place.audio, "offset": place.offset}
                 self.values["nbytes"] = place.nbytes
 
     def _path(self, column: str) -> str:
         value = self.values[column]
         if isinstance(value, Mapping):  # the Audio of datasets
+            if all(_is_missing(value.get(key)) for key in ("bytes", "path", "array")):
+                raise self.invalid(column, "is empty: name an audio file")
             if not isinstance(value.get("path"), str) or not _is_missing(value.get("bytes")):
                 raise self.invalid(
                     column,

@@ -132,16 +132,13 @@ def _entries_of_part(
         values = {ours: row[theirs] for theirs, ours in columns.items()}
         if split is not None:
             values.setdefault("split", split)
-        where, name = f"{source}{label} row {number}", f"{split or source.name}-{number}"
+        where, name = f"{source}{label} row {number}", f"{split or source.name}-{number}."
         try:
             values = {key: _fetched(value) for key, value in values.items()}
         except OSError as error:
             yield f"{where}: {error}"
             continue
-        entry = Entry(where, values, folder)
-        if not any(_path_of(value) for value in values.values()):
-            entry.name = name
-        yield entry
+        yield Entry(where, values, folder, names=[name])
 
 
 def _rows_of(source: Path, part: Any) -> Iterator[dict[str, Any]]:

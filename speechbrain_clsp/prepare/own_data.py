@@ -216,7 +216,9 @@ def _checked_part(entry: Entry, path: str, row: dict[str, Any]) -> tuple[float |
     start, duration = entry.number("start"), entry.number("duration")
     try:
         source = ClipReader(1).source_of({**row, "audio": path})
-        length = read_header(source, path).seconds
+        # In tar files, of which some are temporary, that of the clip.
+        name = entry.names[0] if row["offset"] is not None and entry.names else path
+        length = read_header(source, name).seconds
         first = start or 0.0
         if first >= length:
             raise entry.invalid("start", f"is {first} s, the file lasts {length:.2f} s")
@@ -230,7 +232,7 @@ def _checked_part(entry: Entry, path: str, row: dict[str, Any]) -> tuple[float |
         # Many tables state the length of the whole file.
         is_length = duration is None or abs(duration - length) <= TOLERANCE_SECONDS
         is_whole = start is None and is_length
-        found = check_audio(source, path, first, None if is_whole else wanted, row["channel"])
+        found = check_audio(source, name, first, None if is_whole else wanted, row["channel"])
     except AudioError as error:
         column = "channel" if "channels, not number" in str(error) else "wav"
         raise entry.invalid(column, str(error)) from error
@@ -276,8 +278,8 @@ def _with_ids(found: list[tuple[Entry, dict[str, Any]]], errors: list[str]) -> l
 def _names_of(entry: Entry, row: dict[str, Any]) -> Iterator[str]:
     """Yield names for a file, from the shortest on; the first that no other file has is taken."""
     path, folder = row["audio"], os.path.join(os.path.abspath(entry.folder), "")
-    if entry.name is not None:  # of a member of a shard
-        names = [entry.name, f"{Path(path).stem}/{entry.name}"]
+    if row["offset"] is not None and entry.names:  # of sound that is no file of its own
+        names = list(entry.names)
     else:
         parts = path.split("/")
         longer = ["/".join(parts[-n:]) for n in range(2, len(parts) + 1)]

@@ -127,7 +127,8 @@ def _entry(
     values = _values(where, texts, options)
     (sound,) = sounds
     values |= {"wav": os.path.abspath(path), "offset": sound.offset, "nbytes": sound.nbytes}
-    return Entry(where, values, path.parent, name=sound.name)
+    names = [sound.name, f"{path.stem}/{sound.name}"]
+    return Entry(where, values, path.parent, names=names)
 
 
 def _values(where: str, texts: Mapping[str, bytes], options: ReadOptions) -> dict[str, Any]:

@@ -455,3 +455,49 @@ def test_a_video_beside_its_caption_is_a_clip(tmp_path):
     (tmp_path / "a.txt").write_text("A man speaks.")
     (row,) = prepare(tmp_path, ".")
     assert row["id"] == "a" and row["duration"] == pytest.approx(1.5, abs=1e-6)
+
+
+def sounds_table(folder, name, audio, **columns) -> Path:
+    """Write a parquet file with sounds as Audio of datasets, or as bytes."""
+    rows = [{"audio": sound, "caption": f"Voice {i}."} for i, sound in enumerate(audio)]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), folder / name)
+    return folder / name
+
+
+def test_sound_in_a_table_gets_its_id_from_its_own_path_or_its_row(tmp_path):
+    sounds = []
+    for i in range(6):
+        sounds.append(write(tmp_path / f"{i}.wav", tone(0.3 + i / 10)).read_bytes())
+    paths = ["a/x.wav", "b/x.wav", "/old/c/x.wav", "/old/d/x.wav", None, None]
+    audio = [{"bytes": sound, "path": path} for sound, path in zip(sounds, paths)]
+    sounds_table(tmp_path, "v1.5.parquet", audio)
+    first = [row["id"] for row in prepare(tmp_path, "v1.5.parquet")]
+    assert first == ["a-x", "b-x", "x", "d-x", "v1.5-5", "v1.5-6"]
+    sounds_table(tmp_path, "plain.parquet", sounds)
+    assert [row["id"] for row in prepare(tmp_path, "plain.parquet")][:2] == ["plain-1", "plain-2"]
+
+
+def test_sound_in_a_table_that_cannot_be_used_is_named_as_the_table_does(tmp_path, capsys):
+    sounds_table(
+        tmp_path,
+        "a.parquet",
+        [{"bytes": b"no sound", "path": "x.wav"}, {"bytes": None, "path": None}, None],
+    )
+    assert main(["prepare", str(tmp_path / "a.parquet"), "--output", str(tmp_path / "o.arrow")])
+    error = capsys.readouterr().err
+    assert "row 1, column 'wav': x.wav: cannot be read as audio" in error
+    assert "row 2, column 'audio': is empty: name an audio file" in error
+    assert "row 3, column 'wav': is empty: name an audio file" in error
+    assert ".partial" not in error
+
+
+def test_a_relative_data_root_is_put_in_once_and_must_be_a_folder(tmp_path, capsys, monkeypatch):
+    (tmp_path / "corpus").mkdir()
+    write(tmp_path / "corpus" / "a.wav", tone(0.5))
+    (tmp_path / "a.csv").write_text("ID,wav,caption,length\nu,$data_root/a.wav,A.,0.5\n")
+    monkeypatch.chdir(tmp_path)
+    (row,) = prepare(Path(), "a.csv", "--data-root", "corpus")
+    assert os.path.abspath(row["audio"]) == str(tmp_path / "corpus" / "a.wav")
+    assert "'length' for duration" in capsys.readouterr().out
+    assert main(["prepare", "a.csv", "--output", "b.arrow", "--data-root", "carpus"]) == 2
+    assert "carpus is not a folder" in capsys.readouterr().err
