@@ -96,11 +96,13 @@ def scan_shard(path: str | os.PathLike, suffixes: Collection[str] = AUDIO_SUFFIX
                     else:
                         members.append(Member(info.name, info.offset_data, info.size))
         except tarfile.TarError as error:
-            if not expected:
-                file.seek(0)
-                kind = describe_content(file.read(HEAD))
-                reason = f"it is {kind}" if kind else error
-                return Scan([], [f"not read, no tar file: {reason}"])
+            problem: object = error
+        else:
+            problem = "it has no header of a member"
+        if not expected:
+            file.seek(0)
+            kind = describe_content(file.read(HEAD))
+            return Scan([], [f"not read, no tar file: {f'it is {kind}' if kind else problem}"])
     if expected >= size:
         problems.append(f"no end mark after byte {min(expected, size)}: probably cut off")
     else:

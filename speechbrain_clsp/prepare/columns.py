@@ -76,7 +76,9 @@ class Columns:
                 f"--columns: {unknown} are not known columns: {', '.join(KNOWN_COLUMNS)}, labels.*"
             )
         self._found: dict[tuple, dict[str, str]] = {}
+        self._refused: dict[tuple, str | Path] = {}
         self._told: set[str] = set()
+        self._seen: set[str] = set()
 
     def rename(
         self,
@@ -104,15 +106,31 @@ class Columns:
             If columns are missing, unknown, repeated, or may be one of several.
         """
         key = (isinstance(where, Path), *needed, *audio, None, *names)
+        if key in self._refused:
+            first = self._refused[key]
+            raise ValueError(f"{where}: has the columns of {first}, which cannot be used")
         if key not in self._found:
-            self._found[key] = self._rename(where, list(names), needed, audio)
+            try:
+                self._found[key] = self._rename(where, list(names), needed, audio)
+            except ValueError:
+                self._refused[key] = where
+                raise
         return self._found[key]
+
+    def check_used(self, source: str | Path) -> None:
+        """Raise ValueError if names are set that no table and no row of a source had."""
+        names = dict.fromkeys(map(column_name, (*self.given.values(), *self.ignored)))
+        if absent := [name for name in names if name not in self._seen]:
+            raise ValueError(
+                f"{source}: has no columns {absent}, which --columns or --ignore-columns names"
+            )
 
     def _rename(
         self, where: str | Path, names: list[str], needed: Collection[str], audio: Sequence[str]
     ) -> dict[str, str]:
         if isinstance(where, Path):
             self._check_present(where, list(map(column_name, names)))
+        self._seen.update(map(column_name, names))
         own = {column_name(theirs): ours for ours, theirs in self.given.items()}
         names = [name for name in names if column_name(name) not in self.ignored]
         counts = Counter(own.get(column_name(name), column_name(name)) for name in names)

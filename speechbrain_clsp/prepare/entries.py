@@ -69,6 +69,10 @@ def read_entries(source: Path, options: ReadOptions | None = None) -> Iterator[E
     options = options or ReadOptions()
     seen, found = Counter[str | None](), 0
     is_dataset = _is_dataset(source)
+    if options.captions_file is not None and not (source / "wav.scp").is_file():
+        raise ValueError(f"{source}: --captions is for data folders of Kaldi, which have a wav.scp")
+    if options.streaming and (source.exists() or not is_dataset):
+        raise ValueError(f"{source}: --streaming is for data sets of the Hub, by their names")
     entries = entries_of_dataset(source, options) if is_dataset else _entries(source, options)
     for entry in entries:
         if isinstance(entry, str):
@@ -89,6 +93,8 @@ def read_entries(source: Path, options: ReadOptions | None = None) -> Iterator[E
         splits = sorted(str(split) for split in seen if split is not None)
         has = f"it has {splits}" if splits else "no row has a split"
         raise ValueError(f"{source}: no row is of the split {options.split!r}; {has}")
+    if found:
+        options.columns.check_used(source)
 
 
 def _is_dataset(source: Path) -> bool:

@@ -40,15 +40,25 @@ def entries_of_kaldi(folder: Path, options: ReadOptions) -> Iterator[Entry | str
             " another one by --captions (Kaldi's text usually holds what is said, not how)"
         )
     captions: dict[str, list[str]] = {}
-    for _, name, caption in _lines(captions_path):
-        captions.setdefault(name, []).append(caption)
+    for where, name, caption in _lines(captions_path):
+        captions.setdefault(name, [])
+        if caption:
+            captions[name].append(caption)
+        else:
+            yield f"{where}: has nothing after {name!r}"
+    faults: list[str] = []
     recordings, speakers, genders = (
-        _table(folder / name) for name in ("wav.scp", "utt2spk", "spk2gender")
+        _table(folder / name, faults) for name in ("wav.scp", "utt2spk", "spk2gender")
     )
+    yield from faults
     is_cut = (folder / "segments").is_file()
     utterances = _lines(folder / "segments") if is_cut else _lines(folder / "wav.scp")
     seen: set[str] = set()
     for where, name, rest in utterances:
+        if name in seen or not rest:  # told above, if it is a line of wav.scp
+            if is_cut:
+                yield f"{where}: {f'has {name!r} again' if rest else f'has nothing after {name!r}'}"
+            continue
         seen.add(name)
         try:
             values = {"id": name, **_place(rest, recordings, is_cut)}
@@ -56,7 +66,7 @@ def entries_of_kaldi(folder: Path, options: ReadOptions) -> Iterator[Entry | str
             yield f"{where}: {error}"
             continue
         values["caption"] = captions.get(name)
-        if values["caption"] is None:
+        if not values["caption"]:
             yield f"{where}: {name!r} has no caption in {captions_path}"
             continue
         speaker = speakers.get(name)
@@ -99,21 +109,21 @@ def _checked(path: str) -> str:
     return path
 
 
-def _table(path: Path) -> dict[str, str]:
-    """Return what a file says of each name; nothing if there is no such file."""
+def _table(path: Path, faults: list[str]) -> dict[str, str]:
+    """Return what a file says first of each name; nothing if there is no such file."""
     found: dict[str, str] = {}
     for where, name, rest in _lines(path) if path.is_file() else ():
-        if found.setdefault(name, rest) != rest:
-            raise ValueError(f"{where}: {name!r} has another entry before: {quote(found[name])}")
+        if not rest:
+            faults.append(f"{where}: has nothing after {name!r}")
+        elif found.setdefault(name, rest) != rest:
+            faults.append(f"{where}: {name!r} has another entry before: {quote(found[name])}")
     return found
 
 
 def _lines(path: Path) -> Iterator[tuple[str, str, str]]:
-    """Yield place, first word and the rest of the lines that are not empty."""
+    """Yield place, first word and the rest, which may be "", of the lines that are not empty."""
     for number, line in enumerate(read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
         name, *rest = line.split(maxsplit=1)
-        if not rest:
-            raise ValueError(f"{path}, line {number}: has nothing after {name!r}")
-        yield f"{path}, line {number}", name, rest[0].strip()
+        yield f"{path}, line {number}", name, "".join(rest).strip()

@@ -6,6 +6,7 @@ Clips are not unpacked; the manifest names their places in the shards.
 from __future__ import annotations
 
 import glob
+import json
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -22,7 +23,7 @@ from speechbrain_clsp.dataio.shards import (
 )
 from speechbrain_clsp.prepare.columns import AUDIO_COLUMNS, CAPTION_COLUMNS
 from speechbrain_clsp.prepare.entry import Entry, ReadOptions
-from speechbrain_clsp.utils.reading import parse_json
+from speechbrain_clsp.utils.reading import decode_text, parse_json
 
 _AUDIO = AUDIO_SUFFIXES | FFMPEG_SUFFIXES
 _TEXTS = frozenset({".json", ".txt"})
@@ -135,7 +136,10 @@ def _values(where: str, texts: Mapping[str, bytes], options: ReadOptions) -> dic
     """Return the columns that the members beside a clip give."""
     values: dict[str, Any] = {}
     if ".json" in texts:
-        record = parse_json(texts[".json"])
+        try:
+            record = parse_json(decode_text(texts[".json"], f"{where}.json"))
+        except json.JSONDecodeError as error:
+            raise ValueError(f"its .json is not JSON: {error}") from error
         if not isinstance(record, dict):
             raise ValueError("its .json is not an object")
         needed = () if ".txt" in texts else ("caption",)
@@ -145,6 +149,6 @@ def _values(where: str, texts: Mapping[str, bytes], options: ReadOptions) -> dic
             ours: record[theirs] for theirs, ours in columns.items() if ours not in AUDIO_COLUMNS
         }
     if not set(CAPTION_COLUMNS) & values.keys() and ".txt" in texts:
-        lines = texts[".txt"].decode("utf-8-sig").splitlines()
+        lines = decode_text(texts[".txt"], f"{where}.txt").splitlines()
         values["caption"] = [line.strip() for line in lines if line.strip()]
     return values

@@ -84,7 +84,7 @@ def read_text(path: str | os.PathLike) -> str:
     >>> read_text(path)
     'A man.\n'
     """
-    return _decode(_read_bytes(path), path).replace("\r\n", "\n").replace("\r", "\n")
+    return decode_text(_read_bytes(path), path).replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _read_bytes(path: str | os.PathLike) -> bytes:
@@ -99,7 +99,28 @@ def _encoding(head: bytes) -> str:
     return next((name for mark, name in _MARKS.items() if head.startswith(mark)), "utf-8")
 
 
-def _decode(data: bytes, path: str | os.PathLike, errors: str = "strict") -> str:
+def decode_text(data: bytes, path: str | os.PathLike, errors: str = "strict") -> str:
+    r"""Return what bytes mean as text, in an encoding as :func:`read_text` takes it.
+
+    Arguments
+    ---------
+    data : bytes
+        All of a file, or of a member of an archive.
+    path : str or path
+        Its name, for messages.
+    errors : str
+        What to do about bytes that are not UTF-8, as for ``bytes.decode``.
+
+    Raises
+    ------
+    ValueError
+        By line, if it is not text.
+
+    Example
+    -------
+    >>> decode_text("A man.".encode("utf-16"), "a.txt")
+    'A man.'
+    """
     encoding = _encoding(data)
     try:
         text = data.decode(encoding, errors if encoding.startswith("utf-8") else "strict")
@@ -318,7 +339,7 @@ def read_csv(
     """
     # Not by pandas, which can go on after a row with too many fields only if it also drops rows
     # with an open quotation mark without notice, and renames the second of two equal columns.
-    text = _decode(_read_bytes(path), path, errors="surrogateescape")
+    text = decode_text(_read_bytes(path), path, errors="surrogateescape")
     skipped = 0
     if known and text.startswith("sep=") and len(text) > len("sep="):  # a note of Excel's
         separator, (_, _, text), skipped = text[len("sep=")], text.partition("\n"), 1

@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import random
 import tarfile
 
 import numpy as np
@@ -79,11 +80,12 @@ def test_what_is_no_tar_is_said_to_be(tmp_path):
     """If this fails, compressed or broken downloads look like empty shards."""
     import gzip
 
-    whole = make_tar(tmp_path / "a.tar", {"a.mp3": b"x"})
+    whole = make_tar(tmp_path / "a.tar", {"a.mp3": random.Random(0).randbytes(2000)})
     (tmp_path / "b.tar").write_bytes(gzip.compress(whole.read_bytes()))
     (tmp_path / "c.tar").write_bytes(b"<html>not found</html>" * 100)
     (tmp_path / "d.tar").write_bytes(b"")
     assert "gunzip" in scan_shard(tmp_path / "b.tar").problems[0]
+    assert "a web page" in scan_shard(tmp_path / "c.tar").problems[0]
     for name in ("c.tar", "d.tar"):
         members, problems = scan_shard(tmp_path / name)
         assert members == [] and len(problems) >= 1

@@ -278,3 +278,32 @@ def test_columns_to_leave_out_that_are_not_there_are_named(tmp_path):
     path.write_text("wav,caption,color\na.wav,A man speaks.,red\n")
     with pytest.raises(ValueError, match=r"a\.csv: has no columns \['colour'\] to leave out"):
         rows_of(path, ["colour"])
+
+
+def test_options_that_nothing_in_a_source_uses_are_told(tmp_path):
+    def fails(name, message, **options):
+        with pytest.raises(ValueError, match=message):
+            list(read_entries(tmp_path / name, ReadOptions(**options)))
+
+    (tmp_path / "a.jsonl").write_text('{"wav": "a.wav", "caption": "A.", "mood": "calm"}\n')
+    kaldi, folder = tmp_path / "kaldi", tmp_path / "folder"
+    for path in (kaldi, folder):
+        path.mkdir()
+    (kaldi / "wav.scp").write_text("u a.wav\n")
+    (kaldi / "captions").write_text("u A.\n")
+    (folder / "a.wav").touch()
+    absent = r"has no columns \['mod'\], which --columns or --ignore-columns names"
+    for name in ("a.jsonl", "kaldi", "folder"):
+        ignored = ["mood", "mod"] if name == "a.jsonl" else ["mod"]
+        fails(name, absent, columns=Columns(ignored=ignored))
+        fails(name, absent, columns=Columns({"labels.mood": "mod"}, ignored=ignored[:-1]))
+    fails("a.jsonl", "--captions is for data folders of Kaldi", captions_file="captions")
+    fails("kaldi", "--streaming is for data sets of the Hub", streaming=True)
+
+
+def test_columns_that_many_rows_share_are_explained_once(tmp_path):
+    lines = ['{"wav": "a.wav", "caption": "A.", "mood": "calm"}'] * 3
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    first, second, third = read_entries(tmp_path / "a.jsonl")
+    assert "unknown columns ['mood']" in first
+    assert second.endswith("a.jsonl row 1, which cannot be used") and "row 3: " in third

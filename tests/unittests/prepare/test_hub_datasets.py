@@ -201,7 +201,7 @@ def test_columns_that_are_not_there_are_told(tmp_path):
     with pytest.raises(ValueError, match="has no column 'notes', which --columns names"):
         list(read_entries(tmp_path / "saved", options))
     (tmp_path / "saved" / "state.json").write_text("{}")
-    with pytest.raises(ValueError, match="saved: datasets cannot read it|saved"):
+    with pytest.raises(ValueError, match="saved: datasets cannot read it"):
         prepare_own(tmp_path / "saved", tmp_path / "o.arrow")
 
 

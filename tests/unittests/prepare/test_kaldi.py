@@ -78,7 +78,9 @@ def test_without_captions_the_transcript_is_not_taken(data, capsys):
         ("segments", "u1 rec1 1 0.5\nu3 rec2 0.1 1", "line 1: the part from 1 to 0.5 is none"),
         ("segments", "u1 rec1 x 1\nu3 rec2 0.1 1", "line 1: the part from x to 1 is none"),
         ("segments", "u1 rec1 0 9\nu3 rec2 0.1 1", "ends at 9.00 s, the file at 2.00 s"),
-        ("segments", "u1 rec1 0 1\nu1 rec1 1 2\nu3 rec2 0.1 1", "'u1' is also that of"),
+        ("segments", "u1 rec1 0 1\nu1 rec1 1 2\nu3 rec2 0.1 1", "line 2: has 'u1' again"),
+        ("segments", "u1 rec1 0 1\nu2\nu3 rec2 0.1 1", "line 2: has nothing after 'u2'"),
+        ("captions", "u1 A.\nu2\nu3 C.", "captions, line 2: has nothing after 'u2'"),
         ("captions", "u1 A.\nu3 B.\n", "line 2: 'u2' has no caption in"),
         ("captions", "u1 A.\nu2 B.\nu3 C.\nu4 D.", "'u4' has a caption, and no audio"),
     ],
@@ -88,6 +90,23 @@ def test_what_is_wrong_is_told_by_its_line(data, capsys, name, content, message)
     error = failing(data, capsys)
     assert re.search(message, error), error
     assert error.count("\n") == 1 and not (data / "o.arrow").exists()
+
+
+@pytest.mark.parametrize("is_cut", [True, False])
+def test_bad_lines_take_no_others_along(data, is_cut):
+    scp = (data / "wav.scp").read_text()
+    (data / "wav.scp").write_text(f"{scp}rec1 b.wav\nrec4\nrec5 sox x |\n")
+    if not is_cut:
+        (data / "segments").unlink()
+        (data / "captions").write_text("rec1 One.\nrec2 Two.\nrec3\nrec4 Four.\nrec5 Five.\n")
+    rows = prepare(data, ".", "--skip-bad")
+    assert [row["id"] for row in rows] == (["u1", "u2", "u3"] if is_cut else ["rec1", "rec2"])
+    assert rows[0]["audio"] == str(data / "a.wav")
+    listed = (data / "out.arrow.bad.txt").read_text()
+    assert "wav.scp, line 3: 'rec1' has another entry before: 'a.wav'" in listed
+    assert "wav.scp, line 4: has nothing after 'rec4'" in listed
+    if not is_cut:
+        assert "line 3: has nothing after 'rec3'" in listed and "is a command" in listed
 
 
 def test_the_folder_of_relative_paths_may_be_set(data, tmp_path_factory):

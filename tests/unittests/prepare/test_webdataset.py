@@ -83,7 +83,10 @@ WRONG = {
         r"member x: has several audio files: \['x.wav', 'x.flac'\]",
     ),
     "no object": ({"x.wav": sound(0.2), "x.json": "[1]"}, "member x: its .json is not an object"),
-    "no json": ({"x.wav": sound(0.2), "x.json": "{broken"}, "member x: "),
+    "no json": (
+        {"x.wav": sound(0.2), "x.json": "{broken"},
+        "member x: its .json is not JSON: Expecting property name",
+    ),
     "transcript": (
         {"x.wav": sound(0.2), "x.json": '{"text": "good morning"}'},
         "member x: has no column 'caption'.*usually what is said",
@@ -93,7 +96,10 @@ WRONG = {
         "git lfs pull",
     ),
     "empty": ({"x.wav": b"", "x.txt": "A."}, "x.wav: empty"),
-    "not utf-8": ({"x.wav": sound(0.2), "x.txt": b"caf\xe9"}, "member x: .*0xe9"),
+    "not utf-8": (
+        {"x.wav": sound(0.2), "x.txt": b"caf\xe9"},
+        "member x.txt, line 1: the byte 0xe9 is not UTF-8",
+    ),
 }
 
 
@@ -136,3 +142,15 @@ def test_a_tar_file_of_something_else_is_told(tmp_path, capsys):
 def test_a_file_with_brackets_in_its_name_is_that_file(tmp_path):
     (tmp_path / "a[1].tar").touch()
     assert expand_pattern(tmp_path / "a[1].tar") == [tmp_path / "a[1].tar"]
+
+
+def test_text_of_a_shard_may_be_in_any_encoding_with_a_mark(tmp_path):
+    members = {
+        "a.wav": sound(0.3),
+        "a.txt": "Größe.".encode("utf-16"),
+        "b.wav": sound(0.4),
+        "b.json": json.dumps({"caption": "Two."}).encode("utf-16"),
+    }
+    write_shard(tmp_path / "a.tar", members)
+    captions = [row["fine_captions"] for row in prepare(tmp_path, "a.tar")]
+    assert captions == [["Größe."], ["Two."]]
