@@ -18,7 +18,7 @@ from speechbrain_clsp.search.index import MOST, StyleIndex
 from speechbrain_clsp.search.store import vectors_of
 from speechbrain_clsp.utils.checks import check_texts
 
-EXCLUDED_WEIGHT = 0.5
+EXCLUDED_WEIGHT = 1.0
 NEAR_DUPLICATE = 0.98  # cosine of two clips from which on they are one for listeners
 WORD = re.compile(r"\w")
 
@@ -84,8 +84,8 @@ class Hit:
     rank : int
         From 1; the same on whichever page it stands.
     score : float
-        The mean of the cosines with texts and with the examples' mean, less half of the mean
-        cosine with excluded texts. Of one caption, or of examples alone, it is the cosine.
+        The mean of the cosines with texts and with the examples' mean, less the mean cosine with
+        excluded texts. Of one caption, or of examples alone, it is the cosine.
     row : dict
         Of the manifest.
     folded : list of str
