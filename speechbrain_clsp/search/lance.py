@@ -19,7 +19,7 @@ from speechbrain_clsp.search.store import vectors_of
 TABLE = "clips"
 FEW = 100_000  # rows: so many, or fewer after a condition, are compared exactly
 PROBES = 64  # partitions that are searched
-REFINE = 20  # candidates per hit whose exact score is computed
+REFINE = 200  # candidates per hit whose exact score is computed
 MOST_CANDIDATES = 50_000
 COLUMNS = ("gender", "accent", "pitch", "speaking_rate", "split", "source", "speaker")
 
