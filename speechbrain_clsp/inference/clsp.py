@@ -481,7 +481,7 @@ class CLSP(Pretrained):
         faults = find_unusable(padded, wav_lens)
         usable = torch.tensor([not fault for fault in faults])
         if not usable.any():
-            return faults
+            return list(faults)
         if not usable.all():  # silence as long as the batch takes their places
             padded = padded.masked_fill(~usable[:, None], 0.0)
             wav_lens = wav_lens.masked_fill(~usable, 1.0)

@@ -77,7 +77,7 @@ class BatchedModel:
         list of Tensor or str
             For each its embedding [D] on the CPU, or why it has none.
         """
-        keys = [hashlib.sha256(wav.contiguous().numpy()).digest() for wav in wavs]
+        keys = [hashlib.sha256(wav.contiguous().numpy().data).digest() for wav in wavs]
         found: dict[bytes, Tensor | str] = {**self.audio_cache.find(keys)}
         absent = {key: wav for key, wav in zip(keys, wavs) if key not in found}
         waiting = {key: _Waiting(wav, Future()) for key, wav in absent.items()}
@@ -87,8 +87,8 @@ class BatchedModel:
             self._waiting += waiting.values()
             self._changed.notify()
         found |= {key: each.answer.result() for key, each in waiting.items()}
-        good = {key: found[key] for key in absent if isinstance(found[key], Tensor)}
-        self.audio_cache.add(good)
+        made = {key: found[key] for key in absent}
+        self.audio_cache.add({key: one for key, one in made.items() if isinstance(one, Tensor)})
         return [found[key] for key in keys]
 
     def embed(self, wavs: Tensor, wav_lens: Tensor) -> Tensor:
@@ -113,21 +113,16 @@ class BatchedModel:
 
     def _work(self) -> None:
         while batch := self._next_batch():
-            try:
-                found = self.clsp.try_embed([each.wav for each in batch])
-            except Exception as error:  # too little memory, perhaps: one by one they may fit
-                found = [self._alone(each.wav) for each in batch] if len(batch) > 1 else [error]
-            for each, one in zip(batch, found):
-                if isinstance(one, Exception):
-                    each.answer.set_result(f"could not be embedded: {one}")
-                else:
-                    each.answer.set_result(one)
+            for each, one in zip(batch, self._embed([each.wav for each in batch])):
+                each.answer.set_result(one)
 
-    def _alone(self, wav: Tensor) -> Tensor | str | Exception:
+    def _embed(self, wavs: list[Tensor]) -> list[Tensor | str]:
         try:
-            return self.clsp.try_embed([wav])[0]
-        except Exception as error:
-            return error
+            return self.clsp.try_embed(wavs)
+        except Exception as error:  # too little memory, perhaps: one by one they may fit
+            if len(wavs) == 1:
+                return [f"could not be embedded: {error}"]
+            return [self._embed([wav])[0] for wav in wavs]
 
     def _next_batch(self) -> list[_Waiting]:
         """Return what is embedded next: the oldest, and others of its length; [] at the end."""

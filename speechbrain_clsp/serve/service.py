@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import soundfile
@@ -39,6 +39,7 @@ from speechbrain_clsp.serve.limits import Budget, Limits, RequestRejectedError
 from speechbrain_clsp.utils.checks import quote
 
 NPY = b"\x93NUMPY"
+MAXIMUM_CHANNELS = 8  # a few bytes can stand for hundreds of silent ones
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ class StyleService:
         self.seconds = Budget(self.limits.seconds_at_once, "seconds of audio")
         self._rewards: dict[tuple, StyleReward] = {}
         self._reader = ClipReader()
-        guards = [LengthGuard(), LevelGuard()]
+        guards: list[Callable[..., Tensor]] = [LengthGuard(), LevelGuard()]
         if self.recognizer is not None:
             guards.append(WordErrorGuard(self.recognizer))
         self.guards = name_guards(guards)
@@ -330,7 +331,11 @@ class StyleService:
                 self._rewards.clear()
             chosen = [self.guards[name] for name in names]
             self._rewards[key] = StyleReward(
-                self.model, scaling, chosen, require=require, on_caption="veto"
+                cast(CLSP, self.model),  # it embeds waveforms and captions as a CLSP does
+                scaling,
+                chosen,
+                require=require,
+                on_caption="veto",
             )
         return self._rewards[key]
 
@@ -364,15 +369,16 @@ class StyleService:
         return results
 
     @contextmanager
-    def _read(self, clips: Sequence[Clip]):
+    def _read(self, clips: Sequence[Clip]) -> Iterator[list[list[Tensor] | Exception]]:
         """Decode clips into windows, within what the service holds at the same time."""
         self.limits.check_number(len(clips), "audio", self.limits.clips)
         opened: list[tuple[Source, float] | Exception] = []
         total = 0.0
         for clip in clips:
             try:
-                opened.append(self._open(clip))
-                total += opened[-1][1]
+                source, seconds = self._open(clip)
+                opened.append((source, seconds))
+                total += seconds
             except (AudioError, TypeError) as error:
                 opened.append(error)
             if total > self.limits.request_seconds:
@@ -402,7 +408,13 @@ class StyleService:
             samples = source["array"].shape[-1]
             seconds = samples / max(1, source["sampling_rate"])
         else:
-            seconds = read_header(clip.content, clip.name).seconds
+            header = read_header(clip.content, clip.name)
+            seconds = header.seconds
+            if header.n_channels > MAXIMUM_CHANNELS:
+                raise AudioError(
+                    f"{clip.name}: has {header.n_channels} channels, at most {MAXIMUM_CHANNELS} are"
+                    " taken"
+                )
         if seconds > self.limits.clip_seconds:
             raise ClipTooLongError(
                 f"{clip.name}: lasts {seconds:.0f} s, at most {self.limits.clip_seconds:g} s are"
@@ -464,8 +476,8 @@ def _array(clip: Clip) -> dict[str, Any]:
             else np.lib.format.read_array_header_2_0
         )
         shape, _, dtype = read(file)
-        if dtype.hasobject:
-            raise ValueError("it holds objects")
+        if dtype.hasobject or len(shape) not in (1, 2):
+            raise ValueError(f"it holds {dtype} of shape {list(shape)}, not samples")
         samples = np.frombuffer(clip.content, dtype, math.prod(shape), file.tell())
     except (ValueError, TypeError, SyntaxError, MemoryError, OverflowError) as error:
         raise AudioError(f"{clip.name}: is no .npy file that can be used: {error}") from error

@@ -148,6 +148,13 @@ def test_limits_are_refused_with_a_reason_that_names_the_item(url):
     assert status == 413 and found["error"].startswith("texts[1024]")
     status, found = post(f"{url}/v1/score", captions, [b"x" * 20_000_001])
     assert status == 413 and "20000000 bytes" in found["error"]
+    wide = io.BytesIO()
+    soundfile.write(wide, np.zeros((9000, 9), np.float32), 16000, format="WAV")
+    status, found = post(f"{url}/v1/score", captions, [wide.getvalue()])
+    assert status == 422 and "9 channels" in found["error"]
+    scalar = npy_bytes(np.float32(1))
+    status, found = post(f"{url}/v1/score", {**captions, "sample_rate": 16000}, [scalar])
+    assert status == 422 and "shape []" in found["error"]
     bomb = npy_bytes(np.zeros(1, np.float32)).replace(b"(1,)", b"(9" + b"9" * 11 + b",)", 1)
     status, found = post(f"{url}/v1/score", {**captions, "sample_rate": 16000}, [bomb])
     assert status == 422 and "no .npy file" in found["error"]
