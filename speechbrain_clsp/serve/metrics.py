@@ -23,6 +23,21 @@ class Metrics(Collector):
         Whose caches and queue are looked at whenever metrics are asked for.
     paths : sequence of str
         Paths that are counted by name; others are counted as ``other``.
+
+    Example
+    -------
+    >>> from types import SimpleNamespace
+    >>> from speechbrain_clsp.inference.cache import EmbeddingCache
+    >>> model = SimpleNamespace(n_waiting=3, audio_cache=EmbeddingCache())
+    >>> clsp = SimpleNamespace(text_cache=EmbeddingCache())
+    >>> metrics = Metrics(SimpleNamespace(model=model, clsp=clsp), ("/v1/score",))
+    >>> metrics.count_request("/v1/score", 200, 0.02)
+    >>> metrics.count_request("/elsewhere", 404, 0.01)
+    >>> text = metrics.text().decode()
+    >>> 'clsp_requests_total{path="other",status="404"} 1.0' in text
+    True
+    >>> "clsp_waiting_clips 3.0" in text
+    True
     """
 
     def __init__(self, service: StyleService, paths: tuple[str, ...]) -> None:

@@ -21,7 +21,13 @@ Label = str | int | float
 
 
 class Fields(BaseModel):
-    """What all requests have in common."""
+    """What all requests have in common.
+
+    Example
+    -------
+    >>> Score.model_validate_json('{"audio": ["UklGRg=="], "captions": ["A man."]}').captions
+    ['A man.']
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True)
 

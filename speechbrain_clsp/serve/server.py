@@ -74,10 +74,12 @@ class _Server(uvicorn.Server):
         self._on_start = on_start
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to answer, and tell."""
         await super().startup(sockets)
         self._on_start(self)
 
     def handle_exit(self, sig: int, frame: Any) -> None:
+        """Begin to end by a signal."""
         super().handle_exit(sig, frame)
         self._captured_signals.clear()  # they did what they should: not to be raised again
 

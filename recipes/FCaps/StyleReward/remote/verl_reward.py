@@ -1,7 +1,7 @@
 """A style reward for verl.
 
-> python -m verl.trainer.main_ppo reward_model.reward_manager=batch \
-      custom_reward_function.path=verl_reward.py custom_reward_function.name=compute_score
+In verl's settings, ``custom_reward_function.path`` is this file, ``custom_reward_function.name`` is
+``compute_score``, and ``reward_model.reward_manager`` is ``batch``.
 
 The address of the service is in ``CLSP_URL``, its token, if it asks for one, in ``CLSP_TOKEN``.
 """

@@ -2,14 +2,21 @@
 
 import pytest
 
+from speechbrain_clsp import CLSP
 from speechbrain_clsp.search import StyleIndex, write_store
 from speechbrain_clsp.serve.service import StyleService
 from tests.utils.browser import CHROMIUM, Browser
 from tests.utils.live_service import live, wav_bytes
+from tests.utils.small import model_folder
 from tests.utils.stores import buzzes
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 TEXT = "document.getElementById('{}').textContent"
+
+
+@pytest.fixture(scope="module")
+def clsp(tmp_path_factory):
+    return CLSP.from_pretrained(model_folder(tmp_path_factory.mktemp("model")))
 
 
 @pytest.fixture(scope="module")
