@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from torch import Tensor
 
-from speechbrain_clsp.dataio.audio import AudioError, read_header
+from speechbrain_clsp.dataio.audio import SAMPLE_RATE, AudioError, read_header
 from speechbrain_clsp.dataio.dataset import CaptionedSpeechDataset
 from speechbrain_clsp.dataio.labels import AttributeLabels
 from speechbrain_clsp.dataio.manifest import Manifest
@@ -130,6 +132,45 @@ def _long_captions(manifest: Manifest, max_tokens: int) -> Iterator[tuple[str, s
             parents = pc.list_parent_indices(column).filter(is_long)
             names = batch.column("id").take(parents).to_pylist()
             yield from zip(map("clip {!r}".format, names), texts.filter(is_long).to_pylist())
+
+
+def check_durations(manifest: Manifest, most: float, longest: float = math.inf) -> None:
+    """Raise if clips are longer than a speech tower takes.
+
+    Arguments
+    ---------
+    manifest : Manifest
+        The clips.
+    most : float
+        Seconds that the tower takes.
+    longest : float
+        Seconds from which on clips are left out, and need not fit.
+
+    Raises
+    ------
+    ValueError
+        That names the first ones.
+
+    Example
+    -------
+    >>> from speechbrain_clsp.dataio.manifest import write_manifest
+    >>> path = getfixture("tmp_path") / "valid.arrow"
+    >>> _ = write_manifest(path, [{"id": "a", "audio": "a.wav", "duration": 31.5}])
+    >>> check_durations(Manifest(path), 30.0)  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ...
+    speechbrain_clsp...BadEntriesError: ...: 1 clips are longer than ... 30 s ...: 'a': 31.50 s
+    """
+    seconds = manifest.array("duration")
+    is_long = (np.rint(seconds * SAMPLE_RATE) > most * SAMPLE_RATE) & (seconds <= longest)
+    if is_long.any():
+        names = manifest.column("id")
+        long = [f"{names[i]!r}: {seconds[i]:.2f} s" for i in np.flatnonzero(is_long)]
+        raise BadEntriesError(
+            f"{manifest.path}: {len(long)} clips are longer than the {most:g} s that the speech"
+            " tower takes, cut them or leave them out (of training, by longest)",
+            long,
+        )
 
 
 def check_labels(manifest: Manifest, labels: AttributeLabels) -> None:

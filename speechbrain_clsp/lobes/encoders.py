@@ -129,7 +129,7 @@ def choose_trained(
     if tuning == "lora":
         add_adapters(encoder, lora_rank)
         return [encoder]
-    if isinstance(tuning, str) or not 0 < tuning <= len(layers):
+    if isinstance(tuning, str | bool) or not 0 < tuning <= len(layers):
         raise ValueError(
             "tuning must be 'frozen', 'all', 'lora' or a number of layers, 1 to"
             f" {len(layers)}, not {tuning!r}"

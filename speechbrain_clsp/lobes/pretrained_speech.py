@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from speechbrain_clsp.lobes.encoders import (
     enable_checkpointing,
     parse_config,
 )
+from speechbrain_clsp.lobes.features import SAMPLE_RATE
 from speechbrain_clsp.lobes.head import ProjectionHead
 from speechbrain_clsp.lobes.pooling import MomentPooling
 from speechbrain_clsp.lobes.speech_inputs import (
@@ -186,6 +188,12 @@ class PretrainedSpeechTower(nn.Module):
         """Pickle options and weights, since torch does not pickle modules with weight norm."""
         is_trained = [p.requires_grad for p in self.parameters()]
         return _rebuild, (self.options, self.state_dict(), is_trained, self.training)
+
+    @property
+    def max_seconds(self) -> float:
+        """Length of the longest clip that the encoder takes."""
+        inputs = self.inputs
+        return inputs.max_samples / SAMPLE_RATE if isinstance(inputs, WhisperInputs) else math.inf
 
     def arguments(self) -> dict[str, Any]:
         """Return what describes the encoder, so that a model folder contains it."""

@@ -263,14 +263,17 @@ def build_encoder(config: Mapping[str, Any]) -> Any:
     Raises
     ------
     ValueError
-        If transformers itself has no such encoder; code from elsewhere is not run.
+        If transformers itself has no such encoder of text; code from elsewhere is not run.
     """
     from transformers import MODEL_MAPPING, AutoModel  # takes seconds to import
 
     made = parse_config(config)
     if type(made) not in MODEL_MAPPING or made.is_encoder_decoder:
         raise ValueError(f"A {made.model_type} is not a text encoder")
-    return AutoModel.from_config(made, trust_remote_code=False)
+    encoder = AutoModel.from_config(made, trust_remote_code=False)
+    if not hasattr(encoder, "embeddings") or not hasattr(made, "vocab_size"):
+        raise ValueError(f"A {made.model_type} is not a text encoder")
+    return encoder
 
 
 def _layers(encoder: Any) -> nn.ModuleList:

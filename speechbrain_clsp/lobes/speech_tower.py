@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -47,6 +48,8 @@ class SpeechTower(nn.Module):
     >>> tower(torch.randn(2, 16000), torch.tensor([1.0, 0.7])).shape
     torch.Size([2, 16])
     """
+
+    max_seconds = math.inf  # of a clip
 
     def __init__(
         self,

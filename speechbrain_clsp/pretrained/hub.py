@@ -29,6 +29,8 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from hyperpyyaml import load_hyperpyyaml
+from safetensors import SafetensorError
+from speechbrain.utils.logger import get_logger
 from torch import nn
 
 from speechbrain_clsp.dataio.tokenizers import FastTokenizerCaptions
@@ -56,6 +58,9 @@ from speechbrain_clsp.utils.files import expand, sha256_of_file
 PREFIX = "model."
 PREPROCESSOR = "preprocessor_config.json"  # of encoders of speech
 LOGIT_SCALE = "logit_scale.logit_scale"
+
+
+logger = get_logger(__name__)
 
 
 class Pin(NamedTuple):
@@ -232,6 +237,11 @@ def read_do_normalize(source: str | os.PathLike) -> bool:
     try:
         path = find_file(source, PREPROCESSOR)
     except FileNotFoundError:
+        logger.warning(
+            "%s has no %s: its encoder is taken for one that reads samples of unit variance, as"
+            " those with layer norm do, and base WavLM does not",
+            *(source, PREPROCESSOR),
+        )
         return True
     settings = _read_json(path)
     rate = settings.get("sampling_rate", SAMPLE_RATE)
@@ -304,6 +314,10 @@ def _load_encoder(encoder: nn.Module, source: str | os.PathLike, place: str) -> 
             f"{source} could not be opened: {_one_line(error)}. If it has weights, but none in"
             " safetensors, open it once with transformers' AutoModel, call save_pretrained, and"
             " give that folder"
+        ) from error
+    except SafetensorError as error:
+        raise ValueError(
+            f"{source}: its safetensors are damaged or cut off ({_one_line(error)}): get them again"
         ) from error
     inside = "encoder." if model.config.is_encoder_decoder else ""
     absent = set(report["missing_keys"])

@@ -11,6 +11,8 @@ from speechbrain.utils.checkpoints import CKPT_PREFIX, METAFNAME, Checkpoint, Ch
 from speechbrain.utils.distributed import ddp_barrier, if_main_process
 from speechbrain.utils.logger import get_logger
 
+from speechbrain_clsp.utils.checks import quote
+
 PENDING = "PENDING.yaml"
 logger = get_logger(__name__)
 
@@ -62,7 +64,7 @@ class AtomicCheckpointer(Checkpointer):
         ------
         ValueError
             If there are checkpoints, but none of them has all its files: SpeechBrain would begin
-            from the start, without a word.
+            from the start, without a word. Also if it was saved with another model or optimizer.
         """
         usable = {checkpoint.path for checkpoint in self.list_checkpoints()}
         lost = [
@@ -78,7 +80,14 @@ class AtomicCheckpointer(Checkpointer):
             )
         if lost:
             logger.warning("%s: not used", message)
-        return super().recover_if_possible(*args, **kwargs)
+        try:
+            return super().recover_if_possible(*args, **kwargs)
+        except (RuntimeError, ValueError) as error:
+            first = " ".join(str(error).split("\n")[:2])
+            raise ValueError(
+                f"{self.checkpoints_dir}: its checkpoint does not fit the model: {quote(first)}: go"
+                " on with the settings of the first run, or name another output folder"
+            ) from error
 
     # SpeechBrain has no public hook between the parameter files and the metadata.
     def _save_checkpoint_metafile(

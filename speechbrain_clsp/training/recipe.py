@@ -21,6 +21,7 @@ from speechbrain.utils.logger import get_logger
 from speechbrain_clsp.dataio.checks import (
     check_captions,
     check_clips,
+    check_durations,
     check_evaluated,
     check_labels,
     check_lengths,
@@ -106,15 +107,20 @@ def check_data(hparams: Mapping[str, Any], datasets: Mapping[str, CaptionedSpeec
     check_captions(datasets["train"].manifest, tokenizer, max_tokens)
     if hparams["rehearsal"] is not None:
         check_captions(hparams["rehearsal"].manifest, tokenizer, max_tokens)
+    most = hparams["modules"]["speech_tower"].max_seconds
+    check_durations(datasets["train"].manifest, most, hparams["longest"])
     if hparams["attribute_labels"] is not None:
         check_labels(datasets["train"].manifest, hparams["attribute_labels"])
     for split in ("valid", "test"):
         check_evaluated(datasets[split], tokenizer, max_tokens)
+        check_durations(datasets[split].manifest, most)
     tasks = [*read_tasks(hparams["zero_shot_tasks"]), *hparams["valid_tasks"]]
     prompts = [(f"task {task.name!r}", text) for task in tasks for text in task.texts]
     check_lengths(prompts, tokenizer, max_tokens, "prompts")
     check_tasks(tasks, datasets["test"].manifest, str(datasets["test"].manifest.path))
-    check_clips(Manifest(hparams["probes_manifest"]), hparams["probes_manifest"])
+    probes = Manifest(hparams["probes_manifest"])
+    check_clips(probes, hparams["probes_manifest"])
+    check_durations(probes, most)
     if isinstance(hparams["model"], FineTunedModel):
         rows = datasets["train"].manifest
         texts = chain(*rows.column("global_captions"), *rows.column("fine_captions"))

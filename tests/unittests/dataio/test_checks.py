@@ -1,5 +1,7 @@
 """What would stop a training in the middle is found before it begins."""
 
+import math
+
 import pytest
 import torch
 
@@ -7,6 +9,7 @@ from speechbrain_clsp.captions.policies import Contrasts, TwoCaptions, evaluatio
 from speechbrain_clsp.dataio.checks import (
     check_captions,
     check_clips,
+    check_durations,
     check_evaluated,
     check_labels,
     check_lengths,
@@ -14,7 +17,10 @@ from speechbrain_clsp.dataio.checks import (
 from speechbrain_clsp.dataio.dataset import CaptionedSpeechDataset
 from speechbrain_clsp.dataio.labels import AttributeLabels
 from speechbrain_clsp.dataio.manifest import Manifest, write_manifest
+from speechbrain_clsp.lobes.pretrained_speech import PretrainedSpeechTower
+from speechbrain_clsp.lobes.speech_tower import SpeechTower
 from tests.utils.small import ROW, tone, write
+from tests.utils.speech_encoders import speech_encoder_config
 
 MOST = 40
 
@@ -117,3 +123,18 @@ def test_labels_that_are_not_listed_are_named_with_a_clip(tmp_path):
 
 def test_no_captions_are_no_problem():
     check_lengths([], tokenizer, MOST, "nothing")
+
+
+def test_clips_that_a_tower_does_not_take_are_named_unless_they_are_left_out(tmp_path):
+    seconds = {"a": 1.0, "b": 30.0, "c": 30.00001, "d": 30.1, "e": 31.0}
+    rows = [{"id": k, "audio": "x.wav", "duration": v} for k, v in seconds.items()]
+    write_manifest(tmp_path / "t.arrow", rows)
+    manifest = Manifest(tmp_path / "t.arrow")
+    with pytest.raises(ValueError, match=r"2 clips are .* the 30 s .*'d': 30.10 s; 'e': 31.00 s"):
+        check_durations(manifest, 30.0)
+    with pytest.raises(ValueError, match="1 clips are"):
+        check_durations(manifest, 30.0, longest=30.5)
+    check_durations(manifest, 30.0, longest=30.0)
+    check_durations(manifest, math.inf)
+    tower = PretrainedSpeechTower(speech_encoder_config("whisper"))
+    assert tower.max_seconds == 2 and SpeechTower.max_seconds == math.inf

@@ -353,11 +353,13 @@ def test_encoders_that_are_not_taken_are_named():
         PretrainedSpeechTower(speech_encoder_config("wavlm-base"), layers="first")
 
 
-def test_what_an_encoder_wants_is_read_from_its_preprocessor(folders, tmp_path):
+def test_what_an_encoder_wants_is_read_from_its_preprocessor(folders, tmp_path, caplog):
     assert not read_do_normalize(folders["wavlm-base"]) and read_do_normalize(
         folders["hubert-base"]
     )
-    assert read_do_normalize(tmp_path)  # as transformers does where nothing is said
+    with caplog.at_level("WARNING"):
+        assert read_do_normalize(tmp_path)  # as transformers does where nothing is said
+    assert "has no preprocessor_config.json" in caplog.text
     (tmp_path / "preprocessor_config.json").write_text('{"sampling_rate": 8000}')
     with pytest.raises(ValueError, match="preprocessor_config.json: the encoder reads 8000 Hz"):
         read_do_normalize(tmp_path)
@@ -379,7 +381,11 @@ def test_weights_that_do_not_fit_are_named(folders, tmp_path):
         with_weights({name: None})
     )
     assert f"NaN or infinite: {name}" in with_weights({name: weights[name] / 0})
-    (tmp_path / "encoder" / "model.safetensors").rename(tmp_path / "pytorch_model.bin")
+    path = tmp_path / "encoder" / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ValueError, match="encoder: its safetensors are damaged or cut off"):
+        tower_from(tmp_path / "encoder")
+    path.rename(tmp_path / "pytorch_model.bin")
     with pytest.raises(FileNotFoundError, match="none in safetensors, open it once"):
         tower_from(tmp_path / "encoder")
 

@@ -224,6 +224,8 @@ def test_foreign_code_is_refused():
         ("someones-own", "has no encoder of the model_type 'someones-own'"),
         (None, "has no encoder of the model_type None"),
         ("t5", "A t5 is not a text encoder"),
+        ("wavlm", "A wavlm is not a text encoder"),
+        ("whisper", "A whisper is not a text encoder"),
     ):
         with pytest.raises(ValueError, match=message):
             PretrainedTextTower({"model_type": kind})
