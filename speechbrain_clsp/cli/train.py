@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from speechbrain_clsp.cli.common import (
 )
 
 HPARAMS = Path(__file__).parents[1] / "hparams"
+LOG_CONFIG = Path(__file__).with_name("log_config.yaml")
 
 
 def add_commands(commands: argparse._SubParsersAction) -> None:
@@ -108,10 +110,9 @@ def run_finetune(options: argparse.Namespace) -> None:
 def train_by(recipe: str, options: argparse.Namespace, own: dict[str, Any]) -> None:
     """Run a recipe with the values that the options of a command gave, ``own`` ones included."""
     import speechbrain as sb
-    import yaml
 
     from speechbrain_clsp.training.recipe import run_recipe
-    from speechbrain_clsp.training.yaml_keys import check_overrides
+    from speechbrain_clsp.training.yaml_keys import parse_settings
 
     check_folder(Path(options.output))
     check_device(options.device)
@@ -128,18 +129,13 @@ def train_by(recipe: str, options: argparse.Namespace, own: dict[str, Any]) -> N
     )
     if options.epochs is not None:
         overrides["number_of_epochs"] = options.epochs
-    settings, hparams_file = options.set, HPARAMS / recipe
-    wrong = [setting for setting in settings if "=" not in setting or setting.startswith("-")]
-    if wrong:
-        raise ValueError(f"{wrong[0]!r} is no setting: write KEY=VALUE, such as batch_size=16")
-    arguments = [
-        str(hparams_file),
-        f"--device={options.device}",
-        *(f"--{each}" for each in settings),
-    ]
-    _, run_opts, given = sb.parse_arguments(arguments)
-    further = yaml.safe_load(given) or {}
+    hparams_file = HPARAMS / recipe
+    further = parse_settings(hparams_file, options.set)
     if twice := sorted(set(further) & set(overrides)):
         raise ValueError(f"{twice[0]} has an option of its own: see --help")
-    check_overrides(hparams_file, further)
+    run_opts = sb.core.RunOptions.from_dictionary(
+        {"device": options.device, "log_config": str(LOG_CONFIG)}
+    )
+    logging.disable(logging.NOTSET)  # for log.txt; what the user sees of it is up to LOG_CONFIG
+    logging.getLogger().addHandler(logging.NullHandler())  # until that is in force
     run_recipe(hparams_file, run_opts, overrides | further)

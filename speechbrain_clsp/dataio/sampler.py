@@ -110,6 +110,8 @@ class BucketBatchSampler(Sampler[list[Key]]):
             raise ValueError(
                 f"Give either batch_size ({batch_size}) or batch_seconds ({batch_seconds})"
             )
+        if batch_size is not None and (type(batch_size) is not int or batch_size < 1):
+            raise ValueError(f"batch_size must be a whole number of at least 1, not {batch_size!r}")
         self.durations = np.asarray(durations, dtype=np.float64)
         fits = (self.durations >= shortest) & (self.durations <= longest)
         self.usable = np.flatnonzero(_of_groups(np.logical_and, fits, group_size))

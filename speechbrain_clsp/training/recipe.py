@@ -15,6 +15,7 @@ from typing import Any
 import speechbrain as sb
 import torch
 from hyperpyyaml import load_hyperpyyaml
+from speechbrain.core import DEFAULT_LOG_CONFIG
 from speechbrain.utils.distributed import run_on_main
 from speechbrain.utils.logger import get_logger
 
@@ -305,7 +306,10 @@ def run_recipe(
         experiment_directory=hparams["output_folder"],
         hyperparams_to_save=str(hparams_file),
         overrides=overrides,
+        log_config=run_opts.get("log_config") or DEFAULT_LOG_CONFIG,
     )
+    if hparams["num_threads"] < 1:
+        raise ValueError(f"num_threads must be at least 1, not {hparams['num_threads']}")
     torch.set_num_threads(hparams["num_threads"])
     prepare(hparams)
     datasets, loader_kwargs = dataio_prepare(hparams)

@@ -47,7 +47,9 @@ def test_a_table_becomes_a_model_with_a_report_and_the_same_command_goes_on(clip
     )
     assert float(score) == pytest.approx((float(r1) + float(uar)) / 2, rel=0.01)
 
-    assert train(clips, "--epochs", "2", *SHORT) == 0
+    assert train(clips, "--epochs", "2", *SHORT, "batch_size=5") == 0
+    assert "other settings: batch_size was 8 and is 5" in capsys.readouterr().out
+    assert "batch_size was 8 and is 5" in (output / "log.txt").read_text()
     log = (output / "train_log.txt").read_text()
     assert re.findall(r"^epoch: \d", log, flags=re.M) == ["epoch: 1", "epoch: 2"]
 
@@ -55,7 +57,11 @@ def test_a_table_becomes_a_model_with_a_report_and_the_same_command_goes_on(clip
 @pytest.mark.parametrize(
     "flags, message",
     [
-        (["--set", "lr"], "'lr' is no setting: write KEY=VALUE"),
+        (["--set", "lr"], "setting 'lr' is not of the form KEY=VALUE"),
+        (["--set", "debug=True"], "There is no setting 'debug'"),
+        (["--set", "most_clips=1"], "most_clips must be at least 2"),
+        (["--set", "batch_size=0"], "batch_size must be a whole number of at least 1, not 0"),
+        (["--set", "num_threads=0"], "num_threads must be at least 1"),
         (["--set", "rl=1"], "There is no setting 'rl'; own_data.yaml has seed,"),
         (["--set", "seed=1"], "seed has an option of its own"),
         (["--set", "longest=0.1"], "No training clip lasts 0.2 to 0.1 s"),
