@@ -33,6 +33,8 @@ from speechbrain_clsp.utils.reading import read_json
 STATE = "own_data.json"  # in the output folder: what was trained on
 PROMPTS = "prompts.json"
 LEFT_OUT = "left_out.txt"
+MADE = "made_prompts"  # in STATE, the hash of the prompt file as it was made
+PLACES = ("audio", "offset", "nbytes")  # in rows of a manifest
 KINDS = ("global_captions", "fine_captions")
 _NOTE = (
     "Prompts for each class of each attribute, to train with and to evaluate on. Edit them, and"
@@ -91,6 +93,8 @@ class OwnData:
 
     def batch_size(self, most: int) -> int:
         """Return how many clips a batch of a process has: ``most``, or all if they are fewer."""
+        if most < 2:
+            raise ValueError(f"most_clips must be at least 2, which are told apart, not {most}")
         return max(1, min(most, self.n_train // rank_and_world_size()[1]))
 
     def passes(self, clips: int) -> int:
@@ -207,6 +211,7 @@ def _prepare(
     for split in SPLITS:
         write_manifest(_manifest_path(folder, split), parts.rows[split])
     findings.lines += _leaks(folder)
+    (folder / LEFT_OUT).unlink(missing_ok=True)  # of an earlier call
     if findings.left_out:
         atomic_write(folder / LEFT_OUT, "\n".join([*findings.left_out, ""]))
         findings.lines.append(
@@ -300,10 +305,10 @@ def _make_tasks(
     """Read the tasks from the prompt file, which is written if there is none of the user's yet."""
     attributes = find_attributes(rows["train"])
     path = Path(prompts) if prompts is not None else folder / PROMPTS
-    if prompts is None and not _is_edited(folder):
+    if prompts is None and not _is_kept(folder):
         content = {"_note": _NOTE, **make_prompts(attributes.classes)}
         atomic_write(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-        state = read_json(folder / STATE) | {"prompts": sha256_of_file(path)}
+        state = read_json(folder / STATE) | {MADE: sha256_of_file(path)}
         atomic_write(folder / STATE, json.dumps(state, indent=1, ensure_ascii=False) + "\n")
     tasks = read_tasks(path)
     for task in tasks:
@@ -336,10 +341,16 @@ def _make_tasks(
     return tasks
 
 
-def _is_edited(folder: Path) -> bool:
-    """Return whether there is a prompt file that the user changed."""
+def _is_kept(folder: Path) -> bool:
+    """Return whether there is a prompt file that the user changed, or that was trained with."""
     path = folder / PROMPTS
-    return path.is_file() and read_json(folder / STATE).get("prompts") != sha256_of_file(path)
+    if not path.is_file():
+        return False
+    return _is_trained(folder) or read_json(folder / STATE).get(MADE) != sha256_of_file(path)
+
+
+def _is_trained(folder: Path) -> bool:
+    return any(folder.glob("save/CKPT*"))
 
 
 def _count(task: Task, rows: Sequence[Mapping[str, Any]]) -> Counter:
@@ -362,20 +373,29 @@ def _check_state(
     folder: Path, rows: Mapping[str, Sequence[Mapping]], tasks: Sequence[Task]
 ) -> None:
     """Raise ValueError if a training in the folder was on other data; note what this one is on."""
-    clips = {
-        split: hashlib.sha256("\n".join(row["id"] for row in rows[split]).encode()).hexdigest()
-        for split in SPLITS
+    state = {
+        "clips": {split: _hash_of(rows[split]) for split in SPLITS},
+        "prompts": {task.name: dict(task.prompts) for task in tasks},
     }
-    state = {"classes": {task.name: list(task.prompts) for task in tasks}, "clips": clips}
+    state = json.loads(json.dumps(state))  # as it is read
     path = folder / STATE
     before = read_json(path)
     changed = [name for name in state if name in before and before[name] != state[name]]
-    if changed and any(folder.glob("save/CKPT*")):
+    if changed and _is_trained(folder):
         raise ValueError(
             f"{folder} holds a training on other {' and '.join(changed)}: name another folder, or"
             " remove it"
         )
     atomic_write(path, json.dumps(before | state, indent=1, ensure_ascii=False) + "\n")
+
+
+def _hash_of(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Hash all that rows say, but for where audio lies, which may move."""
+    digest = hashlib.sha256()
+    for row in rows:
+        told = {key: value for key, value in row.items() if key not in PLACES}
+        digest.update(json.dumps(told, sort_keys=True, default=str).encode())
+    return digest.hexdigest()
 
 
 def _leaks(folder: Path) -> list[str]:

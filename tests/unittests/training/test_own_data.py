@@ -134,11 +134,38 @@ def test_edited_prompts_are_kept_and_others_made_anew_with_the_table(tmp_path):
     assert elsewhere.tasks == data.tasks and not (tmp_path / "b" / "prompts.json").exists()
 
 
-def test_a_training_does_not_go_on_with_other_data(tmp_path):
+@pytest.mark.parametrize(
+    "was, becomes, what",
+    [("sounds", "seems", "clips"), (",glad,", ",calm,", "clips"), (",m,", ",x,", "clips")],
+    ids=["captions", "labels", "gender"],
+)
+def test_a_training_does_not_go_on_with_other_data(tmp_path, was, becomes, what):
     model = tmp_path / "model"
     prepare_own_data(table(tmp_path, usual()), model)
     (model / "save" / "CKPT+1").mkdir(parents=True)
+    prompts = (model / "prompts.json").read_text()
     prepare_own_data(tmp_path / "clips.csv", model)
     with pytest.raises(ValueError, match="holds a training on other clips"):
         prepare_own_data(table(tmp_path, usual(20)), model)
+    with pytest.raises(ValueError, match=f"holds a training on other {what}"):
+        prepare_own_data(table(tmp_path, [x.replace(was, becomes) for x in usual()]), model)
     assert len(Manifest(model / "data" / "train.arrow")) > 10
+    assert (model / "prompts.json").read_text() == prompts
+
+
+def test_a_training_does_not_go_on_with_other_prompts(tmp_path):
+    model = tmp_path / "model"
+    prepare_own_data(table(tmp_path, usual()), model)
+    (model / "save" / "CKPT+1").mkdir(parents=True)
+    prompts = (model / "prompts.json").read_text()
+    (model / "prompts.json").write_text(prompts.replace("calm", "very calm"))
+    with pytest.raises(ValueError, match="holds a training on other prompts"):
+        prepare_own_data(tmp_path / "clips.csv", model)
+
+
+def test_the_list_of_an_earlier_call_does_not_stay(tmp_path):
+    path = table(tmp_path, [*usual(), "absent.wav,A.,,,,"])
+    prepare_own_data(path, tmp_path / "model", skip_bad=True)
+    assert (tmp_path / "model" / "left_out.txt").is_file()
+    prepare_own_data(table(tmp_path, usual()), tmp_path / "model")
+    assert not (tmp_path / "model" / "left_out.txt").exists()
