@@ -90,6 +90,14 @@ def test_checkpoints_hold_no_frozen_weights_and_are_gone_on_with(trained):
     assert code == 2 and "holds other adapters" in said
 
 
+def test_clips_are_left_out_by_the_lengths_that_the_recipe_names(trained):
+    """If this fails, shortest is a dead option, or short clips are left out without a word."""
+    folder, _, command = trained
+    other = [folder / "short" if part == folder / "out" else part for part in command]
+    code, said = run([*other, "--set", "shortest=9.5"])
+    assert code == 2 and "No training clip lasts 9.5 to 30 s" in said
+
+
 def test_adapters_of_a_checkpoint_must_fit(tmp_path):
     """If this fails, a training goes on with untrained adapters."""
     modules = open_base(model_folder(tmp_path), rank=2).modules
