@@ -222,5 +222,6 @@ def check_evaluated(dataset: CaptionedSpeechDataset, tokenizer: Tokenizer, max_t
     texts = []
     for row in dataset.manifest:
         drawn = dataset.draw(row)
-        texts += [(f"clip {row['id']!r}", t) for t in drawn.positives + drawn.negatives]
+        different = dict.fromkeys(drawn.positives + drawn.negatives)
+        texts += [(f"clip {row['id']!r}", text) for text in different]
     check_lengths(texts, tokenizer, max_tokens, where)

@@ -269,7 +269,7 @@ class ShardWriter:
     def __exit__(self, *_: object) -> None:
         if not self._is_committed:
             self._close()
-            self._files.__exit__(InterruptedError, InterruptedError(), None)
+            self._remove_temporary()
             if self._paths and not any(self.folder.iterdir()):
                 self.folder.rmdir()
 
@@ -296,14 +296,18 @@ class ShardWriter:
     def commit(self) -> dict[str, str]:
         """Keep the tar files; return their names by the temporary ones."""
         self._close()
-        self._files.close()
-        self._is_committed = True
         names = {}
-        for number, path in enumerate(self._paths):
-            written = self.folder / f"{number:05d}.tar"
-            names[str(path)] = str(self.folder / f"{sha256_of_file(written)[:16]}.tar")
-            os.replace(written, names[str(path)])
+        for path in self._paths:  # none gets a name that another process may give its own
+            with open(path, "rb+") as file:
+                os.fsync(file.fileno())
+            names[str(path)] = str(self.folder / f"{sha256_of_file(path)[:16]}.tar")
+            os.replace(path, names[str(path)])
+        self._remove_temporary()
+        self._is_committed = True
         return names
+
+    def _remove_temporary(self) -> None:
+        self._files.__exit__(InterruptedError, InterruptedError(), None)
 
     def _begin(self) -> BinaryIO:
         self._close()

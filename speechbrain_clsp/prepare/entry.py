@@ -57,6 +57,24 @@ class ReadOptions:
             if not self.data_root.is_dir():
                 raise NotADirectoryError(f"--data-root {self.data_root} is not a folder")
 
+    def given(self) -> list[str]:
+        """Return the options of commands that are set.
+
+        Example
+        -------
+        >>> ReadOptions(Columns(ignored=["text"]), split="train").given()
+        ['--ignore-columns', '--split']
+        """
+        options = {
+            "--columns": self.columns.given,
+            "--ignore-columns": self.columns.ignored,
+            "--data-root": self.data_root,
+            "--split": self.split,
+            "--captions": self.captions_file,
+            "--streaming": self.streaming,
+        }
+        return [name for name, value in options.items() if value]
+
     def folder(self, default: Path) -> Path:
         """Return where relative paths of audio start from."""
         return default if self.data_root is None else self.data_root

@@ -246,6 +246,8 @@ def _read_rows(
 ) -> list[dict[str, Any]]:
     """Return rows of a table or manifest, of which each has both kinds of captions."""
     if source.suffix == ".arrow":
+        if reading and (given := reading.given()):
+            raise ValueError(f"{source}: is a manifest, which {', '.join(given)} cannot change")
         manifest = Manifest(source)
         check_clips(manifest, str(source))
     else:

@@ -1,6 +1,7 @@
 """Audio in tar files: where it is, what is damaged, and what is read."""
 
 import io
+import os
 import pickle
 import random
 import tarfile
@@ -234,3 +235,27 @@ def test_what_a_writer_did_not_commit_is_not_there(tmp_path):
     with ShardWriter(tmp_path / "audio") as writer:
         writer.add(b"sound")
     assert not (tmp_path / "audio").exists()
+
+
+def test_two_writers_in_one_folder_keep_what_each_was_given(tmp_path, monkeypatch):
+    with ShardWriter(tmp_path) as one:
+        mine = one.add(b"first")
+        # Another process: its temporary files have other names.
+        monkeypatch.setattr("os.getpid", lambda: 1)
+        with ShardWriter(tmp_path) as other:
+            theirs = other.add(b"second")
+            one.flush()
+            replaced, replace = [], os.replace
+
+            def interleaved(old, new):
+                replace(old, new)
+                replaced.append(new)
+                if len(replaced) == 1:
+                    replaced.append(other.commit())
+
+            monkeypatch.setattr("os.replace", interleaved)
+            names = one.commit()
+    read = ClipReader().read_bytes
+    assert read({**mine._asdict(), "audio": names[mine.audio]}) == b"first"
+    assert read({**theirs._asdict(), "audio": replaced[-1][theirs.audio]}) == b"second"
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".tar", ".tar"]

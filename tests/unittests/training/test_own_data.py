@@ -6,6 +6,7 @@ import random
 import pytest
 
 from speechbrain_clsp.dataio.manifest import Manifest, write_manifest
+from speechbrain_clsp.prepare.entry import ReadOptions
 from speechbrain_clsp.training.own_data import prepare_own_data
 from tests.utils.small import tone, write
 
@@ -104,6 +105,9 @@ def test_a_manifest_with_one_kind_of_captions_is_taken_too(tmp_path):
     write_manifest(tmp_path / "all.arrow", rows)
     data = prepare_own_data(tmp_path / "all.arrow", tmp_path / "model")
     assert all(row["fine_captions"] for row in Manifest(data.manifests["train"]))
+    with pytest.raises(ValueError, match="all.arrow: is a manifest, which --split cannot change"):
+        reading = ReadOptions(split="train")
+        prepare_own_data(tmp_path / "all.arrow", tmp_path / "model", reading=reading)
     (tmp_path / "3.wav").unlink()
     with pytest.raises(ValueError, match="1 of 12 clips cannot be read"):
         prepare_own_data(tmp_path / "all.arrow", tmp_path / "model")
