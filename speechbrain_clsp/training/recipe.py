@@ -106,10 +106,11 @@ def check_data(hparams: Mapping[str, Any], datasets: Mapping[str, CaptionedSpeec
     tokenizer = hparams["model"]["tokenizer"]
     max_tokens = hparams["modules"]["text_tower"].max_tokens
     check_captions(datasets["train"].manifest, tokenizer, max_tokens)
-    if hparams["rehearsal"] is not None:
-        check_captions(hparams["rehearsal"].manifest, tokenizer, max_tokens)
     most = hparams["modules"]["speech_tower"].max_seconds
     check_durations(datasets["train"].manifest, most, hparams["longest"])
+    if hparams["rehearsal"] is not None:
+        check_captions(hparams["rehearsal"].manifest, tokenizer, max_tokens)
+        check_durations(hparams["rehearsal"].manifest, most, hparams["rehearsal"].longest)
     if hparams["attribute_labels"] is not None:
         check_labels(datasets["train"].manifest, hparams["attribute_labels"])
     for split in ("valid", "test"):

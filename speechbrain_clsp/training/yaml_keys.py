@@ -116,7 +116,9 @@ def parse_settings(hparams_file: str | os.PathLike, settings: Iterable[str]) -> 
     """
     name, found = Path(hparams_file).name, {}
     node = compose(Path(hparams_file).read_text(encoding="utf-8"))
-    tags = {key.value: value.tag.removeprefix(_PLAIN) for key, value in node.value}
+    tags = {
+        key.value: value.tag.removeprefix(_PLAIN) for key, value in (node.value if node else ())
+    }
     for key, text in parse_key_values(settings).items():
         if key not in tags:
             raise ValueError(f"There is no setting {key!r}; {name} has {', '.join(tags)}")
