@@ -63,6 +63,11 @@ class Rehearsal:
             attributes they have is not known.
         sampler : BucketBatchSampler
             Of the new clips.
+
+        Raises
+        ------
+        ValueError
+            If all old clips are too long.
         """
         n_labels = len(dataset.labels(dataset.manifest[0])) if dataset.labels else 0
         old = CaptionedSpeechDataset(
@@ -72,10 +77,18 @@ class Rehearsal:
             partial(_unlabeled, n_labels=n_labels),
             dataset.skip_unreadable,
         )
+        durations = self.manifest.array("duration")
+        usable = int((durations <= self.longest).sum())
+        if usable < sampler.n_shards:
+            raise ValueError(
+                f"{self.manifest.path}: {usable} clips last at most {self.longest:g} s: there are"
+                " too few to rehearse"
+            )
         size, seconds = sampler.batch_size, sampler.batch_seconds
         old_sampler = BucketBatchSampler(
-            self.manifest.array("duration"),
-            None if size is None else math.ceil(size * self.ratio),
+            durations,
+            # Of few old clips, all are in each batch.
+            None if size is None else min(math.ceil(size * self.ratio), usable // sampler.n_shards),
             None if seconds is None else seconds * self.ratio,
             seed=sampler.seed,
             longest=self.longest,

@@ -68,6 +68,17 @@ def test_few_old_clips_are_taken_several_times():
     assert [len(batch) for batch in sampler] == [4] * 10
 
 
+def test_fewer_old_clips_than_a_batch_takes_are_all_in_each(tmp_path):
+    """If this fails, a few clips cannot be rehearsed, or the error is about the new ones."""
+    manifest = write_buzzes(tmp_path)
+    dataset = CaptionedSpeechDataset(manifest, TwoCaptions(0.5), 0)
+    sampler = BucketBatchSampler([1.0] * 20, batch_size=20)
+    _, mixed = Rehearsal(manifest.path).mix(dataset, sampler)
+    assert [len(batch) for batch in mixed] == [20 + len(manifest)]
+    with pytest.raises(ValueError, match="train.arrow: 0 clips last at most 0.01 s"):
+        Rehearsal(manifest.path, longest=0.01).mix(dataset, sampler)
+
+
 @pytest.mark.parametrize("fraction", [0.0, 1.0, -0.5])
 def test_a_batch_of_one_kind_only_is_refused(tmp_path, fraction):
     """If this fails, fraction=50 or 0 trains on something else than was meant."""
