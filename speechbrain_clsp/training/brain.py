@@ -29,6 +29,10 @@ from speechbrain_clsp.utils.distributed import all_gather_scalars, rank_and_worl
 logger = get_logger(__name__)
 
 
+class TrainingError(RuntimeError, ValueError):
+    """What the data or settings of a training make of it: too many clips or batches left out."""
+
+
 class ContrastiveBrain(sb.Brain):
     """Trains a speech tower and a text tower on clips with K texts each.
 
@@ -289,7 +293,7 @@ class ContrastiveBrain(sb.Brain):
         counts, unreadable = all_gather_scalars(numbers, self.device)
         self.n_unreadable += int(sum(unreadable))
         if self.n_unreadable > self.max_unreadable_clips:
-            raise RuntimeError(
+            raise TrainingError(
                 f"{self.n_unreadable} clips could not be read, the last ones: {batch.unreadable}."
                 f" max_unreadable_clips is {self.max_unreadable_clips}; all of them are in log.txt"
             )
@@ -305,7 +309,7 @@ class ContrastiveBrain(sb.Brain):
         self.nonfinite_count += 1
         message = f"{why}: left out, number {self.nonfinite_count} in this epoch"
         if self.nonfinite_count > self.nonfinite_patience:
-            raise RuntimeError(
+            raise TrainingError(
                 f"{message}. --nonfinite_patience={self.nonfinite_patience} allows no more:"
                 f" {way_out}"
             )
@@ -405,12 +409,12 @@ class ContrastiveBrain(sb.Brain):
 
         Raises
         ------
-        RuntimeError
+        TrainingError
             After a training epoch in which all batches were left out.
         """
         if stage == sb.Stage.TRAIN:
             if self.nonfinite_count and not self.chance_levels:
-                raise RuntimeError(
+                raise TrainingError(
                     f"No step was taken in epoch {epoch}: {self.n_unreadable} clips could not be"
                     f" read, {self.nonfinite_count} batches were left out. log.txt names them:"
                     " correct the manifest or its paths"

@@ -32,7 +32,7 @@ def test_an_epoch_without_a_readable_clip_is_an_error(tmp_path):
     valid = write_buzzes(tmp_path)
     rows = [{**row, "audio": f"/absent/{row['id']}.wav"} for row in valid]
     write_manifest(tmp_path / "missing.arrow", rows)
-    with pytest.raises(RuntimeError, match="No step was taken in epoch 1: 8 clips could not be"):
+    with pytest.raises(ValueError, match="No step was taken in epoch 1: 8 clips could not be"):
         train(tmp_path, valid, new_brain(1))
 
 
@@ -40,7 +40,7 @@ def test_many_batches_without_a_readable_clip_end_with_that_reason(tmp_path):
     valid = write_buzzes(tmp_path)
     rows = [{**row, "id": f"{row['id']}{n}", "audio": "/absent"} for n in range(3) for row in valid]
     write_manifest(tmp_path / "missing.arrow", rows)
-    with pytest.raises(RuntimeError, match=r"\(16 could not be read\).*log.txt names the clips"):
+    with pytest.raises(ValueError, match=r"\(16 could not be read\).*log.txt names the clips"):
         train(tmp_path, valid, new_brain(1))
 
 
