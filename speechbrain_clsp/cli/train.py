@@ -61,8 +61,8 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         nargs="+",
         default=["*"],
         metavar="NAME",
-        help="layers that get adapters, such as 'encoder.*.in_proj'; default: all linear ones and"
-        " attention",
+        help="layers of both towers that get adapters, such as 'encoder.*.in_proj' 'head.*';"
+        " default: all linear ones and attention",
     )
     finetune.add_argument(
         "--rehearse",

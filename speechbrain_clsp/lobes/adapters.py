@@ -120,7 +120,7 @@ class AdaptedTower(AdaptedModel):
     Raises
     ------
     ValueError
-        If ``tune`` is unknown, ``rank`` is not positive, or no layer has such a name.
+        If ``tune`` is unknown, ``rank`` or ``alpha`` is not positive, or no layer has such a name.
 
     Example
     -------
@@ -143,6 +143,8 @@ class AdaptedTower(AdaptedModel):
             raise ValueError(f"tune must be one of {list(TUNINGS)}, not {tune!r}")
         if rank < 1:
             raise ValueError(f"rank must be at least 1, not {rank}")
+        if alpha is not None and not (isinstance(alpha, int | float) and alpha > 0):
+            raise ValueError(f"alpha must be a positive number, not {alpha!r}")
         found = adaptable_layers(tower, layers) if tune == "lora" else []
         super().__init__(
             tower,

@@ -152,7 +152,12 @@ class Adapters:
         path = find_file(self.place, ADAPTERS, self.revision)
         with open_weights(path) as file:
             state = {key: file.get_tensor(key) for key in file.keys()}
-        adapted = adapt(modules, self.options)
+        try:
+            adapted = adapt(modules, self.options)
+        except TypeError as error:
+            raise ValueError(
+                f"{self.place}/{CONFIG} does not say how its adapters were made: {error}"
+            ) from error
         check_state(state, tuned_state(adapted), path)
         for name, module in adapted.items():
             prefix = f"{name}."

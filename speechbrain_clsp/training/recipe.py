@@ -94,6 +94,8 @@ def note_changes(hparams: Mapping[str, Any], resumed: bool) -> None:
     }
     for split in ("train_manifest", "valid_manifest"):
         settings[split] = f"sha256 {sha256_of_file(hparams[split])}"
+    old = hparams["rehearsal"]
+    settings["rehearsal"] = old and f"sha256 {sha256_of_file(old.manifest.path)}"
     if isinstance(hparams["model"], FineTunedModel):
         settings["base"] = f"sha256 {hparams['model'].base.sha256}"
     for change in find_changes(Path(hparams["save_folder"]), settings):
@@ -109,8 +111,10 @@ def check_data(hparams: Mapping[str, Any], datasets: Mapping[str, CaptionedSpeec
     most = hparams["modules"]["speech_tower"].max_seconds
     check_durations(datasets["train"].manifest, most, hparams["longest"])
     if hparams["rehearsal"] is not None:
-        check_captions(hparams["rehearsal"].manifest, tokenizer, max_tokens)
-        check_durations(hparams["rehearsal"].manifest, most, hparams["rehearsal"].longest)
+        old = hparams["rehearsal"].manifest
+        check_captions(old, tokenizer, max_tokens)
+        check_durations(old, most, hparams["rehearsal"].longest)
+        check_clips(old, str(old.path))
     if hparams["attribute_labels"] is not None:
         check_labels(datasets["train"].manifest, hparams["attribute_labels"])
     for split in ("valid", "test"):
@@ -296,13 +300,16 @@ def run_recipe(
 
     Raises
     ------
-    ValueError
+    ValueError, TypeError
         If a setting or the data would stop the training later on.
     """
     join_processes(run_opts)
     check_keys(hparams_file, __file__)
     with open(hparams_file, encoding="utf-8") as fin:
-        hparams = load_hyperpyyaml(fin, overrides)
+        try:
+            hparams = load_hyperpyyaml(fin, overrides)
+        except TypeError as error:  # of two arguments: what was called, and what it says
+            raise TypeError(": ".join(map(str, error.args))) from error
     sb.create_experiment_directory(
         experiment_directory=hparams["output_folder"],
         hyperparams_to_save=str(hparams_file),

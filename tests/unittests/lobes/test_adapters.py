@@ -142,7 +142,7 @@ def test_layers_are_chosen_by_name():
         AdaptedTower(tower, layers=["decoder.*"])
 
 
-@pytest.mark.parametrize("options", [{"tune": "all"}, {"rank": 0}])
+@pytest.mark.parametrize("options", [{"tune": "all"}, {"rank": 0}, {"alpha": 0}, {"alpha": "a"}])
 def test_wrong_options_are_refused(options):
     """If this fails, a misspelt option trains something else."""
     with pytest.raises(ValueError, match=next(iter(options))):

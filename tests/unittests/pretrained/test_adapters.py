@@ -126,6 +126,12 @@ def test_damaged_adapters_are_refused(tmp_path):
     path.write_bytes(b"half")
     with pytest.raises(ValueError, match="damaged"):
         CLSP.from_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config["adapters"]["banks"] = 3
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    save_file({**state, key: torch.zeros(1)}, path)
+    with pytest.raises(ValueError, match="tuned/config.json does not say how its adapters were"):
+        CLSP.from_pretrained(folder)
     (folder / "config.json").write_text('{"base": {}, "adapters": {}}', encoding="utf-8")
     with pytest.raises(ValueError, match="does not say what its adapters belong to"):
         CLSP.from_pretrained(folder)

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from speechbrain_clsp import CLSP
 from speechbrain_clsp.cli.main import main
+from speechbrain_clsp.dataio.manifest import write_manifest
 from speechbrain_clsp.evaluation.result import Evaluation
 from speechbrain_clsp.evaluation.statistics import Estimate, paired_comparison
 from speechbrain_clsp.lobes.adapters import AdaptedTower
@@ -96,6 +97,31 @@ def test_clips_are_left_out_by_the_lengths_that_the_recipe_names(trained):
     other = [folder / "short" if part == folder / "out" else part for part in command]
     code, said = run([*other, "--set", "shortest=9.5"])
     assert code == 2 and "No training clip lasts 9.5 to 30 s" in said
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (["--rehearse", "absent.arrow"], "1 of 1 clips cannot be read: 'a': "),
+        (["--set", "alpha=0"], "alpha must be a positive number, not 0"),
+        (["--base", ""], "open_base: A model is a folder or a Hub repository user/name, not ''"),
+        (["--rehearse", "old", "--set", "rehearsal_fraction=1"], "must be between 0 and 1, not 1"),
+    ],
+    ids=["old_clips", "alpha", "base", "fraction"],
+)
+def test_what_cannot_be_tuned_ends_in_one_line_before_the_first_epoch(
+    trained, tmp_path, flags, message
+):
+    """If this fails, a user waits for a training that stops, or gets one that learns nothing."""
+    folder, _, _ = trained
+    row = {"id": "a", "audio": "/absent.wav", "duration": 1.0, "global_captions": ["A."]}
+    write_manifest(tmp_path / "absent.arrow", [row | {"fine_captions": ["A."]}])
+    places = {"absent.arrow": tmp_path / "absent.arrow", "old": folder / "old" / "train.arrow"}
+    command = ["finetune", folder / "clips.csv", "--base", folder / "model"]
+    command += ["--output", tmp_path / "out", *(places.get(flag, flag) for flag in flags)]
+    code, said = run(command)
+    assert code == 2 and message in said and "Traceback" not in said
+    assert not (tmp_path / "out" / "train_log.txt").exists()
 
 
 def test_adapters_of_a_checkpoint_must_fit(tmp_path):
