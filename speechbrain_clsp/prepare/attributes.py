@@ -18,6 +18,7 @@ MOST_VALUES = 50  # a column with more is one of names or ids
 MOST_NUMBERS = 10  # different numbers that are classes; more are measured
 LONGEST_VALUE = 40  # characters; longer ones are sentences
 FEWEST_CLIPS = 2  # of a value: from one clip its speaker is learned, not the value
+RESULTS = ("global", "fine", "probes")  # tables beside which those of attributes stand
 SAME_ATTRIBUTES = {"style": ("style", "speaking_style"), "emotion": ("emotion", "mood", "feeling")}
 
 
@@ -135,14 +136,16 @@ def make_prompts(classes: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
     ('accent', 'An Irish accent.')
     """
     templates = read_json(TEMPLATES)
-    found = {}
+    found: dict[str, Any] = {}
     for column, known in classes.items():
         name = column.removeprefix("labels.")
         kind = _kind_of(column, templates)
         words = kind.get("words", {})
         spoken = {value: _spoken(words.get(each.casefold(), each)) for value, each in known.items()}
         names = {each: value for value, each in known.items()}  # of each class
-        found[_spoken(name)] = {
+        task = _spoken(name)
+        # Not that of a further column, such as labels.gender, nor that of a table of results.
+        found[column if task in found or task in RESULTS else task] = {
             "column": column,
             "values": dict(known),
             "prompts": {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -34,6 +35,7 @@ ALIASES = {
     "duration": ("dur", "length"),
 }
 _WITH_HEADER = (".csv", ".tsv", ".gz")  # tables whose names of columns may be missing
+_LABEL = re.compile(r"labels\.\s*\S")
 TRANSCRIPTS = ("text", "transcript", "transcription", "sentence", "wrd", "words", "normalized_text")
 
 
@@ -70,7 +72,7 @@ class Columns:
 
     def __post_init__(self) -> None:
         self.ignored = {column_name(name) for name in self.ignored}
-        unknown = [n for n in self.given if n not in KNOWN_COLUMNS and not n.startswith("labels.")]
+        unknown = [n for n in self.given if n not in KNOWN_COLUMNS and not _LABEL.match(n)]
         if unknown:
             raise ValueError(
                 f"--columns: {unknown} are not known columns: {', '.join(KNOWN_COLUMNS)}, labels.*"
@@ -207,7 +209,7 @@ def _check_known(where: str | Path, names: list[str], needed: Collection[str]) -
             " is said, not how: if it describes the voice, say so by"
             f" --columns caption={shlex.quote(texts[0])}"
         )
-    unknown = [n for n in names if n not in KNOWN_COLUMNS and not n.startswith("labels.")]
+    unknown = [n for n in names if n not in KNOWN_COLUMNS and not _LABEL.match(n)]
     if unknown and len(missing) < max(1, len(needed)):
         known = ", ".join(KNOWN_COLUMNS)
         raise ValueError(

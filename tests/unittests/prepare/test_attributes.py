@@ -64,3 +64,12 @@ def test_prompts_serve_training_and_evaluation(tmp_path):
     words = {task.column: {"words": task.prompts} for task in (gender, style)}
     prompts = AttributePrompts(AttributeLabels(classes), words)
     assert set(prompts.texts()) == {*gender.texts, *style.texts}
+
+
+def test_no_attribute_takes_the_place_of_another_or_of_other_results():
+    """If this fails, a column is left out without a word, or hides the results of retrieval."""
+    values = {"a": "a", "b": "b"}
+    columns = ["gender", "labels.gender", "labels.my x", "labels.my_x", "labels.fine"]
+    prompts = make_prompts(dict.fromkeys(columns, values))
+    assert [task["column"] for task in prompts.values()] == columns
+    assert list(prompts) == ["gender", "labels.gender", "my x", "labels.my_x", "labels.fine"]

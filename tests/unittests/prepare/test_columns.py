@@ -45,6 +45,7 @@ def test_columns_are_set_also_labels_and_over_known_ones(folder, capsys):
         ("wav,caption,notes", {"caption": "notes"}, r"\['caption'\] more than once: leave one"),
         ("wav,caption", {"speaker": "who"}, "no column 'who', which --columns names for speaker"),
         ("audio_filepath,duration,text", {}, "'text' is usually what is said.*caption=text"),
+        ("wav,caption,labels.", {}, r"unknown columns \['labels.'\]"),
         ("wav,x", {}, r"unknown columns \['x'\]|has no column 'caption'"),
         ("x,y", {}, r"no column 'wav'; it has \['x', 'y'\].*--columns wav=NAME"),
     ],
