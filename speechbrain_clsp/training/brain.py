@@ -410,7 +410,8 @@ class ContrastiveBrain(sb.Brain):
         Raises
         ------
         TrainingError
-            After a training epoch in which all batches were left out.
+            After a training epoch in which all batches were left out, or if ``ckpt_metric`` is none
+            of the metrics.
         """
         if stage == sb.Stage.TRAIN:
             if self.nonfinite_count and not self.chance_levels:
@@ -434,6 +435,12 @@ class ContrastiveBrain(sb.Brain):
             self.test_stats = stats
             self._log({"Epoch loaded": self.epoch_counter.current}, test_stats=stats)
             return
+        ranked = [name for name in stats if name != "loss"]  # of which the largest is the best
+        if self.ckpt_metric not in ranked:
+            raise TrainingError(
+                f"ckpt_metric is {self.ckpt_metric!r}, by which no epoch can be picked: take one of"
+                f" {', '.join(ranked)}"
+            )
         meta = {
             "epoch": epoch,
             "lr": float(self.optimizer.param_groups[0]["lr"]),

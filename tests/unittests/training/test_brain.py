@@ -44,6 +44,14 @@ def test_many_batches_without_a_readable_clip_end_with_that_reason(tmp_path):
         train(tmp_path, valid, new_brain(1))
 
 
+@pytest.mark.parametrize("metric", ["mean_r@1", "loss"])
+def test_a_metric_by_which_no_epoch_can_be_picked_is_named(tmp_path, metric):
+    """Checkpoints without the metric would be passed over, and the last one tested as the best."""
+    manifest = write_buzzes(tmp_path)
+    with pytest.raises(ValueError, match=f"ckpt_metric is '{metric}'.* take one of global_R@1, "):
+        fit(new_brain(1, options={"ckpt_metric": metric}), manifest)
+
+
 def test_a_negative_that_is_too_long_is_named_with_its_clip(tmp_path):
     manifest = write_buzzes(tmp_path)
     brain = new_brain(1)
