@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from speechbrain.utils.checkpoints import CKPT_PREFIX, METAFNAME, Checkpoint, Checkpointer
 from speechbrain.utils.distributed import ddp_barrier, if_main_process
 from speechbrain.utils.logger import get_logger
-
-from speechbrain_clsp.utils.checks import quote
 
 PENDING = "PENDING.yaml"
 logger = get_logger(__name__)
@@ -83,9 +82,9 @@ class AtomicCheckpointer(Checkpointer):
         try:
             return super().recover_if_possible(*args, **kwargs)
         except (RuntimeError, ValueError) as error:
-            first = " ".join(str(error).split("\n")[:2])
+            first = shorten(" ".join(str(error).split("\n")[:2]), 400)
             raise ValueError(
-                f"{self.checkpoints_dir}: its checkpoint does not fit the model: {quote(first)}: go"
+                f"{self.checkpoints_dir}: its checkpoint does not fit the model ({first}): go"
                 " on with the settings of the first run, or name another output folder"
             ) from error
 
