@@ -11,7 +11,8 @@ from speechbrain_clsp.cli.common import InsteadOf, add_command, check_device, wh
 
 if TYPE_CHECKING:
     from speechbrain_clsp import CLSP
-    from speechbrain_clsp.search.index import StyleIndex
+    from speechbrain_clsp.search.index import IndexInfo, StyleIndex
+    from speechbrain_clsp.search.store import Provenance
 
 
 def add_commands(commands: argparse._SubParsersAction) -> None:
@@ -168,7 +169,7 @@ def run_search(options: argparse.Namespace) -> None:
         check_output(options.output)
     index = StyleIndex.open(options.index)
     index.condition(query.where or None)  # found wrong before a model is loaded
-    clsp = open_model_of(options, index)
+    clsp = open_model_of(options, index.folder, index.info)
     hits = find(index, clsp, query)
     if not hits:
         raise ValueError(_why_nothing(index, query.where, query.offset))
@@ -182,16 +183,17 @@ def run_search(options: argparse.Namespace) -> None:
         print(to_text(hits))
 
 
-def open_model_of(options: argparse.Namespace, index: StyleIndex) -> CLSP:
-    """Load the model of an index, or the one that the options name, which must be the same."""
+def open_model_of(options: argparse.Namespace, folder: Path, about: Provenance | IndexInfo) -> CLSP:
+    """Load the model of stored vectors, or the same one from where the options name it."""
     from speechbrain_clsp import CLSP
+    from speechbrain_clsp.search.store import check_model
 
     check_device(options.device)
-    source = options.model or index.info.model
+    source = options.model or about.model
     if not source:
-        raise ValueError(f"{index.folder} does not say of which model it is: give --model")
+        raise ValueError(f"{folder} does not say of which model it is: give --model")
     clsp = CLSP.from_pretrained(source, run_opts={"device": options.device})
-    index.check_model(clsp.mods, source)
+    check_model(folder, about.model, about.weights_sha256, clsp.mods, source)
     return clsp
 
 
@@ -206,9 +208,7 @@ def _why_nothing(index: StyleIndex, where: str, offset: int) -> str:
 
 def run_coverage(options: argparse.Namespace) -> None:
     """Print and write how much of each attribute a corpus has."""
-    from speechbrain_clsp import CLSP
     from speechbrain_clsp.evaluation.zero_shot import read_tasks
-    from speechbrain_clsp.pretrained.folder import sha256_of_weights
     from speechbrain_clsp.search.coverage import measure_coverage, write_coverage
     from speechbrain_clsp.search.store import EmbeddingStore
     from speechbrain_clsp.utils.files import check_replaceable
@@ -220,13 +220,7 @@ def run_coverage(options: argparse.Namespace) -> None:
         mark = f"<title>{title}"
         check_replaceable(options.output, lambda p: mark in p.read_text("utf-8"), "a coverage")
     store, tasks = EmbeddingStore(options.store), read_tasks(options.prompts)
-    check_device(options.device)
-    source = options.model or store.provenance.model
-    if not source:
-        raise ValueError(f"{store.folder} does not say of which model it is: give --model")
-    clsp = CLSP.from_pretrained(source, run_opts={"device": options.device})
-    if sha256_of_weights(clsp.mods) != store.provenance.weights_sha256:
-        raise ValueError(f"{store.folder} holds vectors of another model than {source}")
+    clsp = open_model_of(options, store.folder, store.provenance)
     found = measure_coverage(store, tasks, clsp.encode_text)
     if options.output:
         write_coverage(options.output, found, f"{title}{options.store}")

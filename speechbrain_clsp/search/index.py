@@ -20,13 +20,12 @@ import pyarrow as pa
 from torch import nn
 
 from speechbrain_clsp.dataio.manifest import SCHEMA, Manifest
-from speechbrain_clsp.pretrained.folder import sha256_of_weights
 from speechbrain_clsp.search.engines import Engine, ExactEngine
 from speechbrain_clsp.search.filters import Condition, parse_condition
 from speechbrain_clsp.search.lance import LanceEngine
 from speechbrain_clsp.search.leases import claim
 from speechbrain_clsp.search.qdrant import QdrantEngine
-from speechbrain_clsp.search.store import EmbeddingStore
+from speechbrain_clsp.search.store import EmbeddingStore, check_model
 from speechbrain_clsp.utils.checks import join_some
 from speechbrain_clsp.utils.files import atomic_write, expand
 from speechbrain_clsp.utils.reading import read_json
@@ -264,11 +263,7 @@ class StyleIndex:
 
     def check_model(self, modules: Mapping[str, nn.Module], name: str) -> None:
         """Raise ValueError if a model is not that of the vectors."""
-        if sha256_of_weights(modules) != self.info.weights_sha256:
-            raise ValueError(
-                f"{self.folder} holds vectors of {self.info.model}, and {name} is another model:"
-                " search with that one, or embed the corpus with this one"
-            )
+        check_model(self.folder, self.info.model, self.info.weights_sha256, modules, name)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:

@@ -22,7 +22,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from torch import nn
 
+from speechbrain_clsp.pretrained.folder import sha256_of_weights
 from speechbrain_clsp.search.leases import claim
 from speechbrain_clsp.utils.checks import join_some
 from speechbrain_clsp.utils.content import explain_file
@@ -285,6 +287,29 @@ def read_mark(folder: Path, shard: int) -> Mark | None:
     """Return the mark of a shard; None if it is not complete."""
     path = shard_path(folder, shard, ".json")
     return Mark(**read_json(path)) if path.is_file() else None
+
+
+def check_model(
+    folder: Path, model: str, weights_sha256: str, modules: Mapping[str, nn.Module], name: str
+) -> None:
+    """Raise ValueError if a model is not that of the vectors in a folder.
+
+    Arguments
+    ---------
+    folder : pathlib.Path
+        A store or an index.
+    model, weights_sha256 : str
+        What it says of its model.
+    modules : dict of nn.Module
+        Of the other model.
+    name : str
+        What messages call that one.
+    """
+    if sha256_of_weights(modules) != weights_sha256:
+        raise ValueError(
+            f"{folder} holds vectors of {model}, and {name} is another model:"
+            " search with that one, or embed the corpus with this one"
+        )
 
 
 def complete_store(folder: Path, provenance: Provenance) -> list[Mark]:

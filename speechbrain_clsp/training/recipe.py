@@ -6,7 +6,7 @@ What its YAML file describes is built by HyperPyYAML; here it is put together.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -55,6 +55,11 @@ from speechbrain_clsp.utils.files import sha256_of_file
 logger = get_logger(__name__)
 
 
+def captions_of(manifest: Manifest) -> Iterator[str]:
+    """Yield all captions, global and fine ones."""
+    return chain(*manifest.column("global_captions"), *manifest.column("fine_captions"))
+
+
 def prepare_tokenizer(hparams: Mapping[str, Any]) -> None:
     """Train a tokenizer on the captions, fetch one, or take a base model's; none if it is there."""
     path, source = Path(hparams["tokenizer_file"]), hparams["tokenizer_source"]
@@ -64,8 +69,7 @@ def prepare_tokenizer(hparams: Mapping[str, Any]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         hparams["model"].tokenizer.save(path)
     elif source in ("captions", "captions_and_prompts"):
-        rows = Manifest(hparams["train_manifest"])
-        texts = chain(*rows.column("global_captions"), *rows.column("fine_captions"))
+        texts = captions_of(Manifest(hparams["train_manifest"]))
         if source == "captions_and_prompts" and hparams["attribute_prompts"] is not None:
             texts = chain(texts, hparams["attribute_prompts"].texts())
         train_sentencepiece(texts, path, hparams["vocab_size"])
@@ -128,8 +132,7 @@ def check_data(hparams: Mapping[str, Any], datasets: Mapping[str, CaptionedSpeec
     check_clips(probes, hparams["probes_manifest"])
     check_durations(probes, most)
     if isinstance(hparams["model"], FineTunedModel):
-        rows = datasets["train"].manifest
-        texts = chain(*rows.column("global_captions"), *rows.column("fine_captions"))
+        texts = captions_of(datasets["train"].manifest)
         unknown = hparams["model"].describe_unknown([*texts, *(text for _, text in prompts)])
         if unknown:
             print(unknown)
