@@ -88,7 +88,8 @@ class AttributePrompts:
         The attributes and their values, in the order of classes.
     prompts : dict or str or Path
         For each attribute and value its prompts: a list of prompts, or ``templates`` with ``{}``
-        and, for each value, ``words`` to put there. A path is that of a JSON file of it.
+        and, for each value, ``words`` to put there; or a list of several such sets of words, as
+        adverbs and whole sentences need different templates. A path is that of a JSON file of it.
         Attributes that it lacks are not classified by prompts; those that start with ``_`` are
         comments.
 
@@ -113,23 +114,26 @@ class AttributePrompts:
         by_attribute = {name: each for name, each in given.items() if not name.startswith("_")}
         if unknown := sorted(set(by_attribute) - set(labels.values)):
             raise ValueError(f"Prompts for {unknown}, which are not among {sorted(labels.values)}")
-        self.templates: list[Sequence[str]] = []
-        self.words: list[list[Sequence[str]]] = []  # of each attribute, by value
+        # Of each attribute, sets of templates and, by value, the words to put there.
+        self.sets: list[list[tuple[Sequence[str], list[Sequence[str]]]]] = []
         self.n_values: list[int] = []  # of each attribute, 0 for one without prompts
         for name, values in labels.values.items():
-            of_attribute = by_attribute.get(name, {})
-            words = of_attribute.get("words", of_attribute)
-            if of_attribute and (lacking := [value for value in values if not words.get(value)]):
-                raise ValueError(f"Attribute {name!r} has no prompt for {lacking}")
-            self.templates.append(of_attribute.get("templates", ["{}"]))
-            self.words.append([words[value] for value in values] if of_attribute else [])
-            self.n_values.append(len(self.words[-1]))
+            sets = by_attribute.get(name, [])
+            self.sets.append([])
+            for of_attribute in sets if isinstance(sets, list) else [sets]:
+                words = of_attribute.get("words", of_attribute)
+                if lacking := [value for value in values if not words.get(value)]:
+                    raise ValueError(f"Attribute {name!r} has no prompt for {lacking}")
+                templates = of_attribute.get("templates", ["{}"])
+                self.sets[-1].append((templates, [words[value] for value in values]))
+            self.n_values.append(len(values) if self.sets[-1] else 0)
 
     def texts(self) -> list[str]:
         """Return all prompts that may be drawn."""
         return [
             template.replace("{}", word)
-            for templates, words in zip(self.templates, self.words)
+            for sets in self.sets
+            for templates, words in sets
             for template in templates
             for each in words
             for word in each
@@ -138,7 +142,8 @@ class AttributePrompts:
     def draw(self, generator: random.Random) -> list[str]:
         """Return a prompt for each value: of one attribute after the other, in one template."""
         drawn = []
-        for templates, words in zip(self.templates, self.words):
+        for sets in filter(None, self.sets):
+            templates, words = generator.choice(sets)
             template = generator.choice(templates)
             drawn += [template.replace("{}", generator.choice(each)) for each in words]
         return drawn

@@ -23,6 +23,17 @@ def test_prompts_of_an_attribute_share_a_template_and_come_in_the_order_of_class
     assert drawn == {(form.format(one), form.format(other), "L", "H") for form, one, other in pairs}
 
 
+def test_prompts_of_a_batch_come_from_one_of_several_sets():
+    sentences = {"slow": ["S", "T"], "fast": ["F"]}
+    prompts = AttributePrompts(LABELS, {"rate": [RATE, sentences]})
+    drawn = {tuple(prompts.draw(random.Random(seed))) for seed in range(99)}
+    words = product(RATE["templates"], RATE["words"]["slow"], RATE["words"]["fast"])
+    expected = {(form.format(one), form.format(other)) for form, one, other in words}
+    assert drawn == expected | {("S", "F"), ("T", "F")}
+    assert set(prompts.texts()) == {text for pair in drawn for text in pair}
+    assert prompts.n_values == [2, 0, 0]
+
+
 def test_prompts_are_read_from_a_file(tmp_path):
     path = tmp_path / "prompts.json"
     path.write_text('{"mood": {"sad": ["A sad voice."]}}')
@@ -35,6 +46,7 @@ def test_prompts_are_read_from_a_file(tmp_path):
         ({"rates": RATE}, "rates.*not among.*mood.*pitch.*rate"),
         ({"rate": {"slow": ["S"]}}, "'rate' has no prompt for .'fast'"),
         ({"rate": {"templates": ["{}"], "words": {"slow": ["S"], "fast": []}}}, "'fast'"),
+        ({"rate": [RATE, {"fast": ["F"]}]}, "'slow'"),
     ],
 )
 def test_attributes_and_values_without_prompts_are_named(prompts, message):
@@ -45,7 +57,9 @@ def test_attributes_and_values_without_prompts_are_named(prompts, message):
 def test_the_prompts_of_evaluations_are_not_trained_on():
     trained = {
         template.format(text)
-        for prompts in (each for name, each in read_prompts().items() if name[0] != "_")
+        for name, sets in read_prompts().items()
+        if name[0] != "_"
+        for prompts in sets
         for template in prompts["templates"]
         for texts in prompts["words"].values()
         for text in texts
