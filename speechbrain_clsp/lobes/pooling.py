@@ -1,4 +1,4 @@
-"""Pooling over time that keeps where in an utterance something was."""
+"""Pooling over time that keeps where in an utterance something was, and how much it moved."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from speechbrain_clsp.nnet.masking import full_precision, masked_mean
+
+
+_SMALL = 1e-6  # below the square of any deviation that matters; keeps gradients finite
 
 
 class MomentPooling(nn.Module):
@@ -69,6 +72,58 @@ class MomentPooling(nn.Module):
         return pooled
 
 
+class SpectralVariation(nn.Module):
+    """Linear map of how much neighboring mel bins move against each other over an utterance.
+
+    Of the difference of log energies of each two neighboring bins, the standard deviation over
+    time, normalized over the bins. Harmonics that glide make it large where those of a monotone
+    voice leave it small, and what a microphone or a line adds to a bin cancels. Small encoders,
+    which see mel bins through strided convolutions, hardly learn to hear this by themselves.
+
+    Arguments
+    ---------
+    n_mels : int
+        Number M of mel bins.
+    dim : int
+        Size D of the result.
+    gain : float
+        Factor on the initial weights. At 0 it adds nothing to a model with weights from elsewhere,
+        until it is trained.
+
+    Example
+    -------
+    >>> variation, mask = SpectralVariation(3, dim=4), torch.zeros(2, 50, dtype=torch.bool)
+    >>> variation(torch.randn(2, 50, 3), mask).shape
+    torch.Size([2, 4])
+    """
+
+    def __init__(self, n_mels: int, dim: int, gain: float = 0.0) -> None:
+        super().__init__()
+        self.map = nn.Linear(n_mels - 1, dim, bias=False)
+        nn.init.normal_(self.map.weight, std=gain * (n_mels - 1) ** -0.5)
+
+    def forward(self, features: Tensor, mask: Tensor) -> Tensor:
+        """Map filter banks.
+
+        Arguments
+        ---------
+        features : Tensor
+            [B, F, M].
+        mask : Tensor
+            [B, F] bool, True on padding.
+
+        Returns
+        -------
+        Tensor
+            [B, D] float32.
+        """
+        slopes = full_precision(features).diff(dim=-1)
+        mean = masked_mean(slopes, mask).unsqueeze(1)
+        variance = masked_mean((slopes - mean).square(), mask)
+        deviations = (variance + _SMALL).sqrt()
+        return self.map(nn.functional.layer_norm(deviations, deviations.shape[-1:]))
+
+
 def legendre_weights(mask: Tensor, moments: int) -> Iterator[Tensor]:
     """Yield the weights of the frames for moment 1, 2, ...
 
@@ -105,20 +160,20 @@ def legendre_weights(mask: Tensor, moments: int) -> Iterator[Tensor]:
         previous, polynomial = polynomial, following
 
 
-def untrained_moments(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
-    """Return zeros for the weights of moments, by ``<module name>.<state-dict key>``.
+def untrained_additions(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+    """Return zeros for the weights of what pooling adds, by ``<module name>.<state-dict key>``.
 
-    They complete the weights of a model that was trained without moments.
+    They complete the weights of a model that was trained without moments or spectral variation.
 
     Example
     -------
-    >>> list(untrained_moments({"pooling": MomentPooling(4, moments=1)}))
+    >>> list(untrained_additions({"pooling": MomentPooling(4, moments=1)}))
     ['pooling.maps.0.weight']
     """
     return {
         f"{name}.{place}.{key}".replace("..", "."): torch.zeros(value.shape)
         for name, module in modules.items()
         for place, part in module.named_modules()
-        if isinstance(part, MomentPooling)
+        if isinstance(part, (MomentPooling, SpectralVariation))
         for key, value in part.state_dict().items()
     }

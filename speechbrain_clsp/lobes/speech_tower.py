@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from speechbrain_clsp.lobes.features import KaldiFbank
 from speechbrain_clsp.lobes.head import ProjectionHead
-from speechbrain_clsp.lobes.pooling import MomentPooling
+from speechbrain_clsp.lobes.pooling import MomentPooling, SpectralVariation
 from speechbrain_clsp.lobes.zipformer.encoder import Zipformer2
 from speechbrain_clsp.lobes.zipformer.frontend import Conv2dSubsampling
 from speechbrain_clsp.nnet.masking import padding_mask
@@ -39,6 +39,9 @@ class SpeechTower(nn.Module):
     moments, moment_gain : int, float
         See :class:`~speechbrain_clsp.lobes.pooling.MomentPooling`. Published: no moments, so that
         the tower hears what there is in an utterance, but hardly in which order.
+    variation_gain : float, optional
+        Initial gain of a :class:`~speechbrain_clsp.lobes.pooling.SpectralVariation` of the filter
+        banks, which is added to what is pooled; default, as published: without.
 
     Example
     -------
@@ -63,6 +66,7 @@ class SpeechTower(nn.Module):
         frontend_gain: float | None = None,
         moments: int = 0,
         moment_gain: float = 0.0,
+        variation_gain: float | None = None,
     ) -> None:
         super().__init__()
         self.feature_mean = feature_mean
@@ -73,6 +77,9 @@ class SpeechTower(nn.Module):
         )
         self.encoder = encoder
         self.pooling = MomentPooling(encoder.output_dim, moments, moment_gain)
+        self.variation = None
+        if variation_gain is not None:
+            self.variation = SpectralVariation(n_mels, encoder.output_dim, variation_gain)
         self.head = ProjectionHead(encoder.output_dim, joint_dim, head_dropout)
 
     def forward(self, wavs: Tensor, lengths: Tensor | None = None) -> Tensor:
@@ -92,10 +99,12 @@ class SpeechTower(nn.Module):
         """
         features, n_frames = self.fbank(wavs, lengths)
         features = (features - self.feature_mean) / self.feature_std
-        features = features.to(next(self.encoder_embed.parameters()).dtype)
-        frames, n_frames = self.encoder_embed(features, n_frames)
-        encoded, n_frames = self.encoder(frames, n_frames)
-        return self.head(self.pooling(encoded, padding_mask(n_frames, encoded.shape[1])))
+        x = features.to(next(self.encoder_embed.parameters()).dtype)
+        encoded, n_encoded = self.encoder(*self.encoder_embed(x, n_frames))
+        pooled = self.pooling(encoded, padding_mask(n_encoded, encoded.shape[1]))
+        if self.variation is not None:
+            pooled = pooled + self.variation(features, padding_mask(n_frames, features.shape[1]))
+        return self.head(pooled)
 
     def arguments(self) -> dict[str, Any]:
         """Return arguments that replace those of the definition when the tower is saved: none."""

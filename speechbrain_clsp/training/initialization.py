@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import nn
 
-from speechbrain_clsp.lobes.pooling import untrained_moments
+from speechbrain_clsp.lobes.pooling import untrained_additions
 from speechbrain_clsp.lobes.pretrained_speech import PretrainedSpeechTower
 from speechbrain_clsp.lobes.pretrained_text import PretrainedTextTower
 from speechbrain_clsp.lobes.speech_tower import SpeechTower
@@ -74,7 +74,8 @@ def from_pretrained_encoders(
 def from_model_folder(modules: Mapping[str, nn.Module], source: str | os.PathLike) -> None:
     """Start from what an earlier stage left, such as its averaged model.
 
-    The modules' pooling may have moments that the earlier model has not; they start at zero.
+    The modules' pooling may have moments or spectral variation that the earlier model has not;
+    they start at zero.
 
     Arguments
     ---------
@@ -99,4 +100,4 @@ def from_model_folder(modules: Mapping[str, nn.Module], source: str | os.PathLik
     """
     source = Path(source)
     path = source / WEIGHTS if source.is_dir() else source
-    load_weights(path, modules, absent=untrained_moments(modules), in_part=True)
+    load_weights(path, modules, absent=untrained_additions(modules), in_part=True)
