@@ -1,11 +1,17 @@
 """Pooling with moments over time."""
 
+import numpy as np
 import pytest
 import torch
 from numpy.polynomial.legendre import Legendre
 from torch import nn
 
-from speechbrain_clsp.lobes.pooling import MomentPooling, legendre_weights, untrained_moments
+from speechbrain_clsp.lobes.pooling import (
+    MomentPooling,
+    SpectralVariation,
+    legendre_weights,
+    untrained_additions,
+)
 from speechbrain_clsp.nnet.masking import masked_mean, padding_mask
 
 COUNTS = torch.tensor([50, 7, 1])
@@ -46,7 +52,7 @@ def test_reversed_frames_change_the_first_moment_only():
     torch.testing.assert_close(second(x, mask), second(x.flip(1), mask), atol=1e-5, rtol=0)
 
 
-def test_untrained_moments_give_the_mean_bit_for_bit():
+def test_untrained_additions_give_the_mean_bit_for_bit():
     x, mask = frames()
     assert torch.equal(MomentPooling(8, moments=2)(x, mask), masked_mean(x, mask))
     assert not MomentPooling(8).state_dict()
@@ -59,9 +65,35 @@ def test_moments_that_start_at_zero_get_gradients():
     assert all(layer.weight.grad.abs().max() > 0 for layer in pooling.maps)
 
 
-def test_untrained_moments_have_the_names_of_the_state_dict():
+def test_untrained_additions_have_the_names_of_the_state_dict():
     modules = {
         "tower": nn.ModuleDict({"pooling": MomentPooling(4, moments=2), "a": nn.Linear(2, 2)})
     }
     names = [f"tower.{key}" for key in modules["tower"].state_dict() if "pooling" in key]
-    assert list(untrained_moments(modules)) == names
+    assert list(untrained_additions(modules)) == names
+
+
+def test_spectral_variation_is_the_deviation_of_slopes_against_numpy():
+    x, mask = frames()
+    variation = SpectralVariation(8, 7, gain=1.0)
+    nn.init.eye_(variation.map.weight)
+    for i, n_frames in enumerate(COUNTS.tolist()):
+        deviations = np.diff(x[i, :n_frames].double().numpy(), axis=1).std(axis=0)
+        normalized = (deviations - deviations.mean()) / max(deviations.std(), 1e-5**0.5)
+        np.testing.assert_allclose(variation(x, mask)[i].detach(), normalized, atol=1e-3)
+
+
+def test_spectral_variation_hears_no_gain_of_the_bins_and_no_padding():
+    x, mask = frames()
+    variation = SpectralVariation(8, 16, gain=1.0)
+    torch.testing.assert_close(variation(x + torch.randn(8), mask), variation(x, mask))
+    torch.testing.assert_close(variation(x[1:2, :7], mask[1:2, :7])[0], variation(x, mask)[1])
+
+
+def test_spectral_variation_starts_at_nothing_and_has_finite_gradients_on_silence():
+    x, mask = torch.zeros(2, 50, 8, requires_grad=True), torch.zeros(2, 50, dtype=torch.bool)
+    variation = SpectralVariation(8, 16)
+    assert torch.equal(variation(torch.randn(2, 50, 8), mask), torch.zeros(2, 16))
+    nn.init.ones_(variation.map.weight)
+    variation(x, mask).square().sum().backward()
+    assert x.grad.isfinite().all()
