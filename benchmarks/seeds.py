@@ -32,6 +32,7 @@ RECIPE = Path(__file__).parents[1] / "recipes/FCaps/CLSP"
 VARIANTS = {
     "mini.yaml": [],
     "mean pooling, as published": ["--model={speech_tower: {moments: 0}}"],
+    "without spectral variation": ["--model={speech_tower: {variation_gain: null}}"],
     "negatives in attributes only": ["--swap_weights=[1, 0, 0, 0, 0, 0]"],
     "without negatives": ["--hard_negative_weight=0"],
     "without twins": ["--twins=False"],
