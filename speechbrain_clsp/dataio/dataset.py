@@ -50,6 +50,16 @@ class CaptionedSpeech:
         other (:class:`~speechbrain_clsp.dataio.labels.AttributePrompts`).
     n_values : sequence of int
         How many prompts each attribute has.
+
+    Example
+    -------
+    >>> mask = torch.zeros(2, 1, dtype=torch.bool)
+    >>> batch = CaptionedSpeech(
+    ...     ids=["a", "b"], wavs=torch.ones(2, 16000), wav_lens=torch.tensor([0.5, 1.0]),
+    ...     tokens=torch.tensor([[7], [8]]), padding_mask=mask, labels=torch.empty(2, 0),
+    ...     caption_ids=torch.tensor([[1, 2]]), n_positives=1)
+    >>> batch.select(0, 1).wavs.shape, [chunk.ids for chunk in batch.split(seconds=1.0)]
+    (torch.Size([1, 8000]), [['a'], ['b']])
     """
 
     ids: list[str]
@@ -245,6 +255,16 @@ class Collate:
         list of str -> (tokens, padding_mask).
     prompts : AttributePrompts, optional
         Each batch gets prompts drawn from it, which depend on the batch's clips alone.
+
+    Example
+    -------
+    >>> def letters(texts):
+    ...     tokens = torch.tensor([list(text.encode()) for text in texts])
+    ...     return tokens, torch.zeros_like(tokens, dtype=torch.bool)
+    >>> clip = {"id": "a", "wav": torch.ones(8000), "texts": Texts(["G"], ["N"]), "labels": [1]}
+    >>> batch = Collate(letters)([clip, {**clip, "id": "b", "wav": torch.ones(16000)}])
+    >>> batch.ids, batch.wavs.shape, batch.tokens.shape
+    (['a', 'b'], torch.Size([2, 16000]), torch.Size([4, 1]))
     """
 
     def __init__(

@@ -187,6 +187,15 @@ class FastTokenizerCaptions:
     ---------
     path : str or path, optional
         As for :meth:`load`, which must be called before use otherwise.
+
+    Example
+    -------
+    >>> from tokenizers import Tokenizer, models
+    >>> words = models.WordLevel({"<pad>": 0, "<unk>": 1, "Softly.": 2}, unk_token="<unk>")
+    >>> path = getfixture("tmp_path") / "tokenizer.json"
+    >>> Tokenizer(words).save(str(path))
+    >>> FastTokenizerCaptions(path)(["Softly."])
+    (tensor([[2]]), tensor([[False]]))
     """
 
     FILENAME = "tokenizer.json"

@@ -120,6 +120,29 @@ class RatingHandler(BaseHTTPRequestHandler):
 
 
 def rating_server(task: RatingTask, port: int = 0) -> ThreadingHTTPServer:
-    """Return a server on this machine's loopback address, by default on any port that is free."""
+    r"""Return a server on this machine's loopback address.
+
+    Arguments
+    ---------
+    task : RatingTask
+        What is rated.
+    port : int
+        Default: any port that is free.
+
+    Returns
+    -------
+    http.server.ThreadingHTTPServer
+        Bound to its port; ``serve_forever`` answers.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> _ = (folder / "items.csv").write_text("clip,caption,category\na.wav,A man.,intrinsic\n")
+    >>> _ = (folder / "a.wav").write_bytes(b"")
+    >>> task = RatingTask(folder / "items.csv", folder, folder / "ratings.sqlite")
+    >>> with rating_server(task) as server:
+    ...     print(server.server_address[0])
+    127.0.0.1
+    """
     handler = type("Handler", (RatingHandler,), {"task": task})
     return ThreadingHTTPServer(("127.0.0.1", port), handler)

@@ -12,7 +12,14 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Scale:
-    """The values from ``low`` to ``high`` that a rating may have: all, or only ``whole`` numbers.
+    """The values that a rating may have.
+
+    Arguments
+    ---------
+    low, high : float
+        The smallest and the largest.
+    whole : bool
+        Whether only whole numbers count.
 
     Example
     -------

@@ -28,13 +28,18 @@ def write_sheet(
     ---------
     path : str or path
         The sheet, ``.csv``: item, audio, caption, and an empty column per dimension. The key,
-        ``x.key.csv`` for ``x.csv``, has item, id, source and caption; its path is returned.
+        ``x.key.csv`` for ``x.csv``, has item, id, source and caption.
     rows : sequence of dict
         Rows of the manifest, the clips.
     captions : mapping
         For each source, caption by id of the clip.
     seed : int
         Of the order.
+
+    Returns
+    -------
+    Path
+        The key.
 
     Raises
     ------
@@ -69,8 +74,30 @@ def write_sheet(
 def read_sheet(path: str | os.PathLike, key: str | os.PathLike, rater: str) -> list[Rating]:
     """Return the ratings of a filled sheet; items that are left empty are left out.
 
-    See :func:`write_sheet`; a rating's ``clip`` is the clip's id and its ``category`` the source.
-    Raises ValueError if the rater has no name, or a line cannot be understood; names it.
+    Arguments
+    ---------
+    path, key : str or path
+        The sheet and its key, see :func:`write_sheet`.
+    rater : str
+        Who filled it.
+
+    Returns
+    -------
+    list of Rating
+        One per item and dimension; ``clip`` is the clip's id, ``category`` the caption's source.
+
+    Raises
+    ------
+    ValueError
+        If the rater has no name, or a line cannot be understood; names it.
+
+    Example
+    -------
+    >>> sheet = getfixture("tmp_path") / "sheet.csv"
+    >>> key = write_sheet(sheet, [{"id": "a", "audio": "a.wav"}], {"ours": {"a": "A man."}})
+    >>> _ = sheet.write_text(sheet.read_text().replace(",,,", ",5,4,5"))
+    >>> [(rating.clip, rating.category, rating.value) for rating in read_sheet(sheet, key, "r1")]
+    [('a', 'ours', 5.0), ('a', 'ours', 4.0), ('a', 'ours', 5.0)]
     """
     check_rater(rater)
     items = {line["item"]: line for _, line in read_lines(key, KEY_COLUMNS)}

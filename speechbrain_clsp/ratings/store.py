@@ -31,6 +31,11 @@ class Rating:
         Who rated, and what, such as ``style`` or ``coverage``.
     value : float
         On the scale that is stored with it.
+
+    Example
+    -------
+    >>> Rating("a.wav", "A man.", "intrinsic", "r1", "style", 4.5).value
+    4.5
     """
 
     clip: str
@@ -45,6 +50,11 @@ class RatingStore:
     """An SQLite file (in WAL mode) of ratings; each is on the disk before ``add`` returns.
 
     Several threads and processes may use the same file. It is made if it does not exist.
+
+    Arguments
+    ---------
+    path : str or path
+        The file.
 
     Raises
     ------

@@ -36,6 +36,14 @@ class Ratings:
         R names.
     scores : numpy.ndarray
         [N, R] float64, NaN where a rater did not rate.
+
+    Example
+    -------
+    >>> scores = np.array([[4.0, 5.0], [1.0, math.nan]])
+    >>> pairs = [("a.wav", "A man."), ("b.wav", "A man.")]
+    >>> ratings = Ratings(pairs, ["intrinsic"] * 2, ["r1", "r2"], scores)
+    >>> np.nanmean(ratings.scores, axis=1)
+    array([4.5, 1. ])
     """
 
     items: list[tuple[str, str]]
@@ -109,7 +117,23 @@ def write_lines(path: str | os.PathLike, lines: Iterable[Sequence[Any]]) -> None
 
 
 def write_table(path: str | os.PathLike, ratings: Iterable[Rating]) -> None:
-    """Write ratings as a table, atomically."""
+    """Write ratings as a table, atomically.
+
+    Arguments
+    ---------
+    path : str or path
+        The CSV file; replaced if it is there.
+    ratings : iterable of Rating
+        A line each, in this order; their dimension is not written.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "ratings.csv"
+    >>> write_table(path, [Rating("a.wav", "A man.", "intrinsic", "r1", STYLE, 4.5)])
+    >>> print(path.read_text().strip())
+    clip,caption,category,rater,rating
+    a.wav,A man.,intrinsic,r1,4.5
+    """
     lines = [(r.clip, r.caption, r.category, r.rater, f"{r.value:g}") for r in ratings]
     write_lines(path, [COLUMNS, *lines])
 

@@ -25,7 +25,7 @@ class RequestError(Exception):
 
 
 class RatingTask:
-    """Pairs of clip and caption that people rate, and what they said so far.
+    r"""Pairs of clip and caption that people rate, and what they said so far.
 
     Arguments
     ---------
@@ -46,6 +46,18 @@ class RatingTask:
         else than ratings of these items. Then no file is changed.
     FileNotFoundError
         If clips are not there; names the first ones.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> _ = (folder / "items.csv").write_text("clip,caption,category\na.wav,A man.,intrinsic\n")
+    >>> _ = (folder / "a.wav").write_bytes(b"")
+    >>> task = RatingTask(folder / "items.csv", folder, folder / "ratings.sqlite")
+    >>> task.next_item("r1")["caption"]
+    'A man.'
+    >>> task.rate("r1", 0, 4.5)
+    >>> task.next_item("r1")
+    {'finished': True, 'done': 1, 'total': 1}
     """
 
     def __init__(

@@ -20,7 +20,17 @@ FILES = sorted(
     if not path.is_symlink()
 )
 # Rooms that anybody may import from; in the others, docstrings say so in their sentences.
-COMPLETE = ("captions", "evaluation", "inference", "integrations", "lobes", "nnet", "utils")
+COMPLETE = (
+    "captions",
+    "dataio",
+    "evaluation",
+    "inference",
+    "integrations",
+    "lobes",
+    "nnet",
+    "ratings",
+    "utils",
+)
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 
