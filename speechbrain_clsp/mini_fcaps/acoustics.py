@@ -46,11 +46,26 @@ GENDERS = {"male": r"\b(?:man|male)\b", "female": r"\b(?:woman|female)\b"}
 
 @dataclass(frozen=True)
 class AcousticMeasurement:
-    """Level, pitch and rate of a clip."""
+    """Level, pitch and rate of a clip.
 
-    decibels: float  # root mean square of the samples that are not silent, re full scale
-    hertz: float  # median F0; NaN in a whisper
-    nuclei_per_second: float  # syllable nuclei
+    Arguments
+    ---------
+    decibels : float
+        Root mean square of the samples that are not silent, re full scale.
+    hertz : float
+        Median F0; NaN in a whisper.
+    nuclei_per_second : float
+        Syllable nuclei.
+
+    Example
+    -------
+    >>> AcousticMeasurement(decibels=-19.0, hertz=110.0, nuclei_per_second=5.0).level("loudness")
+    2
+    """
+
+    decibels: float
+    hertz: float
+    nuclei_per_second: float
 
     def level(self, attribute: str, gender: str | None = None) -> int | None:
         """Return 0, 1 or 2 for a low, medium or high ``loudness``, ``rate`` or ``pitch``.
@@ -76,7 +91,15 @@ class AcousticMeasurement:
 def measure_acoustics(wav: np.ndarray) -> AcousticMeasurement:
     """Measure level, pitch and rate of a clip.
 
-    ``wav`` is [T] float, 16 kHz, mono. Silence has minus infinity dB, no pitch and a rate of 0.
+    Arguments
+    ---------
+    wav : numpy.ndarray
+        [T] float, 16 kHz, mono.
+
+    Returns
+    -------
+    AcousticMeasurement
+        Silence has minus infinity dB, no pitch and a rate of 0.
 
     Example
     -------

@@ -205,6 +205,18 @@ def plan_contrasts(clips: Sequence[PlannedClip], seed: int) -> list[Contrast]:
     lie elsewhere in the sentence, if it allows that. Of the other things each clip gets one, the
     rarest so far; a twin that gets a change gets a twin with its levels exchanged, too.
 
+    Arguments
+    ---------
+    clips : sequence of PlannedClip
+        The clips that get twins.
+    seed : int
+        Of what is drawn.
+
+    Returns
+    -------
+    list of Contrast
+        Pairs of clips, and what they differ in.
+
     Example
     -------
     >>> from speechbrain_clsp.mini_fcaps.corpus import plan_clips

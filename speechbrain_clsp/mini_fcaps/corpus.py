@@ -86,10 +86,28 @@ class Script:
 
 @dataclass(frozen=True)
 class PlannedClip:
-    """All that determines a clip."""
+    """All that determines a clip.
 
-    id: str  # name of the clip and of its file
-    split: str  # train, valid, test or probes
+    Arguments
+    ---------
+    id : str
+        Name of the clip and of its file.
+    split : str
+        ``train``, ``valid``, ``test`` or ``probes``.
+    style : Style
+        How it is spoken.
+    script : Script
+        What is spoken, in which voice and recording.
+
+    Example
+    -------
+    >>> clip = plan_clips({"test": 1, "valid": 0, "train": 0}, seed=0)[0]
+    >>> clip.voice, [part.text for part in clip.parts]
+    ('en-029+f4', ['painters admired the guitar behind the church in the afternoon'])
+    """
+
+    id: str
+    split: str
     style: Style
     script: Script
 
@@ -118,6 +136,11 @@ def plan_clips(sizes: dict[str, int], seed: int, recorded: float = 0.0) -> list[
     recorded : float
         Probability of a training clip to have another voice and a
         :class:`~speechbrain_clsp.mini_fcaps.recording.Recording`, which its captions do not state.
+
+    Returns
+    -------
+    list of PlannedClip
+        Those of test, then valid, then train.
 
     Raises
     ------
@@ -285,7 +308,29 @@ def _spread_band(style: Style) -> tuple[float, float]:
 
 
 def render(clip: PlannedClip) -> np.ndarray:
-    """Synthesize a clip and record it, [T] float32 at 16 kHz, in [-1, 1]."""
+    """Synthesize a clip and record it.
+
+    Arguments
+    ---------
+    clip : PlannedClip
+        The clip.
+
+    Returns
+    -------
+    numpy.ndarray
+        [T] float32, 16 kHz, in [-1, 1]; the same clip gives the same samples.
+
+    Raises
+    ------
+    ImportError
+        If the extra ``mini`` is not installed.
+
+    Example
+    -------
+    >>> clip = plan_clips({"test": 1, "valid": 0, "train": 0}, seed=0)[0]
+    >>> round(len(render(clip)) / SAMPLE_RATE, 1)
+    2.6
+    """
     parts, script = clip.parts, clip.script
     spoken = []
     with Synthesizer() as synthesizer:
@@ -307,8 +352,26 @@ def render(clip: PlannedClip) -> np.ndarray:
 def manifest_row(clip: PlannedClip, duration: float, seed: int) -> dict[str, Any]:
     """Return a clip's row of the manifest, with its labels and captions.
 
-    The seed and the clip's id determine the wording of the captions; ``duration`` [s] is that of
-    the rendered file, and ``audio`` is relative to the data set's folder.
+    Arguments
+    ---------
+    clip : PlannedClip
+        The clip.
+    duration : float
+        Seconds of the rendered file.
+    seed : int
+        Determines, with the clip's id, the wording of the captions.
+
+    Returns
+    -------
+    dict
+        ``audio`` is relative to the data set's folder.
+
+    Example
+    -------
+    >>> clip = plan_clips({"test": 1, "valid": 0, "train": 0}, seed=0)[0]
+    >>> row = manifest_row(clip, duration=2.5, seed=0)
+    >>> row["audio"], row["gender"], row["accent"], len(row["fine_captions"])
+    ('wavs/test/test_00000.wav', 'female', 'Caribbean', 4)
     """
     style = clip.style
     generator = random.Random(f"{seed} captions {clip.id}")

@@ -26,6 +26,15 @@ def write_pairs(
 ) -> list[Pair]:
     """Write the minimal pairs of clips and of their contrasts.
 
+    Arguments
+    ---------
+    clips : sequence of PlannedClip
+        The clips.
+    contrasts : sequence of Contrast
+        Those of :func:`~speechbrain_clsp.mini_fcaps.contrasts.plan_contrasts`.
+    seed : int
+        Of the wording.
+
     Returns
     -------
     list of dict

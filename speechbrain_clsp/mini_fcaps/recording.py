@@ -24,6 +24,25 @@ _MU = 255  # of the mu-law
 class Recording:
     """How a clip is recorded; the defaults change nothing.
 
+    Arguments
+    ---------
+    gains : tuple of float
+        In dB at ``OCTAVES``; constant beyond them, none if empty.
+    reverberation : float
+        Seconds in which an echo falls by 60 dB; 0 is no room.
+    direct : float
+        Power of the direct sound over that of the room, in dB.
+    band : tuple of float, optional
+        In Hz; what lies outside is cut.
+    mu_law : bool
+        Whether samples are coded by 8 bits.
+    snr : float, optional
+        Of the quietest part over the noise, in dB. Default: no noise.
+    color : float
+        The noise's power falls with this power of frequency.
+    seed : int
+        Of the noise and the room.
+
     Example
     -------
     >>> wav = np.random.default_rng(0).standard_normal(SAMPLE_RATE).astype(np.float32)
@@ -31,14 +50,14 @@ class Recording:
     1.2
     """
 
-    gains: tuple[float, ...] = ()  # dB at ``OCTAVES``; constant beyond them, none if empty
-    reverberation: float = 0.0  # seconds in which an echo falls by 60 dB; 0 is no room
-    direct: float = 0.0  # power of the direct sound over that of the room, in dB
-    band: tuple[float, float] | None = None  # Hz; what lies outside is cut
-    mu_law: bool = False  # 8 bits
-    snr: float | None = None  # of the quietest part over the noise, in dB
-    color: float = 0.0  # the noise's power falls with this power of frequency
-    seed: int = 0  # of the noise and the room
+    gains: tuple[float, ...] = ()
+    reverberation: float = 0.0
+    direct: float = 0.0
+    band: tuple[float, float] | None = None
+    mu_law: bool = False
+    snr: float | None = None
+    color: float = 0.0
+    seed: int = 0
 
     def respond(self, wav: np.ndarray) -> np.ndarray:
         """Return the response of room and line to a sound, with its echoes.
@@ -87,7 +106,19 @@ NO_RECORDING = Recording()
 
 
 def draw_recording(generator: random.Random, whispered: bool = False) -> Recording:
-    """Draw a recording; a whispered one keeps the high frequencies that whispers have.
+    """Draw a recording.
+
+    Arguments
+    ---------
+    generator : random.Random
+        Draws it.
+    whispered : bool
+        Whether to keep the high frequencies that whispers have.
+
+    Returns
+    -------
+    Recording
+        With or without room, line and noise.
 
     Example
     -------

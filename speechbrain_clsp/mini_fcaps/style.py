@@ -66,7 +66,21 @@ class Change:
 class Style:
     """How a clip is spoken; an attribute that changes or is not audible is None.
 
-    Whispers and croaks have no audible pitch, expressiveness or gender.
+    Arguments
+    ---------
+    kind : str
+        Of voice: ``male``, ``female``, ``whisper`` or ``croak``. Whispers and croaks have no
+        audible pitch, expressiveness or gender.
+    accent : str
+        A key of ``ACCENTS``.
+    rate, pitch, loudness, expressiveness : str or None
+        Levels, of ``RATES``, ``PITCHES``, ``LOUDNESSES`` and ``EXPRESSIVENESSES``.
+    changes : tuple of Change
+        None, one, or two at the same point.
+    change_place : str or None
+        One of ``PLACES``; None without a change, or if it is not stated.
+    pause : str or None
+        One of ``PLACES`` or ``none``; None if it is not stated.
 
     Example
     -------
@@ -75,15 +89,15 @@ class Style:
     True
     """
 
-    kind: str  # male, female, whisper or croak
-    accent: str  # a key of ``ACCENTS``
+    kind: str
+    accent: str
     rate: str | None
     pitch: str | None
     loudness: str | None
     expressiveness: str | None
-    changes: tuple[Change, ...] = ()  # none, one, or two at the same point
-    change_place: str | None = None  # one of ``PLACES``; None: without a change, or not stated
-    pause: str | None = None  # one of ``PLACES`` or ``none``; None: not stated
+    changes: tuple[Change, ...] = ()
+    change_place: str | None = None
+    pause: str | None = None
 
     @property
     def signature(self) -> tuple:
@@ -131,7 +145,26 @@ class Style:
 
 
 def draw_style(kind: str, generator: random.Random) -> Style:
-    """Draw a style with every attribute that is audible in its kind of voice."""
+    """Draw a style with every attribute that is audible in its kind of voice.
+
+    Arguments
+    ---------
+    kind : str
+        Of voice: ``male``, ``female``, ``whisper`` or ``croak``.
+    generator : random.Random
+        Draws it.
+
+    Returns
+    -------
+    Style
+        With one change, two or none.
+
+    Example
+    -------
+    >>> style = draw_style("whisper", random.Random(1))
+    >>> style.accent, style.pitch, style.changes
+    ('Caribbean', None, (Change(dimension='rate', before='measured', after='slow'),))
+    """
     pitched = kind in PITCH_HERTZ
     changes: tuple[Change, ...] = ()
     if generator.random() < CHANGE_PROBABILITY:

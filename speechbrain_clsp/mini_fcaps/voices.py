@@ -21,17 +21,30 @@ MAX_SETTING = 99
 class Voice:
     """An espeak voice variant and how its pitch follows the settings.
 
+    Arguments
+    ---------
+    variant : str
+        Espeak's name of it.
+    base : float
+        Median F0 [Hz] at pitch setting 50 and range setting 0.
+    lift : float
+        Hz that each step of the range setting adds to the median F0.
+    spread : float
+        10th to 90th percentile of F0 [semitones], times F0 [Hz], per step of the range setting.
+    formants : float
+        Factor of the formant frequencies, by playback at another rate.
+
     Example
     -------
     >>> Voice("f4", base=160.0, lift=0.384, spread=10.7).settings(hertz=160.0, semitones=0.0)
     (50, 0)
     """
 
-    variant: str  # espeak's name of it
-    base: float  # median F0 [Hz] at pitch setting 50 and range setting 0
-    lift: float  # Hz that each step of the range setting adds to the median F0
-    spread: float  # 10th to 90th percentile of F0 [semitones], times F0 [Hz], per range step
-    formants: float = 1.0  # factor of the formant frequencies, by playback at another rate
+    variant: str
+    base: float
+    lift: float
+    spread: float
+    formants: float = 1.0
 
     def with_formants(self, factor: float) -> Voice:
         """Return the voice of a shorter (factor above 1) or longer vocal tract.

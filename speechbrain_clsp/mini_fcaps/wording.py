@@ -91,6 +91,11 @@ T = TypeVar("T")
 def swap_tables() -> Tables:
     """Return the wordings of all values for attribute swaps (hard negatives).
 
+    Returns
+    -------
+    dict
+        ``tables[attribute][value]`` is a list of Wording.
+
     Example
     -------
     >>> sorted(swap_tables())
@@ -180,6 +185,18 @@ class _Choices:
 def global_caption(style: Style, generator: random.Random) -> str:
     """Write one sentence that states a style's signature.
 
+    Arguments
+    ---------
+    style : Style
+        What is true of the clip.
+    generator : random.Random
+        Draws the wording.
+
+    Returns
+    -------
+    str
+        The caption.
+
     Example
     -------
     >>> from speechbrain_clsp.mini_fcaps.style import draw_style
@@ -209,6 +226,18 @@ def fine_caption(style: Style, generator: random.Random) -> str:
     """Write two to four sentences that also say what happens when.
 
     The place of a change is not said if it is None; neither is anything about pauses.
+
+    Arguments
+    ---------
+    style : Style
+        What is true of the clip.
+    generator : random.Random
+        Draws the wording.
+
+    Returns
+    -------
+    str
+        The caption.
 
     Example
     -------

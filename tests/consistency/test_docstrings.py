@@ -27,6 +27,7 @@ COMPLETE = (
     "inference",
     "integrations",
     "lobes",
+    "mini_fcaps",
     "nnet",
     "ratings",
     "utils",
