@@ -35,6 +35,11 @@ class Attributes:
         For each other column that has values, the reason why it is no attribute.
     rare : dict of list of str
         For each column values that too few clips have.
+
+    Example
+    -------
+    >>> Attributes({"gender": {"F": "female", "female": "female"}}).classes["gender"]["F"]
+    'female'
     """
 
     classes: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -49,6 +54,11 @@ def find_attributes(rows: Iterable[Mapping[str, Any]]) -> Attributes:
     ---------
     rows : iterable of dict
         Rows of a manifest: those of training, since other values cannot be learned.
+
+    Returns
+    -------
+    found : Attributes
+        Also the columns that are none, and why.
 
     Example
     -------
@@ -128,6 +138,11 @@ def make_prompts(classes: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
     ---------
     classes : dict of dict of str
         As of :class:`Attributes`.
+
+    Returns
+    -------
+    dict
+        For each task its column, values and prompts.
 
     Example
     -------

@@ -28,24 +28,60 @@ class UnusableClipError(ValueError):
 
 
 class Record(NamedTuple):
-    """A line of a source, not parsed yet."""
+    """A line of a source, not parsed yet.
 
-    number: int  # in its source, from 1
+    Arguments
+    ---------
+    number : int
+        In its source, from 1.
+    line : bytes
+        The line.
+
+    Example
+    -------
+    >>> parse_line(Record(1, b'{"id": "a"}').line)
+    {'id': 'a'}
+    """
+
+    number: int
     line: bytes
 
 
 @dataclass
 class ClipRecord:
-    """A parsed record whose audio has not been located yet."""
+    """A parsed record whose audio has not been located yet.
 
-    row: dict[str, Any]  # the known columns; ``audio`` is the path that the record gives
-    names: list[str]  # paths and ids by which the audio may be found, the most reliable first
+    Arguments
+    ---------
+    row : dict
+        The known columns of the manifest; ``audio`` is the path that the record gives.
+    names : list of str
+        Paths and ids by which the audio may be found, the most reliable first.
+
+    Example
+    -------
+    >>> ClipRecord({"id": "a", "audio": "wavs/a.flac"}, ["wavs/a.flac", "a"]).names[0]
+    'wavs/a.flac'
+    """
+
+    row: dict[str, Any]
+    names: list[str]
 
 
 def read_lines(path: str | os.PathLike) -> Iterator[Record]:
     r"""Stream the non-empty lines of a text file as records.
 
     Encodings and errors are those of :func:`~speechbrain_clsp.utils.reading.read_lines`.
+
+    Arguments
+    ---------
+    path : str or path
+        The file, which may be compressed.
+
+    Yields
+    ------
+    Record
+        A line with its number.
 
     Example
     -------
@@ -59,7 +95,28 @@ def read_lines(path: str | os.PathLike) -> Iterator[Record]:
 
 
 def parse_line(line: bytes) -> dict[str, Any]:
-    """Parse a line as a JSON object; raise UnusableClipError if it is not one."""
+    """Parse a line as a JSON object.
+
+    Arguments
+    ---------
+    line : bytes
+        In UTF-8.
+
+    Returns
+    -------
+    dict
+        The object.
+
+    Raises
+    ------
+    UnusableClipError
+        If the line is not a JSON object.
+
+    Example
+    -------
+    >>> parse_line(b'{"id": "a", "duration": 1.5}')
+    {'id': 'a', 'duration': 1.5}
+    """
     try:
         record = reading.parse_json(line)
     except ValueError as error:

@@ -38,7 +38,19 @@ def clip_from_cut(cut: Mapping[str, Any], text_is_caption: bool = False) -> Clip
 
     Captions are taken from the ``custom`` fields ``short_captions`` (global) and ``long_captions``
     (fine) of the supervisions; with ``text_is_caption``, where there are none, from their ``text``.
-    All fields may be absent. ``row["start"]`` is None if the cut is the whole of its recording.
+    All fields may be absent.
+
+    Arguments
+    ---------
+    cut : dict
+        A lhotse ``MonoCut``.
+    text_is_caption : bool
+        Whether the text of a supervision without captions describes the speech.
+
+    Returns
+    -------
+    ClipRecord
+        ``row["start"]`` is None if the cut is the whole of its recording.
 
     Raises
     ------
@@ -149,7 +161,7 @@ def _texts(values: Any) -> list[str]:
 def write_cuts(
     path: str | os.PathLike, rows: Iterable[Mapping[str, Any]], read_headers: bool = True
 ) -> int:
-    """Write manifest rows as cuts, one JSON line each, atomically; return their number.
+    """Write manifest rows as cuts, one JSON line each, atomically.
 
     Arguments
     ---------
@@ -161,12 +173,28 @@ def write_cuts(
         Take duration and sample rate from the audio files: lhotse refuses audio that is longer or
         shorter than its cut says. If False, no audio is opened and the rows are trusted.
 
+    Returns
+    -------
+    int
+        The number of cuts.
+
     Raises
     ------
     ValueError
         If an audio file cannot be read, or has several channels of which the row names none.
     FileExistsError
         If ``path`` holds something else than cuts.
+
+    Example
+    -------
+    >>> from speechbrain_clsp.dataio.manifest import SCHEMA
+    >>> row = dict.fromkeys(SCHEMA.names) | {"id": "a", "audio": "a.wav", "duration": 1.0}
+    >>> row |= {"global_captions": ["G"], "fine_captions": []}
+    >>> path = getfixture("tmp_path") / "cuts.jsonl"
+    >>> write_cuts(path, [row], read_headers=False)
+    1
+    >>> json.loads(path.read_text())["id"]
+    'a'
     """
     check_replaceable(path, _holds_cuts, "a file of cuts")
     count = 0
@@ -222,10 +250,20 @@ def cut_from_row(
 ) -> dict[str, Any]:
     """Convert a manifest row to a ``MonoCut``, of which :func:`clip_from_cut` gives the row back.
 
-    The row has all columns of the manifest. A member of a shard becomes a source of type
-    ``command`` (``tail`` and ``head``), by which lhotse reads it in place. ``seconds`` and
-    ``n_channels`` are those of the whole file; by default it ends with the clip and has one
-    channel, or more if the row names one.
+    Arguments
+    ---------
+    row : dict
+        With all columns of the manifest.
+    seconds : float, optional
+        Of the whole file; by default it ends with the clip.
+    n_channels : int, optional
+        Of the whole file; default: one, or more if the row names one.
+
+    Returns
+    -------
+    dict
+        The cut. A member of a shard becomes a source of type ``command`` (``tail`` and ``head``),
+        by which lhotse reads it in place.
 
     Example
     -------

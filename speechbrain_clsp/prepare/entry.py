@@ -42,6 +42,12 @@ class ReadOptions:
     ------
     NotADirectoryError
         If ``data_root`` is not a folder.
+
+    Example
+    -------
+    >>> options = ReadOptions(split="train")
+    >>> options.split, options.folder(default=Path("tables"))
+    ('train', PosixPath('tables'))
     """
 
     columns: Columns = field(default_factory=Columns)

@@ -23,6 +23,20 @@ def find_audio(folder: str | os.PathLike, pattern: str, how_to_get: str) -> list
     Hidden files, such as the ``._*`` of archives made on a Mac, are left out; of several files with
     the same name (a corpus unpacked twice) the first is taken.
 
+    Arguments
+    ---------
+    folder : str or path
+        Where the corpus is.
+    pattern : str
+        As for :meth:`pathlib.Path.glob`.
+    how_to_get : str
+        What to do if there is no such file, for the message.
+
+    Returns
+    -------
+    list of Path
+        One per name.
+
     Raises
     ------
     FileNotFoundError
@@ -59,14 +73,34 @@ def write_corpus(
 ) -> None:
     """Write ``<save_folder>/test.arrow`` with the files that have labels and are readable.
 
-    The stems of the files are the ids, and ``source`` is the column of this name in all rows.
-    ``columns_of`` takes a file and returns its labels, or None to leave it out; it raises
-    ValueError if its labels are missing or wrong.
+    Arguments
+    ---------
+    save_folder : str or path
+        Where the manifest goes.
+    files : iterable of Path
+        The audio files; their stems are the ids.
+    columns_of : callable
+        Takes a file and returns its labels, or None to leave it out; it raises ValueError if its
+        labels are missing or wrong.
+    source : str
+        The column of this name in all rows.
 
     Raises
     ------
     ValueError
         If no clip is left, or more than ``MAX_BAD_CLIPS`` are bad; the message lists them.
+
+    Example
+    -------
+    >>> import numpy, soundfile
+    >>> from speechbrain_clsp.dataio.manifest import Manifest
+    >>> folder = getfixture("tmp_path")
+    >>> soundfile.write(folder / "f_1.wav", numpy.sin(numpy.arange(8000)), 16000)
+    >>> genders = {"f": "female", "m": "male"}
+    >>> files = find_audio(folder, "*.wav", "")
+    >>> write_corpus(folder, files, lambda path: {"gender": genders[path.stem[0]]}, "mine")
+    >>> [(row["id"], row["gender"]) for row in Manifest(folder / "test.arrow")]
+    [('f_1', 'female')]
     """
     rows, bad = [], []
     for file in files:
@@ -87,7 +121,22 @@ def write_corpus(
 
 
 def run_labelled(prepare: Callable[[str, str], None], corpus: str) -> None:
-    """Call a prepare function with the two folders that the command line names."""
+    """Call a prepare function with the two folders that the command line names.
+
+    Arguments
+    ---------
+    prepare : callable
+        Takes the folder of the corpus and that of the manifest.
+    corpus : str
+        Its name, for the help.
+
+    Example
+    -------
+    >>> import sys
+    >>> getfixture("monkeypatch").setattr(sys, "argv", ["x_prepare.py", "/data/X", "data/x"])
+    >>> run_labelled(lambda data_folder, save_folder: print(data_folder, save_folder), "X")
+    /data/X data/x
+    """
     parser = argparse.ArgumentParser(description=f"Write a manifest of {corpus}.")
     parser.add_argument("data_folder", help="where the corpus is")
     parser.add_argument("save_folder", help="where test.arrow is written")

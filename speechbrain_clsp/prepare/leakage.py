@@ -44,10 +44,24 @@ class Leak:
 
 @dataclass
 class LeakReport:
-    """Result of :func:`check_leakage`."""
+    """Result of :func:`check_leakage`.
 
-    counts: dict[str, int] = field(default_factory=dict)  # by kind, of test clips with a leak
-    leaks: list[Leak] = field(default_factory=list)  # pairs, up to 100,000 of each kind
+    Arguments
+    ---------
+    counts : dict of int
+        By kind, of test clips with a leak.
+    leaks : list of Leak
+        Pairs of test and training clips, up to 100,000 of each kind.
+
+    Example
+    -------
+    >>> report = LeakReport({"id": 0, "audio": 1}, [Leak("audio", "a", "b")])
+    >>> bool(report), [leak.test for leak in report.of_kind("audio")]
+    (True, ['a'])
+    """
+
+    counts: dict[str, int] = field(default_factory=dict)
+    leaks: list[Leak] = field(default_factory=list)
 
     def __bool__(self) -> bool:
         return any(self.counts.values())

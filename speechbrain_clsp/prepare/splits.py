@@ -31,16 +31,40 @@ DRY_RUN_RECORDS = 10_000
 
 @dataclass
 class Split:
-    """A manifest to prepare."""
+    """A manifest to prepare.
 
-    name: str  # the manifest is ``<name>.arrow``
-    label: str  # value of its column ``split``
-    records: Iterable[Record]  # read once, as a stream
-    # Must be picklable, and its ``repr`` must tell its settings.
+    Arguments
+    ---------
+    name : str
+        The manifest is ``<name>.arrow``.
+    label : str
+        Value of its column ``split``.
+    records : iterable of Record
+        Read once, as a stream.
+    to_clip : callable
+        Converts a line; must be picklable, and its ``repr`` must tell its settings.
+    settings : dict
+        What the records depend on; an existing manifest must have been made with equal ones.
+    total : int, optional
+        Number of records, if known.
+
+    Example
+    -------
+    >>> from speechbrain_clsp.prepare.clip import parse_line
+    >>> def to_clip(line):
+    ...     record = parse_line(line)
+    ...     return ClipRecord(record, [record["audio"]])
+    >>> split = Split("valid", "valid", [Record(1, b'{"audio": "a.wav"}')], to_clip)
+    >>> [split.to_clip(record.line).names for record in split.records]
+    [['a.wav']]
+    """
+
+    name: str
+    label: str
+    records: Iterable[Record]
     to_clip: Callable[[bytes], ClipRecord]
-    # What the records depend on; an existing manifest must have been made with equal ones.
     settings: dict[str, Any] = field(default_factory=dict)
-    total: int | None = None  # records, if known
+    total: int | None = None
 
 
 def _row(
@@ -58,7 +82,7 @@ def prepare_split(
     max_malformed: int = 100,
     dry_run: bool = False,
 ) -> Outcome | None:
-    """Write a manifest, unless it exists; print and return its counts, None if it existed.
+    """Write a manifest, unless it exists, and print its counts.
 
     Arguments
     ---------
@@ -76,12 +100,34 @@ def prepare_split(
     dry_run : bool
         Write nothing to ``save_folder``: convert the first 10,000 records in a temporary folder.
 
+    Returns
+    -------
+    Outcome or None
+        Its counts; None if it existed.
+
     Raises
     ------
     ValueError
         If the manifest exists and was made with other settings.
     FileExistsError
         If there is a manifest that was not made here.
+
+    Example
+    -------
+    >>> import numpy, soundfile
+    >>> from speechbrain_clsp.prepare.clip import parse_line
+    >>> folder = getfixture("tmp_path")
+    >>> soundfile.write(folder / "a.wav", numpy.ones(8000) / 2, 16000)
+    >>> def to_clip(line):
+    ...     record = parse_line(line)
+    ...     return ClipRecord({**record, "start": None}, [record["audio"]])
+    >>> record = Record(1, b'{"id": "a", "audio": "a.wav", "duration": 0.5}')
+    >>> split = Split("valid", "valid", [record], to_clip)
+    >>> finder = AudioFinder(folder, template="{path}")
+    >>> outcome = prepare_split(split, finder, folder / "manifests", n_jobs=1)
+    valid: 1 clips, 0.0 h, 0 global, 0 fine captions
+    >>> outcome.clips
+    1
     """
     if dry_run:
         n_records = min(split.total or DRY_RUN_RECORDS, DRY_RUN_RECORDS)

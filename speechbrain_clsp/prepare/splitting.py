@@ -36,6 +36,12 @@ class Parts:
         Rows of a manifest, for each of :data:`SPLITS`.
     notes : list of str
         How they came there, in sentences for the user.
+
+    Example
+    -------
+    >>> parts = Parts({"train": [{"id": "a"}], "valid": [], "test": [{"id": "b"}]})
+    >>> [row["id"] for row in parts.rows["test"]]
+    ['b']
     """
 
     rows: dict[str, list[Row]]
@@ -57,6 +63,11 @@ def split_clips(rows: Sequence[Row], columns: Sequence[str] = (), seed: int = 0)
         Columns whose every value is to occur in training.
     seed : int
         Of the choice between speakers, or clips, that serve alike.
+
+    Returns
+    -------
+    Parts
+        The rows of each split, and how they came there.
 
     Raises
     ------
