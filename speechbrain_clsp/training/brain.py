@@ -86,6 +86,17 @@ class ContrastiveBrain(sb.Brain):
         Waveforms [B, T] and relative lengths [B] -> the same of clips that sound a little
         different, such as SpeechBrain's Augmenter. Only for training; it draws from torch's global
         generator.
+
+    Example
+    -------
+    >>> from speechbrain.utils.epoch_loop import EpochCounter
+    >>> from speechbrain_clsp.nnet import LogitScale, ScaledAdam
+    >>> towers = {"speech_tower": nn.Linear(8, 4), "text_tower": nn.Linear(8, 4)}
+    >>> brain = ContrastiveBrain(
+    ...     {**towers, "logit_scale": LogitScale()}, ScaledAdam, loss=CLSPLoss(),
+    ...     lr_annealing=Eden(5000, 10), epoch_counter=EpochCounter(3))
+    >>> brain.optimizer_step, brain.ckpt_metric
+    (0, 'mean_R@1')
     """
 
     def __init__(

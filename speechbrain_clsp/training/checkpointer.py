@@ -24,7 +24,10 @@ class AtomicCheckpointer(Checkpointer):
     It also lists the checkpoint's files, so that one that was being deleted is not taken for
     complete.
 
-    Arguments are those of SpeechBrain's ``Checkpointer``.
+    Arguments
+    ---------
+    *args, **kwargs
+        Those of SpeechBrain's ``Checkpointer``: a folder, what is saved by name, and so on.
 
     Example
     -------

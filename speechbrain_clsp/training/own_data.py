@@ -57,6 +57,13 @@ class OwnData:
         Classification tasks, one for each attribute.
     prompts_file : path
         Where they were read from.
+
+    Example
+    -------
+    >>> gender = Task("gender", "gender", {"f": ["A woman."], "m": ["A man."]})
+    >>> data = OwnData({"train": Path("train.arrow")}, 300, [gender], Path("prompts.json"))
+    >>> data.attribute_values, data.batch_size(most=64), data.passes(1000)
+    ({'gender': ['f', 'm']}, 64, 3)
     """
 
     manifests: dict[str, Path]
@@ -133,6 +140,11 @@ def prepare_own_data(
         What is set for reading a source that is no manifest, such as names of columns.
     shortest, longest : float
         Seconds; other clips are not trained on.
+
+    Returns
+    -------
+    OwnData
+        What training is built from.
 
     Raises
     ------

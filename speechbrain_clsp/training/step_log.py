@@ -39,6 +39,17 @@ class StepLog:
     stall_seconds : float, optional
         If no step ends for so long, every thread's stack is printed to the standard error, again
         and again, on each rank that stalls. Default: never.
+
+    Example
+    -------
+    >>> from types import SimpleNamespace
+    >>> batch = SimpleNamespace(wavs=torch.ones(2, 16000), wav_lens=torch.ones(2), n_positives=1,
+    ...                         caption_ids=torch.tensor([[1, 2]]))
+    >>> log, loss = StepLog(getfixture("tmp_path") / "steps.jsonl", every=2), torch.tensor(0.5)
+    >>> for step in (1, 2):
+    ...     log.update(batch, torch.eye(2), torch.eye(2), step=step, loss=loss, logit_scale=loss)
+    >>> json.loads(log.path.read_text())["alignment"]
+    0.0
     """
 
     def __init__(self, path: str, every: int = 50, stall_seconds: float | None = None) -> None:
