@@ -48,6 +48,11 @@ class Base:
         Of the repository.
     sha256 : str
         Of its weights' file.
+
+    Example
+    -------
+    >>> Base("yfyeung/CLSP", revision=None, sha256="7c8c").source
+    'yfyeung/CLSP'
     """
 
     source: str
@@ -180,6 +185,21 @@ def adapt(
         Of the base model; towers are changed in place.
     options : dict
         Arguments of :class:`~speechbrain_clsp.lobes.adapters.AdaptedTower`.
+
+    Returns
+    -------
+    dict of nn.Module
+        Of ``speech_tower``, ``text_tower`` and ``logit_scale``.
+
+    Example
+    -------
+    >>> from speechbrain_clsp.lobes import TransformerTextTower
+    >>> from speechbrain_clsp.nnet import LogitScale
+    >>> sizes = {"dim": 16, "n_layers": 1, "heads": 2, "feedforward": 32, "joint_dim": 8}
+    >>> towers = {name: TransformerTextTower(40, **sizes) for name in TOWERS}
+    >>> parts = adapt({**towers, "logit_scale": LogitScale()}, {"rank": 2, "layers": ["head.*"]})
+    >>> [type(part).__name__ for part in parts.values()]
+    ['AdaptedTower', 'AdaptedTower', 'LogitScale']
     """
     return {
         name: AdaptedTower(modules[name], **options) if name in TOWERS else modules[name]
@@ -208,10 +228,24 @@ def find_adapters(place: Path | str, revision: str | None = None) -> Adapters | 
     revision : str, optional
         Of the repository.
 
+    Returns
+    -------
+    Adapters or None
+        What is known of them; nothing is loaded yet.
+
     Raises
     ------
     ValueError
         If ``config.json`` is damaged.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> base = {"source": "yfyeung/CLSP", "revision": None, "sha256": "7c8c"}
+    >>> _ = (folder / CONFIG).write_text(json.dumps({"base": base, "adapters": {"rank": 2}}))
+    >>> found = find_adapters(folder)
+    >>> found.base.source, found.options
+    ('yfyeung/CLSP', {'rank': 2})
     """
     config = find_config(place, revision)
     if BASE not in config or OPTIONS not in config:
@@ -248,6 +282,19 @@ def save_adapters(
     ------
     FileExistsError
         If there is something else at ``folder``.
+
+    Example
+    -------
+    >>> from speechbrain_clsp.lobes import TransformerTextTower
+    >>> from speechbrain_clsp.nnet import LogitScale
+    >>> sizes = {"dim": 16, "n_layers": 1, "heads": 2, "feedforward": 32, "joint_dim": 8}
+    >>> towers = {name: TransformerTextTower(40, **sizes) for name in TOWERS}
+    >>> options = {"rank": 2, "layers": ["head.*"]}
+    >>> parts = adapt({**towers, "logit_scale": LogitScale()}, options)
+    >>> folder = getfixture("tmp_path") / "tuned"
+    >>> save_adapters(folder, parts, Base("yfyeung/CLSP", None, "7c8c"), options)
+    >>> sorted(path.name for path in folder.iterdir())
+    ['README.md', 'adapters.safetensors', 'config.json', 'modules.json']
     """
     with new_folder(folder, (CONFIG, ADAPTERS)) as partial:
         write_weights(tuned_state(modules), partial / ADAPTERS)

@@ -72,6 +72,10 @@ def convert_official(
     ------
     FileNotFoundError
         If the source has no tokenizer, and RoBERTa's could not be downloaded.
+
+    Example
+    -------
+    >>> convert_official("yfyeung/CLSP", "my_clsp", prompts={"calm": "calm"})  # doctest: +SKIP
     """
     modules, tokenizer = load_official(source, revision)
     origin = ORIGIN.format(source=source, revision=f" at {revision}" if revision else "")
@@ -107,6 +111,12 @@ def merge_adapters(
         If there are no adapters; or prompts, and the base model has a definition of its own.
     FileExistsError
         If there is something at ``folder`` that is not a model folder.
+
+    Example
+    -------
+    >>> from speechbrain_clsp import CLSP  # doctest: +SKIP
+    >>> clsp = CLSP.from_pretrained("tuned")  # doctest: +SKIP
+    >>> merge_adapters(clsp, "tuned", "merged")  # doctest: +SKIP
     """
     adapters = find_adapters(find_source(source), revision)
     if adapters is None:
@@ -177,6 +187,11 @@ def export_official(clsp: Pretrained, folder: str | os.PathLike) -> None:
         If a tower is of another kind, for which the published form has no place.
     FileExistsError
         If one of these files is there already.
+
+    Example
+    -------
+    >>> from speechbrain_clsp import CLSP  # doctest: +SKIP
+    >>> export_official(CLSP.from_pretrained("my_clsp"), "published")  # doctest: +SKIP
     """
     text_tower, tokenizer = clsp.mods.text_tower, clsp.hparams.tokenizer
     for tower, kind in ((clsp.mods.speech_tower, SpeechTower), (text_tower, RobertaTextTower)):

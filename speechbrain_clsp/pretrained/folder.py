@@ -97,6 +97,19 @@ class FolderPretrainer(Pretrainer):
         With a method ``load(path)`` and its file's name, ``FILENAME``.
     label_encoder : CategoricalEncoder, optional
         Loaded from ``label_encoder.txt``.
+
+    Example
+    -------
+    >>> from speechbrain_clsp.dataio import FastTokenizerCaptions
+    >>> from tokenizers import Tokenizer, models
+    >>> folder, head = getfixture("tmp_path"), nn.Linear(2, 2)
+    >>> write_weights(state_of({"head": nn.Linear(2, 2)}), folder / WEIGHTS)
+    >>> words = models.WordLevel({"<pad>": 0, "<unk>": 1}, unk_token="<unk>")
+    >>> Tokenizer(words).save(str(folder / "tokenizer.json"))
+    >>> pretrainer = FolderPretrainer({"head": head}, FastTokenizerCaptions())
+    >>> sorted(pretrainer.collect_files(folder))
+    ['model.safetensors', 'tokenizer.json']
+    >>> pretrainer.load_collected()
     """
 
     def __init__(
@@ -309,9 +322,22 @@ def load_folder(
 ) -> dict[str, Any]:
     """Build what the definition of a model in SpeechBrain's format names, and load its weights.
 
-    It does what SpeechBrain's ``Pretrained.from_hparams`` does, and takes its arguments, but loads
-    folders that earlier versions of this package wrote, too. The definition can run code. Returns
-    what was built by its key in the definition, ``modules`` among them.
+    It does what SpeechBrain's ``Pretrained.from_hparams`` does, but loads folders that earlier
+    versions of this package wrote, too. The definition can run code.
+
+    Arguments
+    ---------
+    source : str or path
+        A folder or a Hub repository.
+    hparams_file, overrides, overrides_must_match, savedir, download_only, local_strategy
+        As of ``Pretrained.from_hparams``.
+    fetch_config : speechbrain.utils.fetching.FetchConfig, optional
+        As there; holds the revision.
+
+    Returns
+    -------
+    dict
+        What was built, by its key in the definition; ``modules`` among them.
 
     Raises
     ------
@@ -319,6 +345,10 @@ def load_folder(
         If ``savedir`` holds another model.
     ValueError
         If the definition is not that of a model, or the weights do not fit.
+
+    Example
+    -------
+    >>> load_folder("results/mini/model")["modules"]["text_tower"]  # doctest: +SKIP
     """
     savedir = None if savedir is None else expand(savedir)
     source = str(find_source(source))
@@ -587,6 +617,13 @@ def save_model_folder(
     ------
     FileExistsError
         If there is something at ``folder`` that is not a model folder.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path") / "model"
+    >>> save_model_folder(folder, "# of modules", {"head": nn.Linear(2, 2)}, {})
+    >>> sorted(path.name for path in folder.iterdir())
+    ['README.md', 'config.json', 'hyperparams.yaml', 'model.safetensors', 'modules.json']
     """
     with new_folder(folder, (HYPERPARAMS, WEIGHTS)) as partial:
         (partial / HYPERPARAMS).write_text(definition, encoding="utf-8")

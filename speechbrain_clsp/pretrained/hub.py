@@ -109,6 +109,12 @@ def load_official(
     tokenizer : FastTokenizerCaptions
         If it is neither in the folder, nor in the Hub's cache, nor to be downloaded, it raises when
         it is called, and says what is missing.
+
+    Example
+    -------
+    >>> modules, tokenizer = load_official("yfyeung/CLSP")  # doctest: +SKIP
+    >>> modules["text_tower"](*tokenizer(["He whispers."])).shape  # doctest: +SKIP
+    torch.Size([1, 512])
     """
     weights = find_file(source, WEIGHTS, revision)
     sizes = read_sizes(source, revision)
@@ -178,6 +184,19 @@ def load_pretrained_encoder(tower: SpeechTower, source: str | os.PathLike) -> No
     ------
     ValueError
         If weights of front end or encoder are missing, or have other shapes.
+
+    Example
+    -------
+    >>> from safetensors.torch import save_file
+    >>> from speechbrain_clsp.lobes import Zipformer2
+    >>> sizes = [1, 2], [1, 1], [32, 48], [48, 64], [2, 2], [7, 7]
+    >>> towers = [SpeechTower(Zipformer2(*sizes), 16, frontend_channels=(2, 4, 8)) for _ in "ab"]
+    >>> folder = getfixture("tmp_path")
+    >>> save_file(towers[0].state_dict(), folder / WEIGHTS)
+    >>> load_pretrained_encoder(towers[1], folder)
+    >>> first, second = (next(tower.encoder.parameters()) for tower in towers)
+    >>> bool((first == second).all())
+    True
     """
     weights = find_file(source, WEIGHTS)
     parts = {"encoder_embed": tower.encoder_embed, "encoder": tower.encoder}
@@ -211,6 +230,13 @@ def read_encoder_config(source: str | os.PathLike) -> dict[str, Any]:
         If there is none.
     ValueError
         If it is not a JSON object.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> _ = (folder / CONFIG).write_text('{"model_type": "wavlm"}')
+    >>> read_encoder_config(folder)
+    {'model_type': 'wavlm'}
     """
     return _read_json(find_file(source, CONFIG))
 
@@ -233,6 +259,13 @@ def read_do_normalize(source: str | os.PathLike) -> bool:
     ------
     ValueError
         If the file is not a JSON object, or names another sample rate than 16 kHz.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> _ = (folder / PREPROCESSOR).write_text('{"do_normalize": false}')
+    >>> read_do_normalize(folder)
+    False
     """
     try:
         path = find_file(source, PREPROCESSOR)
@@ -271,6 +304,18 @@ def load_pretrained_text_encoder(
         If there are no safetensors.
     ValueError
         If weights are missing, have other shapes, or are NaN or infinite.
+
+    Example
+    -------
+    >>> size = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    >>> config = {"model_type": "bert", "vocab_size": 40, "intermediate_size": 32, **size}
+    >>> towers = [PretrainedTextTower(config, tuning=1, joint_dim=8) for _ in "ab"]
+    >>> folder = getfixture("tmp_path")
+    >>> towers[0].encoder.save_pretrained(folder)
+    >>> load_pretrained_text_encoder(towers[1], folder)
+    >>> first, second = (next(tower.encoder.parameters()) for tower in towers)
+    >>> bool((first == second).all())
+    True
     """
     _load_encoder(tower.encoder, source, "text tower")
 
@@ -292,6 +337,18 @@ def load_pretrained_speech_encoder(tower: PretrainedSpeechTower, source: str | o
         If there are no safetensors.
     ValueError
         If weights are missing, have other shapes, or are NaN or infinite.
+
+    Example
+    -------
+    >>> size = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    >>> config = {"model_type": "wavlm", "intermediate_size": 32, "conv_dim": [8] * 7, **size}
+    >>> towers = [PretrainedSpeechTower(config, tuning=1, joint_dim=8) for _ in "ab"]
+    >>> folder = getfixture("tmp_path")
+    >>> towers[0].encoder.save_pretrained(folder)
+    >>> load_pretrained_speech_encoder(towers[1], folder)
+    >>> first, second = (next(tower.encoder.parameters()) for tower in towers)
+    >>> bool((first == second).all())
+    True
     """
     _load_encoder(tower.encoder, source, "speech tower")
 
@@ -540,6 +597,14 @@ def publish(
     ------
     FileNotFoundError, ValueError
         If it is not a model folder, or ``repository`` is not of the form ``user/name``.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> for name in (HYPERPARAMS, WEIGHTS):
+    ...     (folder / name).touch()
+    >>> publish(folder, "me/my-clsp", dry_run=True)
+    ['hyperparams.yaml', 'model.safetensors']
     """
     folder = expand(folder)
     if (folder / ADAPTERS).is_file():
