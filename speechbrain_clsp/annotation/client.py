@@ -74,7 +74,15 @@ class ServerSettings:
         Seconds for which a server may ask to wait; if it asks for more, and there is no other, the
         run stops.
 
-    Raises ValueError if one of them cannot be.
+    Raises
+    ------
+    ValueError
+        If one of them cannot be.
+
+    Example
+    -------
+    >>> ServerSettings(["http://a:8000/v1", "http://b:8000/v1"], "Qwen3-32B").urls
+    ['http://a:8000/v1', 'http://b:8000/v1']
     """
 
     base_url: str | list[str] = "http://localhost:8000/v1"
@@ -127,9 +135,26 @@ class Usage:
 
 
 class ChatClient:
-    """Asks a model, on one server or on several equal ones in turn; counts in ``usage``.
+    """Asks a model, on one server or on several equal ones in turn.
 
-    Raises ValueError if the ``openai`` package is missing, or key or proxy cannot be used.
+    Arguments
+    ---------
+    settings : ServerSettings
+        Which servers are asked, and how.
+    usage : Usage, optional
+        Where requests and tokens are counted.
+
+    Raises
+    ------
+    ValueError
+        If the ``openai`` package is missing, or key or proxy cannot be used.
+
+    Example
+    -------
+    >>> client = ChatClient(ServerSettings("http://localhost:8000/v1", "Qwen3-32B"))
+    >>> choices = asyncio.run(client.complete(messages, {"n": 4}))  # doctest: +SKIP
+    >>> client.usage.requests
+    0
     """
 
     def __init__(self, settings: ServerSettings, usage: Usage | None = None) -> None:

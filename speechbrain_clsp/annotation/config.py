@@ -24,8 +24,19 @@ from speechbrain_clsp.utils.reading import read_text
 class AnnotationSettings:
     """The settings of the stages, in the order in which they run, and of ``clsp judge``.
 
-    ``transcripts`` is a file of what is said in the clips, with a column ``text``; see
-    :func:`~speechbrain_clsp.annotation.texts.read_texts`.
+    Arguments
+    ---------
+    caption, verify, filter, select, judge
+        Each of its own class, such as
+        :class:`~speechbrain_clsp.annotation.stages.caption.CaptionSettings`.
+    transcripts : str, optional
+        File of what is said in the clips, with a column ``text``; see
+        :func:`~speechbrain_clsp.annotation.texts.read_texts`.
+
+    Example
+    -------
+    >>> AnnotationSettings(select=SelectSettings(most=3)).select.most
+    3
     """
 
     caption: CaptionSettings = field(default_factory=CaptionSettings)
@@ -64,6 +75,11 @@ def read_settings(
         YAML with a mapping per section; what is left out has its default.
     overrides : sequence of str
         ``section.name=value``, the value as in YAML.
+
+    Returns
+    -------
+    AnnotationSettings
+        Checked.
 
     Raises
     ------

@@ -64,14 +64,29 @@ def judge_jobs(
 ) -> Iterator[Job]:
     """Return a job per clip, round, and source or pair of sources, in random order.
 
-    ``rows`` are those of the manifest; ``captions`` has for each source the caption by id of the
-    clip, and all sources have all clips; ``kinds`` are ``score``, ``pair`` or both.
+    Arguments
+    ---------
+    rows : sequence of dict
+        Rows of the manifest, the clips.
+    captions : dict of dict of str
+        For each source the caption by id of the clip; all sources have all clips.
+    settings : JudgeSettings
+        Who judges, and how often.
+    kinds : sequence of str
+        ``score``, ``pair`` or both.
 
     Returns
     -------
     iterator of Job
         Records have ``kind``, ``judge``, ``round``; scores ``source`` and a number per dimension;
         pairs ``sources`` (names in the order shown) and a choice per dimension.
+
+    Example
+    -------
+    >>> captions = {"ours": {"a": "A man."}, "theirs": {"a": "A calm man."}}
+    >>> jobs = list(judge_jobs([{"id": "a", "audio": "a.wav"}], captions, JudgeSettings(rounds=2)))
+    >>> len(jobs)  # two rounds of two scores and a pair
+    6
     """
     asked: list[tuple[str, int, Mapping, tuple[str, ...]]] = []
     for number in range(settings.rounds):

@@ -45,6 +45,16 @@ class Annotation:
     shard : tuple of int
         Number, from 0, and count of shards: only their clips are worked on, and files are called
         ``caption.0-of-4.jsonl``.
+
+    Example
+    -------
+    >>> from speechbrain_clsp.dataio.manifest import write_manifest
+    >>> folder = getfixture("tmp_path")
+    >>> _ = write_manifest(folder / "m.arrow", [{"id": "a", "audio": "a.wav", "duration": 1.0}])
+    >>> made = Annotation(folder / "x", Manifest(folder / "m.arrow"), AnnotationSettings(), (0, 4))
+    >>> made.path("caption").name
+    'caption.0-of-4.jsonl'
+    >>> made.run("caption")  # doctest: +SKIP
     """
 
     def __init__(

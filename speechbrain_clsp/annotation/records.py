@@ -30,12 +30,29 @@ def record_key(*parts: Any) -> str:
 
 
 def read_records(path: str | os.PathLike) -> Iterator[dict[str, Any]]:
-    """Yield the complete records of a file, each key once; a torn last line is left out.
+    r"""Yield the complete records of a file, each key once.
+
+    Arguments
+    ---------
+    path : str or path
+        A file that :class:`Records` writes.
+
+    Yields
+    ------
+    dict
+        A record; a torn last line gives none.
 
     Raises
     ------
     ValueError
         If a line that ends properly is not a record: the file is damaged, not just cut off.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "caption.jsonl"
+    >>> _ = path.write_text('{"id": "a", "key": "1"}\n{"id": "b", "k')
+    >>> [record["id"] for record in read_records(path)]
+    ['a']
     """
     seen: set[str] = set()
     for record, _, _ in read_places(path):

@@ -103,12 +103,19 @@ def run_jobs(
     Arguments
     ---------
     jobs : iterable of Job
-        Read as they are needed: there may be millions; ``total`` is for the progress bar.
+        Read as they are needed: there may be millions.
     settings : ServerSettings
         Which servers are asked, and how many requests may be put aside before the run stops.
     records : str or path
         File of records, such as ``x.jsonl``; ``x.quarantine.jsonl`` gets what is put aside, and
         ``x.report.json`` what is returned, after failed runs too.
+    total : int, optional
+        Number of jobs, for the progress bar.
+
+    Returns
+    -------
+    RunReport
+        What was asked, answered and put aside, in which time and for how much.
 
     Raises
     ------
@@ -116,6 +123,12 @@ def run_jobs(
         If servers do not answer, or reject all requests; run again to go on.
     ValueError
         If more than ``failure_limit`` jobs had to be put aside.
+
+    Example
+    -------
+    >>> settings = ServerSettings("http://localhost:8000/v1", "Qwen3-32B")
+    >>> run_jobs([], settings, getfixture("tmp_path") / "caption.jsonl").requests
+    0
     """
     records, started = Path(records), time.monotonic()
     report = RunReport()

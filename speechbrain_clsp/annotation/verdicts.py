@@ -61,7 +61,19 @@ def people_records(ratings: Iterable[Rating]) -> Iterator[dict[str, Any]]:
 
 
 def judge_metrics(records: Iterable[Mapping[str, Any]], seed: int = 0) -> JudgeMetrics:
-    """Compute one judge's results from its records, see ``judge_jobs``; ``seed`` is of resampling.
+    """Compute one judge's results.
+
+    Arguments
+    ---------
+    records : iterable of dict
+        Those of :func:`~speechbrain_clsp.annotation.judge.judge_jobs`.
+    seed : int
+        Of resampling.
+
+    Returns
+    -------
+    JudgeMetrics
+        Means with intervals, and how well rounds agree.
 
     Example
     -------
@@ -124,12 +136,26 @@ def judge_agreement(
 ) -> dict[str, dict[str, dict[str, float]]]:
     """Compare judges, such as a model and people, by their mean scores of the same captions.
 
+    Arguments
+    ---------
+    records : iterable of dict
+        Those of :func:`~speechbrain_clsp.annotation.judge.judge_jobs`, of all judges.
+
     Returns
     -------
     dict
         By pair of judges (``one vs other``) and dimension: the correlations ``pearson`` and
         ``spearman``, and how many ``captions`` both scored. Pairs with fewer than three captions
         in common are left out.
+
+    Example
+    -------
+    >>> given = {"r1": (1, 3, 5), "r2": (2, 3, 4)}
+    >>> records = [
+    ...     {"kind": "score", "judge": judge, "id": name, "source": "x", **dict.fromkeys(names, n)}
+    ...     for names in [dimensions()] for judge in given for name, n in zip("abc", given[judge])]
+    >>> round(judge_agreement(records)["r1 vs r2"]["coverage"]["pearson"], 3)
+    1.0
     """
     scores = pd.DataFrame([record for record in records if record["kind"] == "score"])
     if not len(scores):

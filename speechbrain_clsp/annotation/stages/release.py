@@ -127,6 +127,19 @@ def write_release(
     ------
     ValueError
         If a stage has not run, shards are missing, or nothing was kept.
+
+    Example
+    -------
+    >>> from speechbrain_clsp.annotation.records import Records
+    >>> folder = getfixture("tmp_path")
+    >>> _ = write_manifest(folder / "m.arrow", [{"id": "a", "audio": "a.wav", "duration": 1.0}])
+    >>> record = {"key": "1", "id": "a", "row": 0, "captions": ["Softly."], "dropped": []}
+    >>> for stage in STAGES:
+    ...     with Records(folder / "records" / f"{stage}.jsonl") as records:
+    ...         _ = records.append(record)
+    >>> _ = write_release(folder / "records", Manifest(folder / "m.arrow"), folder / "release")
+    >>> Manifest(folder / "release" / MANIFEST)[0]["fine_captions"]
+    ['Softly.']
     """
     folder = Path(folder)
     records = SortedRecords(shard_files(annotated, STAGES[-1]))
