@@ -76,6 +76,18 @@ def describe_run(
         Rows of the manifest in a shard.
     max_batch_seconds : float
         Padded length of a batch.
+
+    Returns
+    -------
+    Provenance
+        With the hashes of weights and manifest.
+
+    Example
+    -------
+    >>> from speechbrain_clsp.inference.clsp import CLSP  # doctest: +SKIP
+    >>> clsp = CLSP.from_pretrained("results/mini/model")  # doctest: +SKIP
+    >>> describe_run(clsp, Manifest("m.arrow")).dim  # doctest: +SKIP
+    256
     """
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {KINDS}, not {kind!r}")
@@ -114,6 +126,11 @@ class Settings:
         Seconds without a sign of life after which the claim of another process counts no more.
     progress : bool
         Whether to show a progress bar.
+
+    Example
+    -------
+    >>> Settings(max_bad=0.01).num_workers
+    1
     """
 
     max_bad: float = 0.0
@@ -147,12 +164,25 @@ def embed_corpus(
     known : KnownVectors, optional
         Vectors of earlier runs, which are taken where the audio is the same.
 
+    Returns
+    -------
+    EmbeddingStore
+        Complete.
+
     Raises
     ------
     BadEntriesError
         If more clips of a shard are bad than may be; the shard stays open.
     FileExistsError, ValueError
         If the folder holds something else, or the store of another run.
+
+    Example
+    -------
+    >>> clsp = CLSP.from_pretrained("results/mini/model")  # doctest: +SKIP
+    >>> manifest = Manifest("m.arrow")  # doctest: +SKIP
+    >>> about = describe_run(clsp, manifest)  # doctest: +SKIP
+    >>> embed_corpus(clsp, manifest, Path("store"), about).provenance == about  # doctest: +SKIP
+    True
     """
     start_store(folder, provenance)
     hours = _hours_of_shards(manifest, provenance)

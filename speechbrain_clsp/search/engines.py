@@ -29,6 +29,20 @@ class Engine(Protocol):
 
     A row has the columns of the manifest and ``vector``, float16 of unit norm. Scores are cosines,
     computed from these vectors in float32.
+
+    Arguments
+    ---------
+    *args, **kwargs
+        What a class of engines needs, such as a folder.
+
+    Example
+    -------
+    >>> vectors = pa.array([[1.0, 0.0]], pa.list_(pa.float16(), 2))
+    >>> table = pa.table({"id": ["a"], "vector": vectors})
+    >>> engine = ExactEngine(getfixture("tmp_path") / "exact")
+    >>> engine.add(table)
+    >>> engine.search(np.array([[0.6, 0.8]], np.float32), k=1)[0].column("id").to_pylist()
+    ['a']
     """
 
     def add(self, table: pa.Table, new: bool = False) -> None:

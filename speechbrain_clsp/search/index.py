@@ -69,6 +69,13 @@ class StyleIndex:
     Any number of processes may search while one changes it. :meth:`open` opens one, :meth:`create`
     makes one.
 
+    Arguments
+    ---------
+    folder : Path
+        Where it is.
+    info : IndexInfo
+        What its file says about it.
+
     Example
     -------
     >>> from speechbrain_clsp.dataio.manifest import write_manifest

@@ -46,6 +46,11 @@ class Query:
         0: none are.
     explain : bool
         Whether to tell how much each phrase of the texts contributes.
+
+    Example
+    -------
+    >>> Query(["A man whispers."], where="gender = 'male'", k=5).offset
+    0
     """
 
     texts: Sequence[str] = ()
@@ -92,6 +97,11 @@ class Hit:
         Ids of worse hits that are nearly the same.
     phrases : dict
         How much lower the score would be without each phrase.
+
+    Example
+    -------
+    >>> Hit(1, 0.82, {"id": "a", "audio": "a.wav"}, folded=["b"]).row["id"]
+    'a'
     """
 
     rank: int
@@ -124,6 +134,21 @@ def find(index: StyleIndex, clsp: CLSP, query: Query) -> list[Hit]:
         If the condition or the column of groups is wrong, or a caption cannot be embedded.
     OSError, AudioError
         If a recording cannot be read.
+
+    Example
+    -------
+    >>> from types import SimpleNamespace
+    >>> import torch
+    >>> from speechbrain_clsp.dataio.manifest import write_manifest
+    >>> from speechbrain_clsp.search.store import write_store
+    >>> tmp = getfixture("tmp_path")
+    >>> rows = [{"id": name, "audio": f"{name}.wav", "duration": 1.0} for name in "ab"]
+    >>> _ = write_manifest(tmp / "m.arrow", rows)
+    >>> write_store(tmp / "store", ["a", "b"], np.eye(2), weights_sha256="ab")
+    >>> index = StyleIndex.create(tmp / "index", tmp / "store", tmp / "m.arrow")
+    >>> model = SimpleNamespace(encode_text=lambda texts: torch.tensor([[0.6, 0.8]]))
+    >>> [(hit.row["id"], hit.score) for hit in find(index, model, Query(["A man."], k=2))]
+    [('b', 0.8), ('a', 0.6)]
     """
     if query.per and query.per not in {*index.schema.names, *_label_columns(index)} - {"vector"}:
         raise ValueError(f"There is no column {query.per!r}; there are {index.schema.names}")

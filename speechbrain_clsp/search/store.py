@@ -72,6 +72,12 @@ class Provenance:
         Of the vectors.
     packages : dict
         Versions of what computed them.
+
+    Example
+    -------
+    >>> about = Provenance("speech", "m", "main", "ab", "fp32", 2, "a.arrow", "cd", 9, 4)
+    >>> about.n_shards, about.rows_of(2)
+    (3, range(8, 9))
     """
 
     kind: str
@@ -434,6 +440,13 @@ def write_store(
     ------
     FileExistsError, ValueError
         As for :func:`start_store`; or if numbers differ, or vectors are not of unit norm.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path") / "store"
+    >>> write_store(folder, ["a", "b"], np.eye(2), model="mine", weights_sha256="ab")
+    >>> EmbeddingStore(folder).provenance.rows
+    2
     """
     ids, folder = list(ids), expand(folder)
     if len(ids) != len(vectors):

@@ -42,6 +42,11 @@ def create_app(
     allowed, is_public, token, frames
         As for :class:`~speechbrain_clsp.serve.gate.Gate`.
 
+    Returns
+    -------
+    fastapi.FastAPI
+        For any server of ASGI; when it ends, it closes the service.
+
     Example
     -------
     >>> app = create_app(StyleService(clsp))  # doctest: +SKIP

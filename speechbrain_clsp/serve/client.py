@@ -46,6 +46,13 @@ class Rewards:
         B, why a clip got the veto; "" if it did not.
     provenance : dict
         Model, revision and versions that made them.
+
+    Example
+    -------
+    >>> ones = np.ones(2, np.float32)
+    >>> rewards = Rewards(ones, {"cosine": ones}, {"speech": ones > 0}, ["", ""])
+    >>> rewards.values.mean(), rewards.passed["speech"].all()
+    (np.float32(1.0), np.True_)
     """
 
     values: np.ndarray
