@@ -15,6 +15,7 @@ from speechbrain_clsp.evaluation import SUITES
 
 MAEB = "maeb"  # tasks of the library mteb, which brings its own data
 MINI = Path("data/mini_fcaps")
+RATED = ("similarity", "speech-similarity")  # of which --data is what people said
 # What suites evaluate on if --data is not given.
 DEFAULT_DATA = {"mini": MINI / "test.arrow", "probes": MINI / "probes.arrow"}
 # Options of some suites only, and these suites.
@@ -26,7 +27,7 @@ SPECIAL = {
     "pairs": ("probes",),
     "ensemble": ("mini", "zero-shot"),
     "train_manifest": ("mini", "fcaps", "zero-shot", "probes"),
-    "audio_root": ("similarity",),
+    "audio_root": RATED,
 }
 
 
@@ -55,8 +56,8 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     command.add_argument(
         "--data",
         nargs="+",
-        help="manifests, or the ratings of suite similarity; default for mini and probes:"
-        f" {DEFAULT_DATA['mini']}, {DEFAULT_DATA['probes']}",
+        help="manifests, or ratings for the suites similarity and speech-similarity; default for"
+        f" mini and probes: {DEFAULT_DATA['mini']}, {DEFAULT_DATA['probes']}",
     )
     command.add_argument("--output", required=True, help="folder for metrics.json and tables")
     command.add_argument("--cache", help="SQLite file of embeddings; default: in --output")
@@ -82,9 +83,9 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         help="names, such as RavdessZeroshot CREMA_D IEMOCAPGender, or of a benchmark, MAEB; data"
         " are downloaded",
     )
-    leaks = command.add_argument_group("leaks (all suites but similarity and maeb)")
+    leaks = command.add_argument_group("leaks (suites mini, fcaps, zero-shot, probes)")
     leaks.add_argument("--train-manifest", help="training data, to look for leaks")
-    people = command.add_argument_group("ratings (suite similarity)")
+    people = command.add_argument_group("ratings (suites similarity and speech-similarity)")
     people.add_argument("--audio-root", help="folder of the ratings' clips; default: that of them")
 
 
@@ -123,7 +124,7 @@ def run_evaluate(options: argparse.Namespace) -> None:
             tasks = load_tasks(options.tasks)  # before models are opened, which may take long
         except ModuleNotFoundError as error:
             raise ValueError(str(error)) from error
-    elif options.suite != "similarity":
+    elif options.suite not in RATED:
         check_columns(data, options.prompts)
     models = {
         name: CachedModel(open_model(spec, options.device), cache) for name, spec in specs.items()

@@ -7,7 +7,7 @@ and the models that they are computed for (:mod:`.models`). Nothing here trains 
 from importlib import import_module
 from typing import Any
 
-SUITES = ("mini", "fcaps", "zero-shot", "similarity", "probes")
+SUITES = ("mini", "fcaps", "zero-shot", "similarity", "speech-similarity", "probes")
 
 _HOMES = {
     "Comparison": "statistics",

@@ -1,7 +1,8 @@
-"""Correlation of a model's similarities with people's ratings, and the raters' own agreement.
+"""Agreement of a model's similarities with people: correlations with their ratings, or choices.
 
-The cosine of clip and caption is correlated with the raters' mean. To show how well a model *could*
-do, each rater is compared with the mean of the other raters, and so is the model.
+The cosine of clip and caption, or of two clips, is correlated with the raters' mean. To show how
+well a model *could* do, each rater is compared with the mean of the other raters, and so is the
+model.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy.stats import kendalltau, pearsonr, rankdata, spearmanr
 
-from speechbrain_clsp.evaluation.statistics import Estimate, percentiles
+from speechbrain_clsp.evaluation.statistics import Estimate, bootstrap_mean, percentiles
+from speechbrain_clsp.ratings.alike import ALL, Choices
 from speechbrain_clsp.ratings.table import Ratings
 
 CORRELATIONS = {"pearson": pearsonr, "spearman": spearmanr, "kendall": kendalltau}
 RESAMPLES = 1000
 MINIMUM_ITEMS = 3
-ALL = "all"
 
 
 def krippendorff_alpha(scores: np.ndarray) -> float:
@@ -129,14 +130,55 @@ def similarity_metrics(
     values = np.asarray(scores, float)
     if values.shape != (len(ratings.items),) or not np.isfinite(values).all():
         raise ValueError(f"{len(ratings.items)} pairs need as many finite scores")
-    rows = defaultdict(list)
-    for number, category in enumerate(ratings.categories):
-        rows[category].append(number)
-    if len(rows) > 1:
-        rows[ALL] = list(range(len(values)))
     return {
         category: _agreement(ratings.scores[numbers], values[numbers], seed)
-        for category, numbers in rows.items()
+        for category, numbers in _by_category(ratings.categories).items()
+    }
+
+
+def _by_category(categories: Sequence[str]) -> dict[str, list[int]]:
+    """Return the rows of each category and, if there are several, of all."""
+    rows = defaultdict(list)
+    for number, category in enumerate(categories):
+        rows[category].append(number)
+    if len(rows) > 1:
+        rows[ALL] = list(range(len(categories)))
+    return rows
+
+
+def choice_accuracies(
+    choices: Choices, nearer: np.ndarray, farther: np.ndarray, seed: int = 0
+) -> dict[str, tuple[Estimate, np.ndarray]]:
+    """Return how often a model chooses as people do, by category and, if several, for ``all``.
+
+    Arguments
+    ---------
+    choices : Choices
+        Of N lines.
+    nearer, farther : numpy.ndarray
+        [N], the model's similarities of each clip with the two others; a tie counts as wrong.
+    seed : int
+        Seed of the bootstrap over lines.
+
+    Returns
+    -------
+    dict of tuple
+        The accuracy with its interval, and [n] 1 for each right choice, 0 for each wrong one.
+
+    Example
+    -------
+    >>> choices = Choices([("a", "b", "c"), ("a", "d", "c")], ["all"] * 2)
+    >>> accuracy, hits = choice_accuracies(choices, np.array([0.9, 0.1]), np.zeros(2) + 0.1)["all"]
+    >>> accuracy.value, accuracy.chance, hits.tolist()
+    (0.5, 0.5, [1.0, 0.0])
+    """
+    hits = (np.asarray(nearer) > np.asarray(farther)).astype(float)
+    return {
+        category: (
+            Estimate(float(hits[numbers].mean()), *bootstrap_mean(hits[numbers], seed), chance=0.5),
+            hits[numbers],
+        )
+        for category, numbers in _by_category(choices.categories).items()
     }
 
 

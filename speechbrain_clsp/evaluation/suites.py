@@ -41,7 +41,11 @@ from speechbrain_clsp.evaluation.retrieval.metrics import (
     retrieval_estimates,
 )
 from speechbrain_clsp.evaluation.retrieval.ranking import rank_directions
-from speechbrain_clsp.evaluation.similarity import describe, similarity_metrics
+from speechbrain_clsp.evaluation.similarity import (
+    choice_accuracies,
+    describe,
+    similarity_metrics,
+)
 from speechbrain_clsp.evaluation.statistics import Estimate, bootstrap_strata, paired_comparison
 from speechbrain_clsp.evaluation.tables import is_published_test
 from speechbrain_clsp.evaluation.zero_shot import (
@@ -52,7 +56,8 @@ from speechbrain_clsp.evaluation.zero_shot import (
     read_tasks,
 )
 from speechbrain_clsp.prepare.leakage import check_leakage
-from speechbrain_clsp.ratings.table import read_ratings
+from speechbrain_clsp.ratings.alike import read_alike
+from speechbrain_clsp.ratings.table import Ratings, read_ratings
 from speechbrain_clsp.utils.checks import quote
 from speechbrain_clsp.utils.files import sha256_of_file
 
@@ -81,7 +86,8 @@ def run_suite(
     suite : str
         ``mini``: retrieval and zero-shot classes of one manifest; ``fcaps``: retrieval of one;
         ``zero-shot``: classes of one or more; ``probes``: minimal pairs of one manifest, and its
-        classes in unseen wording; ``similarity``: one CSV file of ratings.
+        classes in unseen wording; ``similarity``: one CSV file of ratings of clips with captions;
+        ``speech-similarity``: one of how alike clips sound.
     models : dict
         For each name in the tables, a :class:`~speechbrain_clsp.evaluation.models.base.Model`.
         Within the call no file or caption is embedded twice.
@@ -133,8 +139,9 @@ def run_suite(
         models={n: {"model": m.model, "revision": m.revision} for n, m in models.items()},
         versions=_versions(),
     )
-    if suite == "similarity":
-        _similarity(evaluation, models, data[0], audio_root)
+    if suite in ("similarity", "speech-similarity"):
+        fill = _similarity if suite == "similarity" else _speech_similarity
+        fill(evaluation, models, data[0], audio_root)
         evaluation.warnings += _unknown_characters(models)
         return evaluation
     training = None if train is None else Manifest(train)
@@ -424,24 +431,69 @@ def _similarity(
     ratings = read_ratings(path)
     _add_data(evaluation, path, len(ratings.items))
     evaluation.ratings = describe(ratings)
-    root = Path(audio_root) if audio_root is not None else Path(path).parent
     clips, captions = zip(*ratings.items)
-    rows = [{"id": clip, "audio": str(root / clip)} for clip in dict.fromkeys(clips)]
-    check_clips(rows, str(path))
+    files = _files_of(clips, path, audio_root)
     _check_texts(models, [(f"clip {clip!r}", text) for clip, text in ratings.items], str(path))
     _recognize(evaluation, dict.fromkeys(ratings.categories), path, len(ratings.items))
     for name, model in models.items():
-        speech = model.encode_files([str(root / clip) for clip in clips])
+        speech = model.encode_files([files[clip] for clip in clips])
         scores = (speech * model.encode_text(list(captions))).sum(dim=1).numpy()
-        for category, found in similarity_metrics(ratings, scores, evaluation.seed).items():
-            evaluation.tables.setdefault(category, {})[name] = found.correlations
+        _correlate(evaluation, name, ratings, scores)
+
+
+def _speech_similarity(
+    evaluation: Evaluation,
+    models: Mapping[str, Model],
+    path: str | os.PathLike,
+    audio_root: str | os.PathLike | None,
+) -> None:
+    """Fill a table per category of rated pairs of clips, or of choices between two clips."""
+    found = read_alike(path)
+    _add_data(evaluation, path, len(found.items))
+    if isinstance(found, Ratings):
+        evaluation.ratings = describe(found)
+    files = _files_of([clip for item in found.items for clip in item], path, audio_root)
+    hits: dict[str, dict[str, np.ndarray]] = {}
+    for name, model in models.items():
+        vectors = dict(zip(files, model.encode_files(list(files.values()))))
+        first, *others = (
+            torch.stack([vectors[clip] for clip in column]).double() for column in zip(*found.items)
+        )
+        cosines = [(first * other).sum(dim=1).numpy() for other in others]
+        if isinstance(found, Ratings):
+            _correlate(evaluation, name, found, cosines[0])
+            continue
+        accuracies = choice_accuracies(found, cosines[0], cosines[1], evaluation.seed)
+        for category, (accuracy, hit) in accuracies.items():
+            evaluation.tables.setdefault(category, {})[name] = {"accuracy": accuracy}
+            if not model.is_bound:
+                hits.setdefault(category, {})[name] = hit
+    for category, by_model in hits.items():
+        _compare(evaluation, category, {n: {"accuracy": hit} for n, hit in by_model.items()})
+
+
+def _files_of(
+    clips: Sequence[str], path: str | os.PathLike, audio_root: str | os.PathLike | None
+) -> dict[str, str]:
+    """Return the file of each clip that a table of ratings names, once it was checked."""
+    root = Path(audio_root) if audio_root is not None else Path(path).parent
+    files = {clip: str(root / clip) for clip in clips}
+    check_clips([{"id": clip, "audio": file} for clip, file in files.items()], str(path))
+    return files
+
+
+def _correlate(evaluation: Evaluation, name: str, ratings: Ratings, scores: np.ndarray) -> None:
+    """Fill a model's column in the table of each category of ratings."""
+    for category, found in similarity_metrics(ratings, scores, evaluation.seed).items():
+        evaluation.tables.setdefault(category, {})[name] = found.correlations
+        if len(ratings.raters) > 1:
             evaluation.agreement.setdefault(category, {})[name] = found
-            spearman = found.correlations.get("spearman")
-            if spearman is not None and not (spearman.low or 0.0) > 0:
-                evaluation.warnings.append(
-                    f"{name}, {category}: no correlation with people is shown: do scores belong to"
-                    " their pairs?"
-                )
+        spearman = found.correlations.get("spearman")
+        if spearman is not None and not (spearman.low or 0.0) > 0:
+            evaluation.warnings.append(
+                f"{name}, {category}: no correlation with people is shown: do scores belong to"
+                " their pairs?"
+            )
 
 
 def _unknown_characters(models: Mapping[str, Model]) -> list[str]:

@@ -36,8 +36,10 @@ AGREEMENT = "Raters and models, each against the mean of the other raters"
 
 
 def _published_entries(suite: str) -> list[dict[str, Any]]:
-    """Return what papers state; for ``mini`` and ``probes`` nothing is published."""
-    return [] if suite in ("mini", "probes") else json.loads(PUBLISHED.read_text(encoding="utf-8"))
+    """Return what papers state of a suite, if anything."""
+    if suite in ("mini", "probes", "speech-similarity"):
+        return []
+    return json.loads(PUBLISHED.read_text(encoding="utf-8"))
 
 
 def published_tables(suite: str) -> dict[str, dict[str, dict[str, Estimate]]]:

@@ -1,9 +1,11 @@
 """People's ratings of captions: a page and a sheet on which they rate, and one store for both.
 
 A rating says what one rater gave one caption of one clip in one dimension, on a stated scale.
-Statistics over ratings are in :mod:`speechbrain_clsp.evaluation`.
+Tables of how alike clips sound are read here, too. Statistics over ratings are in
+:mod:`speechbrain_clsp.evaluation`.
 """
 
+from speechbrain_clsp.ratings.alike import Choices, read_alike
 from speechbrain_clsp.ratings.page import rating_server
 from speechbrain_clsp.ratings.scales import SCORES, SLIDER, Scale, dimensions
 from speechbrain_clsp.ratings.sheet import read_sheet, write_sheet
@@ -14,6 +16,7 @@ from speechbrain_clsp.ratings.task import RatingTask
 __all__ = [
     "SCORES",
     "SLIDER",
+    "Choices",
     "Rating",
     "RatingStore",
     "RatingTask",
@@ -21,6 +24,7 @@ __all__ = [
     "Scale",
     "dimensions",
     "rating_server",
+    "read_alike",
     "read_ratings",
     "read_sheet",
     "write_sheet",

@@ -24,12 +24,12 @@ COLUMNS = (*ITEM_COLUMNS, "rater", "rating")
 
 @dataclass
 class Ratings:
-    """What people said of pairs of clip and caption.
+    """What people said of pairs of clip and caption, or of pairs of clips.
 
     Arguments
     ---------
     items : list of (str, str)
-        N pairs: clip, caption.
+        N pairs: clip and caption, or two clips.
     categories : list of str
         N names, such as intrinsic, situational or fusion.
     raters : list of str
@@ -53,13 +53,16 @@ class Ratings:
 
 
 def read_lines(
-    path: str | os.PathLike, columns: Sequence[str], only: bool = False
+    path: str | os.PathLike,
+    columns: Sequence[str],
+    only: bool = False,
+    optional: Sequence[str] = (),
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the lines of a CSV file, each with its place for messages: ``file, line 2``.
 
-    Cells that a line lacks are None. Separators and encodings are those of
-    :func:`~speechbrain_clsp.utils.reading.read_csv`; a file that may have ``only`` these columns
-    must name them exactly, and be separated by commas.
+    Cells that a line lacks are None; ``optional`` columns may be absent. Separators and encodings
+    are those of :func:`~speechbrain_clsp.utils.reading.read_csv`; a file that may have ``only``
+    these columns must name them exactly, and be separated by commas.
 
     Raises
     ------
@@ -67,13 +70,13 @@ def read_lines(
         If the file is not a table, lacks one of the columns or has it twice, or has further ones
         and may have ``only`` these; if a line has more cells than the header.
     """
-    header, rows = read_csv(path, () if only else columns)
+    header, rows = read_csv(path, () if only else (*columns, *optional))
     absent = [name for name in columns if name not in header]
     if absent:
         raise ValueError(
             f"{path}, line 1: lacks the columns {absent}; it needs {list(columns)} and has {header}"
         )
-    repeated = [name for name in columns if header.count(name) > 1]
+    repeated = [name for name in (*columns, *optional) if header.count(name) > 1]
     if repeated:
         raise ValueError(f"{path}, line 1: has the columns {repeated} more than once")
     further = sorted(set(header) - set(columns))
@@ -97,16 +100,27 @@ def read_table(path: str | os.PathLike, only: bool = False) -> Iterator[tuple[st
         clip, caption, category, rater = (line[name] for name in COLUMNS[:-1])
         if rater is None or category is None:
             raise ValueError(f"{where}: the line ends before {'rater' if category else 'category'}")
-        try:
-            value = float(line["rating"] or "")
-        except ValueError:
-            value = math.nan
-        if not math.isfinite(value):
-            raise ValueError(
-                f"{where}: the rating {line['rating']!r} is not a number; leave out lines without"
-                " one"
-            )
+        value = value_of(line["rating"], where)
         yield where, Rating(clip, caption, category, rater, STYLE, value)
+
+
+def value_of(cell: str | None, where: str) -> float:
+    """Return a rating as a number; raise ValueError that names its place if it is none.
+
+    Example
+    -------
+    >>> value_of("4.5", "ratings.csv, line 2")
+    4.5
+    """
+    try:
+        value = float(cell or "")
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise ValueError(
+            f"{where}: the rating {cell!r} is not a number; leave out lines without one"
+        )
+    return value
 
 
 def write_lines(path: str | os.PathLike, lines: Iterable[Sequence[Any]]) -> None:
@@ -177,15 +191,33 @@ def read_ratings(path: str | os.PathLike) -> Ratings:
         placed = list(read_table(path))
     if not placed:
         raise ValueError(f"{path} holds no rating")
+    return gather(
+        (where, (rating.clip, rating.caption), rating.category, rating.rater, rating.value)
+        for where, rating in placed
+    )
+
+
+def gather(rated: Iterable[tuple[str, tuple[str, str], str, str, float]]) -> Ratings:
+    """Return ratings as an array, from places for messages, pairs, categories, raters and values.
+
+    Raises
+    ------
+    ValueError
+        If a rater rated a pair twice, or a pair has two categories.
+
+    Example
+    -------
+    >>> gather([("line 1", ("a.wav", "b.wav"), "all", "r1", 4.5)]).raters
+    ['r1']
+    """
     categories: dict[tuple[str, str], str] = {}
     found: dict[tuple[tuple[str, str], str], float] = {}
-    for where, rating in placed:
-        item, rater = (rating.clip, rating.caption), rating.rater
-        if categories.setdefault(item, rating.category) != rating.category:
+    for where, item, category, rater, value in rated:
+        if categories.setdefault(item, category) != category:
             raise ValueError(f"{where}: {item} has two categories")
         if (item, rater) in found:
             raise ValueError(f"{where}: rater {rater!r} rated {item} before")
-        found[item, rater] = rating.value
+        found[item, rater] = value
     items, raters = list(categories), sorted({rater for _, rater in found})
     values = [[found.get((item, rater), math.nan) for rater in raters] for item in items]
     return Ratings(items, list(categories.values()), raters, np.array(values))

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.stats import pearsonr, spearmanr
 
 from speechbrain_clsp.cli.main import main
 from speechbrain_clsp.dataio.checks import check_lengths
@@ -260,6 +261,64 @@ def test_similarity_with_people(data, tmp_path):
     assert any("no correlation" in warning for warning in mixed["warnings"])
 
 
+def test_speech_is_compared_with_speech_as_people_do(data, tmp_path):
+    """Ratings that follow the cosines of one model and not those of another."""
+    folder, clips = data
+    generator = np.random.default_rng(0)
+    with np.load(folder / "good.npz") as arrays:
+        speech = arrays["embeddings"] / np.linalg.norm(arrays["embeddings"], axis=1, keepdims=True)
+    names = [row["audio"] for row in clips]
+    pairs = [(i, (i + shift) % SIZE) for shift in (1, 2, 7) for i in range(SIZE)]
+    cosines = np.array([speech[i] @ speech[j] for i, j in pairs])
+    ratings = np.round(3 + 2 * cosines + 0.1 * generator.normal(size=len(pairs)), 2)
+    lines = ["first,second,category,rating"]
+    lines += [
+        f"{names[i]},{names[j]},{('near', 'far')[n % 2]},{rating}"
+        for n, ((i, j), rating) in enumerate(zip(pairs, ratings))
+    ]
+    (folder / "pairs.csv").write_text("\n".join(lines))
+    model = [
+        "--suite",
+        "speech-similarity",
+        "--model",
+        f"good=file:{folder / 'good.npz'}",
+        "random",
+    ]
+    metrics = evaluate(tmp_path, *model, "--data", folder / "pairs.csv")
+    found = metrics["tables"]["all"]["good"]
+    for name, correlation in (("pearson", pearsonr), ("spearman", spearmanr)):
+        expected = correlation(cosines, ratings).statistic
+        assert found[name]["value"] == pytest.approx(expected, abs=1e-6) and expected > 0.9
+        assert found[name]["low"] < expected < found[name]["high"]
+    assert set(metrics["tables"]) == {"near", "far", "all"} and metrics["agreement"] == {}
+    assert any(w.startswith("random, all: no correlation") for w in metrics["warnings"])
+    assert not any(w.startswith("good") for w in metrics["warnings"])
+
+
+def test_speech_is_chosen_as_people_do(data, tmp_path):
+    """Nine choices in ten follow the model; a tie of two equal clips is no right choice."""
+    folder, clips = data
+    with np.load(folder / "good.npz") as arrays:
+        speech = arrays["embeddings"] / np.linalg.norm(arrays["embeddings"], axis=1, keepdims=True)
+    lines = ["clip,nearer,farther"]
+    for i in range(SIZE):
+        others = sorted(((i + 1) % SIZE, (i + 9) % SIZE), key=lambda j: -(speech[i] @ speech[j]))
+        a, b = others[:: -1 if i % 10 == 0 else 1]
+        lines.append(f"{clips[i]['audio']},{clips[a]['audio']},{clips[b]['audio']}")
+    lines.append(lines[1].rpartition(",")[0] + "," + lines[1].split(",")[1])
+    (folder / "choices.csv").write_text("\n".join(lines))
+    vectors = [f"{name}=file:{folder / 'good.npz'}" for name in ("good", "same")]
+    arguments = ["--suite", "speech-similarity", "--data", folder / "choices.csv", "--model"]
+    metrics = evaluate(tmp_path, *arguments, *vectors, "random")
+    found = metrics["tables"]["all"]["good"]["accuracy"]
+    assert found["value"] == pytest.approx(0.9 * SIZE / (SIZE + 1)) and found["chance"] == 0.5
+    assert 0.7 < found["low"] < found["value"] < found["high"]
+    assert metrics["tables"]["all"]["random"]["accuracy"]["value"] < 0.8
+    (compared,) = metrics["comparisons"]
+    assert (compared["first"], compared["second"], compared["p_value"]) == ("good", "same", 1.0)
+    assert "| accuracy | 88.5 (" in " ".join((tmp_path / "tables.md").read_text().split())
+
+
 def test_probes_from_captions_and_from_their_file(data, tmp_path, capsys):
     folder, clips = data
     begins = {"softly": "begins softly and ends loudly", "loudly": "begins loudly and ends softly"}
@@ -375,6 +434,7 @@ def test_mistakes_get_one_line(data, tmp_path, capfd):
         (["--suite", "fcaps", "--model", "random", "--data", test, test], "one data file"),
         (["--suite", "fcaps", "--model", "file:no.npz", "--data", test], "no.npz"),
         (["--suite", "similarity", "--model", "random", "--data", "no.csv"], "no.csv"),
+        (["--suite", "speech-similarity", "--model", "random", "--data", "no.csv"], "no.csv"),
         (["--suite", "fcaps", "--model", "random", "--data", test, "--pairs", "x"], "of fcaps"),
         (
             ["--suite", "probes", "--model", "random", "--data", test, "--pairs", "no.jsonl"],
@@ -491,6 +551,9 @@ def test_prompts_and_rated_captions_that_are_too_long_are_named(tmp_path):
     (tmp_path / "r.csv").write_text(f"{header}absent.wav,B.,fusion,ann,3\n")
     with pytest.raises(ValueError, match="1 of 1 clips cannot be read: 'absent.wav'"):
         run_suite("similarity", {"x": Unused()}, [tmp_path / "r.csv"])
+    (tmp_path / "r.csv").write_text("first,second,rating\n0.wav,absent.wav,3\n")
+    with pytest.raises(ValueError, match="1 of 2 clips cannot be read: 'absent.wav'"):
+        run_suite("speech-similarity", {"x": Unused()}, [tmp_path / "r.csv"])
 
 
 def test_an_empty_manifest_is_refused_by_name(tmp_path):
