@@ -137,8 +137,8 @@ def run_labelled(prepare: Callable[[str, str], None], corpus: str) -> None:
     >>> run_labelled(lambda data_folder, save_folder: print(data_folder, save_folder), "X")
     /data/X data/x
     """
-    parser = argparse.ArgumentParser(description=f"Write a manifest of {corpus}.")
+    parser = argparse.ArgumentParser(description=f"Prepare {corpus} for evaluation.")
     parser.add_argument("data_folder", help="where the corpus is")
-    parser.add_argument("save_folder", help="where test.arrow is written")
+    parser.add_argument("save_folder", help="where the test set is written")
     options = parser.parse_args()
     prepare(options.data_folder, options.save_folder)

@@ -8,6 +8,7 @@ import pytest
 from speechbrain_clsp.dataio.manifest import Manifest
 from speechbrain_clsp.evaluation.zero_shot import read_tasks
 from speechbrain_clsp.prepare.labelled import MAX_BAD_CLIPS, run_labelled, write_corpus
+from speechbrain_clsp.ratings import read_alike
 from tests.utils.small import tone, write
 
 RECIPES = Path(__file__).parents[3] / "recipes"
@@ -213,6 +214,42 @@ def test_iemocap(tmp_path):
         prepare(str(root), str(tmp_path / "x"))
     with pytest.raises(FileNotFoundError, match="Session1 to Session5"):
         prepare(str(tmp_path / "nothing"), str(tmp_path / "x"))
+
+
+PAIRS = """id10982/Arfpvkafpag/00010.wav,id11244/baXSnp3NMjs/00012.wav,0,,2.0
+id10889/Dx-aPGUIX50/00017.wav,id10889/Dx-aPGUIX50/00025.wav,1,,5.5
+id10889/Dx-aPGUIX50/00017.wav,id10105/vJSc3FB4US0/00015.wav,0,,1.0
+"""
+
+
+def test_voxsim(tmp_path, caplog):
+    """Clips of both parts of VoxCeleb1, in folders as they are unpacked; one clip is absent."""
+    root = tmp_path / "voxceleb1"
+    first = clip(root / "dev" / "wav" / "id10982" / "Arfpvkafpag" / "00010.wav")
+    second = clip(root / "test" / "wav" / "id11244" / "baXSnp3NMjs" / "00012.wav")
+    for name in ("00017", "00025", "00026"):
+        clip(root / "dev" / "wav" / "id10889" / "Dx-aPGUIX50" / f"{name}.wav")
+    prepare = script("VoxSim/voxsim_prepare.py").prepare_voxsim
+    with pytest.raises(FileNotFoundError, match="voxsim_test_list.txt.*put the list"):
+        prepare(str(root), str(tmp_path / "voxsim"))
+    (root / "voxsim_test_list.txt").write_text(PAIRS)
+    with caplog.at_level("WARNING"):
+        prepare(str(root), str(tmp_path / "voxsim"))
+    assert "1 pairs left out: no ['id10105/vJSc3FB4US0/00015']" in caplog.text
+    found = read_alike(tmp_path / "voxsim" / "test.csv")
+    assert found.items[0] == (str(first), str(second)) and len(found.items) == 2
+    assert found.categories == ["different speakers", "same speaker"]
+    assert found.scores.tolist() == [[2.0], [5.5]]
+    clip(root / "copy" / "id10982" / "Arfpvkafpag" / "00010.wav")
+    with pytest.raises(ValueError, match="Arfpvkafpag/00010 is in .*: keep one of them"):
+        prepare(str(root), str(tmp_path / "voxsim"))
+    for line, reason in (
+        ("id10982/Arfpvkafpag/00010.wav,id11244/baXSnp3NMjs/00012.wav,0,,7.0", "line 4: .*7.0"),
+        ("id10982/Arfpvkafpag/00010.wav,id11244/baXSnp3NMjs/00012.wav,2.0", "is not of the form"),
+    ):
+        (root / "voxsim_test_list.txt").write_text(f"{PAIRS}{line}\n")
+        with pytest.raises(ValueError, match=reason):
+            prepare(str(root), str(tmp_path / "voxsim"))
 
 
 def test_a_silent_clip_of_a_corpus_is_left_out_and_said(tmp_path, caplog):
