@@ -46,7 +46,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         nargs="+",
         required=True,
         help="[NAME=]SPEC: folder or Hub repository of a CLSP; clap:REPOSITORY for a CLAP of"
-        " transformers; paraspeechclap:REPOSITORY; paraclap:REPOSITORY; file:EMBEDDINGS.npz; as"
+        " transformers; paraspeechclap:, paraclap: or voiceclap:REPOSITORY; file:EMBEDDINGS.npz; as"
         " bounds random, untrained:FOLDER, oracle:MANIFEST, bag-of-words:MANIFEST."
         " A repository may end in @REVISION",
     )

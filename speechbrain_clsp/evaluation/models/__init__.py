@@ -18,6 +18,7 @@ from speechbrain_clsp.evaluation.models.clap import ClapModel
 from speechbrain_clsp.evaluation.models.clsp import ClspModel
 from speechbrain_clsp.evaluation.models.dual_encoder import KNOWN, DualEncoderModel
 from speechbrain_clsp.evaluation.models.precomputed import PrecomputedModel
+from speechbrain_clsp.evaluation.models.voiceclap import VoiceClapModel
 from speechbrain_clsp.utils.files import expand
 
 __all__ = ["CachedModel", "ClspModel", "Model", "open_model"]
@@ -32,6 +33,7 @@ def open_model(spec: str, device: str = "cpu") -> Model:
         ``folder`` or ``user/name`` for a CLSP of ours or in the published form;
         ``clap:folder-or-repository`` for a CLAP of transformers; ``paraspeechclap:...`` and
         ``paraclap:...``, see :mod:`~speechbrain_clsp.evaluation.models.dual_encoder`;
+        ``voiceclap:...``, see :mod:`~speechbrain_clsp.evaluation.models.voiceclap`;
         ``file:embeddings.npz`` for embeddings that were computed elsewhere; as bounds ``random``,
         ``untrained:folder``, ``oracle:manifest.arrow`` and ``bag-of-words:manifest.arrow``. A
         repository may end in ``@revision``.
@@ -63,6 +65,8 @@ def open_model(spec: str, device: str = "cpu") -> Model:
         return UntrainedModel(source, device)
     if kind == "clap":
         return ClapModel(*_split_revision(source), device)
+    if kind == "voiceclap":
+        return VoiceClapModel(*_split_revision(source), device)
     if kind in KNOWN:
         return DualEncoderModel(*_split_revision(source), KNOWN[kind], device)
     return ClspModel.open(*_split_revision(spec), device)
