@@ -6,7 +6,8 @@ import argparse
 import os
 import re
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -232,6 +233,39 @@ def open_manifest(path: str) -> Manifest:
     from speechbrain_clsp.dataio.manifest import Manifest
 
     return Manifest(path)
+
+
+@contextmanager
+def extra_needed(name: str, command: str) -> Iterator[None]:
+    """Turn an ImportError into what to install.
+
+    Arguments
+    ---------
+    name : str
+        The extra whose packages are imported inside.
+    command : str
+        What needs it.
+
+    Raises
+    ------
+    ValueError
+        If one cannot be imported.
+
+    Example
+    -------
+    >>> with extra_needed("serve", "clsp serve"):
+    ...     import no_such_package
+    Traceback (most recent call last):
+    ...
+    ValueError: clsp serve needs the extra serve (No module named 'no_such_package'): pip install \
+'speechbrain-clsp[serve]'
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise ValueError(
+            f"{command} needs the extra {name} ({error}): pip install 'speechbrain-clsp[{name}]'"
+        ) from error
 
 
 def check_device(name: str) -> None:

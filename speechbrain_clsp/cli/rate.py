@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from speechbrain_clsp.cli.common import add_command, whole_number
+from speechbrain_clsp.cli.common import add_command, extra_needed, whole_number
 
 PORT = 8765
 
@@ -37,24 +37,23 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
 
 
 def run_rate(options: argparse.Namespace) -> None:
-    """Serve the page until interrupted."""
-    from speechbrain_clsp.ratings import RatingTask, rating_server
+    """Serve the page until interrupted or terminated."""
+    with extra_needed("serve", "clsp rate"):
+        from speechbrain_clsp.serve.rating import LIMITS, create_rating_app
+        from speechbrain_clsp.serve.server import open_socket, run_server
+    from speechbrain_clsp.ratings import RatingTask
 
     root = options.audio_root or Path(options.items).parent
     task = RatingTask(options.items, root, options.output, options.seed)
-    try:
-        opened = rating_server(task, options.port)
-    except OSError as error:
-        raise OSError(
-            f"--port {options.port} cannot be used ({error.strerror}): choose another, or 0 for any"
-        ) from error
-    with opened as server:
-        url = f"http://127.0.0.1:{server.server_address[1]}/"
-        print(f"{len(task.items)} items at {url}; ratings go to {options.output}", flush=True)
-        print(f"{task.summary()} so far. Interrupt to stop; the same command goes on.", flush=True)
-        try:
-            server.serve_forever()
-        except KeyboardInterrupt:
-            pass
+    with open_socket("127.0.0.1", options.port) as opened:
+        url = f"http://127.0.0.1:{opened.getsockname()[1]}/"
+
+        def announce(_: object) -> None:
+            print(f"{len(task.items)} items at {url}; ratings go to {options.output}", flush=True)
+            print(
+                f"{task.summary()} so far. Interrupt to stop; the same command goes on.", flush=True
+            )
+
+        run_server(create_rating_app(task), opened, LIMITS, announce)
     print(f"{task.summary()}. Next:")
     print(f"  clsp evaluate --suite similarity --data {options.output} --audio-root {root} ...")

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from speechbrain_clsp.cli.common import add_command, whole_number
+from speechbrain_clsp.cli.common import add_command, extra_needed, whole_number
 from speechbrain_clsp.cli.models import load_model
 from speechbrain_clsp.utils.reading import read_text
 
@@ -73,13 +73,9 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
 
 def run_serve(options: argparse.Namespace) -> None:
     """Serve until interrupted or terminated."""
-    try:
+    with extra_needed("serve", "clsp serve"):
         from speechbrain_clsp.serve.app import create_app
         from speechbrain_clsp.serve.server import open_socket, run_server
-    except ImportError as error:
-        raise ValueError(
-            f"clsp serve needs the extra serve ({error}): pip install 'speechbrain-clsp[serve]'"
-        ) from error
     from speechbrain_clsp.serve.limits import Limits
     from speechbrain_clsp.serve.service import StyleService
 

@@ -16,12 +16,8 @@ from speechbrain_clsp.ratings.table import ITEM_COLUMNS, read_lines, read_table,
 LONGEST_NAME = 64
 
 
-class RequestError(Exception):
-    """A request of the page's that cannot be answered, with its HTTP status."""
-
-    def __init__(self, status: int, reason: str) -> None:
-        super().__init__(reason)
-        self.status = status
+class RatedBeforeError(ValueError):
+    """A rating of an item that the same rater rated before."""
 
 
 class RatingTask:
@@ -116,16 +112,15 @@ class RatingTask:
     def rate(self, rater: Any, number: Any, rating: Any) -> None:
         """Write a rating to the disk.
 
-        Raises ValueError if the name, the item or the rating cannot be used, and RequestError if
-        there is no such item or it was rated before.
+        Raises ValueError if the name, the item or the rating cannot be used, RatedBeforeError if
+        the item was rated before, and IndexError if there is no such item.
         """
         check_rater(rater)
         if isinstance(number, bool) or not isinstance(number, int):
             raise ValueError(f"item {number!r} is not a number")
-        if not 0 <= number < len(self.items):
-            raise RequestError(404, f"there is no item {number}")
+        self._check_number(number)
         if not self._save([Rating(*self.items[number], rater, STYLE, rating)]):
-            raise RequestError(409, f"{rater} rated item {number} before")
+            raise RatedBeforeError(f"{rater} rated item {number} before")
 
     def summary(self) -> str:
         """Return how many ratings there are, and of how many raters, in words."""
@@ -133,10 +128,13 @@ class RatingTask:
         return f"{len(ratings)} ratings by {len({rating.rater for rating in ratings})} raters"
 
     def audio(self, number: int) -> Path:
-        """Return an item's file."""
-        if number >= len(self.items):
-            raise RequestError(404, f"there is no item {number}")
+        """Return an item's file; raises IndexError if there is no such item."""
+        self._check_number(number)
         return self.root / self.items[number][0]
+
+    def _check_number(self, number: int) -> None:
+        if not 0 <= number < len(self.items):
+            raise IndexError(f"there is no item {number}")
 
 
 def check_rater(rater: Any) -> None:

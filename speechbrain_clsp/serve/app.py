@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Response
-from starlette.exceptions import HTTPException
 
-from speechbrain_clsp import __version__
 from speechbrain_clsp.inference.attributes import read_attributes
 from speechbrain_clsp.serve import requests
-from speechbrain_clsp.serve.gate import Gate, refusal
 from speechbrain_clsp.serve.limits import RequestRejectedError
 from speechbrain_clsp.serve.metrics import Metrics
 from speechbrain_clsp.serve.requests import Fields, read_request
 from speechbrain_clsp.serve.service import Clip, StyleService
+from speechbrain_clsp.serve.web import JSON, MULTIPART, Workers, create_web_app
 
 FOLDER = Path(__file__).parent
 Answer = Callable[[Any, list[Clip]], dict[str, Any]]
@@ -83,25 +78,13 @@ def create_app(
     )
     metrics = Metrics(service, (*paths, *(f"/v1/{name}" for name in operations)))
     service.model.on_batch = metrics.count_batch
-    workers = _Workers(service.limits.requests)
-
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        yield
-        workers.close()
-        service.close()
-
-    app = FastAPI(
-        title="CLSP",
-        description="Speech and descriptions of how it is spoken, compared.",
-        version=__version__,
-        docs_url=None,  # its pages come from other servers
-        redoc_url=None,
-        lifespan=lifespan,
-    )
-    app.add_middleware(
-        Gate,
-        limits=service.limits,
+    workers = Workers(service.limits.requests)
+    app = create_web_app(
+        "CLSP",
+        "Speech and descriptions of how it is spoken, compared.",
+        service.limits,
+        workers,
+        service.close,
         allowed=allowed,
         is_public=is_public,
         token=token,
@@ -118,42 +101,11 @@ def create_app(
             description=kind.__doc__,
             openapi_extra=_body_schema(kind),
         )
-    app.add_exception_handler(RequestRejectedError, _refuse)
-    app.add_exception_handler(HTTPException, _explain)
-    app.add_exception_handler(Exception, _fail)
     return app
 
 
-class _Workers:
-    """Threads in which requests are worked on, and how many may wait for one."""
-
-    def __init__(self, most: int) -> None:
-        self.most, self.used = most, 0
-        self._pool = ThreadPoolExecutor(most, "request")
-
-    def check(self) -> None:
-        """Raise RequestRejectedError (429) if no further request is taken."""
-        if self.used >= self.most:
-            raise RequestRejectedError(
-                429, f"{self.used} requests are worked on: try again", retry_after=1
-            )
-
-    async def run(self, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """Run a function in a thread."""
-        self.check()
-        self.used += 1
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, work)
-        finally:
-            self.used -= 1
-
-    def close(self) -> None:
-        """Wait for all that runs."""
-        self._pool.shutdown()
-
-
 def _endpoint(
-    kind: type[Fields], answer: Answer, service: StyleService, workers: _Workers
+    kind: type[Fields], answer: Answer, service: StyleService, workers: Workers
 ) -> Callable[[Request], Awaitable[JSONResponse]]:
     async def endpoint(request: Request) -> JSONResponse:
         workers.check()  # before its body is read
@@ -216,9 +168,9 @@ def _body_schema(kind: type[Fields]) -> dict[str, Any]:
             "request": {"type": "string", "description": f"JSON of {', '.join(rest)}"},
         },
     }
-    content: dict[str, Any] = {requests.JSON: {"schema": schema}}
+    content: dict[str, Any] = {JSON: {"schema": schema}}
     if "audio" in schema["properties"]:
-        content[requests.MULTIPART] = {"schema": form}
+        content[MULTIPART] = {"schema": form}
     return {"requestBody": {"required": True, "content": content}}
 
 
@@ -239,17 +191,3 @@ def _reward(service: StyleService, fields: Any, clips: list[Clip]) -> dict[str, 
         guards=fields.guards,
         require=fields.require,
     )
-
-
-async def _refuse(_: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, RequestRejectedError)
-    return refusal(error)
-
-
-async def _explain(_: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, HTTPException)
-    return JSONResponse({"error": str(error.detail)}, error.status_code, error.headers)
-
-
-async def _fail(_: Request, error: Exception) -> JSONResponse:
-    return JSONResponse({"error": f"the service failed: {type(error).__name__}"}, 500)

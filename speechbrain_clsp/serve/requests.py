@@ -14,9 +14,9 @@ from starlette.requests import Request
 
 from speechbrain_clsp.serve.limits import Limits, RequestRejectedError
 from speechbrain_clsp.serve.service import Clip
+from speechbrain_clsp.serve.web import JSON, MULTIPART, media_type
 from speechbrain_clsp.utils.reading import printable
 
-JSON, MULTIPART = "application/json", "multipart/form-data"
 Label = str | int | float
 
 
@@ -123,7 +123,7 @@ async def read_request(
     RequestRejectedError
         If the request is of another form; the reason names the field.
     """
-    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    content_type = media_type(request)
     if content_type == JSON:
         fields = _parse(await request.body(), kind)
         audio = getattr(fields, "audio", None) or []

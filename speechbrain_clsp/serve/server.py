@@ -27,8 +27,8 @@ def open_socket(host: str, port: int) -> socket.socket:
         opened.close()
         raise OSError(
             error.errno,
-            f"--host {host} --port {port} cannot be used ({error.strerror}): choose another"
-            " port, or 0 for any that is free",
+            f"--port {port} cannot be used on {host} ({error.strerror}): choose another, or 0 for"
+            " any that is free",
         ) from error
     return opened
 

@@ -7,12 +7,15 @@ import sys
 import urllib.error
 import urllib.request
 from contextlib import contextmanager
+from email.message import Message
 from urllib.parse import quote
 
 import numpy as np
 import pytest
 
+from speechbrain_clsp.cli.main import main
 from speechbrain_clsp.ratings import read_ratings
+from speechbrain_clsp.serve.server import open_socket
 from tests.utils.browser import CHROMIUM, Browser
 from tests.utils.rating_items import ITEMS, write_items
 
@@ -109,15 +112,50 @@ def test_wrong_requests_write_nothing(folder):
     assert len((folder / "ratings.csv").read_text().splitlines()) == 2
 
 
+def test_other_sites_and_slow_bodies_are_refused_as_by_the_service(folder):
+    good = {"rater": "Ann", "item": 2, "rating": 4.5}
+    with rating_page(folder) as (url, _):
+        assert ask(f"{url}rating", good, Origin="http://evil.example")[0] == 403
+        assert ask(f"{url}next?rater=Ann", **{"Sec-Fetch-Site": "cross-site"})[0] == 403
+        with urllib.request.urlopen(url) as response:
+            assert "frame-ancestors 'self'" in response.headers["Content-Security-Policy"]
+        assert ask(f"{url}rating", good, Origin=url.rstrip("/"))[0] == 200
+    assert len((folder / "ratings.csv").read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def test_a_signal_ends_it_with_what_comes_next(folder, sent):
+    with rating_page(folder) as (url, process):
+        assert ask(f"{url}rating", {"rater": "Ann", "item": 2, "rating": 4.5})[0] == 200
+        process.send_signal(sent)
+        printed = process.stdout.read()
+        assert process.wait(20) == 0
+        assert "1 ratings by 1 raters. Next:\n  clsp evaluate --suite similarity" in printed
+
+
+def test_a_port_in_use_and_a_missing_extra_are_told(folder, capsys, monkeypatch):
+    words = ["rate", str(folder / "items.csv"), "--output", str(folder / "r.csv"), "--port"]
+    with open_socket("127.0.0.1", 0) as other:
+        port = str(other.getsockname()[1])
+        assert main([*words, port]) == 2
+        assert f"--port {port} cannot be used" in capsys.readouterr().err
+    for name in [name for name in sys.modules if name.startswith("speechbrain_clsp.serve.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "fastapi", None)
+    for command in (["serve"], [*words, "0"]):
+        assert main(command) == 2
+        assert f"clsp {command[0]} needs the extra serve" in capsys.readouterr().err
+
+
 def test_clips_are_sent_whole_and_in_parts(folder):
     content = (folder / "clip 1.flac").read_bytes()
     with rating_page(folder) as (url, _):
 
-        def part(asked: str | None) -> tuple[int, bytes, dict]:
+        def part(asked: str | None) -> tuple[int, bytes, Message]:
             headers = {} if asked is None else {"Range": asked}
             request = urllib.request.Request(f"{url}audio/1", headers=headers)
             with urllib.request.urlopen(request, timeout=10) as response:
-                return response.status, response.read(), dict(response.headers)
+                return response.status, response.read(), response.headers
 
         status, body, headers = part(None)
         assert (status, body) == (200, content) and headers["Content-Type"].endswith("flac")
