@@ -25,8 +25,7 @@ serve: .venv/.installed
 	test -d $(RESULTS)/model || (echo "There is no model yet: run make demo first"; exit 1)
 	test -d $(RESULTS)/index || ($(BIN)/clsp embed $(DATA)/test.arrow --output $(RESULTS)/store \
 		--model $(RESULTS)/model && $(BIN)/clsp index $(RESULTS)/store --output $(RESULTS)/index)
-	$(BIN)/clsp serve --model $(RESULTS)/model --index $(RESULTS)/index \
-		--background $(DATA)/valid.arrow
+	$(BIN)/clsp serve --model $(RESULTS)/model --index $(RESULTS)/index
 
 test: .venv/.installed
 	.venv/bin/ruff check .

@@ -5,21 +5,17 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from speechbrain_clsp.cli.common import add_command, extra_needed, whole_number
+from speechbrain_clsp.cli.common import add_command, extra_needed, open_manifest, whole_number
 from speechbrain_clsp.cli.models import load_model
 from speechbrain_clsp.utils.reading import read_text
 
 if TYPE_CHECKING:
-    import torch
-
     from speechbrain_clsp import CLSP
     from speechbrain_clsp.search import StyleIndex
 
 PORT = 8000
-BACKGROUND_CLIPS = 512
 PUBLIC_NOTE = """clsp: others can reach this service at {host}:{port}: {token}.
 clsp: traffic is not encrypted: outside of a network you trust, put a server with TLS before it."""
 
@@ -31,14 +27,14 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         run_serve,
         "serve",
         "a model as a service on this machine, with a page to try it",
-        "clsp serve --model results/mini/model --background data/mini_fcaps/valid.arrow",
+        "clsp serve --model results/mini/model --index results/mini/index",
     )
     command.add_argument("--model", help="as for clsp score")
     command.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...; default: cpu")
     command.add_argument(
         "--background",
         help="clips that percentiles compare with: a manifest, of which 512 are embedded at the"
-        " start, or what clsp embed wrote; default: background.npz of the model's folder",
+        " start; default: those in the model's folder, which training put there",
     )
     command.add_argument("--index", help="what clsp index made, to search in")
     command.add_argument(
@@ -83,7 +79,7 @@ def run_serve(options: argparse.Namespace) -> None:
     with open_socket(options.host, options.port) as opened:  # before the model, which takes longer
         port = opened.getsockname()[1]
         clsp = load_model(options)
-        _load_background(clsp, options.background)
+        is_calibrated = _load_background(clsp, options.background)
         index = _load_index(clsp, options.index)
         service = StyleService(clsp, Limits(), _load_recognizer(options.recognizer), index)
         is_public = options.host not in ("127.0.0.1", "localhost", "::1")
@@ -103,6 +99,8 @@ def run_serve(options: argparse.Namespace) -> None:
 
         def announce(_: object) -> None:
             print(f"{service.clsp.source} at http://{name}:{port}/", flush=True)
+            if not is_calibrated:
+                print("There are no percentiles: give clips to compare with as --background.")
             print("Interfaces are at /docs. Interrupt to stop.", flush=True)
 
         run_server(app, opened, service.limits, announce)
@@ -136,32 +134,10 @@ def _load_index(clsp: CLSP, folder: str | None) -> StyleIndex | None:
     return index
 
 
-def _load_background(clsp: CLSP, source: str | None) -> None:
-    """Give a model the embeddings that percentiles compare with."""
-    default = Path(clsp.source) / "background.npz"
-    if source is None and not default.is_file():
-        return
-    path = Path(source or default)
-    clsp.set_background(_read_embeddings(path) if path.suffix == ".npz" else _embed(clsp, path))
+def _load_background(clsp: CLSP, path: str | None) -> bool:
+    """Read or embed the clips that percentiles compare with; tells whether there are any."""
+    if path is not None:
+        from speechbrain_clsp.inference.background import embed_background
 
-
-def _read_embeddings(path: Path) -> torch.Tensor:
-    import numpy as np
-    import torch
-
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return torch.from_numpy(file["embeddings"])
-    except (ValueError, KeyError, EOFError) as error:
-        raise ValueError(f"{path} is not what clsp embed writes: {error}") from error
-
-
-def _embed(clsp: CLSP, path: Path) -> torch.Tensor:
-    """Embed some of a manifest's clips, spread over it."""
-    from speechbrain_clsp.cli.common import open_manifest
-
-    manifest = open_manifest(str(path))
-    step = max(1, len(manifest) // BACKGROUND_CLIPS)
-    rows = [manifest[number] for number in range(0, len(manifest), step)][:BACKGROUND_CLIPS]
-    vectors = clsp.encode_files([row["audio"] for row in rows], on_error="skip", progress=False)
-    return vectors[vectors.isfinite().all(dim=1)]
+        clsp.set_background(embed_background(clsp, open_manifest(path)))
+    return clsp.background is not None

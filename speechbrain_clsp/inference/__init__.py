@@ -3,6 +3,7 @@
 :class:`CLSP` opens and runs a model; :class:`StyleReward` makes a reward of it, with guards.
 """
 
+from speechbrain_clsp.inference.background import embed_background
 from speechbrain_clsp.inference.clsp import CLSP
 from speechbrain_clsp.inference.guards import (
     AgreementGuard,
@@ -21,4 +22,5 @@ __all__ = [
     "StyleReward",
     "Timeline",
     "WordErrorGuard",
+    "embed_background",
 ]

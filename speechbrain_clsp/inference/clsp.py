@@ -37,6 +37,7 @@ from speechbrain_clsp.inference.files import Window, pad, read_batches, report_b
 from speechbrain_clsp.inference.timeline import Timeline, compare_windows, sliding_windows
 from speechbrain_clsp.lobes.prompt_bank import Prompts, embed_classes
 from speechbrain_clsp.pretrained.adapters import find_adapters
+from speechbrain_clsp.pretrained.background import find_background, read_background
 from speechbrain_clsp.pretrained.folder import (
     HYPERPARAMS,
     PARTS,
@@ -94,7 +95,8 @@ class CLSP(Pretrained):
         self.text_cache = EmbeddingCache()
         self.source = "in memory"  # where weights came from
         self.revision: str | None = None
-        self.background: Tensor | None = None  # [M, D], clips that percentile compares with
+        self._background: Tensor | None = None
+        self._background_file: Path | None = None  # of the model's folder, not read yet
         self._cached_weights = 0  # the state of the weights that the cache belongs to
         self.train(not freeze_params)
 
@@ -172,6 +174,7 @@ class CLSP(Pretrained):
                 base.source, base.revision, run_opts, trust_hparams=trust_hparams
             )
             adapters.apply(clsp.mods)
+            clsp._background_file = find_background(place, revision)
         elif not has_definition(place, revision):
             modules, tokenizer = load_official(place, revision)
             clsp = cls(modules, {"tokenizer": tokenizer}, run_opts)
@@ -243,6 +246,8 @@ class CLSP(Pretrained):
                 f"{source}/{hparams_file} does not define a CLSP: {type(error).__name__}: {error}"
             ) from error
         clsp.source = str(source)
+        fetch_config = kwargs.get("fetch_config") or FetchConfig()
+        clsp._background_file = find_background(place, fetch_config.revision)
         return clsp
 
     def set_precision(self, precision: str) -> None:
@@ -631,13 +636,25 @@ class CLSP(Pretrained):
         per_batch = max(1, int(self.WINDOW_SECONDS * 2 / window))
         return compare_windows(windows, self.encode_batch, text, texts, per_batch)
 
+    @property
+    def background(self) -> Tensor | None:
+        """[M, D], the clips that :meth:`percentile` compares with, or None.
+
+        By default those in the model's folder, ``background.safetensors``, where training puts some
+        of its validation set. Raises ValueError if that file is damaged, or of other weights.
+        """
+        if self._background is None and self._background_file is not None:
+            self.set_background(read_background(self._background_file)[0])
+        return self._background
+
     def set_background(self, embeddings: Tensor) -> None:
-        """Choose the clips that :meth:`percentile` compares with.
+        """Choose the clips that :meth:`percentile` compares with, in place of the folder's.
 
         Arguments
         ---------
         embeddings : Tensor
-            [M, D] of this model, such as :meth:`encode_files` of a few hundred clips of all kinds.
+            [M, D] of this model, such as
+            :func:`~speechbrain_clsp.inference.background.embed_background` returns.
 
         Raises
         ------
@@ -653,7 +670,7 @@ class CLSP(Pretrained):
             )
         if rows := find_not_finite(embeddings):
             raise ValueError(f"Rows {join_some(rows, ', ')} of background are NaN or infinite")
-        self.background = embeddings.to(self.device)
+        self._background = embeddings.to(self.device)
 
     def percentile(self, scores: Tensor, captions: Sequence[str]) -> Tensor:
         """Tell how high cosines are among those of the background's clips.
@@ -676,11 +693,10 @@ class CLSP(Pretrained):
         Raises
         ------
         ValueError
-            If there is no background (see :meth:`set_background`), or numbers differ.
+            If there is no background (see :attr:`background`), or numbers differ.
 
         Example
         -------
-        >>> clsp.set_background(clsp.encode_files(many_clips))  # doctest: +SKIP
         >>> captions = ["A man whispers."]  # doctest: +SKIP
         >>> clsp.percentile(clsp.score_file("a.wav", captions), captions)  # doctest: +SKIP
         tensor([92.1053])
@@ -692,9 +708,10 @@ class CLSP(Pretrained):
 
     def percentile_of(self, scores: Tensor, text: Tensor) -> Tensor:
         """Do what :meth:`percentile` does, for embeddings of captions [N, D]."""
-        if self.background is None:
+        background = self.background
+        if background is None:
             raise ValueError("There is no background: give one by set_background(embeddings)")
-        others = self.background @ text.to(self.background).T  # [M, N]
+        others = background @ text.to(background).T  # [M, N]
         scores = scores.to(others)[..., None, :]
         above = scores - others
         lower = (above > ROUNDING).double() + 0.5 * (above.abs() <= ROUNDING).double()

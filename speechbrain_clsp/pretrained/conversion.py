@@ -19,7 +19,12 @@ from speechbrain_clsp.dataio.tokenizers import FastTokenizerCaptions
 from speechbrain_clsp.lobes.prompt_bank import PromptBank, embed_classes, prompt_groups
 from speechbrain_clsp.lobes.speech_tower import SpeechTower
 from speechbrain_clsp.lobes.text_tower import RobertaTextTower
-from speechbrain_clsp.pretrained.adapters import find_adapters
+from speechbrain_clsp.pretrained.adapters import Adapters, find_adapters
+from speechbrain_clsp.pretrained.background import (
+    find_background,
+    read_background,
+    write_background,
+)
 from speechbrain_clsp.pretrained.folder import (
     CONFIG,
     HYPERPARAMS,
@@ -90,7 +95,7 @@ def merge_adapters(
     revision: str | None = None,
     prompts: Mapping[str, str | Sequence[str]] | None = None,
 ) -> None:
-    """Write a fine-tuned model as a folder that needs no base model.
+    """Write a fine-tuned model as a folder that needs no base model; its background comes along.
 
     Arguments
     ---------
@@ -121,6 +126,20 @@ def merge_adapters(
     adapters = find_adapters(find_source(source), revision)
     if adapters is None:
         raise ValueError(f"{source} is a model of its own already: it has no adapters to merge")
+    background = find_background(adapters.place, revision)
+    found = None if background is None else read_background(background)
+    _write_merged(clsp, adapters, folder, prompts)
+    if found is not None:
+        write_background(folder, *found)
+
+
+def _write_merged(
+    clsp: Pretrained,
+    adapters: Adapters,
+    folder: str | os.PathLike,
+    prompts: Mapping[str, str | Sequence[str]] | None,
+) -> None:
+    """Write the weights of a model with what else is in its base's folder."""
     origin = f"Fine-tuned from `{adapters.base.source}`, whose license applies to the weights."
     base = adapters.base
     while (inner := find_adapters(find_source(base.source), base.revision)) is not None:

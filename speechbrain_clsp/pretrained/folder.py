@@ -3,7 +3,7 @@
 A folder holds ``hyperparams.yaml`` (SpeechBrain's HyperPyYAML), ``model.safetensors``, the
 tokenizer, ``config.json``, which names the interface, ``modules.json``, by which
 sentence-transformers opens it, and a model card, ``README.md``; one that classifies also
-``label_encoder.txt``.
+``label_encoder.txt``, and one that was trained here ``background.safetensors``.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ logger = get_logger(__name__)
 HYPERPARAMS = "hyperparams.yaml"
 WEIGHTS = "model.safetensors"
 ADAPTERS = "adapters.safetensors"  # in place of weights, where a base model has the rest
+BACKGROUND = "background.safetensors"  # embeddings of clips, which belong to these weights
 LABELS = "label_encoder.txt"
 TOKENIZERS = ("tokenizer.model", "tokenizer.json")  # of both kinds
 CONFIG = "config.json"
@@ -693,7 +694,7 @@ def write_about(
 def _copy_further(folder: Path, target: Path) -> None:
     """Copy what a user put into a model folder beside the model."""
     for path in folder.iterdir():
-        if (target / path.name).exists() or path.name in (LABELS, *TOKENIZERS):
+        if (target / path.name).exists() or path.name in (BACKGROUND, LABELS, *TOKENIZERS):
             continue
         if path.is_dir():
             shutil.copytree(path, target / path.name, symlinks=True)

@@ -37,6 +37,8 @@ from speechbrain_clsp.evaluation.report import write_results
 from speechbrain_clsp.evaluation.suites import run_suite
 from speechbrain_clsp.evaluation.tables import markdown_tables
 from speechbrain_clsp.evaluation.zero_shot import check_tasks, labels_of, read_tasks
+from speechbrain_clsp.inference.background import embed_background
+from speechbrain_clsp.pretrained.background import write_background
 from speechbrain_clsp.pretrained.card import write_card
 from speechbrain_clsp.pretrained.folder import extract_definition, save_model_folder
 from speechbrain_clsp.pretrained.hub import fetch_tokenizer
@@ -250,22 +252,33 @@ def export_model(brain: ContrastiveBrain, hparams: Mapping[str, Any], folder: Pa
     )
 
 
-def open_evaluated(hparams: Mapping[str, Any], folder: Path, device: str) -> dict[str, CachedModel]:
-    """Open what is evaluated, by its name in tables: the model, and what it was fine-tuned from."""
-    model = ClspModel.open(str(folder), device=device)
+def export_background(model: ClspModel, manifest_path: str | os.PathLike) -> None:
+    """Put embeddings of some clips into a model's folder, for ``CLSP.percentile``."""
+    embeddings = embed_background(model.clsp, Manifest(manifest_path))
+    source = f"{len(embeddings)} clips of {Path(manifest_path).name}"
+    write_background(model.model, embeddings, source)
+
+
+def open_evaluated(
+    hparams: Mapping[str, Any], model: ClspModel, device: str
+) -> dict[str, CachedModel]:
+    """Return what is evaluated by its name in tables: a model, and what it was fine-tuned from."""
     if isinstance(hparams["model"], FineTunedModel):
         base = hparams["model"].base
         models = {AFTER: model, BEFORE: ClspModel.open(base.source, base.revision, device)}
     else:
-        models = {folder.parent.name: model}
+        models = {Path(model.model).parent.name: model}
     return {name: CachedModel(model) for name, model in models.items()}
 
 
 def export_and_report(brain: ContrastiveBrain, hparams: Mapping[str, Any]) -> None:
-    """Write the model folder of the loaded checkpoint, then its metrics, tables and report."""
+    """Write the folder of the loaded checkpoint's model, then its metrics, tables and report."""
     output_folder = Path(hparams["output_folder"])
     export_model(brain, hparams, output_folder / "model")
-    models = open_evaluated(hparams, output_folder / "model", str(brain.device))
+    device = str(brain.device)
+    trained = ClspModel.open(str(output_folder / "model"), device=device)
+    export_background(trained, hparams["valid_manifest"])
+    models = open_evaluated(hparams, trained, device)
     evaluate = partial(run_suite, models=models, seed=hparams["seed"])
     evaluation = evaluate(
         "mini", data=[hparams["test_manifest"]], prompts=hparams["zero_shot_tasks"]

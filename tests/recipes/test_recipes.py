@@ -9,7 +9,11 @@ import sys
 import time
 from pathlib import Path
 
+import torch
+
 from speechbrain_clsp import CLSP
+from speechbrain_clsp.dataio.manifest import Manifest
+from speechbrain_clsp.inference import embed_background
 from tests.utils.recipes import check_outputs, find_recipe, recipe_command, recipe_folder
 
 MINI = find_recipe("mini")
@@ -42,6 +46,8 @@ def test_recipe_runs_resumes_and_leaves_what_it_promises(tmp_path):
     ]
     clsp = CLSP.from_hparams(tmp_path / "out" / "model", run_opts={"device": "cpu"})
     assert clsp.encode_text(["A male speaker."]).isfinite().all()
+    valid = embed_background(clsp, Manifest(tmp_path / "data" / "valid.arrow"))
+    torch.testing.assert_close(clsp.background, valid, atol=1e-3, rtol=0)
 
     # The same command again trains no further; --test_only changes nothing but the test lines.
     run(command(tmp_path))

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from speechbrain_clsp.dataio.audio import AudioError, read_samples
 from speechbrain_clsp.dataio.resample import resample
-from speechbrain_clsp.pretrained.hub import CONFIG, find_file
+from speechbrain_clsp.pretrained.folder import BACKGROUND, CONFIG
+from speechbrain_clsp.pretrained.hub import find_file
 from speechbrain_clsp.utils.files import expand, sha256_of_file
 
 MOVING = "main"  # a branch: its content may change
@@ -124,7 +125,8 @@ def state_of(source: str, revision: str | None = None, name: str = CONFIG) -> st
         # In the Hub's cache files lie in snapshots/<commit>.
         return find_file(source, name, revision).parent.name
     digest = hashlib.sha256()
-    for path in sorted({p for pattern in WEIGHT_FILES for p in folder.glob(pattern)}):
+    paths = {path for pattern in WEIGHT_FILES for path in folder.glob(pattern)}
+    for path in sorted(paths - {folder / BACKGROUND}):
         digest.update(path.name.encode() + bytes.fromhex(sha256_of_file(path)))
     return f"sha256:{digest.hexdigest()}"
 

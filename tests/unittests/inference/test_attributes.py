@@ -115,4 +115,3 @@ def test_percentiles_rank_a_score_among_the_background(clsp, wavs):
             clsp.set_background(bad)
     with pytest.raises(ValueError, match="2 captions for scores"):
         clsp.percentile(scores, CAPTIONS[:2])
-    clsp.background = None

@@ -60,6 +60,7 @@ def test_the_command_ends_in_adapters_of_the_base(trained):
     state = load_file(folder / "out" / "model" / "adapters.safetensors")
     trained_ups = [key for key, value in state.items() if "up" in key and value.abs().max() > 0]
     assert {key.partition(".")[0] for key in trained_ups} == {"speech_tower", "text_tower"}
+    assert tuned.background is not None and base.background is None
     assert not torch.equal(tuned.encode_text(["A deep hum."]), base.encode_text(["A deep hum."]))
 
 

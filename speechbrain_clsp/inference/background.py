@@ -1,0 +1,53 @@
+"""From a manifest to the clips that scores are compared with."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from speechbrain_clsp.dataio.manifest import Manifest
+from speechbrain_clsp.dataio.shards import ClipReader
+from speechbrain_clsp.inference.clsp import CLSP
+from speechbrain_clsp.inference.files import batch_windows, plan_batches, report_bad_files
+
+BACKGROUND_CLIPS = 512
+BATCH_SECONDS = 60.0
+
+
+def embed_background(clsp: CLSP, manifest: Manifest, most: int = BACKGROUND_CLIPS) -> Tensor:
+    """Embed some of a manifest's clips, spread over it, for :meth:`CLSP.set_background`.
+
+    Arguments
+    ---------
+    clsp : CLSP
+        The model.
+    manifest : Manifest
+        Clips of all kinds.
+    most : int
+        How many are taken.
+
+    Returns
+    -------
+    Tensor
+        [M, D] float32 on the CPU; clips that cannot be read are left out, with a warning.
+
+    Raises
+    ------
+    FileNotFoundError, AudioError
+        If none can be read.
+
+    Example
+    -------
+    >>> clsp.set_background(embed_background(clsp, Manifest("valid.arrow")))  # doctest: +SKIP
+    """
+    count = min(most, len(manifest))
+    rows = [manifest[number * len(manifest) // count] for number in range(count)]
+    reader = ClipReader()
+    batches = batch_windows(
+        plan_batches([row["duration"] for row in rows], BATCH_SECONDS),
+        lambda number: reader.read_windows(rows[number], clsp.WINDOW_SECONDS),
+        BATCH_SECONDS,
+    )
+    found, errors = clsp.embed_windows(batches, lambda number: rows[number]["id"])
+    report_bad_files(errors, len(rows), "skip")
+    return torch.stack([found[number] for number in sorted(found)])
