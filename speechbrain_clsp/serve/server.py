@@ -18,7 +18,8 @@ from speechbrain_clsp.serve.limits import Limits
 def open_socket(host: str, port: int) -> socket.socket:
     """Return a socket that listens; OSError, with what to do, if the address cannot be used."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    opened = socket.socket(family, socket.SOCK_STREAM)
+    # asyncio sends small parts at once (TCP_NODELAY) only if the protocol is named.
+    opened = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         opened.bind((host, port))

@@ -6,11 +6,13 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
+from http.client import HTTPConnection
 
 import pytest
 
 from speechbrain_clsp.serve.server import open_socket
-from tests.utils.live_service import post, wav_bytes
+from speechbrain_clsp.serve.service import StyleService
+from tests.utils.live_service import live, post, wav_bytes
 from tests.utils.small import CAPTIONS
 
 
@@ -81,3 +83,17 @@ def test_a_port_in_use_is_named():
         port = first.getsockname()[1]
         with pytest.raises(OSError, match=f"--port {port} cannot be used .*: choose another"):
             open_socket("127.0.0.1", port)
+
+
+def test_small_answers_do_not_wait_for_acknowledgements(clsp):
+    """If this fails, each answer over a kept connection takes 40 ms more (Nagle's algorithm)."""
+    with live(StyleService(clsp)) as url:
+        connection = HTTPConnection(url.removeprefix("http://"))
+        seconds = []
+        for _ in range(40):
+            start = time.monotonic()
+            connection.request("GET", "/healthz")
+            connection.getresponse().read()
+            seconds.append(time.monotonic() - start)
+        connection.close()
+    assert sorted(seconds)[10] < 0.03  # a busy machine may delay some
