@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Response
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 
 from speechbrain_clsp.inference.attributes import read_attributes
 from speechbrain_clsp.serve import requests
@@ -18,6 +18,7 @@ from speechbrain_clsp.serve.service import Clip, StyleService
 from speechbrain_clsp.serve.web import JSON, MULTIPART, Workers, create_web_app
 
 FOLDER = Path(__file__).parent
+PAGES = ("page.html", "docs.html")
 Answer = Callable[[Any, list[Clip]], dict[str, Any]]
 
 
@@ -125,13 +126,16 @@ def _endpoint(
 
 
 def _add_pages(app: FastAPI, service: StyleService, metrics: Metrics) -> None:
+    # From memory: a file is opened and read by threads, for which a busy machine takes its time.
+    pages = {name: (FOLDER / name).read_text(encoding="utf-8") for name in PAGES}
+
     @app.get("/", include_in_schema=False)
-    async def page() -> FileResponse:
-        return FileResponse(FOLDER / "page.html", headers={"Cache-Control": "no-cache"})
+    async def page() -> HTMLResponse:
+        return HTMLResponse(pages["page.html"], headers={"Cache-Control": "no-cache"})
 
     @app.get("/docs", include_in_schema=False)
-    async def docs() -> FileResponse:
-        return FileResponse(FOLDER / "docs.html", headers={"Cache-Control": "no-cache"})
+    async def docs() -> HTMLResponse:
+        return HTMLResponse(pages["docs.html"], headers={"Cache-Control": "no-cache"})
 
     @app.get("/healthz", description="Whether the service runs.")
     async def healthz() -> dict[str, str]:
