@@ -6,7 +6,7 @@ import io
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import numpy as np
@@ -39,6 +39,7 @@ from speechbrain_clsp.serve.limits import Budget, Limits, RequestRejectedError
 from speechbrain_clsp.utils.checks import quote
 
 NPY = b"\x93NUMPY"
+CPU_BATCH_SECONDS, GPU_BATCH_SECONDS = 16.0, 60.0
 MAXIMUM_CHANNELS = 8  # a few bytes can stand for hundreds of silent ones
 
 
@@ -100,7 +101,10 @@ class StyleService:
     index: StyleIndex | None = None
 
     def __post_init__(self) -> None:
-        self.model = BatchedModel(self.clsp, self.limits.batch_seconds, self.limits.cached)
+        is_cpu = torch.device(self.clsp.device).type == "cpu"
+        seconds = self.limits.batch_seconds or (CPU_BATCH_SECONDS if is_cpu else GPU_BATCH_SECONDS)
+        self.limits = replace(self.limits, batch_seconds=seconds)
+        self.model = BatchedModel(self.clsp, seconds, self.limits.cached)
         self.clsp.text_cache.max_entries = self.limits.cached
         self.provenance = self.clsp.provenance()
         self.seconds = Budget(self.limits.seconds_at_once, "seconds of audio")
@@ -138,7 +142,7 @@ class StyleService:
         found = self._embed(clips)
         return self._answer(
             [
-                _error(one) if isinstance(one, Exception) else {"embedding": one.tolist()}
+                _error(one) if isinstance(one, Exception) else {"embedding": _short(one)}
                 for one in found
             ],
             found,
@@ -149,7 +153,7 @@ class StyleService:
         vectors, faults = self._embed_texts(texts, "texts")
         return {
             "results": [
-                {"error": fault} if fault else {"embedding": vector.tolist()}
+                {"error": fault} if fault else {"embedding": _short(vector)}
                 for vector, fault in zip(vectors, faults)
             ]
         }
@@ -493,6 +497,11 @@ def _whole(read: list[Tensor] | Exception, longest: float) -> Tensor | Exception
 
 def _error(error: Exception) -> dict[str, Any]:
     return {"error": str(error)}
+
+
+def _short(vector: Tensor) -> list[float]:
+    """Return a vector of unit norm with the digits that float32 has, which take half the time."""
+    return vector.double().numpy().round(8).tolist()
 
 
 def _numbers(values: Tensor) -> list[float | None]:
