@@ -48,23 +48,49 @@ def expected(clsp, wavs):
 
 
 def test_trl_gets_a_list_of_floats(wavs, expected):
-    captions = [*CAPTIONS, CAPTIONS[0]]
-    found = trl_reward.style_reward(
-        ["say it"] * 4, wavs, caption=captions, sample_rate=[16000] * 4, trainer_state=None
-    )
+    """As GRPOTrainer calls it: all by name, columns as lists, and more than is needed."""
+    sounds = {f"<|{n}|>": wav for n, wav in enumerate(wavs)}
+    asked = []
+
+    def to_wav(completion, ids):
+        asked.append(ids)
+        return sounds[completion], 16000
+
+    reward = trl_reward.make_reward(to_wav)
+    call = {"completions": list(sounds), "caption": [*CAPTIONS, CAPTIONS[0]], "trainer_state": None}
+    ids = [[n] for n in range(4)]
+    found = reward(prompts=["say it"] * 4, completion_ids=ids, **call)
     assert type(found) is list and all(type(value) is float for value in found)
-    assert found == pytest.approx(expected, abs=1e-5)
-    dicts = [{"array": wav, "sampling_rate": 16000} for wav in wavs]
-    assert trl_reward.style_reward(["p"] * 4, dicts, caption=captions) == pytest.approx(found)
+    assert found == pytest.approx(expected, abs=1e-5) and asked == ids
+    assert reward(prompts=["say it"] * 4, **call) == found  # earlier versions pass no ids
+    assert reward.__name__ == "style_reward"
     with pytest.raises(ValueError, match="4 completions for 1 prompts"):
-        trl_reward.style_reward(["p"], wavs, caption=captions)
+        reward(prompts=["p"], **call)
 
 
 def test_verl_gets_a_score_and_a_reason_of_each(wavs, expected):
-    infos = [{"audio": wav, "sample_rate": 16000} for wav in wavs]
-    found = verl_reward.compute_score(["tts"] * 4, [""] * 4, [*CAPTIONS, CAPTIONS[0]], infos)
+    """As verl's batch manager calls it, and its managers of single samples."""
+    infos = np.array([{"audio": wav, "sample_rate": 16000} for wav in wavs])
+    captions = [*CAPTIONS, CAPTIONS[0]]
+    found = verl_reward.compute_scores(
+        data_sources=np.array(["tts"] * 4, object),
+        solution_strs=[""] * 4,
+        ground_truths=captions,
+        extra_infos=infos,
+    )
     assert [one["score"] for one in found] == pytest.approx(expected, abs=1e-5)
     assert [bool(one["veto"]) for one in found] == [False, False, False, True]
+    for number, one in enumerate(found):
+        alone = verl_reward.compute_score(
+            data_source="tts",
+            solution_str="",
+            ground_truth=captions[number],
+            extra_info=infos[number],
+            reward_router_address=None,
+        )
+        assert alone["score"] == pytest.approx(one["score"], abs=1e-5)
+    with pytest.raises(ValueError, match=r"samples \[0\] lacks audio"):
+        verl_reward.compute_score("tts", "", captions[0], None)
 
 
 def test_a_loop_climbs(url, capsys):
