@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, fields
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -187,3 +187,37 @@ class Annotation:
             if name in answers:
                 answers[name] = template_text(answers[name])
         return json.loads(json.dumps(answers))
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """Runs stages over one shard of a corpus, in whatever process it is called.
+
+    Arguments
+    ---------
+    folder : str
+        As of :class:`Annotation`.
+    manifest : str
+        The file of the clips.
+    settings : AnnotationSettings
+        Of all stages.
+    count : int
+        Of shards.
+    stages : sequence of str
+        Which, in order.
+    """
+
+    folder: str
+    manifest: str
+    settings: AnnotationSettings
+    count: int
+    stages: Sequence[str]
+
+    def __call__(self, shard: int) -> dict[str, dict[str, Any]] | None:
+        """Return what each stage did; None if another process is at the shard."""
+        clips = Manifest(self.manifest)
+        annotation = Annotation(self.folder, clips, self.settings, (shard, self.count))
+        try:
+            return {stage: annotation.run(stage) for stage in self.stages}
+        except BlockingIOError:
+            return None

@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from speechbrain_clsp.cli.boundary import INTERRUPTED, say
-from speechbrain_clsp.cli.common import add_command, check_folder, open_manifest
+from speechbrain_clsp.cli.common import (
+    add_command,
+    add_ray_option,
+    check_folder,
+    open_manifest,
+    whole_number,
+)
+
+if TYPE_CHECKING:
+    from speechbrain_clsp.annotation import Annotation, AnnotationSettings
 
 RELEASE = "release"
 STAGE_NAMES = ("caption", "verify", "filter", "select", RELEASE)
@@ -39,6 +49,14 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         metavar="I/N",
         help="work on part I, from 0, of N parts",
     )
+    add_ray_option(command)
+    command.add_argument(
+        "--shards",
+        type=whole_number(1),
+        default=8,
+        metavar="N",
+        help="parts that the tasks of --ray are; default: 8",
+    )
     command.add_argument(
         "--set",
         nargs="+",
@@ -56,8 +74,15 @@ def run_annotate(options: argparse.Namespace) -> int:
     settings = read_settings(options.config, options.set)
     manifest = open_manifest(options.manifest)
     check_folder(Path(options.output))
+    if options.ray and options.shard[1] > 1:
+        raise ValueError("--ray works on all shards: leave --shard out")
+    all_stages = STAGES if options.shard[1] > 1 else (*STAGES, RELEASE)
+    stages = options.stage or all_stages
+    if options.ray:
+        _run_on_ray(options, settings, [stage for stage in stages if stage != RELEASE])
+        stages = [stage for stage in stages if stage == RELEASE]
     annotation = Annotation(options.output, manifest, settings, options.shard)
-    for stage in options.stage or (STAGES if options.shard[1] > 1 else (*STAGES, RELEASE)):
+    for stage in stages:
         if stage == RELEASE:
             folder = f"{options.output}/{RELEASE}"
             made = write_release(options.output, manifest, folder)
@@ -68,14 +93,37 @@ def run_annotate(options: argparse.Namespace) -> int:
             )
         else:
             done = annotation.run(stage)
-            print(f"{stage}: {', '.join(f'{k} {_short(v)}' for k, v in done.items() if v)}")
-            if done.get("in_quarantine"):
-                path = annotation.path(stage).with_suffix(".quarantine.jsonl")
-                print(f"{done['in_quarantine']} clips were put aside, with the reasons, in {path}")
+            _show(annotation, stage, done)
             if done.get("interrupted"):
                 say(f"interrupted in the stage {stage}; the same command goes on")
                 return INTERRUPTED
     return 0
+
+
+def _run_on_ray(
+    options: argparse.Namespace, settings: AnnotationSettings, stages: list[str]
+) -> None:
+    """Run stages over all shards, in tasks of a cluster."""
+    from speechbrain_clsp.annotation.pipeline import Annotation, ShardTask
+    from speechbrain_clsp.utils.cluster import RayCluster
+
+    manifest, count = open_manifest(options.manifest), options.shards
+    task = ShardTask(options.output, options.manifest, settings, count, stages)
+    if not stages:
+        return
+    with RayCluster(options.ray) as cluster:
+        for shard, found in cluster.run(task, range(count)):
+            annotation = Annotation(options.output, manifest, settings, (shard, count))
+            for stage, done in found.items():
+                _show(annotation, stage, done, f"shard {shard} of {count}, ")
+
+
+def _show(annotation: Annotation, stage: str, done: dict[str, Any], of: str = "") -> None:
+    """Print what a stage did."""
+    print(f"{of}{stage}: {', '.join(f'{k} {_short(v)}' for k, v in done.items() if v)}")
+    if done.get("in_quarantine"):
+        path = annotation.path(stage).with_suffix(".quarantine.jsonl")
+        print(f"{done['in_quarantine']} clips were put aside, with the reasons, in {path}")
 
 
 def read_shard(text: str) -> tuple[int, int]:

@@ -183,6 +183,16 @@ def add_reading_options(command: argparse.ArgumentParser, more: str, bad_list: s
     )
 
 
+def add_ray_option(command: argparse._ActionsContainer) -> None:
+    """Add ``--ray`` of the commands whose work a cluster can do in tasks."""
+    command.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="let tasks on a running Ray cluster do the work: HOST:PORT of its head node, or auto"
+        " (extra: ray); its nodes need this package and a common file system",
+    )
+
+
 def reading_settings(options: argparse.Namespace) -> dict[str, Any]:
     """Return the values of the options of :func:`add_reading_options`, but source and bad rows.
 

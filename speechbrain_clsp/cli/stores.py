@@ -6,9 +6,11 @@ import argparse
 import json
 import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 from speechbrain_clsp.cli.common import (
+    add_ray_option,
     check_device,
     list_entries,
     name_of_model,
@@ -47,22 +49,29 @@ def add_store_options(command: argparse.ArgumentParser) -> None:
         default=1,
         help="threads that decode ahead of the model; default: 1",
     )
+    add_ray_option(store)
 
 
 def embed_store(options: argparse.Namespace) -> None:
     """Embed a corpus into a store, together with other processes that do so."""
     from speechbrain_clsp import CLSP
-    from speechbrain_clsp.evaluation.models.base import state_of
     from speechbrain_clsp.search.embed import KnownVectors, Settings, describe_run, embed_corpus
     from speechbrain_clsp.search.sources import open_source
     from speechbrain_clsp.search.store import BAD, EmbeddingStore, check_store_folder
+    from speechbrain_clsp.utils.cluster import RayCluster
 
     folder, device = Path(options.output), options.device
+    on_gpus = device.startswith("cuda")
+    if options.ray and on_gpus:
+        device = "cpu"  # here, the model only tells what it is
     if device == "cuda" and "LOCAL_RANK" in os.environ:  # started by torchrun, one per GPU
         device = f"cuda:{os.environ['LOCAL_RANK']}"
     check_store_folder(folder)
     source = name_of_model(options)
     check_device(device)
+    cluster = None
+    if options.ray:
+        cluster = RayCluster(options.ray, max(1, options.workers), int(on_gpus))
     known = (
         KnownVectors([EmbeddingStore(each) for each in options.reuse]) if options.reuse else None
     )
@@ -73,17 +82,17 @@ def embed_store(options: argparse.Namespace) -> None:
         manifest,
         options.captions or "speech",
         options.precision,
-        source,
-        state_of(source),
         options.shard_rows,
     )
     if known is not None:
         known.check(about)
-    clsp.set_precision(options.precision)
+    if cluster is None:
+        clsp.set_precision(options.precision)
     settings = Settings(
         MAX_BAD if options.skip_bad else 0.0, options.workers, progress=sys.stderr.isatty()
     )
-    store = embed_corpus(clsp, manifest, folder, about, settings, known)
+    with cluster or nullcontext():
+        store = embed_corpus(clsp, manifest, folder, about, settings, known, cluster)
     bad = [f"{name}: {reason}" for name, reason in store.bad]
     write_list(folder / BAD, bad)
     hours = sum(mark.seconds for mark in store.marks) / 3600

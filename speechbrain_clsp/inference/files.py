@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -29,6 +30,9 @@ class Window(NamedTuple):
     file: int  # its number in the list of paths
     number: int  # of the window in the file, from 0
     content: Tensor | Exception  # [T] float32 at 16 kHz, or what is wrong with the file
+
+
+Choose = Callable[[Callable[[], Iterator[list[Window]]]], Iterator[list[Window]]]
 
 
 class BadFilesError(AudioError):
@@ -110,6 +114,7 @@ def batch_windows(
     windows_of: Callable[[int], Iterator[Tensor]],
     max_seconds: float,
     num_workers: int = 0,
+    choose: Choose | None = None,
 ) -> Iterator[list[Window]]:
     """Read groups of clips in batches of windows.
 
@@ -127,6 +132,9 @@ def batch_windows(
         Upper bound on a batch's padded length; a longer window makes a batch of its own.
     num_workers : int
         Threads that read ahead; 0: the one that takes the batches.
+    choose : callable, optional
+        Gets, for each group, a function that reads it in batches, and yields those to be used; it
+        is called in any thread.
 
     Example
     -------
@@ -136,28 +144,36 @@ def batch_windows(
     [[1], [0]]
     """
     if not num_workers:
-        return _batches(groups, windows_of, max_seconds)
+        return _batches(groups, windows_of, max_seconds, choose)
     parts = [groups[first::num_workers] for first in range(num_workers)]
-    return read_ahead([_batches(part, windows_of, max_seconds) for part in parts])
+    return read_ahead([_batches(part, windows_of, max_seconds, choose) for part in parts])
 
 
 def _batches(
     groups: Sequence[Sequence[int]],
     windows_of: Callable[[int], Iterator[Tensor]],
     max_seconds: float,
+    choose: Choose | None,
+) -> Iterator[list[Window]]:
+    for group in groups:
+        read = partial(_batches_of, group, windows_of, max_seconds)
+        yield from read() if choose is None else choose(read)
+
+
+def _batches_of(
+    group: Sequence[int], windows_of: Callable[[int], Iterator[Tensor]], max_seconds: float
 ) -> Iterator[list[Window]]:
     max_samples = max_seconds * SAMPLE_RATE
-    for group in groups:
-        batch: list[Window] = []
-        n_samples = 0  # of the longest window in the batch
-        for window in (window for file in group for window in _windows(file, windows_of)):
-            longest = max(n_samples, _size(window))
-            if batch and (len(batch) + 1) * longest > max_samples:
-                yield batch
-                batch, longest = [], _size(window)
-            batch.append(window)
-            n_samples = longest
-        yield batch
+    batch: list[Window] = []
+    n_samples = 0  # of the longest window in the batch
+    for window in (window for file in group for window in _windows(file, windows_of)):
+        longest = max(n_samples, _size(window))
+        if batch and (len(batch) + 1) * longest > max_samples:
+            yield batch
+            batch, longest = [], _size(window)
+        batch.append(window)
+        n_samples = longest
+    yield batch
 
 
 def _windows(file: int, windows_of: Callable[[int], Iterator[Tensor]]) -> Iterator[Window]:

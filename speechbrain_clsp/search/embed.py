@@ -7,9 +7,11 @@ alone, so that its bytes do not depend on who wrote it, or after how many kills.
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,12 +22,10 @@ import soundfile
 from torch import Tensor
 from tqdm import tqdm
 
-from speechbrain_clsp import __version__
 from speechbrain_clsp.dataio.manifest import Manifest
 from speechbrain_clsp.dataio.shards import ClipReader
 from speechbrain_clsp.inference.clsp import CLSP
-from speechbrain_clsp.inference.files import batch_windows, plan_batches
-from speechbrain_clsp.pretrained.folder import sha256_of_weights
+from speechbrain_clsp.inference.files import Window, batch_windows, plan_batches
 from speechbrain_clsp.search.leases import STALE_AFTER, claim
 from speechbrain_clsp.search.store import (
     EmbeddingStore,
@@ -40,11 +40,13 @@ from speechbrain_clsp.search.store import (
     write_shard,
 )
 from speechbrain_clsp.utils.checks import BadEntriesError
+from speechbrain_clsp.utils.cluster import RayCluster
 from speechbrain_clsp.utils.files import sha256_of_file
 
 SHARD_ROWS = 1024  # of 10 s: minutes of work for a processor, seconds for a GPU
 BATCH_TEXTS = 64
 FEW_BAD = 10  # clips of a shard that may be bad, however few it has
+HELD = 10  # batches that wait in memory until it is known whether their clips were embedded before
 KINDS = ("speech", "global", "fine")
 
 
@@ -53,8 +55,6 @@ def describe_run(
     manifest: Manifest,
     kind: str = "speech",
     precision: str = "fp32",
-    model: str = "",
-    revision: str = "",
     shard_rows: int = SHARD_ROWS,
     max_batch_seconds: float = 60.0,
 ) -> Provenance:
@@ -70,8 +70,6 @@ def describe_run(
         ``speech``, or ``global`` or ``fine`` for captions.
     precision : str
         Of the arithmetic.
-    model, revision : str
-        What messages call the model, and its state.
     shard_rows : int
         Rows of the manifest in a shard.
     max_batch_seconds : float
@@ -91,24 +89,20 @@ def describe_run(
     """
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {KINDS}, not {kind!r}")
+    about = {**clsp.provenance(), "precision": precision}
+    if os.path.isdir(about["model"]):  # found from wherever the store is used
+        about["model"] = os.path.abspath(about["model"])
     return Provenance(
         kind=kind,
-        model=model,
-        revision=revision,
-        weights_sha256=sha256_of_weights(clsp.mods),
-        precision=precision,
+        **about,
         dim=clsp.encode_text(["A voice."]).shape[1],
         source=str(manifest.path.absolute()),
         source_sha256=sha256_of_file(manifest.path),
         rows=len(manifest),
         shard_rows=shard_rows,
         max_batch_seconds=max_batch_seconds,
-        window_seconds=clsp.WINDOW_SECONDS,
         decoder=f"libsndfile {soundfile.__libsndfile_version__}" if kind == "speech" else "",
-        packages={
-            "speechbrain-clsp": __version__,
-            **{name: version(name) for name in ("torch", "torchaudio", "numpy", "soundfile")},
-        },
+        packages={name: version(name) for name in ("torch", "torchaudio", "numpy", "soundfile")},
     )
 
 
@@ -146,6 +140,7 @@ def embed_corpus(
     provenance: Provenance,
     settings: Settings = Settings(),  # noqa: B008 - frozen
     known: KnownVectors | None = None,
+    cluster: RayCluster | None = None,
 ) -> EmbeddingStore:
     """Embed what no other process does, until the store is complete.
 
@@ -163,6 +158,9 @@ def embed_corpus(
         Of this process.
     known : KnownVectors, optional
         Vectors of earlier runs, which are taken where the audio is the same.
+    cluster : RayCluster, optional
+        Whose tasks embed, a shard each, instead of this process; each process of the cluster opens
+        model and manifest by their names.
 
     Returns
     -------
@@ -187,18 +185,11 @@ def embed_corpus(
     start_store(folder, provenance)
     hours = _hours_of_shards(manifest, provenance)
     done = _done(folder, provenance)
+    run = _Run(clsp, manifest, folder, provenance, settings, known)
     with _Progress(hours, done, settings.progress) as bar:
         while len(done) < provenance.n_shards:
-            for shard in (n for n in range(provenance.n_shards) if n not in done):
-                lease = claim(shard_path(folder, shard, ".lease"), settings.stale_after)
-                if lease is None:
-                    continue
-                with lease:
-                    if read_mark(folder, shard) is None:
-                        rows = [manifest[row] for row in provenance.rows_of(shard)]
-                        work = _ShardWork(clsp, rows, provenance, shard, settings, known)
-                        table, mark = work.run(bar.advance)
-                        write_shard(folder, shard, table, mark, lease.is_held)
+            left = [n for n in range(provenance.n_shards) if n not in done]
+            for _ in run.here(left, bar.advance) if cluster is None else run.on(cluster, left):
                 bar.show(_done(folder, provenance))
             done = _done(folder, provenance)
             if len(done) < provenance.n_shards:  # others are at the rest, or have died
@@ -208,6 +199,88 @@ def embed_corpus(
         reasons = [f"{name}: {reason}" for mark in marks for name, reason in mark.bad]
         raise BadEntriesError(f"{folder}: nothing could be embedded", reasons)
     return EmbeddingStore(folder)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What a process needs to embed shards of a corpus."""
+
+    clsp: CLSP
+    manifest: Manifest
+    folder: Path
+    about: Provenance
+    settings: Settings
+    known: KnownVectors | None
+
+    def here(
+        self, shards: Sequence[int], advance: Callable[[float], None]
+    ) -> Iterator[tuple[int, bool]]:
+        """Embed shards that no other process has, one after the other."""
+        for shard in shards:
+            if self.embed(shard, advance):
+                yield shard, True
+
+    def on(self, cluster: RayCluster, shards: Sequence[int]) -> Iterator[tuple[int, bool]]:
+        """Embed shards in tasks of a cluster."""
+        reuse = [str(store.folder) for store in self.known.stores] if self.known else []
+        task = _ShardTask(
+            self.folder,
+            str(self.manifest.path),
+            "cuda" if cluster.gpus else "cpu",
+            self.settings,
+            tuple(reuse),
+            self.about,
+        )
+        return cluster.run(task, shards)
+
+    def embed(
+        self, shard: int, advance: Callable[[float], None] = lambda hours: None
+    ) -> bool | None:
+        """Embed a shard unless it is complete; returns None if another process is at it."""
+        if read_mark(self.folder, shard) is not None:
+            return True
+        lease = claim(shard_path(self.folder, shard, ".lease"), self.settings.stale_after)
+        if lease is None:
+            return None
+        with lease:
+            if read_mark(self.folder, shard) is not None:
+                return True
+            rows = [self.manifest[row] for row in self.about.rows_of(shard)]
+            work = _ShardWork(self.clsp, rows, self.about, shard, self.settings, self.known)
+            table, mark = work.run(advance)
+            return write_shard(self.folder, shard, table, mark, lease.is_held) or None
+
+
+@dataclass(frozen=True)
+class _ShardTask:
+    """Embeds a shard in a process of a cluster."""
+
+    folder: Path
+    manifest: str
+    device: str
+    settings: Settings
+    reuse: tuple[str, ...]
+    about: Provenance = field(compare=False)  # follows from the folder
+
+    def __call__(self, shard: int) -> bool | None:
+        return _open_run(self).embed(shard)
+
+
+@lru_cache(maxsize=1)
+def _open_run(task: _ShardTask) -> _Run:
+    """Open once per process what its tasks need; raise ValueError if it would compute other bytes.
+
+    Nodes may have another model or manifest under the same name, or other libraries.
+    """
+    clsp = CLSP.from_pretrained(task.about.model, run_opts={"device": task.device})
+    manifest, about = Manifest(task.manifest), task.about
+    here = describe_run(
+        clsp, manifest, about.kind, about.precision, about.shard_rows, about.max_batch_seconds
+    )
+    start_store(task.folder, here)
+    known = KnownVectors([EmbeddingStore(each) for each in task.reuse]) if task.reuse else None
+    clsp.set_precision(about.precision)
+    return _Run(clsp, manifest, task.folder, about, task.settings, known)
 
 
 def _done(folder: Path, provenance: Provenance) -> set[int]:
@@ -290,7 +363,7 @@ class KnownVectors:
     def check(self, provenance: Provenance) -> None:
         """Raise ValueError if the vectors are not those that a run would compute."""
         for store in self.stores:
-            for name in ("kind", "weights_sha256", "precision", "window_seconds", "decoder"):
+            for name in ("kind", "weights_sha256", "precision", "preprocessing", "decoder"):
                 theirs, ours = getattr(store.provenance, name), getattr(provenance, name)
                 if theirs != ours:
                     raise ValueError(
@@ -376,7 +449,7 @@ class _ShardWork:
     def _windows_of(self, number: int) -> Iterator[Tensor]:
         """Read a clip, and note its content; in any thread, so with a reader of its own."""
         digest = hashlib.sha256()
-        for wav in ClipReader(1).read_windows(self.rows[number], self.about.window_seconds):
+        for wav in ClipReader(1).read_windows(self.rows[number], self.clsp.WINDOW_SECONDS):
             digest.update(wav.numpy().data)
             yield wav
         self.contents[number] = digest.digest()
@@ -385,25 +458,48 @@ class _ShardWork:
         self, advance: Callable[[float], None]
     ) -> tuple[dict[int, np.ndarray], dict[int, Exception]]:
         seconds, longest = [row["duration"] for row in self.rows], self.about.max_batch_seconds
-        groups = plan_batches(seconds, longest)
+        hours = sum(seconds) / len(seconds) / 3600  # of a clip
         found: dict[int, np.ndarray] = {}
         errors: dict[int, Exception] = {}
-        if self.known is not None:
-            for batch in batch_windows(
-                groups, self._windows_of, longest, self.settings.num_workers
-            ):
-                errors |= {n: each for n, _, each in batch if isinstance(each, Exception)}
-            for number, content in self.contents.items():
-                if (vector := self.known.find(content)) is not None:
-                    found[number] = vector
-            # Whole groups or nothing: what is embedded together must not depend on what is known.
-            groups = [group for group in groups if not {*found, *errors} >= set(group)]
-        batches = batch_windows(groups, self._windows_of, longest, self.settings.num_workers)
-        mean = sum(seconds) / len(seconds) / 3600
+
+        def choose(read: Callable[[], Iterator[list[Window]]]) -> Iterator[list[Window]]:
+            """Yield the batches of a group, or none if all of its clips are known.
+
+            Whole groups or nothing: what is embedded together must not depend on what is known.
+            """
+            held: list[list[Window]] = []
+            files: set[int] = set()
+            wrong: dict[int, Exception] = {}
+            for number, batch in enumerate(read()):
+                files |= {window.file for window in batch}
+                wrong |= {n: each for n, _, each in batch if isinstance(each, Exception)}
+                if number < HELD:
+                    held.append(batch)
+            vectors = {n: self.find_known(n) for n in files - {*wrong}}
+            found.update({n: each for n, each in vectors.items() if each is not None})
+            if all(n in found for n in vectors):
+                errors.update(wrong)
+                advance(len(files) * hours)
+            elif number < HELD:
+                yield from held
+            else:  # a clip of many minutes
+                yield from read()
+
+        batches = batch_windows(
+            plan_batches(seconds, longest),
+            self._windows_of,
+            longest,
+            self.settings.num_workers,
+            choose if self.known else None,
+        )
         embeddings, further = self.clsp.embed_windows(
-            batches, lambda n: self.rows[n]["id"], advance=lambda count: advance(count * mean)
+            batches, lambda n: self.rows[n]["id"], advance=lambda count: advance(count * hours)
         )
         return {n: each.numpy() for n, each in embeddings.items()} | found, errors | further
+
+    def find_known(self, number: int) -> np.ndarray | None:
+        """Return the vector that a clip, which has been read, has in an earlier store."""
+        return None if self.known is None else self.known.find(self.contents[number])
 
     def _embed_texts(
         self, texts: Sequence[str]

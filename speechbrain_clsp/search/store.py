@@ -37,7 +37,7 @@ LEASE = "store.lease"
 CONTENT_BYTES = 32
 NORMALIZATION = "unit norm, then float16"
 # What may differ between two runs that write one store.
-_FREE = ("model", "revision", "source", "packages")
+_FREE = ("model", "revision", "source", "package", "packages")
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,9 @@ class Provenance:
     ---------
     kind : str
         ``speech``, or the captions that were embedded: ``global`` or ``fine``.
-    model, revision : str
-        Folder or repository, and its state.
-    weights_sha256 : str
-        Of the model's weights, whatever form they are in; vectors can be compared if it is equal.
-    precision : str
-        Of the arithmetic.
+    model, revision, weights_sha256, precision
+        As :meth:`~speechbrain_clsp.inference.clsp.CLSP.provenance` returns them, of the model in
+        fp32; vectors can be compared if the weights' SHA-256 is equal.
     dim : int
         Size of the vectors.
     source : str
@@ -64,8 +61,10 @@ class Provenance:
         Of the manifest.
     shard_rows : int
         Rows of the manifest in a shard.
-    max_batch_seconds, window_seconds : float
-        Lengths of batches, and of parts that long clips are cut into.
+    max_batch_seconds : float
+        Padded length of batches.
+    preprocessing, package : str
+        As of the model.
     decoder : str
         What decoded the audio.
     normalization : str
@@ -82,7 +81,7 @@ class Provenance:
 
     kind: str
     model: str
-    revision: str
+    revision: str | None
     weights_sha256: str
     precision: str
     dim: int
@@ -91,7 +90,8 @@ class Provenance:
     rows: int
     shard_rows: int
     max_batch_seconds: float = 60.0
-    window_seconds: float = 30.0
+    preprocessing: str = ""
+    package: str = ""
     decoder: str = ""
     normalization: str = NORMALIZATION
     packages: Mapping[str, str] = field(default_factory=dict)
@@ -451,7 +451,7 @@ def write_store(
     ids, folder = list(ids), expand(folder)
     if len(ids) != len(vectors):
         raise ValueError(f"There are {len(ids)} ids and {len(vectors)} vectors")
-    known = {"kind": "speech", "model": "", "revision": "", "weights_sha256": "", "precision": ""}
+    known = {"kind": "speech", "model": "", "revision": None, "weights_sha256": "", "precision": ""}
     known |= {"source": "", "source_sha256": ""}
     provenance = Provenance(
         **{**known, **about}, dim=vectors.shape[1], rows=len(ids), shard_rows=shard_rows
