@@ -19,6 +19,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -33,9 +34,28 @@ CONDITIONS = {"all": None, "half": "gender = 'female'", "0.25 %": "source = 's7'
 SOURCES = 400
 
 
-def memory_mib(name: str) -> float:
-    """Return the process's memory: VmHWM is its peak, VmRSS what it has now."""
-    return int(re.search(rf"{name}:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 1024
+def memory_mib() -> float:
+    """Return the process's memory without mapped files, which the system may take back."""
+    return int(re.search(r"RssAnon:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 1024
+
+
+class PeakMemory:
+    """The most memory of this process while a block runs."""
+
+    def __enter__(self) -> "PeakMemory":
+        self.before = self.mib = memory_mib()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+        return self
+
+    def _watch(self) -> None:
+        while not self._ended.wait(0.02):
+            self.mib = max(self.mib, memory_mib())
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
@@ -157,31 +177,31 @@ def measure(folder: Path, engine: str, step: str) -> dict:
     """Build or search in this process."""
     start = time.perf_counter()
     if step == "build":
-        build(folder, engine)
+        with PeakMemory() as memory:
+            build(folder, engine)
         return {
             "build s": round(time.perf_counter() - start, 1),
             "build CPU s": round(time.process_time(), 1),
             "disk MiB": round(bytes_of(folder / engine) / 2**20),
-            "build peak MiB": round(memory_mib("VmHWM")),
+            "build MiB": round(memory.mib),
+            "MiB before": round(memory.before),
         }
-    search, queries = searcher(folder, engine), np.load(folder / "queries.npy")
     result: dict = {}
-    for name in CONDITIONS:
-        search(queries[0], name)
-        hits, seconds, cpu = [], [], time.process_time()
-        for query in queries:
-            start = time.perf_counter()
-            hits.append(search(query, name))
-            seconds.append(time.perf_counter() - start)
-        result[name] = {
-            "median ms": round(1000 * float(np.median(seconds)), 2),
-            "CPU ms": round(1000 * (time.process_time() - cpu) / len(queries), 2),
-            "hits": hits,
-        }
-    # Pages of mapped files count as resident, though the system may take them back.
-    status = Path("/proc/self/status").read_text()
-    own = re.search(r"RssAnon:\s+(\d+)", status)
-    return {**result, "query MiB": round(int(own[1]) / 1024) if own else None}
+    with PeakMemory() as memory:
+        search, queries = searcher(folder, engine), np.load(folder / "queries.npy")
+        for name in CONDITIONS:
+            search(queries[0], name)
+            hits, seconds, cpu = [], [], time.process_time()
+            for query in queries:
+                start = time.perf_counter()
+                hits.append(search(query, name))
+                seconds.append(time.perf_counter() - start)
+            result[name] = {
+                "median ms": round(1000 * float(np.median(seconds)), 2),
+                "CPU ms": round(1000 * (time.process_time() - cpu) / len(queries), 2),
+                "hits": hits,
+            }
+    return {**result, "query MiB": round(memory.mib)}
 
 
 def main() -> None:

@@ -24,6 +24,24 @@ BATCH_ROWS = 1 << 16
 KEPT_AT_MOST = 1 << 16  # candidates that are kept unsorted
 
 
+def batches_of(rows: pa.Table | pa.RecordBatchReader, most: int) -> Iterator[pa.RecordBatch]:
+    """Yield rows in batches of at most ``most``; one that is empty, if there are none.
+
+    Example
+    -------
+    >>> [len(batch) for batch in batches_of(pa.table({"id": ["a", "b", "c"]}), 2)]
+    [2, 1]
+    """
+    reader = rows.to_reader() if isinstance(rows, pa.Table) else rows
+    empty = True
+    for batch in reader:
+        for start in range(0, len(batch), most):
+            empty = False
+            yield batch.slice(start, most)
+    if empty:
+        yield pa.RecordBatch.from_pylist([], schema=rows.schema)
+
+
 class Engine(Protocol):
     """What holds the rows of an index and finds the nearest: five methods.
 
@@ -45,10 +63,11 @@ class Engine(Protocol):
     ['a']
     """
 
-    def add(self, table: pa.Table, new: bool = False) -> None:
+    def add(self, rows: pa.Table | pa.RecordBatchReader, new: bool = False) -> None:
         """Add rows; those whose id is there are replaced. After a kill, adding them again is right.
 
-        ``new`` says that no id is there, which some engines need not look up then.
+        ``new`` says that no id is there. Only then rows may come from a reader, which need not fit
+        into memory.
         """
 
     def delete(self, ids: Sequence[str]) -> int:
@@ -105,15 +124,15 @@ class ExactEngine:
         self._batches: list[pa.RecordBatch] = []
         self._ends = np.empty(0, int)
 
-    def add(self, table: pa.Table, new: bool = False) -> None:
+    def add(self, rows: pa.Table | pa.RecordBatchReader, new: bool = False) -> None:
         """Add rows; those whose id is there are replaced."""
         self._refresh()
         state = self._state or _State()
         generation = state.generation + 1
         name = f"{generation:06}.arrow"
-        self._write_segment(name, table.to_batches(max_chunksize=BATCH_ROWS))
-        alive = self._alive if new else self._alive & ~self._are(table.column("id"))
-        alive = np.concatenate([alive, np.ones(len(table), bool)])
+        count = self._write_segment(name, batches_of(rows, BATCH_ROWS))
+        alive = self._alive if new else self._alive & ~self._are(rows.column("id"))
+        alive = np.concatenate([alive, np.ones(count, bool)])
         self._write([*state.segments, name], alive, generation)
 
     def delete(self, ids: Sequence[str]) -> int:
@@ -162,8 +181,9 @@ class ExactEngine:
             yield batch.filter(pa.array(self._alive[first : first + len(batch)]))
             first += len(batch)
 
-    def _write_segment(self, name: str, batches: Iterable[pa.RecordBatch]) -> None:
-        rows = iter(batches)
+    def _write_segment(self, name: str, batches: Iterable[pa.RecordBatch]) -> int:
+        """Write a file; returns its number of rows."""
+        rows, count = iter(batches), 0
         first = next(rows)
         with (
             atomic_path(self.folder / name) as temporary,
@@ -172,6 +192,8 @@ class ExactEngine:
         ):
             for batch in chain([first], rows):
                 writer.write_batch(batch)
+                count += len(batch)
+        return count
 
     def stats(self) -> dict[str, Any]:
         """Return rows, files and bytes."""

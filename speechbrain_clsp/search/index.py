@@ -37,7 +37,7 @@ ENGINES: dict[str, Callable[[Path, pa.Schema], Engine]] = {
     "qdrant": QdrantEngine,
 }
 MOST = 10_000  # hits of a search
-ROWS_AT_ONCE = 100_000  # that are added
+ROWS_AT_ONCE = 50_000  # that are added
 
 
 @dataclass(frozen=True)
@@ -172,8 +172,9 @@ class StyleIndex:
             shutil.rmtree(folder / name, ignore_errors=True)
         index = cls(folder, info)
         with index._writing():
-            for table in index._rows_of(opened, source):
-                index.engine.add(table, new=True)
+            tables = index._rows_of(opened, source)
+            batches = (batch for table in tables for batch in table.combine_chunks().to_batches())
+            index.engine.add(pa.RecordBatchReader.from_batches(index.schema, batches), new=True)
             index.engine.optimize()
         os.replace(folder / BUILDING, folder / INDEX)
         return index

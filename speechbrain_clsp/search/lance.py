@@ -6,6 +6,7 @@ Candidates come from the quantized vectors; their scores are computed from the f
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,15 @@ from speechbrain_clsp.search.filters import Condition
 from speechbrain_clsp.search.store import vectors_of
 
 TABLE = "clips"
-FEW = 100_000  # rows: so many, or fewer after a condition, are compared exactly
-PROBES = 64  # partitions that are searched
-REFINE = 200  # candidates per hit whose exact score is computed
+FEW = 20_000  # rows: so many, or fewer after a condition, are compared exactly
+BITS = 2  # of a value of a quantized vector
+PARTITION_ROWS = 8192
+# Of a corpus of so many rows all partitions are searched, of a larger one the nearest.
+SEARCHED_ROWS = 2_000_000
+REFINE = 20  # candidates per hit whose exact score is computed
 MOST_CANDIDATES = 50_000
+INDEX_CACHE, METADATA_CACHE = 512 * 2**20, 64 * 2**20  # bytes
+KEPT = timedelta(minutes=10)  # old versions: searches that have begun read them
 COLUMNS = ("gender", "accent", "pitch", "speaking_rate", "split", "source", "speaker")
 
 
@@ -45,7 +51,8 @@ class LanceEngine:
             raise ValueError(
                 "This index needs the package lancedb: pip install 'speechbrain-clsp[search]'"
             ) from error
-        self._base = lancedb.connect(str(folder))
+        session = lancedb.Session(INDEX_CACHE, METADATA_CACHE)
+        self._base = lancedb.connect(str(folder), session=session)
         self._table: Any = None
 
     def _open(self) -> Any:
@@ -56,16 +63,16 @@ class LanceEngine:
             self._table.checkout_latest()
         return self._table
 
-    def add(self, table: pa.Table, new: bool = False) -> None:
+    def add(self, rows: pa.Table | pa.RecordBatchReader, new: bool = False) -> None:
         """Add rows; those whose id is there are replaced."""
         there = self._open()
         if there is None:
-            self._table = self._base.create_table(TABLE, table)
+            self._table = self._base.create_table(TABLE, rows)
         elif new:
-            there.add(table)
+            there.add(rows)
         else:
             merge = there.merge_insert("id")
-            merge.when_matched_update_all().when_not_matched_insert_all().execute(table)
+            merge.when_matched_update_all().when_not_matched_insert_all().execute(rows)
 
     def delete(self, ids: Sequence[str]) -> int:
         """Delete rows by id; returns how many there were."""
@@ -91,7 +98,8 @@ class LanceEngine:
         if exact:
             query = query.bypass_vector_index()
         else:
-            query = query.nprobes(PROBES).refine_factor(max(1, min(REFINE, MOST_CANDIDATES // k)))
+            query = query.nprobes(SEARCHED_ROWS // PARTITION_ROWS)
+            query = query.refine_factor(max(1, min(REFINE, MOST_CANDIDATES // k)))
         if sql is not None:
             query = query.where(sql, prefilter=True)
         found = query.limit(k).to_arrow().drop_columns("_distance")
@@ -107,16 +115,19 @@ class LanceEngine:
         there = self._open()
         if there is None:
             return
-        if there.count_rows() > FEW and not self._has_index(there):
-            there.create_index("vector", config=IvfRq(distance_type="cosine"))
+        rows = there.count_rows()
+        if rows > FEW and not self._has_index(there):
+            parts = max(1, round(rows / PARTITION_ROWS))
+            kind = IvfRq(distance_type="cosine", num_bits=BITS, num_partitions=parts)
+            there.create_index("vector", config=kind)
             for each in there.schema:
                 if kinds.is_list(each.type) and each.name.endswith("_tags"):
                     there.create_index(each.name, config=LabelList())
                 elif each.name in COLUMNS:
-                    kind = BTree() if each.name == "speaker" else Bitmap()
-                    there.create_index(each.name, config=kind)
+                    column = BTree() if each.name == "speaker" else Bitmap()
+                    there.create_index(each.name, config=column)
             there.create_index("id", config=BTree())
-        there.optimize()
+        there.optimize(cleanup_older_than=KEPT)
 
     def stats(self) -> dict[str, Any]:
         """Return rows, versions and indices."""

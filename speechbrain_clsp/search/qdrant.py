@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from speechbrain_clsp.search.engines import batches_of
 from speechbrain_clsp.search.filters import Condition
 from speechbrain_clsp.search.store import vector_column, vectors_of
 from speechbrain_clsp.utils.files import atomic_write
@@ -62,7 +63,7 @@ class QdrantEngine:
         else:
             self._client = QdrantClient(path=str(folder / "local"))
 
-    def add(self, table: pa.Table, new: bool = False) -> None:
+    def add(self, rows: pa.Table | pa.RecordBatchReader, new: bool = False) -> None:
         """Add rows; those whose id is there are replaced."""
         models = self._models
         if not self._client.collection_exists(self._name):
@@ -75,7 +76,7 @@ class QdrantEngine:
                 on_disk=True,
             )
             self._client.create_collection(self._name, vectors_config=vectors)
-        for batch in table.to_batches(max_chunksize=AT_ONCE):
+        for batch in batches_of(rows, AT_ONCE):
             part = pa.Table.from_batches([batch])
             vectors = vectors_of(part.column("vector")).astype(np.float32).tolist()
             points = [
