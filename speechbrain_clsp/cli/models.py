@@ -22,7 +22,7 @@ from speechbrain_clsp.cli.common import (
     name_of_model,
     write_list,
 )
-from speechbrain_clsp.cli.stores import add_store_options, embed_store
+from speechbrain_clsp.cli.stores import add_store_options, embed_store, refuse_store_options
 from speechbrain_clsp.utils.reading import read_json, read_text
 
 if TYPE_CHECKING:
@@ -166,6 +166,7 @@ def run_embed(options: argparse.Namespace) -> None:
         raise ValueError(f"--output {output}: the name must end in .npz, or be that of a folder")
     if output.suffix != ".npz":
         return embed_store(options)
+    refuse_store_options(options)
     bad_list = output.with_name(f"{output.name}.bad.txt")
     if not output.parent.is_dir():
         raise FileNotFoundError(f"--output {output}: make the folder {output.parent} first")

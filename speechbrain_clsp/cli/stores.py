@@ -19,6 +19,7 @@ from speechbrain_clsp.cli.common import (
 )
 
 MAX_BAD = 0.1  # of a shard
+SHARD_ROWS = 1024
 
 
 def add_store_options(command: argparse.ArgumentParser) -> None:
@@ -40,8 +41,8 @@ def add_store_options(command: argparse.ArgumentParser) -> None:
     store.add_argument(
         "--shard-rows",
         type=whole_number(1),
-        default=1024,
-        help="clips in a shard, the unit of work that a kill loses; default: 1024",
+        default=SHARD_ROWS,
+        help=f"clips in a shard, the unit of work that a kill loses; default: {SHARD_ROWS}",
     )
     store.add_argument(
         "--workers",
@@ -50,6 +51,19 @@ def add_store_options(command: argparse.ArgumentParser) -> None:
         help="threads that decode ahead of the model; default: 1",
     )
     add_ray_option(store)
+
+
+def refuse_store_options(options: argparse.Namespace) -> None:
+    """Raise ValueError if an option is given that an .npz file has no use for."""
+    defaults = {"captions": None, "precision": "fp32", "reuse": [], "shard_rows": SHARD_ROWS}
+    defaults |= {"workers": 1, "ray": None}
+    given = [name for name, value in defaults.items() if getattr(options, name) != value]
+    if given:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise ValueError(
+            f"{names} is for a store: let --output be a folder, not {options.output}, or leave it"
+            " out"
+        )
 
 
 def embed_store(options: argparse.Namespace) -> None:

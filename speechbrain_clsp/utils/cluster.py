@@ -62,7 +62,7 @@ class RayCluster:
         self.address, self.cpus, self.gpus = address, cpus, gpus
         try:
             place = urlsplit(address if "://" in address else f"ray://{address}")
-            self._place = None if address == "auto" else (str(place.hostname), int(place.port or 0))
+            self._place = None if address == "auto" else (place.hostname or "", place.port or 0)
         except ValueError:
             self._place = ("", 0)
         if self._place is not None and not all(self._place):

@@ -45,8 +45,10 @@ def test_a_manifest_a_folder_and_captions_become_stores(folder, tmp_path, capfd)
         (["absent.arrow", "--output", "new"], "No manifest at absent.arrow"),
         (["nothing/*.wav", "--output", "new"], r"nothing/*.wav: no audio file"),
         (["clips.arrow", "--output", "new", "--reuse", "model"], "it has no store.json"),
+        (["clips.arrow", "--output", "new", "--ray", "head"], "--ray head: write HOST:PORT"),
+        (["0.wav", "--output", "a.npz", "--captions", "fine"], "--captions is for a store"),
     ],
-    ids=["bad clip", "foreign folder", "no manifest", "no file", "no store"],
+    ids=["bad clip", "foreign folder", "no manifest", "no file", "no store", "no port", "npz"],
 )
 def test_wrong_input_gets_one_line(folder, monkeypatch, capfd, tmp_path, words, pattern):
     monkeypatch.chdir(folder)

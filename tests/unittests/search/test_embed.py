@@ -5,6 +5,7 @@ import os
 import random
 import signal
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,12 @@ import torch
 
 from speechbrain_clsp import CLSP
 from speechbrain_clsp.dataio.manifest import Manifest, write_manifest
+from speechbrain_clsp.dataio.shards import ClipReader
+from speechbrain_clsp.search import embed
 from speechbrain_clsp.search.embed import KnownVectors, Settings, describe_run, embed_corpus
 from speechbrain_clsp.utils.checks import BadEntriesError
 from tests.utils.small import CAPTIONS, model_folder, tone, write
-from tests.utils.stores import buzzes
+from tests.utils.stores import buzzes, random_store
 
 FORK = multiprocessing.get_context("fork")
 
@@ -208,3 +211,56 @@ def test_what_is_embedded_together_does_not_depend_on_what_is_known(
     expected |= {name: vector for name, vector in zip(first.ids(), first.vectors())}
     for name, vector in zip(store.ids(), store.vectors()):
         np.testing.assert_array_equal(vector, expected[name])
+
+
+def count_reads(monkeypatch) -> Counter:
+    """Count from now on how often each clip is read."""
+    reads: Counter = Counter()
+    read = ClipReader.read_windows
+
+    def read_windows(self, row, longest):
+        reads[row["id"]] += 1
+        yield from read(self, row, longest)
+
+    monkeypatch.setattr(ClipReader, "read_windows", read_windows)
+    return reads
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_no_clip_is_decoded_twice_whether_it_is_known_or_not(
+    clsp, manifest, about, tmp_path, monkeypatch, workers
+):
+    half = [row for n, row in enumerate(manifest) if n in (0, 1, 2, 3, 9, 18)]
+    write_manifest(tmp_path / "half.arrow", half)
+    part = Manifest(tmp_path / "half.arrow")
+    known = KnownVectors([embed_corpus(clsp, part, tmp_path / "h", describe_run(clsp, part))])
+    reads = count_reads(monkeypatch)
+    settings = Settings(max_bad=0.1, num_workers=workers)
+    embed_corpus(clsp, manifest, tmp_path / "s", about, settings, known)
+    assert reads == {f"clip{n}": 1 for n in range(22)}
+
+
+def test_a_clip_of_more_batches_than_are_held_is_read_again_only_if_it_is_unknown(
+    clsp, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(CLSP, "WINDOW_SECONDS", 0.5)
+    monkeypatch.setattr(embed, "HELD", 2)
+    long = write(tmp_path / "long.wav", tone(3.0))
+    write_manifest(tmp_path / "m.arrow", [{"id": "a", "audio": str(long), "duration": 3.0}])
+    manifest = Manifest(tmp_path / "m.arrow")
+    run = describe_run(clsp, manifest, max_batch_seconds=0.6)
+    calm = embed_corpus(clsp, manifest, tmp_path / "s", run)
+    reads = count_reads(monkeypatch)
+    again = embed_corpus(clsp, manifest, tmp_path / "t", run, known=KnownVectors([calm]))
+    assert reads == {"a": 1} and contents(again.folder) == contents(calm.folder)
+    nothing = random_store(tmp_path / "n", ["x"], run.dim)
+    third = embed_corpus(clsp, manifest, tmp_path / "u", run, known=KnownVectors([nothing]))
+    assert reads == {"a": 3} and contents(third.folder) == contents(calm.folder)
+
+
+def test_a_store_says_of_its_model_what_the_model_does(clsp, manifest):
+    about, said = describe_run(clsp, manifest, precision="bf16"), clsp.provenance()
+    assert os.path.isabs(about.model) and os.path.samefile(about.model, said["model"])
+    for name in ("revision", "weights_sha256", "preprocessing", "package"):
+        assert getattr(about, name) == said[name]
+    assert about.precision == "bf16"
