@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from speechbrain_clsp.nnet.masking import full_precision, masked_mean
 
-
 _SMALL = 1e-6  # below the square of any deviation that matters; keeps gradients finite
 
 

@@ -91,6 +91,14 @@ def read_background(path: str | os.PathLike) -> tuple[Tensor, str]:
         If there are no weights beside it.
     ValueError
         If the file is damaged, or belongs to other weights.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> _ = (folder / "model.safetensors").write_bytes(b"weights")
+    >>> embeddings, source = read_background(write_background(folder, Tensor([[0, 2]]), "valid"))
+    >>> embeddings.tolist(), source
+    ([[0.0, 1.0]], 'valid')
     """
     path = expand(path)
     with open_weights(path) as file:
@@ -115,6 +123,11 @@ def find_background(place: Path | str, revision: str | None = None) -> Path | No
         As :func:`~speechbrain_clsp.pretrained.folder.find_source` returns it.
     revision : str, optional
         Of a repository.
+
+    Returns
+    -------
+    pathlib.Path, optional
+        The file, which may have been downloaded.
 
     Example
     -------
