@@ -138,10 +138,10 @@ def read_tasks(source: str | os.PathLike, ensemble: bool = False) -> list[Task]:
     source : str or path
         A file, or the name of a set that comes with the package: ``mini``, ``mini_unseen`` (in
         words that captions of MiniFCaps do not use), the published ``iemocap``, ``ravdess`` and
-        ``crema_d``, these with ``_maeb`` behind them, or ``esd``. The file maps a task's name to
-        ``{"column": ..., "prompts": {class: prompt or list of prompts}}``, and possibly ``pool``,
-        ``template``, ``ensemble`` (further templates), ``values`` and ``below``, which
-        :class:`Task` explains. Names that start with ``_`` are comments.
+        ``crema_d``, these with ``_maeb`` behind them, ``esd`` or ``expresso``. The file maps a
+        task's name to ``{"column": ..., "prompts": {class: prompt or list of prompts}}``, and
+        possibly ``pool``, ``template``, ``ensemble`` (further templates), ``values`` and ``below``,
+        which :class:`Task` explains. Names that start with ``_`` are comments.
     ensemble : bool
         Whether to use the further templates as well. The paper does not.
 

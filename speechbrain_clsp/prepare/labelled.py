@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,7 @@ def _audio_columns(path: Path) -> dict[str, Any]:
 def write_corpus(
     save_folder: str | os.PathLike,
     files: Iterable[Path],
-    columns_of: Callable[[Path], Mapping[str, Any] | None],
+    columns_of: Callable[[Path], Mapping[str, Any] | Sequence[Mapping[str, Any]] | None],
     source: str,
 ) -> None:
     """Write ``<save_folder>/test.arrow`` with the files that have labels and are readable.
@@ -81,7 +81,8 @@ def write_corpus(
         The audio files; their stems are the ids.
     columns_of : callable
         Takes a file and returns its labels, or None to leave it out; it raises ValueError if its
-        labels are missing or wrong.
+        labels are missing or wrong. Of a recording of many clips it returns a list of those of
+        each, with ``id``, ``start`` and ``duration`` (seconds), and perhaps ``channel`` (from 0).
     source : str
         The column of this name in all rows.
 
@@ -106,9 +107,11 @@ def write_corpus(
     for file in files:
         try:
             columns = columns_of(file)
-            if columns is not None:
+            clips = [columns] if isinstance(columns, Mapping) else columns
+            if clips:
                 common = {"id": file.stem, "source": source, "split": "test"}
-                rows.append({**common, **_audio_columns(file), **columns})
+                common |= _audio_columns(file)
+                rows += [{**common, **clip} for clip in clips]
         except ValueError as error:
             bad.append(str(error))
     if not rows or len(bad) > MAX_BAD_CLIPS:

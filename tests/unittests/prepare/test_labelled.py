@@ -3,8 +3,12 @@
 import importlib.util
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
+import torch
 
+from speechbrain_clsp.dataio.audio import read_audio
 from speechbrain_clsp.dataio.manifest import Manifest
 from speechbrain_clsp.evaluation.zero_shot import read_tasks
 from speechbrain_clsp.prepare.labelled import MAX_BAD_CLIPS, run_labelled, write_corpus
@@ -36,7 +40,7 @@ def rows_of(folder: Path) -> dict[str, dict]:
         assert row["source"] == folder.name
         for task in read_tasks(folder.name):
             task.label_of(row)
-        if folder.name != "esd":
+        if folder.name not in ("esd", "expresso"):
             (maeb,) = read_tasks(f"{folder.name}_maeb")
             maeb.label_of(row)
     return rows
@@ -102,6 +106,128 @@ def test_esd(tmp_path):
     assert {row["labels"]["sentence"] for row in rows.values()} == {"21", "50"}
     with pytest.raises(FileNotFoundError, match="ask for ESD"):
         script("ESD/esd_prepare.py").prepare_esd(str(tmp_path / "esd"), str(tmp_path / "none"))
+
+
+def expresso(root: Path) -> Path:
+    """Write a miniature Expresso; returns its folder."""
+    (root / "splits").mkdir(parents=True)
+    (root / "splits" / "train.txt").write_text("ex01_happy_00001\nex01-ex02_fast_001\t(4s,)\n")
+    (root / "splits" / "test.txt").write_text(
+        "# ex01/happy/base\nex01_happy_00002\n"
+        "ex03_default_emphasis_00010\n"
+        "ex01_default_longform_00001\t(0.1s,)\n"
+        "\n"
+        "ex01-ex02_fast_001\t(,2.5s)\n"
+        "ex04-ex01_animal-animaldir_005\t(1.0s, 3.0s)\n"
+        "ex04-ex01_sad-sympathetic_001\n"
+    )
+    (root / "VAD_segments.txt").write_text(
+        "# FILE\t(start, end)\n"
+        "ex01_default_longform_00001\t(0.00, 0.20)\n"
+        "ex01-ex02_fast_001/channel1\t(0.25, 1.00) (2.25, 4.50)\n"  # the second: 0.25 s of test
+        "ex01-ex02_fast_001/channel2\t(1.00, 3.00)\n"
+        "ex04-ex01_animal-animaldir_005/channel1\t(0.00, 0.75) (1.50, 2.50)\n"
+        "ex04-ex01_animal-animaldir_005/channel2\t\n"
+        "ex04-ex01_sad-sympathetic_001/channel1\t(0.00, 30.00) (31.00, 32.51)\n"
+        "ex04-ex01_sad-sympathetic_001/channel2\t(0.00, 15.50)\n"
+    )
+    audio = root / "audio_48khz"
+    for name in ("ex01_happy_00001", "ex01_happy_00002"):
+        clip(audio / "read" / "ex01" / "happy" / "base" / f"{name}.wav", 48000)
+    default = audio / "read" / "ex03" / "default" / "base"
+    clip(default / "ex03_default_emphasis_00010.wav", 48000)
+    longform = audio / "read" / "ex01" / "default" / "longform"
+    clip(longform / "ex01_default_longform_00001.wav", 48000)
+    for name, seconds in (
+        ("ex01-ex02_fast_001", 5),
+        ("ex04-ex01_animal-animaldir_005", 4),
+        ("ex04-ex01_sad-sympathetic_001", 32.5),
+    ):
+        pair, style, _ = name.split("_")
+        path = audio / "conversational" / pair / style / f"{name}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        both = [tone(seconds, 8000, 220), tone(seconds, 8000, 330)]
+        soundfile.write(path, np.stack(both, axis=1), 8000)
+    return root
+
+
+def test_expresso(tmp_path, caplog):
+    """Sentences of the test part whole, of conversations the turns within it, by speaker."""
+    root = expresso(tmp_path / "release" / "expresso")
+    module = script("Expresso/expresso_prepare.py")
+    module.prepare_expresso(str(tmp_path / "release"), str(tmp_path / "expresso"))
+    rows = rows_of(tmp_path / "expresso")
+    read = {i: row for i, row in rows.items() if "read_style" in row["labels"]}
+    assert {i: (r["speaker"], class_of(r, "read style")) for i, r in read.items()} == {
+        "ex01_happy_00002": ("expresso_ex01", "happy"),
+        "ex03_default_emphasis_00010": ("expresso_ex03", "default"),
+    }
+    turns = {i: row for i, row in rows.items() if i not in read}
+    assert {
+        i: (
+            row["speaker"],
+            row["labels"]["conversation_style"],
+            row["channel"],
+            row["start"],
+            row["duration"],
+        )
+        for i, row in turns.items()
+    } == {
+        "ex01-ex02_fast_001_channel1_segment_0.25_1.00": ("expresso_ex01", "fast", 0, 0.25, 0.75),
+        "ex01-ex02_fast_001_channel2_segment_1.00_2.50": ("expresso_ex02", "fast", 1, 1.0, 1.5),
+        "ex04-ex01_animal-animaldir_005_channel1_segment_1.50_2.50": (
+            *("expresso_ex04", "animal", 0, 1.5, 1.0),
+        ),
+        "ex04-ex01_sad-sympathetic_001_channel1_segment_0.00_15.00": (
+            *("expresso_ex04", "sad", 0, 0.0, 15.0),
+        ),
+        "ex04-ex01_sad-sympathetic_001_channel1_segment_15.00_30.00": (
+            *("expresso_ex04", "sad", 0, 15.0, 15.0),
+        ),
+        "ex04-ex01_sad-sympathetic_001_channel1_segment_31.00_32.50": (
+            *("expresso_ex04", "sad", 0, 31.0, 1.5),
+        ),
+        "ex04-ex01_sad-sympathetic_001_channel2_segment_0.00_7.75": (
+            *("expresso_ex01", "sympathetic", 1, 0.0, 7.75),
+        ),
+        "ex04-ex01_sad-sympathetic_001_channel2_segment_7.75_15.50": (
+            *("expresso_ex01", "sympathetic", 1, 7.75, 7.75),
+        ),
+    }
+    tasks = {task.name: task for task in read_tasks("expresso")}
+    classes = [tasks["conversation style"].label_of(row) for row in turns.values()]
+    assert classes.count(-1) == 1  # the animal
+    for row in turns.values():
+        samples = read_audio(row["audio"], row["id"], row["start"], row["duration"], row["channel"])
+        spectrum = torch.fft.rfft(samples).abs()
+        assert abs(float(spectrum.argmax()) / row["duration"] - (220, 330)[row["channel"]]) < 2
+    (root / "audio_48khz" / "read" / "ex01" / "happy" / "base" / "ex01_happy_00002.wav").unlink()
+    with caplog.at_level("WARNING"):
+        module.prepare_expresso(str(root), str(tmp_path / "again"))
+    assert "lacks 1 recordings, such as ex01_happy_00002: they are left out" in caplog.text
+
+
+def test_expresso_tells_what_is_wrong(tmp_path):
+    prepare = script("Expresso/expresso_prepare.py").prepare_expresso
+    with pytest.raises(FileNotFoundError, match="No folder splits in .*download the release"):
+        prepare(str(tmp_path), str(tmp_path / "x"))
+    root = expresso(tmp_path / "expresso")
+    test = root / "splits" / "test.txt"
+    listed = test.read_text()
+    test.write_text(listed + "".join(f"ex02_sad_{n:05}\n" for n in range(MAX_BAD_CLIPS + 1)))
+    with pytest.raises(FileNotFoundError, match="lacks 11 recordings, such as ex02_sad_00000"):
+        prepare(str(root), str(tmp_path / "x"))
+    test.write_text(f"{listed}ex01-ex02_happy_001\t60.0s-\n")
+    with pytest.raises(ValueError, match="test.txt, line 9, is not of the form NAME or"):
+        prepare(str(root), str(tmp_path / "x"))
+    test.write_text(listed)
+    (root / "VAD_segments.txt").write_text("ex01-ex02_fast_001/channel1\t0.25-1.00\n")
+    with pytest.raises(ValueError, match="VAD_segments.txt, line 1, is not of the form"):
+        prepare(str(root), str(tmp_path / "x"))
+    (root / "VAD_segments.txt").unlink()
+    with pytest.raises(FileNotFoundError, match="No .*VAD_segments.txt: download"):
+        prepare(str(root), str(tmp_path / "x"))
+    assert not (tmp_path / "x").exists()
 
 
 def crema_d(root: Path) -> Path:
