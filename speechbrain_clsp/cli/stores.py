@@ -8,6 +8,7 @@ import os
 import sys
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 from speechbrain_clsp.cli.common import (
     add_ray_option,
@@ -55,8 +56,8 @@ def add_store_options(command: argparse.ArgumentParser) -> None:
 
 def refuse_store_options(options: argparse.Namespace) -> None:
     """Raise ValueError if an option is given that an .npz file has no use for."""
-    defaults = {"captions": None, "precision": "fp32", "reuse": [], "shard_rows": SHARD_ROWS}
-    defaults |= {"workers": 1, "ray": None}
+    defaults: dict[str, Any] = {"captions": None, "precision": "fp32", "reuse": []}
+    defaults |= {"shard_rows": SHARD_ROWS, "workers": 1, "ray": None}
     given = [name for name, value in defaults.items() if getattr(options, name) != value]
     if given:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in given)

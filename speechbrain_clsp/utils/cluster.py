@@ -128,7 +128,8 @@ class RayCluster:
             num_cpus=self.cpus, num_gpus=self.gpus, max_retries=RETRIES, max_calls=0
         )(_call)
         shared, folder = self._ray.put(work), os.getcwd()
-        waiting, running = deque(items), {}
+        waiting = deque(items)
+        running: dict[Any, Any] = {}  # what each task that was given to Ray works on
         while waiting or running:
             while waiting and len(running) < SUBMITTED:
                 item = waiting.popleft()
