@@ -67,6 +67,7 @@ def write_background(folder: str | os.PathLike, embeddings: Tensor, source: str)
     }
     with atomic_path(folder / BACKGROUND) as path:
         save_file({EMBEDDINGS: embeddings.detach().cpu().half().contiguous()}, path, about)
+        path.chmod(0o644)  # safetensors makes it readable by its owner alone
     return folder / BACKGROUND
 
 

@@ -173,12 +173,17 @@ def parse_condition(text: str, schema: pa.Schema | Mapping[str, pa.DataType]) ->
         where = statement.args["where"].this.this  # type: ignore[union-attr]  # it has just been written
         if where is None:
             raise ValueError("it is empty")
+    except RecursionError as error:
+        raise ValueError(f"--where {quote(text)} is nested too deeply") from error
     except (sqlglot.errors.SqlglotError, ValueError, KeyError, AttributeError) as error:
         raise ValueError(
             f"--where {quote(text)} cannot be read: write it as SQL, such as {EXAMPLE}, with texts"
             " in single quotation marks"
         ) from error
-    return _Reader(text, columns_of(schema)).read(where)
+    try:
+        return _Reader(text, columns_of(schema)).read(where)
+    except RecursionError as error:
+        raise ValueError(f"--where {quote(text)} is nested too deeply") from error
 
 
 class _Reader:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import numpy as np
+import pyarrow as pa
 import soundfile
 import torch
 from torch import Tensor
@@ -29,8 +30,8 @@ from speechbrain_clsp.inference.files import pad
 from speechbrain_clsp.inference.guards import LengthGuard, LevelGuard, WordErrorGuard, name_guards
 from speechbrain_clsp.inference.reward import StyleReward
 from speechbrain_clsp.inference.timeline import compare_windows, sliding_windows
-from speechbrain_clsp.lobes.prompt_bank import Prompts, embed_classes
-from speechbrain_clsp.search.filters import Condition
+from speechbrain_clsp.lobes.prompt_bank import Prompts, embed_classes, prompt_groups
+from speechbrain_clsp.search.filters import Condition, parse_condition
 from speechbrain_clsp.search.index import StyleIndex
 from speechbrain_clsp.search.queries import Query, find
 from speechbrain_clsp.search.results import to_record
@@ -39,6 +40,7 @@ from speechbrain_clsp.serve.limits import Budget, Limits, RequestRejectedError
 from speechbrain_clsp.utils.checks import quote
 
 NPY = b"\x93NUMPY"
+HIDDEN = ("audio", "offset", "nbytes")  # columns: where files lie on this machine
 CPU_BATCH_SECONDS, GPU_BATCH_SECONDS = 16.0, 60.0
 MAXIMUM_CHANNELS = 8  # a few bytes can stand for hundreds of silent ones
 
@@ -133,8 +135,7 @@ class StyleService:
         }
 
     def _columns(self, index: StyleIndex) -> list[str]:
-        hidden = {"vector", "audio", "offset", "nbytes", "labels"}
-        names = [name for name in index.schema.names if name not in hidden]
+        names = [name for name in index.schema.names if name not in {*HIDDEN, "vector", "labels"}]
         return [*names, *(f"labels.{key}" for key in index.info.labels)]
 
     def embed_audio(self, clips: Sequence[Clip]) -> dict[str, Any]:
@@ -198,6 +199,8 @@ class StyleService:
         if prompts is None:
             raise ValueError("prompts are missing, and the model comes without: give the classes")
         prompts = check_prompts(prompts)
+        groups = prompt_groups(prompts).values() if isinstance(prompts, Mapping) else [prompts]
+        self._check_texts([text for group in groups for text in group], "prompts")
         text, labels = embed_classes(self.model.encode_text, prompts), list(prompts)
         scale = self.clsp.mods.logit_scale().detach().cpu()
         found, results = self._embed(clips), []
@@ -216,14 +219,15 @@ class StyleService:
         self, clip: Clip, captions: Sequence[str], window: float = 2.0, hop: float = 0.5
     ) -> dict[str, Any]:
         """Compare captions with each moment of a clip: ``times``, and ``scores`` at each."""
-        text = self.model.encode_text(self._short(captions))
-        source, seconds = self._open(clip)
         longest = self.clsp.WINDOW_SECONDS
-        if not (0.1 <= window <= longest and hop >= 0.05):
+        if not (0.1 <= window <= longest and 0.05 <= hop <= self.limits.clip_seconds):
             raise ValueError(
-                f"window must be 0.1 to {longest:g} s and hop at least 0.05 s, not {window} and"
-                f" {hop}"
+                f"window must be 0.1 to {longest:g} s and hop 0.05 to {self.limits.clip_seconds:g}"
+                f" s, not {window} and {hop}"
             )
+        self._check_texts(captions, "captions")
+        text = self.model.encode_text(captions)
+        source, seconds = self._open(clip)
         asked = seconds / hop * window
         if asked > self.limits.seconds_at_once:
             raise RequestRejectedError(
@@ -260,11 +264,14 @@ class StyleService:
         if like is not None:
             wav = self._reader(self._row(like))
             recordings.append({"array": wav.numpy(), "sampling_rate": SAMPLE_RATE})
-        texts = self._short([text]) if text else []
+        texts = [text] if text else []
+        self._check_texts(texts, "text")
+        if where:  # where files lie on this machine is not to be found out
+            self._check_texts([where], "where")
+            parse_condition(where, pa.schema([f for f in index.schema if f.name not in HIDDEN]))
         hits = find(index, self.clsp, Query(texts, recordings, where=where or "", k=k))
         records = [to_record(hit) for hit in hits]
-        hidden = ("audio", "offset", "nbytes")  # where files lie on this machine
-        return {"results": [{k: v for k, v in one.items() if k not in hidden} for one in records]}
+        return {"results": [{k: v for k, v in one.items() if k not in HIDDEN} for one in records]}
 
     def audio_of(self, name: str) -> bytes:
         """Return a clip of the index, by its id, as a wav file."""
@@ -301,10 +308,20 @@ class StyleService:
         """Reward clips as :meth:`StyleReward.explain` does; never fails for a clip or a caption."""
         if not len(clips) == len(captions):
             raise ValueError(f"{len(captions)} captions for {len(clips)} clips: give one per clip")
+        self._check_texts(texts or (), "texts")
         reward = self._reward(scaling, guards, require)
+        long = {
+            number: self._too_long(text, f"captions[{number}]")
+            for number, text in enumerate(captions)
+            if isinstance(text, str) and len(text) > self.limits.text_characters
+        }
+        captions = ["" if number in long else text for number, text in enumerate(captions)]
         with self._read(clips) as read:
             wavs = [_whole(one, self.clsp.WINDOW_SECONDS) for one in read]
-            faults = [str(one) if isinstance(one, Exception) else "" for one in wavs]
+            faults = [
+                str(one) if isinstance(one, Exception) else long.get(number, "")
+                for number, one in enumerate(wavs)
+            ]
             nothing = torch.full((MINIMUM_SAMPLES,), torch.nan)
             padded, wav_lens = pad([one if isinstance(one, Tensor) else nothing for one in wavs])
             found = reward.explain(
@@ -409,8 +426,7 @@ class StyleService:
         source: Source = clip.content
         if clip.content.startswith(NPY):
             source = _array(clip)
-            samples = source["array"].shape[-1]
-            seconds = samples / max(1, source["sampling_rate"])
+            seconds = source["array"].shape[-1] / source["sampling_rate"]
         else:
             header = read_header(clip.content, clip.name)
             seconds = header.seconds
@@ -426,11 +442,12 @@ class StyleService:
             )
         return source, seconds
 
-    def _short(self, texts: Sequence[str]) -> Sequence[str]:
+    def _check_texts(self, texts: Sequence[str], name: str) -> None:
+        """Raise RequestRejectedError or ValueError if there are too many, or one is too long."""
+        self.limits.check_number(len(texts), name, self.limits.texts)
         for number, text in enumerate(texts):
             if len(text) > self.limits.text_characters:
-                raise ValueError(self._too_long(text, f"captions[{number}]"))
-        return texts
+                raise ValueError(self._too_long(text, f"{name}[{number}]"))
 
     def _too_long(self, text: str, name: str) -> str:
         most = self.limits.text_characters
@@ -471,6 +488,8 @@ def _array(clip: Clip) -> dict[str, Any]:
     """Return samples of a ``.npy`` file as the library datasets gives them, without a copy."""
     if clip.sample_rate is None:
         raise AudioError(f"{clip.name}: is an array: give its sample_rate")
+    if clip.sample_rate < 1:
+        raise AudioError(f"{clip.name}: its sample_rate is {clip.sample_rate} Hz")
     file = io.BytesIO(clip.content)
     try:
         version = np.lib.format.read_magic(file)

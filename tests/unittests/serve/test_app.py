@@ -74,6 +74,8 @@ def test_embeddings_classes_and_timelines_are_the_models_own(url, clsp):
     assert found["results"][0]["label"] == label
     probabilities = list(found["results"][0]["probabilities"].values())
     assert probabilities == pytest.approx(out_prob[0].exp().tolist(), abs=1e-4)
+    status, found = post(f"{url}/v1/classify", {"prompts": CAPTIONS}, [wav_bytes(0.5)])
+    assert found["results"][0]["label"] == clsp.classify_file(wav_bytes(0.5), CAPTIONS)[3][0]
     fields = {"captions": CAPTIONS[:2], "window": 1.0, "hop": 0.5}
     status, found = post(f"{url}/v1/timeline", fields, [wav_bytes(2.2)])
     curve = clsp.timeline(wav_bytes(2.2), CAPTIONS[:2], 1.0, 0.5)
@@ -117,6 +119,16 @@ def test_a_bad_clip_or_caption_costs_its_own_place_only(url):
         f"{url}/v1/reward", {"captions": [CAPTIONS[0], ""], "scaling": "margin"}, files[:2]
     )
     assert status == 200 and found["values"][1] == -1.0 and found["reasons"][0] == ""
+    long = {"captions": ["a " * 2001, CAPTIONS[0]]}
+    status, found = post(f"{url}/v1/reward", long, [wav_bytes()] * 2)
+    assert status == 200 and found["values"][0] == -1.0 and found["reasons"][1] == ""
+    assert found["reasons"][0].startswith("captions[0] has 4002 characters")
+    array = npy_bytes(tone(0.5))
+    for rate in (0, -1):
+        status, found = post(
+            f"{url}/v1/score", {"captions": CAPTIONS, "sample_rate": rate}, [array]
+        )
+        assert status == 422 and f"sample_rate is {rate} Hz" in found["error"]
     status, found = post(f"{url}/v1/embed/text", {"texts": ["", CAPTIONS[0], "slowly " * 999]})
     assert status == 200 and "embedding" in found["results"][1]
     assert "Caption 0 is empty" in found["results"][0]["error"]
@@ -146,6 +158,11 @@ def test_limits_are_refused_with_a_reason_that_names_the_item(url):
     assert status == 413 and "23400 s" in found["error"] and "hop" in found["error"]
     status, found = post(f"{url}/v1/embed/text", {"texts": ["a"] * 1025})
     assert status == 413 and found["error"].startswith("texts[1024]")
+    prompts = {"prompts": {str(number): f"voice {number}" for number in range(1025)}}
+    status, found = post(f"{url}/v1/classify", prompts, [wav_bytes(0.2)])
+    assert status == 413 and found["error"].startswith("prompts[1024]")
+    status, found = post(f"{url}/v1/timeline", {"captions": ["a"] * 1025}, [wav_bytes(0.2)])
+    assert status == 413 and found["error"].startswith("captions[1024]")
     status, found = post(f"{url}/v1/score", captions, [b"x" * 20_000_001])
     assert status == 413 and "20000000 bytes" in found["error"]
     wide = io.BytesIO()
@@ -170,7 +187,10 @@ def test_limits_are_refused_with_a_reason_that_names_the_item(url):
         ("classify", {}, "prompts are missing"),
         ("classify", {"prompts": {"a": "x", "b": "x"}}, "have the same prompts"),
         ("timeline", {"captions": ["a"], "window": -1.0}, "window must be"),
-        ("timeline", {"captions": ["a"], "hop": 1e-9}, "hop at least"),
+        ("timeline", {"captions": ["a"], "hop": 1e-9}, "hop 0.05 to"),
+        ("timeline", {"captions": ["a"], "hop": 1e308}, "hop 0.05 to"),
+        ("timeline", {"captions": ["a " * 2001]}, r"captions\[0\] has 4002 characters"),
+        ("classify", {"prompts": {"a": ["x", "y" * 4001]}}, r"prompts\[1\] has 4001"),
         ("reward", {"captions": ["a", "b"]}, "2 captions for 1 clips"),
         ("reward", {"captions": ["a"], "scaling": "best"}, "scaling must be one of"),
         ("reward", {"captions": ["a"], "guards": ["no"]}, "guards must be of"),
@@ -350,6 +370,13 @@ def test_an_index_is_searched_by_caption_clip_and_likeness(clsp, tmp_path):
         order = (vectors @ clsp.encode_text(CAPTIONS[:1])[0].numpy()).argsort()[::-1]
         assert [hit["id"] for hit in found["results"]] == [f"clip{n}" for n in order[:3]]
         assert "audio" not in found["results"][0]
+        for where, word in (
+            ("audio LIKE '/%'", "no column 'audio'"),
+            ("(" * 1900 + "1=1" + ")" * 1900, "nested too deeply"),
+            ("id = 'a' OR " * 400 + "id = 'b'", "where[0] has"),
+        ):
+            status, found = post(f"{url}/v1/search", {"text": CAPTIONS[0], "where": where})
+            assert status == 422 and word in found["error"], found
         where = {"text": CAPTIONS[0], "where": "gender = 'male'"}
         hits = post(f"{url}/v1/search", where)[1]["results"]
         assert {hit["gender"] for hit in hits} == {"male"} and len(hits) == 4
