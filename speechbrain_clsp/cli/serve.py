@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from speechbrain_clsp.cli.common import add_command, extra_needed, open_manifest, whole_number
@@ -108,6 +109,8 @@ def run_serve(options: argparse.Namespace) -> None:
 
 
 def _read_token(path: str | None) -> str | None:
+    if path and not Path(path).is_file():
+        raise FileNotFoundError(f"--token-file {path} is not a file: write the token into one")
     token = read_text(path).strip() if path else os.environ.get("CLSP_TOKEN", "").strip()
     if path and not token:
         raise ValueError(f"--token-file {path} is empty")
@@ -121,7 +124,14 @@ def _load_recognizer(source: str | None) -> Any:
         return None
     from speechbrain.inference.ASR import EncoderASR
 
-    return EncoderASR.from_hparams(source)
+    try:
+        return EncoderASR.from_hparams(source)
+    except Exception as error:  # anything can come of a definition that is foreign, or of the Hub
+        reason = str(error).partition("\n")[0]
+        raise ValueError(
+            f"--recognizer {source} could not be opened as SpeechBrain's EncoderASR:"
+            f" {type(error).__name__}: {reason}"
+        ) from error
 
 
 def _load_index(clsp: CLSP, folder: str | None) -> StyleIndex | None:

@@ -27,9 +27,8 @@ def open_socket(host: str, port: int) -> socket.socket:
     except OSError as error:
         opened.close()
         raise OSError(
-            error.errno,
-            f"--port {port} cannot be used on {host} ({error.strerror}): choose another, or 0 for"
-            " any that is free",
+            f"--port {port} cannot be used on {host} ({error.strerror}): choose another, 0 for any"
+            " that is free, or another address"
         ) from error
     return opened
 

@@ -10,6 +10,7 @@ from http.client import HTTPConnection
 
 import pytest
 
+from speechbrain_clsp.cli.main import main
 from speechbrain_clsp.serve.server import open_socket
 from speechbrain_clsp.serve.service import StyleService
 from tests.utils.live_service import live, post, wav_bytes
@@ -97,3 +98,26 @@ def test_small_answers_do_not_wait_for_acknowledgements(clsp):
             seconds.append(time.monotonic() - start)
         connection.close()
     assert sorted(seconds)[10] < 0.03  # a busy machine may delay some
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--token-file", "nowhere"], "--token-file nowhere is not a file"),
+        (["--token-file", "two"], "one word of ASCII"),
+        (["--recognizer", "{model}"], "could not be opened as SpeechBrain's EncoderASR"),
+        (["--background", "two"], "two is not a manifest"),
+        (["--index", "nowhere"], "nowhere is not an index"),
+        (["--host", "8.8.8.8"], "cannot be used on 8.8.8.8"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value[0],
+)
+def test_what_keeps_it_from_starting_is_a_sentence(
+    small_folder, tmp_path, monkeypatch, capsys, options, message
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "two").write_text("two words")
+    words = [word.format(model=small_folder) for word in options]
+    assert main(["serve", "--model", str(small_folder), "--port", "0", *words]) == 2
+    said = capsys.readouterr().err
+    assert message in said and "Errno" not in said
