@@ -55,8 +55,9 @@ def find_duplicates(
     """
     if not 0 < cosine <= 1:
         raise ValueError(f"cosine must be in (0, 1], not {cosine}")
-    if store.provenance.weights_sha256 != index.info.weights_sha256:
-        raise ValueError(f"{index.folder} is not an index of {store.folder}: the models differ")
+    for name, what in (("weights_sha256", "the models differ"), ("kind", "one is of captions")):
+        if getattr(store.provenance, name) != getattr(index.info, name):
+            raise ValueError(f"{index.folder} is not an index of {store.folder}: {what}")
     names = store.ids()
     numbers = {name: number for number, name in enumerate(names)}
     edges = [

@@ -30,6 +30,7 @@ from speechbrain_clsp.search.leases import STALE_AFTER, claim
 from speechbrain_clsp.search.store import (
     EmbeddingStore,
     Provenance,
+    complete_shards,
     complete_store,
     read_mark,
     shard_path,
@@ -184,14 +185,14 @@ def embed_corpus(
     """
     start_store(folder, provenance)
     hours = _hours_of_shards(manifest, provenance)
-    done = _done(folder, provenance)
+    done = complete_shards(folder, provenance)
     run = _Run(clsp, manifest, folder, provenance, settings, known)
     with _Progress(hours, done, settings.progress) as bar:
         while len(done) < provenance.n_shards:
             left = [n for n in range(provenance.n_shards) if n not in done]
             for _ in run.here(left, bar.advance) if cluster is None else run.on(cluster, left):
-                bar.show(_done(folder, provenance))
-            done = _done(folder, provenance)
+                bar.show(complete_shards(folder, provenance))
+            done = complete_shards(folder, provenance)
             if len(done) < provenance.n_shards:  # others are at the rest, or have died
                 time.sleep(min(1.0, settings.stale_after / 10))
     marks = complete_store(folder, provenance)
@@ -281,11 +282,6 @@ def _open_run(task: _ShardTask) -> _Run:
     known = KnownVectors([EmbeddingStore(each) for each in task.reuse]) if task.reuse else None
     clsp.set_precision(about.precision)
     return _Run(clsp, manifest, task.folder, about, task.settings, known)
-
-
-def _done(folder: Path, provenance: Provenance) -> set[int]:
-    names = {path.name for path in shard_path(folder, 0, "").parent.glob("*.json")}
-    return {n for n in range(provenance.n_shards) if shard_path(folder, n, ".json").name in names}
 
 
 def _hours_of_shards(manifest: Manifest, provenance: Provenance) -> np.ndarray:

@@ -142,6 +142,8 @@ class StyleIndex:
         ------
         FileExistsError
             If there is an index, or something else.
+        NotADirectoryError
+            If there is a file.
         FileNotFoundError, ValueError
             If store and manifest cannot be opened, or do not belong to each other.
         """
@@ -150,9 +152,12 @@ class StyleIndex:
             raise ValueError(f"engine must be one of {sorted(ENGINES)}, not {engine!r}")
         if (folder / INDEX).is_file():
             raise FileExistsError(f"{folder} is an index already: add to it, or choose another")
+        if folder.exists() and not folder.is_dir():
+            raise NotADirectoryError(f"{folder} is a file: an index is a folder")
         there = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
         if there and BUILDING not in there:
             raise FileExistsError(f"{folder} holds {join_some(there, ', ')}: choose another folder")
+        opened.check_hashes()
         source = _manifest_of(opened, manifest)
         about = opened.provenance
         labels = sorted(
@@ -212,6 +217,7 @@ class StyleIndex:
                     f"{store.folder} does not fit into {self.folder}: its {name} is {theirs!r}, not"
                     f" {ours!r}; only vectors of one model can be compared"
                 )
+        store.check_hashes()
         source = manifest if isinstance(manifest, Manifest) else _manifest_of(store, manifest)
         with self._writing():
             for table in self._rows_of(store, source):

@@ -150,8 +150,9 @@ def find(index: StyleIndex, clsp: CLSP, query: Query) -> list[Hit]:
     >>> [(hit.row["id"], hit.score) for hit in find(index, model, Query(["A man."], k=2))]
     [('b', 0.8), ('a', 0.6)]
     """
-    if query.per and query.per not in {*index.schema.names, *_label_columns(index)} - {"vector"}:
-        raise ValueError(f"There is no column {query.per!r}; there are {index.schema.names}")
+    columns = [*index.schema.names[:-1], *_label_columns(index)]  # the last one is the vector
+    if query.per and query.per not in columns:
+        raise ValueError(f"There is no column {query.per!r}; there are {', '.join(columns)}")
     target = _vector_of(clsp, query)
     wanted = query.k + query.offset
     size = wanted if not (query.per or query.fold) else min(MOST, 4 * wanted)

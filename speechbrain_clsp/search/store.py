@@ -36,6 +36,7 @@ CLIPS = "clips.arrow"  # the manifest of a store that was made of files
 LEASE = "store.lease"
 CONTENT_BYTES = 32
 NORMALIZATION = "unit norm, then float16"
+_MEND = "remove it, and give the command that built the store again"
 # What may differ between two runs that write one store.
 _FREE = ("model", "revision", "source", "package", "packages")
 
@@ -289,10 +290,22 @@ def write_shard(
     return True
 
 
+def complete_shards(folder: Path, provenance: Provenance) -> set[int]:
+    """Return the shards that have a file and a mark."""
+    names = {path.name for path in (folder / SHARDS).iterdir()}
+    parts = (".arrow", ".json")
+    return {
+        shard
+        for shard in range(provenance.n_shards)
+        if all(shard_path(folder, shard, part).name in names for part in parts)
+    }
+
+
 def read_mark(folder: Path, shard: int) -> Mark | None:
-    """Return the mark of a shard; None if it is not complete."""
+    """Return the mark of a shard; None if it is not complete, or was removed."""
     path = shard_path(folder, shard, ".json")
-    return Mark(**read_json(path)) if path.is_file() else None
+    there = path.is_file() and shard_path(folder, shard, ".arrow").is_file()
+    return Mark(**read_json(path)) if there else None
 
 
 def check_model(
@@ -356,9 +369,7 @@ class EmbeddingStore:
         self.provenance = read_provenance(self.folder)
         n_shards = self.provenance.n_shards
         if not (self.folder / COMPLETE).is_file():
-            done = sum(
-                shard_path(self.folder, shard, ".json").is_file() for shard in range(n_shards)
-            )
+            done = len(complete_shards(self.folder, self.provenance))
             raise ValueError(
                 f"{self.folder} is half built: {done} of {n_shards} shards are complete; give the"
                 " command that builds it again"
@@ -384,15 +395,13 @@ class EmbeddingStore:
 
     def table(self, shard: int) -> pa.Table:
         """Return one shard."""
-        path = shard_path(self.folder, shard, ".arrow")
-        if not path.is_file():
-            raise FileNotFoundError(f"{path} is missing: the store was changed, build it again")
+        path = self._file_of(shard)
         try:
             with pa.memory_map(str(path)) as source:
                 table = pa.ipc.open_file(source).read_all()
         except (pa.ArrowException, OSError) as error:
             raise ValueError(
-                f"{path} is damaged{explain_file(path, 'an Arrow')}: {error}"
+                f"{path} is damaged{explain_file(path, 'an Arrow')} ({error}): {_MEND}"
             ) from error
         if len(table) != self.marks[shard].embedded:
             raise ValueError(f"{path} has {len(table)} rows, not {self.marks[shard].embedded}")
@@ -409,9 +418,19 @@ class EmbeddingStore:
     def check_hashes(self) -> None:
         """Raise ValueError if the content of a shard is not that which was written."""
         for shard, mark in enumerate(self.marks):
-            path = shard_path(self.folder, shard, ".arrow")
+            path = self._file_of(shard)
             if sha256_of_file(path) != mark.sha256:
-                raise ValueError(f"{path} was changed: its SHA-256 is not that of its mark")
+                raise ValueError(
+                    f"{path} was changed, its SHA-256 is not that of its mark: {_MEND}"
+                )
+
+    def _file_of(self, shard: int) -> Path:
+        path = shard_path(self.folder, shard, ".arrow")
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"{path} is missing: give the command that built the store again"
+            )
+        return path
 
 
 def write_store(

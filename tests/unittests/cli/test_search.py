@@ -7,6 +7,7 @@ import pytest
 from speechbrain_clsp import CLSP
 from speechbrain_clsp.cli.main import main
 from speechbrain_clsp.dataio.manifest import Manifest, write_manifest
+from speechbrain_clsp.search.store import EmbeddingStore
 from tests.utils.small import CAPTIONS, model_folder
 from tests.utils.stores import buzzes, random_store
 
@@ -100,6 +101,7 @@ def test_dedupe_finds_copies_and_lists_what_to_delete(folder, tmp_path, capsys):
         (["coverage", "store", "--prompts", "mini", "--output", "x"], "must end in .html"),
         (["dedupe", "store", "--index", "index", "--output", "x"], "must end in .json"),
         (["dedupe", "foreign", "--index", "index", "--output", "x.json"], "the models differ"),
+        (["dedupe", "captions", "--index", "index", "--output", "x.json"], "one is of captions"),
         (["index", "absent", "--output", "new"], "absent is not an embedding store"),
         (["index", "--output", "index"], "Name a store to add"),
         (["index", "store", "--output", "index", "--engine", "lancedb"], "has the engine exact"),
@@ -108,12 +110,14 @@ def test_dedupe_finds_copies_and_lists_what_to_delete(folder, tmp_path, capsys):
             "weights_sha256 is",
         ),
     ],
-    ids=range(16),
+    ids=range(17),
 )
 def test_wrong_input_gets_one_line(folder, monkeypatch, capfd, words, pattern):
     monkeypatch.chdir(folder)
     if not (folder / "foreign").is_dir():
         random_store(folder / "foreign", ["a", "b"], 32, weights_sha256="11")
+        weights = EmbeddingStore(folder / "store").provenance.weights_sha256
+        random_store(folder / "captions", ["a"], 32, weights_sha256=weights, kind="fine")
     assert run(*words) == 2
     error = capfd.readouterr().err
     assert error.count("\n") == 1 and pattern in error

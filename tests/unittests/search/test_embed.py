@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import time
 from collections import Counter
@@ -17,6 +18,7 @@ from speechbrain_clsp.dataio.manifest import Manifest, write_manifest
 from speechbrain_clsp.dataio.shards import ClipReader
 from speechbrain_clsp.search import embed
 from speechbrain_clsp.search.embed import KnownVectors, Settings, describe_run, embed_corpus
+from speechbrain_clsp.search.store import EmbeddingStore
 from speechbrain_clsp.utils.checks import BadEntriesError
 from tests.utils.small import CAPTIONS, model_folder, tone, write
 from tests.utils.stores import buzzes, random_store
@@ -211,6 +213,15 @@ def test_what_is_embedded_together_does_not_depend_on_what_is_known(
     expected |= {name: vector for name, vector in zip(first.ids(), first.vectors())}
     for name, vector in zip(store.ids(), store.vectors()):
         np.testing.assert_array_equal(vector, expected[name])
+
+
+def test_a_shard_that_was_removed_is_embedded_again(clsp, manifest, about, calm, tmp_path):
+    folder = shutil.copytree(calm.folder, tmp_path / "s")
+    (folder / "shards" / "00002.arrow").unlink()
+    with pytest.raises(FileNotFoundError, match="00002.arrow is missing: give the command that"):
+        EmbeddingStore(folder).ids()
+    embed_corpus(clsp, manifest, folder, about, SKIP)
+    assert contents(folder) == contents(calm.folder)
 
 
 def count_reads(monkeypatch) -> Counter:

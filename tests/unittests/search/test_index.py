@@ -152,6 +152,9 @@ def test_what_is_wrong_gets_one_line(index, folder, tmp_path):
         "is not an index: make one by clsp index": lambda: StyleIndex.open(tmp_path / "none"),
         "is an index already": lambda: StyleIndex.create(index.folder, folder / "store"),
         "holds thesis.txt": lambda: StyleIndex.create(tmp_path / "mine", folder / "store"),
+        "o.arrow is a file: an index is a folder": lambda: StyleIndex.create(
+            tmp_path / "o.arrow", folder / "store"
+        ),
         "engine must be one of": lambda: StyleIndex.create(
             tmp_path / "x", folder / "store", engine="a"
         ),
@@ -182,6 +185,18 @@ def test_what_is_wrong_gets_one_line(index, folder, tmp_path):
         index.delete(["c1"])
     lease.unlink()
     assert index.delete(["c1"]) == 1
+
+
+def test_a_store_that_was_changed_is_not_indexed(folder, index, tmp_path):
+    store = corpus_store(tmp_path, "more", 0, 300)
+    shard = store / "shards" / "00001.arrow"
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+    for act in (lambda: index.add(store), lambda: StyleIndex.create(tmp_path / "new", store)):
+        with pytest.raises(ValueError, match=r"00001.arrow was changed.*: remove it, and give the"):
+            act()
+    assert len(index) == SIZE and not (tmp_path / "new").exists()
 
 
 def test_without_the_package_an_index_of_lancedb_names_the_extra(folder, tmp_path, monkeypatch):
