@@ -50,6 +50,9 @@ class CaptionedSpeech:
         other (:class:`~speechbrain_clsp.dataio.labels.AttributePrompts`).
     n_values : sequence of int
         How many prompts each attribute has.
+    n_old : int
+        How many of the clips, the last ones, are rehearsed
+        (:class:`~speechbrain_clsp.dataio.rehearsal.Rehearsal`).
 
     Example
     -------
@@ -74,6 +77,7 @@ class CaptionedSpeech:
     prompts: Tensor | None = None
     prompts_padding_mask: Tensor | None = None
     n_values: Sequence[int] = ()
+    n_old: int = 0
 
     def negatives_differ(self) -> Tensor:
         """Return [K - n_positives, B] bool, False for a negative that repeats a positive.
@@ -139,6 +143,7 @@ class CaptionedSpeech:
             prompts=self.prompts,
             prompts_padding_mask=self.prompts_padding_mask,
             n_values=self.n_values,
+            n_old=max(0, end - max(start, n_clips - self.n_old)),
         )
 
     @classmethod
@@ -313,6 +318,7 @@ class Collate:
             prompts,
             prompts_padding_mask,
             self.prompts.n_values if self.prompts is not None else (),
+            sum(clip.get("is_old", False) for clip in clips),
         )
 
 

@@ -130,10 +130,10 @@ class MixedDataset(Dataset):
         return len(self.new) + len(self.old)
 
     def __getitem__(self, key: Key) -> dict[str, Any]:
-        """Return what the dataset that has a clip returns for it."""
+        """Return what the dataset that has a clip returns for it; with ``is_old`` for old clips."""
         if key.index < len(self.new):
             return self.new[key]
-        return self.old[key._replace(index=key.index - len(self.new))]
+        return {**self.old[key._replace(index=key.index - len(self.new))], "is_old": True}
 
 
 class MixedBatchSampler(Sampler[list[Key]]):

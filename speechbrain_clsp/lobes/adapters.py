@@ -156,11 +156,26 @@ class AdaptedTower(AdaptedModel):
         # Its own search takes patterns for every module alike, containers included.
         self.replace_layers = found
         self.insert_adapters()
+        # Not parts of the tuned state, since they are not trained.
+        self.initial = nn.ParameterList(
+            nn.Parameter(value.clone(), requires_grad=False)
+            for value in self.tuned_state().values()
+        )
         self.eval()
 
     def train(self, mode: bool = True) -> AdaptedTower:
         """Stay in evaluation mode."""
         return super().train(False)
+
+    @torch.no_grad()
+    def embed_as_before(self, inputs: Tensor, lengths_or_mask: Tensor) -> Tensor:
+        """Return the embeddings [B, D] that the tower had before it was tuned, without gradients.
+
+        Arguments are those of the tower.
+        """
+        names = (f"{OWN}{name}" for name in self.tuned_state())
+        before = dict(zip(names, self.initial, strict=True))
+        return torch.func.functional_call(self, before, (inputs, lengths_or_mask))
 
     def tuned_state(self) -> dict[str, Tensor]:
         """Return what is trained, by its name in the tower."""

@@ -193,3 +193,36 @@ def prompt_loss(
         if of_attribute.shape[1]
     ]
     return (sum(losses, logits.new_zeros(())) / len(speech)).to(speech.dtype)
+
+
+def distillation_loss(
+    speech: Tensor, text: Tensor, base_speech: Tensor, base_text: Tensor
+) -> Tensor:
+    """Return how far embeddings are from those of a base model: 1 minus the cosine.
+
+    Arguments
+    ---------
+    speech : Tensor
+        [B, D] of unit norm.
+    text : Tensor
+        [K, B, D] of unit norm.
+    base_speech, base_text : Tensor
+        The same of the base model.
+
+    Returns
+    -------
+    Tensor
+        0-dim, the mean over clips plus the mean over texts.
+
+    Example
+    -------
+    >>> eye = torch.eye(2)
+    >>> distillation_loss(eye, eye[None], eye, eye.flip(0)[None]).item()
+    1.0
+    """
+    speech, text, base_speech, base_text = map(
+        full_precision, (speech, text, base_speech, base_text)
+    )
+    of_speech = 1 - (speech * base_speech).sum(dim=-1)
+    of_text = 1 - (text * base_text).sum(dim=-1)
+    return of_speech.mean() + of_text.mean()

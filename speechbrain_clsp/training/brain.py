@@ -20,7 +20,7 @@ from speechbrain_clsp.evaluation.zero_shot import Task, average_recall, classify
 from speechbrain_clsp.lobes.zipformer.schedule import set_step
 from speechbrain_clsp.nnet.averaging import ModelAverage
 from speechbrain_clsp.nnet.gradcache import GradCache
-from speechbrain_clsp.nnet.losses import contrastive_loss, prompt_loss
+from speechbrain_clsp.nnet.losses import contrastive_loss, distillation_loss, prompt_loss
 from speechbrain_clsp.nnet.schedulers import Eden
 from speechbrain_clsp.training.loss import CLSPLoss
 from speechbrain_clsp.training.step_log import StepLog, chance_level_loss
@@ -222,7 +222,24 @@ class ContrastiveBrain(sb.Brain):
             attribute_loss,
             predictions.get("clip_counts"),
             loss_by_prompts,
+            self._distillation_loss(predictions, batch),
         )
+
+    def _distillation_loss(
+        self, predictions: Mapping[str, Any], batch: CaptionedSpeech
+    ) -> Tensor | None:
+        """Return how far old clips and texts are from where the base has them, None without any."""
+        if not batch.n_old or not self.loss.distillation_weight:
+            return None
+        n_clips = len(batch.ids)
+        old = batch.select(n_clips - batch.n_old, n_clips)
+        towers: list[Any] = [
+            unwrapped(self.modules[name]) for name in ("speech_tower", "text_tower")
+        ]
+        speech = towers[0].embed_as_before(old.wavs, old.wav_lens)
+        text = towers[1].embed_as_before(old.tokens, old.padding_mask).view(-1, *speech.shape)
+        found = (predictions[name][..., -batch.n_old :, :] for name in ("speech", "text"))
+        return distillation_loss(*found, speech, text) * batch.n_old / n_clips
 
     def evaluation_modules(self) -> Mapping[str, nn.Module]:
         """Return the bare modules that are evaluated: the averaged ones, if there are any yet."""

@@ -17,7 +17,8 @@ class CLSPLoss(nn.Module):
     loss = contrastive(speech, positives) + ``text_weight`` * contrastive(first positive, others)
     + ``hard_negative_weight`` * mean over negatives of the two-way choice between the negative and
     the positive that it was made from + ``attribute_weight`` * the attribute heads' loss
-    + ``prompt_weight`` * the loss of classifying clips by prompts.
+    + ``prompt_weight`` * the loss of classifying clips by prompts + ``distillation_weight`` * the
+    distance of rehearsed clips and captions from where the base model has them.
 
     The term between a clip's own positives is not part of the published recipe: paraphrases teach
     the text tower which words matter long before speech does.
@@ -32,6 +33,9 @@ class CLSPLoss(nn.Module):
         Weight of the attribute heads' loss.
     prompt_weight : float
         Weight of :func:`~speechbrain_clsp.nnet.losses.prompt_loss`.
+    distillation_weight : float
+        Weight of the distance of old embeddings from those of the base model (feature distillation,
+        as in learning without forgetting, arXiv 1606.09282): 1 minus the cosine.
     mask_duplicates : bool
         Whether captions of other clips that equal one of a clip's own are no negatives.
     tile : int, optional
@@ -53,6 +57,7 @@ class CLSPLoss(nn.Module):
         hard_negative_weight: float = 0.0,
         attribute_weight: float = 0.0,
         prompt_weight: float = 0.0,
+        distillation_weight: float = 0.0,
         mask_duplicates: bool = False,
         tile: int | None = None,
     ) -> None:
@@ -61,6 +66,7 @@ class CLSPLoss(nn.Module):
         self.hard_negative_weight = hard_negative_weight
         self.attribute_weight = attribute_weight
         self.prompt_weight = prompt_weight
+        self.distillation_weight = distillation_weight
         self.mask_duplicates = mask_duplicates
         self.tile = tile
 
@@ -75,6 +81,7 @@ class CLSPLoss(nn.Module):
         attribute_loss: Tensor | None = None,
         clip_counts: Sequence[int] | None = None,
         prompt_loss: Tensor | None = None,
+        distillation_loss: Tensor | None = None,
     ) -> Tensor:
         """Compute this process's part of the loss of the joined batch.
 
@@ -100,6 +107,8 @@ class CLSPLoss(nn.Module):
             process is alone.
         prompt_loss : Tensor, optional
             0-dim, as of :func:`~speechbrain_clsp.nnet.losses.prompt_loss`.
+        distillation_loss : Tensor, optional
+            0-dim, as of :func:`~speechbrain_clsp.nnet.losses.distillation_loss`.
 
         Returns
         -------
@@ -112,6 +121,8 @@ class CLSPLoss(nn.Module):
             loss = loss + self.attribute_weight * attribute_loss
         if prompt_loss is not None:
             loss = loss + self.prompt_weight * prompt_loss
+        if distillation_loss is not None:
+            loss = loss + self.distillation_weight * distillation_loss
         if negatives is not None and negatives_differ is not None:
             weight = self.hard_negative_weight / max(len(negatives), 1)
             of_positives = cycle(positives)

@@ -43,6 +43,10 @@ class Tower(torch.nn.Module):
         """Embed."""
         return torch.nn.functional.normalize(self.head(x), dim=-1)
 
+    def embed_as_before(self, x, _):
+        """Embed, as a tower would have done that had other weights."""
+        return torch.nn.functional.normalize(x[:, :6], dim=-1)
+
 
 def joined_batch(n_positives: int, n_negatives: int = 0) -> CaptionedSpeech:
     """Return twelve clips, two of which share a caption."""
@@ -62,6 +66,7 @@ def joined_batch(n_positives: int, n_negatives: int = 0) -> CaptionedSpeech:
         prompts=torch.randn(3, 8, generator=draw, dtype=torch.float64),
         prompts_padding_mask=torch.zeros(3, 8, dtype=torch.bool),
         n_values=[3],
+        n_old=2,
     )
 
 
@@ -88,7 +93,8 @@ def new_brain(distributed: bool, **options) -> ContrastiveBrain:
     }
     names = ("gradcache_chunk_seconds", "max_unreadable_clips")
     own = {name: options.pop(name) for name in names if name in options}
-    loss = CLSPLoss(attribute_weight=0.5, prompt_weight=0.3, hard_negative_weight=0.2, **options)
+    weights = {"attribute_weight": 0.5, "prompt_weight": 0.3, "hard_negative_weight": 0.2}
+    loss = CLSPLoss(**weights, distillation_weight=0.4, **options)
     run_opts = {"device": "cpu", "max_grad_norm": 0, "nonfinite_patience": 2}
     if distributed:
         run_opts |= {"distributed_launch": True, "distributed_backend": "gloo"}

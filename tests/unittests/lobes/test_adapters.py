@@ -47,6 +47,22 @@ def tower(request):
     return tower.eval().requires_grad_(False)
 
 
+@pytest.mark.parametrize("tune", ["lora", "heads"])
+def test_a_tuned_tower_still_embeds_as_before(tower, tune):
+    """If this fails, rehearsal holds a model to something else than its base."""
+    first, second = inputs(tower)
+    expected = tower(first, second).detach()
+    adapted = AdaptedTower(tower, tune=tune, rank=2)
+    with torch.no_grad():
+        for value in adapted.tuned_state().values():
+            value.copy_(tensor_for("tuned", value.shape))
+    tuned = adapted(first, second)
+    assert (tuned - expected).abs().max() > 0.01
+    found = adapted.embed_as_before(first, second)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    assert not found.requires_grad and adapted(first, second).equal(tuned)
+
+
 def inputs(tower, rows=slice(None)):
     """Return padded clips or captions for a tower."""
     if hasattr(tower, "vocab_size"):
