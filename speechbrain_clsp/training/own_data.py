@@ -8,8 +8,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,12 @@ STATE = "own_data.json"  # in the output folder: what was trained on
 PROMPTS = "prompts.json"
 LEFT_OUT = "left_out.txt"
 MADE = "made_prompts"  # in STATE, the hash of the prompt file as it was made
+SPEED_CHANGE = 0.15  # of clips in training; with captions or labels of pitch or speed, a semitone:
+SMALL_SPEED_CHANGE = 0.06
+_ABOUT_SPEED = re.compile(
+    r"\b(pitch\w*|slow\w*|fast\w*|quick\w*|rapid\w*|tempo|rate|speed\w*)\b", re.I
+)
+_FEW = 0.05  # fraction of the clips
 PLACES = ("audio", "offset", "nbytes")  # in rows of a manifest
 KINDS = ("global_captions", "fine_captions")
 _NOTE = (
@@ -57,6 +64,8 @@ class OwnData:
         Classification tasks, one for each attribute.
     prompts_file : path
         Where they were read from.
+    speed_change : float
+        By which fraction training may change the speed of clips, and with it their pitch.
 
     Example
     -------
@@ -70,6 +79,7 @@ class OwnData:
     n_train: int
     tasks: list[Task]
     prompts_file: Path
+    speed_change: float = SPEED_CHANGE
 
     @property
     def labels(self) -> AttributeLabels:
@@ -184,8 +194,17 @@ def prepare_own_data(
     )
     manifests = {split: _manifest_path(folder, split) for split in SPLITS}
     prompts_file = Path(prompts) if prompts is not None else folder / PROMPTS
-    n_train = len(Manifest(manifests["train"]))
-    return OwnData(manifests, n_train, read_tasks(prompts_file), prompts_file)
+    train, tasks = Manifest(manifests["train"]), read_tasks(prompts_file)
+    return OwnData(manifests, len(train), tasks, prompts_file, _speed_change(train, tasks))
+
+
+def _speed_change(train: Iterable[Mapping[str, Any]], tasks: Sequence[Task]) -> float:
+    """Return by how much the speed of clips may change that captions and labels stay true."""
+    if any(_ABOUT_SPEED.search(task.column.replace("_", " ")) for task in tasks):
+        return SMALL_SPEED_CHANGE
+    texts = [" ".join((*row[KINDS[0]], *row[KINDS[1]])) for row in train]
+    n_about = sum(_ABOUT_SPEED.search(text) is not None for text in texts)
+    return SMALL_SPEED_CHANGE if n_about > _FEW * len(texts) else SPEED_CHANGE
 
 
 def _manifest_path(folder: Path, split: str) -> Path:

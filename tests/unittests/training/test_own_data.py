@@ -47,6 +47,23 @@ def test_manifests_attributes_and_prompts_are_made_and_told(tmp_path, capsys):
     assert data.batch_size(32) == data.n_train and data.passes(10 * data.n_train) == 10
 
 
+@pytest.mark.parametrize(
+    "caption, column, change",
+    [
+        ("{he} sounds {mood}.", "gender", 0.15),
+        ("{he} speaks slowly.", "gender", 0.06),
+        ("{he} sounds {mood}.", "speaking_rate", 0.06),
+    ],
+    ids=["none", "captions", "labels"],
+)
+def test_speeds_change_less_where_captions_or_labels_are_about_them(
+    tmp_path, caption, column, change
+):
+    path = table(tmp_path, usual(caption=caption))
+    path.write_text(path.read_text().replace("gender", column, 1))
+    assert prepare_own_data(path, tmp_path / "model").speed_change == change
+
+
 def test_values_without_training_clips_are_named_and_unlabeled(tmp_path, capsys):
     lines = [line + ("train", "test", "valid")[i % 3] for i, line in enumerate(usual())]
     lines[1] = lines[1].replace("glad", "calm").replace(",calm,", ",furious,")
