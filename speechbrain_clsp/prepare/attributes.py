@@ -17,6 +17,22 @@ TEMPLATES = Path(__file__).with_name("templates.json")
 MOST_VALUES = 50  # a column with more is one of names or ids
 MOST_NUMBERS = 10  # different numbers that are classes; more are measured
 LONGEST_VALUE = 40  # characters; longer ones are sentences
+# What programs write where there is no value. Not "none", which is one: of pauses, for example.
+NO_VALUES = (
+    "nan",
+    "NaN",
+    "NAN",
+    "None",
+    "null",
+    "NULL",
+    "NA",
+    "<NA>",
+    "N/A",
+    "n/a",
+    "#N/A",
+    "-",
+    "?",
+)
 FEWEST_CLIPS = 2  # of a value: from one clip its speaker is learned, not the value
 RESULTS = ("global", "fine", "probes")  # tables beside which those of attributes stand
 SAME_ATTRIBUTES = {"style": ("style", "speaking_style"), "emotion": ("emotion", "mood", "feeling")}
@@ -45,6 +61,36 @@ class Attributes:
     classes: dict[str, dict[str, str]] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
     rare: dict[str, list[str]] = field(default_factory=dict)
+
+
+def clear_missing(rows: Iterable[dict[str, Any]]) -> list[str]:
+    """Take texts such as ``nan``, which stand for no value, out of labels and speakers, in place.
+
+    Returns
+    -------
+    list of str
+        A sentence for each column that had some.
+
+    Example
+    -------
+    >>> row = {"speaker": "s1", "gender": None, "accent": None, "pitch": None,
+    ...        "speaking_rate": None, "labels": {"mood": "nan", "pause": "none"}}
+    >>> clear_missing([row]), row["labels"]
+    (["labels.mood: 'nan' (1 clips) counts as no value."], {'pause': 'none'})
+    """
+    counts: dict[str, Counter] = {}
+    for row in rows:
+        for column in ("speaker", *COLUMNS):
+            if row[column] in NO_VALUES:
+                counts.setdefault(column, Counter())[row[column]] += 1
+                row[column] = None
+        for key in [key for key, value in row["labels"].items() if value in NO_VALUES]:
+            counts.setdefault(f"labels.{key}", Counter())[row["labels"].pop(key)] += 1
+    listed = {
+        column: ", ".join(f"{value!r} ({n} clips)" for value, n in sorted(of_column.items()))
+        for column, of_column in sorted(counts.items())
+    }
+    return [f"{column}: {found} counts as no value." for column, found in listed.items()]
 
 
 def find_attributes(rows: Iterable[Mapping[str, Any]]) -> Attributes:

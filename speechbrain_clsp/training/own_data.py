@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from speechbrain_clsp.dataio.checks import check_clips
 from speechbrain_clsp.dataio.labels import AttributeLabels, AttributePrompts, value_of
 from speechbrain_clsp.dataio.manifest import Manifest, write_manifest
 from speechbrain_clsp.evaluation.zero_shot import Task, read_tasks
-from speechbrain_clsp.prepare.attributes import find_attributes, make_prompts
+from speechbrain_clsp.prepare.attributes import clear_missing, find_attributes, make_prompts
 from speechbrain_clsp.prepare.entry import ReadOptions
 from speechbrain_clsp.prepare.leakage import SAME_CLIP, check_leakage
 from speechbrain_clsp.prepare.own_data import prepare_own
@@ -240,8 +241,14 @@ def _prepare(
     _check_differences(parts.rows["train"], tasks)
     _check_state(folder, parts.rows, tasks)
     for split in SPLITS:
-        write_manifest(_manifest_path(folder, split), parts.rows[split])
-    findings.lines += _leaks(folder)
+        write_manifest(
+            _manifest_path(folder, split), map(partial(_placed, folder), parts.rows[split])
+        )
+    findings.lines += describe_leaks(
+        Manifest(_manifest_path(folder, "train")),
+        {split: Manifest(_manifest_path(folder, split)) for split in ("valid", "test")},
+        "training",
+    )
     (folder / LEFT_OUT).unlink(missing_ok=True)  # of an earlier call
     if findings.left_out:
         atomic_write(folder / LEFT_OUT, "\n".join([*findings.left_out, ""]))
@@ -249,6 +256,12 @@ def _prepare(
             f"Left out: {join_some(findings.left_out)}. All of them are in {folder / LEFT_OUT}"
         )
     print("\n".join(findings.lines))
+
+
+def _placed(folder: Path, row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row that names audio below the manifests by its relative path: folders move."""
+    data = os.path.join(os.path.abspath(folder / "data"), "")
+    return {**row, "audio": row["audio"].removeprefix(data)}
 
 
 def check_output_folder(folder: Path) -> None:
@@ -299,6 +312,7 @@ def _read_rows(
     hours = sum(row["duration"] for row in rows) / 3600
     length = f"{hours:.1f} hours" if hours >= 1 else f"{60 * hours:.1f} minutes"
     findings.lines.append(f"{len(rows)} clips, {length}, {len(different)} different captions.")
+    findings.lines += clear_missing(rows)
     return rows
 
 
@@ -431,16 +445,34 @@ def _hash_of(rows: Sequence[Mapping[str, Any]]) -> str:
     return digest.hexdigest()
 
 
-def _leaks(folder: Path) -> list[str]:
-    """Return sentences on what validation and test clips share with training clips."""
-    train, lines = Manifest(_manifest_path(folder, "train")), []
-    for split in ("valid", "test"):
-        report = check_leakage(Manifest(_manifest_path(folder, split)), train, SAME_CLIP)
-        for kind in SAME_CLIP:
+def describe_leaks(
+    train: Manifest,
+    evaluated: Mapping[str, Manifest],
+    what: str,
+    kinds: Sequence[str] = SAME_CLIP,
+) -> list[str]:
+    """Return sentences on what evaluated clips share with those of a training.
+
+    Arguments
+    ---------
+    train : Manifest
+        What is trained on.
+    evaluated : dict of Manifest
+        Validation and test clips, by split.
+    what : str
+        Which clips are trained on, such as ``training``.
+    kinds : sequence of str
+        As for :func:`~speechbrain_clsp.prepare.leakage.check_leakage`.
+    """
+    lines = []
+    for split, manifest in evaluated.items():
+        report = check_leakage(manifest, train, kinds)
+        for kind in kinds:
             if report.counts[kind]:
                 first = report.of_kind(kind)[0]
+                label = "LEAK" if kind in SAME_CLIP else "SHARED, is it intended?"
                 lines.append(
-                    f"LEAK: {report.counts[kind]} {split} clips have the {kind} of a training clip,"
-                    f" such as {first.test} that of {first.train}."
+                    f"{label}: {report.counts[kind]} {split} clips have the {kind} of a {what}"
+                    f" clip, such as {first.test} that of {first.train}."
                 )
-    return lines or ["No valid or test clip is, or sounds like, a training clip."]
+    return lines or [f"No valid or test clip is, or sounds like, a {what} clip."]

@@ -3,11 +3,13 @@
 import json
 import random
 
+import pandas
 import pytest
 
+from speechbrain_clsp.dataio.checks import check_clips
 from speechbrain_clsp.dataio.manifest import Manifest, write_manifest
 from speechbrain_clsp.prepare.entry import ReadOptions
-from speechbrain_clsp.training.own_data import prepare_own_data
+from speechbrain_clsp.training.own_data import describe_leaks, prepare_own_data
 from tests.utils.small import tone, write
 
 HEADER = "wav,caption,speaker,gender,labels.mood,split"
@@ -128,6 +130,42 @@ def test_a_manifest_with_one_kind_of_captions_is_taken_too(tmp_path):
     (tmp_path / "3.wav").unlink()
     with pytest.raises(ValueError, match="1 of 12 clips cannot be read"):
         prepare_own_data(tmp_path / "all.arrow", tmp_path / "model")
+
+
+def test_texts_that_stand_for_no_value_are_none_and_are_told(tmp_path, capsys):
+    lines = [f"{i}.wav,He talks.,s{i % 8},{'mf'[i % 2]}," for i in range(24)]
+    lines = [line + ("calm,", "glad,", "nan,", "none,")[i // 2 % 4] for i, line in enumerate(lines)]
+    lines[0] = lines[0].replace(",m,", ",N/A,")
+    data = prepare_own_data(table(tmp_path, lines), tmp_path / "model")
+    assert data.attribute_values == {"gender": ["f", "m"], "labels.mood": ["calm", "glad", "none"]}
+    printed = capsys.readouterr().out
+    assert "labels.mood: 'nan' (6 clips) counts as no value." in printed
+    assert "gender: 'N/A' (1 clips) counts as no value." in printed
+
+
+def test_sound_that_came_as_bytes_is_found_when_the_folder_has_moved(tmp_path):
+    table(tmp_path, usual(12, 4))
+    columns = {"caption": [f"Caption {i}." for i in range(12)], "speaker": list("abcd") * 3}
+    columns["wav"] = [(tmp_path / f"{i}.wav").read_bytes() for i in range(12)]
+    pandas.DataFrame(columns).to_parquet(tmp_path / "clips.parquet")
+    prepare_own_data(tmp_path / "clips.parquet", tmp_path / "model")
+    (tmp_path / "model").rename(tmp_path / "moved")
+    for split in ("train", "valid", "test"):
+        check_clips(Manifest(tmp_path / "moved" / "data" / f"{split}.arrow"), split)
+
+
+def test_leaks_of_any_training_data_are_told_and_shared_speakers_are_no_leaks(tmp_path):
+    table(tmp_path, usual(12, 4))
+    rows = [{"audio": f"{i}.wav", "duration": 0.3 + i / 100, "speaker": "s"} for i in range(12)]
+    write_manifest(tmp_path / "old.arrow", [row | {"id": f"o{i}"} for i, row in enumerate(rows)])
+    write_manifest(tmp_path / "test.arrow", [rows[3] | {"id": "t"}])
+    old, test = Manifest(tmp_path / "old.arrow"), Manifest(tmp_path / "test.arrow")
+    lines = describe_leaks(old, {"test": test}, "rehearsal", ("id", "audio", "speaker"))
+    assert lines == [
+        "LEAK: 1 test clips have the audio of a rehearsal clip, such as t that of o3.",
+        "SHARED, is it intended?: 1 test clips have the speaker of a rehearsal clip, such as t that"
+        " of o0.",
+    ]
 
 
 def test_a_folder_with_something_else_is_left_alone(tmp_path):
