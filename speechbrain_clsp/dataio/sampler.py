@@ -79,7 +79,8 @@ class BucketBatchSampler(Sampler[list[Key]]):
     ------
     ValueError
         If not exactly one of the two sizes is given, if ``n_shards`` is no multiple of the number
-        of processes, or if there are fewer clips than one joined batch takes.
+        of processes, if all clips are too short or too long, or if there are fewer than one joined
+        batch takes.
 
     Example
     -------
@@ -127,6 +128,11 @@ class BucketBatchSampler(Sampler[list[Key]]):
         self.n_shards = n_shards or self.world_size
         if self.n_shards % self.world_size:
             raise ValueError(f"n_shards={n_shards} is no multiple of {self.world_size} processes")
+        if not len(self.usable):
+            raise ValueError(
+                f"None of {len(self.durations)} clips can be used, which must last {shortest:g} to"
+                f" {longest:g} s: cut or join them, or set shortest and longest"
+            )
         self._lengths: dict[int, int] = {}  # batches of a process, by epoch
         self.set_epoch(1)
         if len(self) == 0:

@@ -141,6 +141,9 @@ def test_too_few_clips_are_refused():
     """If this fails, training runs epochs of no step."""
     with pytest.raises(ValueError, match="lower batch_size"):
         BucketBatchSampler([1.0, 2.0], batch_size=3)
+    for size in ({"batch_size": 2}, {"batch_seconds": 9}):
+        with pytest.raises(ValueError, match="None of 2 clips can be used, which must last 2 to"):
+            BucketBatchSampler([1.0, 1.5], **size, shortest=2.0)
     with pytest.raises(ValueError, match="lower batch_seconds"):
         BucketBatchSampler([1.0, 2.0], batch_seconds=30.0)
     for sizes in ({}, {"batch_size": 2, "batch_seconds": 9.0}):
