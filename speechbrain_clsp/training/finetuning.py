@@ -8,10 +8,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from speechbrain_clsp.evaluation.models import ClspModel
 from speechbrain_clsp.evaluation.result import Evaluation
 from speechbrain_clsp.evaluation.suites import MERGED
 from speechbrain_clsp.inference.clsp import CLSP
@@ -26,6 +28,8 @@ METRICS = ("R@1", "WA")  # of those that are compared, what a user is told first
 @dataclass(frozen=True)
 class FineTunedModel:
     """A base model with adapters, for a recipe in place of a model's definition.
+
+    It answers what :class:`~speechbrain_clsp.training.new_model.NewModel` does.
 
     Arguments
     ---------
@@ -48,14 +52,38 @@ class FineTunedModel:
         """Return a module or an attribute, as recipes look up parts of a model's definition."""
         return self.modules[name] if name in self.modules else getattr(self, name)
 
+    def save_tokenizer(self, path: Path, source: str | None, texts: Iterable[str]) -> None:
+        """Save the base model's tokenizer, whatever the texts are."""
+        self.tokenizer.save(path)
+
+    def provenance(self) -> dict[str, str]:
+        """Return the hash of the base model's weights."""
+        return {"base": f"sha256 {self.base.sha256}"}
+
     def save(
         self,
-        folder: str | os.PathLike,
+        folder: Path,
         modules: Mapping[str, nn.Module],
         metrics: Mapping[str, float],
+        tokenizer_file: str | os.PathLike,
     ) -> None:
         """Write the adapters of trained modules; see :func:`save_adapters`."""
         save_adapters(folder, modules, self.base, self.options, metrics)
+
+    def open_evaluated(self, folder: Path, device: str) -> dict[str, ClspModel]:
+        """Open what is evaluated, by its name in tables: the saved model and its base."""
+        return {
+            AFTER: ClspModel.open(str(folder), device=device),
+            BEFORE: ClspModel.open(self.base.source, self.base.revision, device),
+        }
+
+    def describe_base(self) -> str:
+        """Return a paragraph for the card."""
+        return self.base.describe()
+
+    def describe_changes(self, evaluation: Evaluation, n_clips: int) -> list[str]:
+        """Return lines on what fine-tuning changed; see :func:`describe_changes`."""
+        return describe_changes(evaluation, n_clips)
 
     def describe_unknown(self, texts: Iterable[str]) -> str:
         """Return a sentence on characters that the base model does not know, "" if it knows all."""

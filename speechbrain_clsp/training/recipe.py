@@ -30,7 +30,6 @@ from speechbrain_clsp.dataio.checks import (
 from speechbrain_clsp.dataio.dataset import CaptionedSpeechDataset, Collate
 from speechbrain_clsp.dataio.manifest import Manifest
 from speechbrain_clsp.dataio.sampler import BucketBatchSampler
-from speechbrain_clsp.dataio.tokenizers import train_sentencepiece
 from speechbrain_clsp.evaluation.models import CachedModel, ClspModel
 from speechbrain_clsp.evaluation.probes import make_pairs
 from speechbrain_clsp.evaluation.report import write_results
@@ -40,21 +39,16 @@ from speechbrain_clsp.evaluation.zero_shot import check_tasks, labels_of, read_t
 from speechbrain_clsp.inference.background import embed_background
 from speechbrain_clsp.pretrained.background import write_background
 from speechbrain_clsp.pretrained.card import write_card
-from speechbrain_clsp.pretrained.folder import extract_definition, save_model_folder
-from speechbrain_clsp.pretrained.hub import fetch_tokenizer
 from speechbrain_clsp.training.brain import ContrastiveBrain
-from speechbrain_clsp.training.finetuning import (
-    AFTER,
-    BEFORE,
-    FineTunedModel,
-    describe_changes,
-)
+from speechbrain_clsp.training.finetuning import FineTunedModel
+from speechbrain_clsp.training.new_model import NewModel
 from speechbrain_clsp.training.resume import find_changes
 from speechbrain_clsp.training.yaml_keys import check_keys
 from speechbrain_clsp.utils.distributed import join_processes
 from speechbrain_clsp.utils.files import sha256_of_file
 
 logger = get_logger(__name__)
+Model = NewModel | FineTunedModel
 
 
 def captions_of(manifest: Manifest) -> Iterator[str]:
@@ -62,37 +56,32 @@ def captions_of(manifest: Manifest) -> Iterator[str]:
     return chain(*manifest.column("global_captions"), *manifest.column("fine_captions"))
 
 
-def prepare_tokenizer(hparams: Mapping[str, Any]) -> None:
-    """Train a tokenizer on the captions, fetch one, or take a base model's; none if it is there."""
+def prepare_tokenizer(hparams: Mapping[str, Any], model: Model) -> None:
+    """Save the model's tokenizer, which may be trained on the captions; none if it is there."""
     path, source = Path(hparams["tokenizer_file"]), hparams["tokenizer_source"]
     if path.is_file():
         logger.info("Tokenizer found in %s", path)
-    elif isinstance(hparams["model"], FineTunedModel):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        hparams["model"].tokenizer.save(path)
-    elif source in ("captions", "captions_and_prompts"):
-        texts = captions_of(Manifest(hparams["train_manifest"]))
-        if source == "captions_and_prompts" and hparams["attribute_prompts"] is not None:
-            texts = chain(texts, hparams["attribute_prompts"].texts())
-        train_sentencepiece(texts, path, hparams["vocab_size"])
-    else:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fetch_tokenizer(source).save(path)
+        return
+    texts = captions_of(Manifest(hparams["train_manifest"]))
+    if source == "captions_and_prompts" and hparams["attribute_prompts"] is not None:
+        texts = chain(texts, hparams["attribute_prompts"].texts())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    model.save_tokenizer(path, source, texts)
 
 
-def prepare(hparams: Mapping[str, Any]) -> None:
+def prepare(hparams: Mapping[str, Any], model: Model) -> None:
     """Make the data and the tokenizer on the main process; then load the initial weights."""
     if hparams["prepare_data"] is not None:
         run_on_main(hparams["prepare_data"])
-    run_on_main(prepare_tokenizer, args=[hparams])
-    hparams["model"]["tokenizer"].load(hparams["tokenizer_file"])
+    run_on_main(prepare_tokenizer, args=[hparams, model])
+    model.tokenizer.load(hparams["tokenizer_file"])
     resumed = bool(hparams["checkpointer"].list_checkpoints())
-    run_on_main(note_changes, args=[hparams, resumed])
+    run_on_main(note_changes, args=[hparams, model, resumed])
     if hparams["initialize"] is not None and not resumed:
         hparams["initialize"]()
 
 
-def note_changes(hparams: Mapping[str, Any], resumed: bool) -> None:
+def note_changes(hparams: Mapping[str, Any], model: Model, resumed: bool) -> None:
     """Warn if a resumed training has other data or batches than before."""
     settings = {
         name: hparams[name]
@@ -102,16 +91,17 @@ def note_changes(hparams: Mapping[str, Any], resumed: bool) -> None:
         settings[split] = f"sha256 {sha256_of_file(hparams[split])}"
     old = hparams["rehearsal"]
     settings["rehearsal"] = old and f"sha256 {sha256_of_file(old.manifest.path)}"
-    if isinstance(hparams["model"], FineTunedModel):
-        settings["base"] = f"sha256 {hparams['model'].base.sha256}"
+    settings |= model.provenance()
     for change in find_changes(Path(hparams["save_folder"]), settings):
         if resumed:
             logger.warning("Resumed with other settings: %s", change)
 
 
-def check_data(hparams: Mapping[str, Any], datasets: Mapping[str, CaptionedSpeechDataset]) -> None:
+def check_data(
+    hparams: Mapping[str, Any], model: Model, datasets: Mapping[str, CaptionedSpeechDataset]
+) -> None:
     """Raise ValueError for what would stop the training at the end of an epoch, or at its own."""
-    tokenizer = hparams["model"]["tokenizer"]
+    tokenizer = model.tokenizer
     max_tokens = hparams["modules"]["text_tower"].max_tokens
     check_captions(datasets["train"].manifest, tokenizer, max_tokens)
     most = hparams["modules"]["speech_tower"].max_seconds
@@ -133,11 +123,9 @@ def check_data(hparams: Mapping[str, Any], datasets: Mapping[str, CaptionedSpeec
     probes = Manifest(hparams["probes_manifest"])
     check_clips(probes, hparams["probes_manifest"])
     check_durations(probes, most)
-    if isinstance(hparams["model"], FineTunedModel):
-        texts = captions_of(datasets["train"].manifest)
-        unknown = hparams["model"].describe_unknown([*texts, *(text for _, text in prompts)])
-        if unknown:
-            print(unknown)
+    texts = captions_of(datasets["train"].manifest)
+    if unknown := model.describe_unknown(chain(texts, (text for _, text in prompts))):
+        print(unknown)
 
 
 def dataio_prepare(hparams: Mapping[str, Any]) -> tuple[dict, dict]:
@@ -230,28 +218,6 @@ def make_brain(
     )
 
 
-def export_model(brain: ContrastiveBrain, hparams: Mapping[str, Any], folder: Path) -> None:
-    """Write the model folder of the loaded checkpoint: all of it, or adapters of a base model."""
-    modules: Mapping[str, Any] = brain.evaluation_modules()
-    metrics = {f"test {name}": value for name, value in brain.test_stats.items()}
-    if isinstance(hparams["model"], FineTunedModel):
-        hparams["model"].save(folder, modules, metrics)
-        return
-    # What SpeechBrain wrote there: the recipe's YAML, with overrides and includes resolved.
-    recipe = (folder.parent / "hyperparams.yaml").read_text(encoding="utf-8")
-    save_model_folder(
-        folder,
-        extract_definition(
-            recipe,
-            "model",
-            {name: modules[name].arguments() for name in ("speech_tower", "text_tower")},
-        ),
-        {name: modules[name] for name in hparams["model"]["modules"]},
-        {hparams["model"]["tokenizer"].FILENAME: hparams["tokenizer_file"]},
-        metrics,
-    )
-
-
 def export_background(model: ClspModel, manifest_path: str | os.PathLike) -> None:
     """Put embeddings of some clips into a model's folder, for ``CLSP.percentile``."""
     embeddings = embed_background(model.clsp, Manifest(manifest_path))
@@ -259,26 +225,16 @@ def export_background(model: ClspModel, manifest_path: str | os.PathLike) -> Non
     write_background(model.model, embeddings, source)
 
 
-def open_evaluated(
-    hparams: Mapping[str, Any], model: ClspModel, device: str
-) -> dict[str, CachedModel]:
-    """Return what is evaluated by its name in tables: a model, and what it was fine-tuned from."""
-    if isinstance(hparams["model"], FineTunedModel):
-        base = hparams["model"].base
-        models = {AFTER: model, BEFORE: ClspModel.open(base.source, base.revision, device)}
-    else:
-        models = {Path(model.model).parent.name: model}
-    return {name: CachedModel(model) for name, model in models.items()}
-
-
-def export_and_report(brain: ContrastiveBrain, hparams: Mapping[str, Any]) -> None:
-    """Write the folder of the loaded checkpoint's model, then its metrics, tables and report."""
+def export_and_report(brain: ContrastiveBrain, hparams: Mapping[str, Any], model: Model) -> None:
+    """Write the model folder of the loaded checkpoint, then its metrics, tables and report."""
     output_folder = Path(hparams["output_folder"])
-    export_model(brain, hparams, output_folder / "model")
-    device = str(brain.device)
-    trained = ClspModel.open(str(output_folder / "model"), device=device)
+    folder = output_folder / "model"
+    metrics = {f"test {name}": value for name, value in brain.test_stats.items()}
+    model.save(folder, brain.evaluation_modules(), metrics, hparams["tokenizer_file"])
+    opened = model.open_evaluated(folder, str(brain.device))
+    trained = next(iter(opened.values()))
     export_background(trained, hparams["valid_manifest"])
-    models = open_evaluated(hparams, trained, device)
+    models = {name: CachedModel(each) for name, each in opened.items()}
     evaluate = partial(run_suite, models=models, seed=hparams["seed"])
     evaluation = evaluate(
         "mini", data=[hparams["test_manifest"]], prompts=hparams["zero_shot_tasks"]
@@ -287,16 +243,16 @@ def export_and_report(brain: ContrastiveBrain, hparams: Mapping[str, Any]) -> No
     if pairs is not None or make_pairs(list(Manifest(probes_manifest)), hparams["seed"]):
         evaluation.merge(evaluate("probes", data=[probes_manifest], pairs=pairs))
     write_results(evaluation, output_folder, hparams["train_log"])
-    model, n_clips = hparams["model"], len(Manifest(hparams["test_manifest"]))
+    n_clips = len(Manifest(hparams["test_manifest"]))
     write_card(
-        output_folder / "model",
+        folder,
         evaluation.summary(next(iter(models))),
-        model.base.describe() if isinstance(model, FineTunedModel) else "",
+        model.describe_base(),
         dataset=f"{Path(hparams['test_manifest']).name}, {n_clips} clips",
     )
     print(markdown_tables(evaluation, examples=False))
-    if isinstance(model, FineTunedModel):
-        print("\n".join(describe_changes(evaluation, n_clips)))
+    for line in model.describe_changes(evaluation, n_clips):
+        print(line)
     print(f"Model, metrics.json and report.html are in {output_folder}")
 
 
@@ -335,9 +291,12 @@ def run_recipe(
     if hparams["num_threads"] < 1:
         raise ValueError(f"num_threads must be at least 1, not {hparams['num_threads']}")
     torch.set_num_threads(hparams["num_threads"])
-    prepare(hparams)
+    model = hparams["model"]
+    if not isinstance(model, FineTunedModel):
+        model = NewModel(model)
+    prepare(hparams, model)
     datasets, loader_kwargs = dataio_prepare(hparams)
-    run_on_main(check_data, args=[hparams, datasets])
+    run_on_main(check_data, args=[hparams, model, datasets])
     brain = make_brain(hparams, run_opts, make_train_loggers(hparams))
     brain.fit(
         hparams["epoch_counter"],
@@ -354,4 +313,4 @@ def run_recipe(
         max_key=hparams["ckpt_metric"],
         test_loader_kwargs=loader_kwargs["test"],
     )
-    run_on_main(export_and_report, args=[brain, hparams])
+    run_on_main(export_and_report, args=[brain, hparams, model])
