@@ -98,6 +98,39 @@ def run_command(run: Callable[[Any], int | None], options: Any) -> int:
             return _interrupted()
 
 
+def run_script(run: Callable[[], object], name: str) -> int:
+    """Run a recipe; wrong input ends in one line on stderr, any other error in its traceback.
+
+    Arguments
+    ---------
+    run : callable
+        Does the work.
+    name : str
+        Of the script, for the line.
+
+    Returns
+    -------
+    int
+        The exit code, 0 or 2.
+
+    Example
+    -------
+    >>> run_script(lambda: None, "train.py")
+    0
+    """
+    try:
+        run()
+    except EXPECTED_ERRORS as error:
+        try:
+            text = "".join(traceback.format_exception(error))
+            where = f" (traceback in {write_temporary('traceback', text)})"
+        except OSError:
+            where = ""
+        say(f"error: {shorten(error)}{where}", name)
+        return USER_ERROR
+    return 0
+
+
 def flush_stdout() -> None:
     """Write what is left of standard output; raise OSError, and drop it, if that fails."""
     try:
@@ -165,13 +198,13 @@ def _interrupted() -> int:
     return INTERRUPTED
 
 
-def say(message: str) -> None:
+def say(message: str, program: str = "clsp") -> None:
     """Print a line to stderr, if anybody reads it."""
     line = " ".join(message.split())
     # What servers and files say may hold sequences that terminals obey.
     shown = "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in line)
     try:
-        print(f"clsp: {shown}", file=sys.stderr, flush=True)
+        print(f"{program}: {shown}", file=sys.stderr, flush=True)
     except (OSError, ValueError, AttributeError):
         _discard(2)
 

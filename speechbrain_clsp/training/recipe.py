@@ -15,6 +15,7 @@ from typing import Any
 import speechbrain as sb
 import torch
 from hyperpyyaml import load_hyperpyyaml
+from ruamel.yaml.error import YAMLError
 from speechbrain.core import DEFAULT_LOG_CONFIG
 from speechbrain.utils.distributed import run_on_main
 from speechbrain.utils.logger import get_logger
@@ -256,6 +257,28 @@ def export_and_report(brain: ContrastiveBrain, hparams: Mapping[str, Any], model
     print(f"Model, metrics.json and report.html are in {output_folder}")
 
 
+def load_recipe(hparams_file: str | os.PathLike, overrides: str | dict | None) -> dict[str, Any]:
+    """Build what a recipe's YAML file describes.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the file or an override is not valid, or an object cannot be built.
+    """
+    with open(hparams_file, encoding="utf-8") as fin:
+        try:
+            return load_hyperpyyaml(fin, overrides)
+        except TypeError as error:  # of two arguments: what was called, and what it says
+            raise TypeError(": ".join(map(str, error.args))) from error
+        except YAMLError as error:
+            raise ValueError(f"{hparams_file}, or an option, is not valid YAML: {error}") from error
+        except KeyError as error:
+            message = str(error.args[0]) if error.args else ""
+            if not message.startswith("Override "):  # HyperPyYAML's, of an unknown key
+                raise
+            raise ValueError(f"{hparams_file}: {message}") from error
+
+
 def run_recipe(
     hparams_file: str | os.PathLike, run_opts: dict[str, Any], overrides: str | dict | None = None
 ) -> None:
@@ -277,11 +300,7 @@ def run_recipe(
     """
     join_processes(run_opts)
     check_keys(hparams_file, __file__)
-    with open(hparams_file, encoding="utf-8") as fin:
-        try:
-            hparams = load_hyperpyyaml(fin, overrides)
-        except TypeError as error:  # of two arguments: what was called, and what it says
-            raise TypeError(": ".join(map(str, error.args))) from error
+    hparams = load_recipe(hparams_file, overrides)
     sb.create_experiment_directory(
         experiment_directory=hparams["output_folder"],
         hyperparams_to_save=str(hparams_file),

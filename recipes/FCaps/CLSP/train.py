@@ -23,7 +23,9 @@ import sys
 
 import speechbrain as sb
 
+from speechbrain_clsp.cli.boundary import run_script
 from speechbrain_clsp.training.recipe import run_recipe
 
 if __name__ == "__main__":
-    run_recipe(*sb.parse_arguments(sys.argv[1:]))
+    arguments = sb.parse_arguments(sys.argv[1:])
+    sys.exit(run_script(lambda: run_recipe(*arguments), "train.py"))
