@@ -38,11 +38,13 @@ from speechbrain_clsp.evaluation.suites import run_suite
 from speechbrain_clsp.evaluation.tables import markdown_tables
 from speechbrain_clsp.evaluation.zero_shot import check_tasks, labels_of, read_tasks
 from speechbrain_clsp.inference.background import embed_background
+from speechbrain_clsp.prepare.leakage import SAME_CLIP
 from speechbrain_clsp.pretrained.background import write_background
 from speechbrain_clsp.pretrained.card import write_card
 from speechbrain_clsp.training.brain import ContrastiveBrain
 from speechbrain_clsp.training.finetuning import FineTunedModel
 from speechbrain_clsp.training.new_model import NewModel
+from speechbrain_clsp.training.own_data import describe_leaks
 from speechbrain_clsp.training.resume import find_changes
 from speechbrain_clsp.training.yaml_keys import check_keys
 from speechbrain_clsp.utils.distributed import join_processes
@@ -112,6 +114,8 @@ def check_data(
         check_captions(old, tokenizer, max_tokens)
         check_durations(old, most, hparams["rehearsal"].longest)
         check_clips(old, str(old.path))
+        evaluated = {split: datasets[split].manifest for split in ("valid", "test")}
+        print("\n".join(describe_leaks(old, evaluated, "rehearsal", ("speaker", *SAME_CLIP))))
     if hparams["attribute_labels"] is not None:
         check_labels(datasets["train"].manifest, hparams["attribute_labels"])
     for split in ("valid", "test"):

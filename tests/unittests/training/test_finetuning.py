@@ -74,6 +74,12 @@ def test_it_compares_before_and_after_and_says_that_clips_are_few(trained):
     assert set(metrics["models"]) == {AFTER, BEFORE}
 
 
+def test_it_compares_rehearsed_clips_with_those_of_the_test(trained):
+    """If this fails, a test clip that was trained on as an old one passes for a new one."""
+    _, (_, said), _ = trained
+    assert "No valid or test clip is, or sounds like, a rehearsal clip." in said
+
+
 def test_it_says_which_characters_the_base_does_not_know(trained):
     """If this fails, captions of unknown characters train nothing, without a word."""
     _, (_, said), _ = trained
