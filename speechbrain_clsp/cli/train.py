@@ -54,12 +54,11 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         help="low-rank adapters of both towers, or their heads alone; default: lora",
     )
     finetune.add_argument(
-        "--rank", type=whole_number(1), default=8, help="of the adapters; default: 8"
+        "--rank", type=whole_number(1), help="of the adapters that lora trains; default: 8"
     )
     finetune.add_argument(
         "--layers",
         nargs="+",
-        default=["*"],
         metavar="NAME",
         help="layers of both towers that get adapters, such as 'encoder.*.in_proj' 'head.*';"
         " default: all linear ones and attention",
@@ -103,8 +102,15 @@ def run_train(options: argparse.Namespace) -> None:
 
 def run_finetune(options: argparse.Namespace) -> None:
     """Prepare a user's data, train adapters of a base model on it, and compare the two models."""
-    names = ("base", "revision", "trust_hparams", "tune", "rank", "layers", "rehearse")
-    train_by("finetune.yaml", options, {name: getattr(options, name) for name in names})
+    of_lora = {name: getattr(options, name) for name in ("rank", "layers")}
+    given = {name: value for name, value in of_lora.items() if value is not None}
+    if options.tune == "heads" and given:
+        raise ValueError(
+            f"--{' and --'.join(given)} would do nothing: --tune heads trains the heads themselves,"
+            " without adapters; leave it out, or take --tune lora"
+        )
+    names = ("base", "revision", "trust_hparams", "tune", "rehearse")
+    train_by("finetune.yaml", options, {name: getattr(options, name) for name in names} | given)
 
 
 def train_by(recipe: str, options: argparse.Namespace, own: dict[str, Any]) -> None:

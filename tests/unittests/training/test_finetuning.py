@@ -109,12 +109,13 @@ def test_clips_are_left_out_by_the_lengths_that_the_recipe_names(trained):
 @pytest.mark.parametrize(
     "flags, message",
     [
+        (["--tune", "heads", "--rank", "4"], "--rank would do nothing: --tune heads trains"),
         (["--rehearse", "absent.arrow"], "1 of 1 clips cannot be read: 'a': "),
         (["--set", "alpha=0"], "alpha must be a positive number, not 0"),
         (["--base", ""], "open_base: A model is a folder or a Hub repository user/name, not ''"),
         (["--rehearse", "old", "--set", "rehearsal_fraction=1"], "must be between 0 and 1, not 1"),
     ],
-    ids=["old_clips", "alpha", "base", "fraction"],
+    ids=["rank", "old_clips", "alpha", "base", "fraction"],
 )
 def test_what_cannot_be_tuned_ends_in_one_line_before_the_first_epoch(
     trained, tmp_path, flags, message
