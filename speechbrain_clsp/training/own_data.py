@@ -475,4 +475,8 @@ def describe_leaks(
                     f"{label}: {report.counts[kind]} {split} clips have the {kind} of a {what}"
                     f" clip, such as {first.test} that of {first.train}."
                 )
-    return lines or [f"No valid or test clip is, or sounds like, a {what} clip."]
+    if lines:
+        return lines
+    if "audio" not in kinds:
+        return [f"No valid or test clip has the {' or '.join(kinds)} of a {what} clip."]
+    return [f"No valid or test clip is, or sounds like, a {what} clip."]

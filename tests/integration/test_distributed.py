@@ -3,6 +3,7 @@
 import math
 
 import pytest
+import speechbrain as sb
 import torch
 from speechbrain.utils.epoch_loop import EpochCounter
 
@@ -150,6 +151,22 @@ def test_gradients_equal_those_of_one_process_on_the_joined_batch(tmp_path, worl
             torch.testing.assert_close(
                 result[name], value, atol=1e-10, rtol=0, msg=f"{variant}: {name}"
             )
+
+
+def test_old_clips_and_their_texts_are_held_where_the_base_has_them():
+    """If this fails, rehearsal holds nothing, or new clips too."""
+    brain, batch = new_brain(False), joined_batch(2, 1)
+    outputs = brain.compute_forward(batch, sb.Stage.TRAIN)
+    losses = []
+    for brain.loss.distillation_weight in (0.0, 0.4):
+        losses.append(brain.compute_objectives(outputs, batch, sb.Stage.TRAIN))
+    normalize = torch.nn.functional.normalize
+    tokens = batch.tokens.view(3, N_CLIPS, 8)[:, -2:]
+    of_speech = 1 - (outputs["speech"][-2:] * normalize(batch.wavs[-2:, :6], dim=-1)).sum(-1)
+    of_text = 1 - (outputs["text"][:, -2:] * normalize(tokens[..., :6], dim=-1)).sum(-1)
+    expected = 0.4 * (of_speech.mean() + of_text.mean()) * 2 / N_CLIPS
+    assert expected > 0.01
+    torch.testing.assert_close(losses[1] - losses[0], expected)
 
 
 def save_steps_with_an_error(rank: int, folder: str) -> None:

@@ -42,6 +42,10 @@ def test_each_batch_has_its_fraction_of_old_clips_without_labels(mixed, tmp_path
         is_new = np.array([name.startswith("new") for name in batch.ids])
         assert is_new.tolist() == [True] * 3 + [False] * 2
         assert (batch.labels[:3] >= 0).all() and (batch.labels[3:] == -1).all()
+        assert batch.n_old == 2 and [batch.select(*part).n_old for part in ((0, 3), (2, 4))] == [
+            0,
+            1,
+        ]
         assert len({key.step for key in keys}) == 1
 
 
