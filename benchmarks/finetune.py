@@ -4,10 +4,10 @@
 The clips are those of benchmarks/own_data.py: five languages over a telephone, by new voices in the
 test. The base model speaks of MiniFCaps, which is English. Printed are the zero-shot recognition of
 the language, before and after, and the retrieval of MiniFCaps' test clips, before and after; with
-``--rehearse`` MiniFCaps' training clips are half of each batch.
+``--rehearse`` MiniFCaps' training clips are a third of each batch.
 
 > python benchmarks/finetune.py --folder /tmp/finetune --base results/mini/1986/model \
-    --mini_fcaps data/mini_fcaps --rehearse --settings lr=0.003
+    --mini_fcaps data/mini_fcaps --rehearse
 """
 
 import argparse

@@ -66,7 +66,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     finetune.add_argument(
         "--rehearse",
         metavar="MANIFEST",
-        help="old training data, half of each batch, so that less of it is forgotten",
+        help="old training data, a third of each batch, so that less of it is forgotten",
     )
 
 
