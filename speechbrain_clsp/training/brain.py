@@ -238,8 +238,11 @@ class ContrastiveBrain(sb.Brain):
         ]
         speech = towers[0].embed_as_before(old.wavs, old.wav_lens)
         text = towers[1].embed_as_before(old.tokens, old.padding_mask).view(-1, *speech.shape)
-        found = (predictions[name][..., -batch.n_old :, :] for name in ("speech", "text"))
-        return distillation_loss(*found, speech, text) * batch.n_old / n_clips
+        tuned_speech, tuned_text = (
+            predictions[name][..., -batch.n_old :, :] for name in ("speech", "text")
+        )
+        loss = distillation_loss(tuned_speech, tuned_text, speech, text)
+        return loss * batch.n_old / n_clips
 
     def evaluation_modules(self) -> Mapping[str, nn.Module]:
         """Return the bare modules that are evaluated: the averaged ones, if there are any yet."""
