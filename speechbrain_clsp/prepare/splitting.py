@@ -52,8 +52,9 @@ def split_clips(rows: Sequence[Row], columns: Sequence[str] = (), seed: int = 0)
     """Split clips as their column ``split`` says, or by speaker; always the same for a seed.
 
     A part that the column lacks is taken from the training clips. Without speakers the clips of one
-    recording stay together. Where a split by speaker is impossible, since there are too few or
-    each value of an attribute has one speaker only, clips are split one by one.
+    recording stay together; where most clips have a speaker, those without stay in training. Where
+    a split by speaker is impossible, since there are too few or each value of an attribute has one
+    speaker only, clips are split one by one.
 
     Arguments
     ---------
@@ -136,18 +137,22 @@ def _take_parts(
     train = parts.rows["train"]
     what = " and ".join(reversed(missing))
     begins = f"{what[0].upper()}{what[1:]} clips were taken from the training clips"
-    has_speakers = any(row.get("speaker") for row in train)
-    if has_speakers:
-        taken = _take(train, [_speaker_of(row) for row in train], missing, wanted, columns, seed)
+    named = [row for row in train if row.get("speaker")]
+    nameless = [row for row in train if not row.get("speaker")]
+    if len(named) >= len(nameless):
+        taken = _take(named, [(row["speaker"],) for row in named], missing, wanted, columns, seed)
         if taken is not None:
             parts.notes.append(f"{begins} by speaker: no speaker is in two of the parts.")
-            parts.rows |= taken
+            if nameless:
+                parts.notes.append(f"{len(nameless)} clips without a speaker stay in training.")
+            parts.rows |= {**taken, "train": [*taken["train"], *nameless]}
             return
-        why = _why_not_by_speaker(train, columns, 1 + len(missing))
+        why = _why_not_by_speaker(named, columns, 1 + len(missing))
         warning = f"{why} Speakers are in several parts: results hold for speakers that were heard"
         warning += " in training, not for new ones."
     else:
-        warning = "There is no column speaker: if one speaker has several clips, results may be"
+        few = "Few clips have a speaker" if named else "There is no column speaker"
+        warning = f"{few}: if one speaker has several clips, results may be"
         warning += " better than they are for new speakers."
     recordings = [(row["audio"],) if _is_part(row) else (row["id"], "") for row in train]
     taken = _take(train, recordings, missing, wanted, columns, seed)
@@ -159,11 +164,6 @@ def _take_parts(
         raise ValueError(f"{len(train)} training clips are too few to take {what} clips from them")
     parts.notes += [f"{begins} {way}.", warning]
     parts.rows |= taken
-
-
-def _speaker_of(row: Row) -> Group:
-    """Return a row's speaker; a clip without one is a group by itself."""
-    return (row["speaker"],) if row["speaker"] else (row["id"], "")
 
 
 def _is_part(row: Row) -> bool:
@@ -210,6 +210,7 @@ def _choose(
 ) -> set[Group]:
     """Return groups of together about ``wanted`` clips, without which no value is missing.
 
+    Of each value at least half as many clips stay as a group takes.
     First those are chosen that have most of the values not chosen yet, then others by chance.
     """
     values: dict[Group, Counter] = {}
@@ -230,7 +231,7 @@ def _choose(
             group not in chosen
             and len(chosen) + 1 < len(waiting)
             and count + sizes[group] <= most
-            and all(left[pair] > number for pair, number in values[group].items())
+            and all(left[pair] - number >= number / 2 for pair, number in values[group].items())
         )
 
     def choose(group: Group) -> int:

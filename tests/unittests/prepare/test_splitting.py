@@ -1,6 +1,7 @@
 """How a user's clips become training, validation and test clips."""
 
 import random
+from collections import Counter
 
 import pytest
 
@@ -60,6 +61,20 @@ def test_clips_are_split_one_by_one_if_each_value_has_its_own_speaker():
         assert {row["accent"] for row in parts.rows[split]} == {f"accent{s}" for s in range(5)}
     assert "Each value of accent has one speaker" in parts.notes[1]
     assert "results hold for speakers that were heard in training" in parts.notes[1]
+
+
+def test_clips_without_a_speaker_do_not_stand_for_all_of_a_value():
+    rows = clips(120, 4, accent=lambda i, speaker: f"accent{speaker}")
+    for row in rows[:12]:  # some of each accent
+        row["speaker"] = None
+    parts = split_clips(rows, ["accent"])
+    assert "Each value of accent has one speaker" in parts.notes[1]
+    counts = Counter(row["accent"] for row in parts.rows["train"])
+    assert len(counts) == 4 and min(counts.values()) > 10
+    parts = split_clips(rows)
+    assert parts.notes[1] == "12 clips without a speaker stay in training."
+    assert names(parts, "speaker")["train"] >= {None}
+    assert not {None} & (names(parts, "speaker")["test"] | names(parts, "speaker")["valid"])
 
 
 def test_two_speakers_are_too_few_for_three_parts():
