@@ -11,6 +11,7 @@ the language, before and after, and the retrieval of MiniFCaps' test clips, befo
 """
 
 import argparse
+import resource
 import subprocess
 import sys
 import time
@@ -50,7 +51,10 @@ def main() -> None:
         command += ["--rehearse", str(options.mini_fcaps / "train.arrow")]
     start = time.monotonic()
     subprocess.run(command, check=True)
-    print(f"{way}: {time.monotonic() - start:.0f} s. On MiniFCaps:")
+    seconds = time.monotonic() - start
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = used.ru_utime + used.ru_stime  # of all cores, also where others use them
+    print(f"{way}: {seconds:.0f} s, {cpu:.0f} s of CPU time. On MiniFCaps:")
     models = {AFTER: ClspModel.open(str(output / "model")), BEFORE: ClspModel.open(options.base)}
     test = options.mini_fcaps / "test.arrow"
     found = run_suite("mini", models, [test])

@@ -13,6 +13,7 @@ import argparse
 import csv
 import json
 import random
+import resource
 import subprocess
 import sys
 import time
@@ -148,9 +149,11 @@ def main() -> None:
     start = time.monotonic()
     subprocess.run(command, check=True)
     seconds = time.monotonic() - start
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
     metrics = json.loads((output / "metrics.json").read_text(encoding="utf-8"))
     (language,) = metrics["tables"]["language"].values()
-    print(f"{seconds:.0f} s; new voices, language: {language}")
+    cpu = used.ru_utime + used.ru_stime  # of all cores, also where others use them
+    print(f"{seconds:.0f} s, {cpu:.0f} s of CPU time; new voices, language: {language}")
 
 
 if __name__ == "__main__":
