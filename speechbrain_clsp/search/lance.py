@@ -110,24 +110,29 @@ class LanceEngine:
 
     def optimize(self) -> None:
         """Index what is new; with enough rows, also the columns that conditions usually name."""
-        from lancedb.index import Bitmap, BTree, IvfRq, LabelList
-
         there = self._open()
         if there is None:
             return
+        # Before indices are built: afterwards it takes minutes to split large partitions again.
+        there.optimize(cleanup_older_than=KEPT)
         rows = there.count_rows()
         if rows > FEW and not self._has_index(there):
-            parts = max(1, round(rows / PARTITION_ROWS))
-            kind = IvfRq(distance_type="cosine", num_bits=BITS, num_partitions=parts)
-            there.create_index("vector", config=kind)
-            for each in there.schema:
-                if kinds.is_list(each.type) and each.name.endswith("_tags"):
-                    there.create_index(each.name, config=LabelList())
-                elif each.name in COLUMNS:
-                    column = BTree() if each.name == "speaker" else Bitmap()
-                    there.create_index(each.name, config=column)
-            there.create_index("id", config=BTree())
-        there.optimize(cleanup_older_than=KEPT)
+            self._build_indices(there, rows)
+
+    @staticmethod
+    def _build_indices(there: Any, rows: int) -> None:
+        from lancedb.index import Bitmap, BTree, IvfRq, LabelList
+
+        parts = max(1, round(rows / PARTITION_ROWS))
+        kind = IvfRq(distance_type="cosine", num_bits=BITS, num_partitions=parts)
+        there.create_index("vector", config=kind)
+        for each in there.schema:
+            if kinds.is_list(each.type) and each.name.endswith("_tags"):
+                there.create_index(each.name, config=LabelList())
+            elif each.name in COLUMNS:
+                column = BTree() if each.name == "speaker" else Bitmap()
+                there.create_index(each.name, config=column)
+        there.create_index("id", config=BTree())
 
     def stats(self) -> dict[str, Any]:
         """Return rows, versions and indices."""
