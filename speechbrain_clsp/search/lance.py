@@ -113,7 +113,7 @@ class LanceEngine:
         there = self._open()
         if there is None:
             return
-        # Before indices are built: afterwards it takes minutes to split large partitions again.
+        # Before indices are built: of a million rows it took minutes afterwards, for nothing.
         there.optimize(cleanup_older_than=KEPT)
         rows = there.count_rows()
         if rows > FEW and not self._has_index(there):
