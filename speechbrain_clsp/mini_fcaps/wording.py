@@ -149,18 +149,30 @@ def pause_tables() -> Tables:
     return between_values({"pause": [pauses, FLOWS]})
 
 
-def read_prompts() -> dict[str, Any]:
-    """Return prompts that say each value of each attribute in many words.
+def read_prompts(many: bool = False) -> dict[str, Any]:
+    """Return prompts that say each value of each attribute in other words than captions.
 
-    They are for :class:`~speechbrain_clsp.dataio.labels.AttributePrompts`; no content word of the
-    prompts in unseen wording (``evaluation/prompts/mini_unseen.json``) is among them.
+    No content word of the prompts in unseen wording (``evaluation/prompts/mini_unseen.json``) is
+    among them.
+
+    Arguments
+    ---------
+    many : bool
+        Whether in several dozen wordings, colloquial and indirect ones included, for text encoders
+        that know English. A tower that is trained from scratch gets those words in pieces.
+
+    Returns
+    -------
+    dict
+        For :class:`~speechbrain_clsp.dataio.labels.AttributePrompts`.
 
     Example
     -------
-    >>> read_prompts()["labels.voice"]["words"]["male"][0]
+    >>> read_prompts()["labels.voice"][0]["words"]["male"][0]
     'A man.'
     """
-    return json.loads((Path(__file__).parent / "prompts.json").read_text(encoding="utf-8"))
+    name = "prompts_many.json" if many else "prompts.json"
+    return json.loads((Path(__file__).parent / name).read_text(encoding="utf-8"))
 
 
 class _Choices:

@@ -57,7 +57,8 @@ def test_attributes_and_values_without_prompts_are_named(prompts, message):
 def test_the_prompts_of_evaluations_are_not_trained_on():
     trained = {
         template.format(text)
-        for name, sets in read_prompts().items()
+        for many in (False, True)
+        for name, sets in read_prompts(many).items()
         if name[0] != "_"
         for prompts in sets
         for template in prompts["templates"]

@@ -163,8 +163,8 @@ def test_prompts_of_unseen_wording_share_no_content_word_with_captions():
     )  # fmt: skip
     # "ear" is the stem of "early" here
     neutral = stems("a an and as at in into is it of on the this to who with voice talk ear")
-    # Not of gentlemen, everybody, along, single; "is heard" of captions says nothing of the style
-    harmless = stems("gently gentle ever every alone sings heard")
+    # Not of gentlemen, everybody, along, single; "is heard" and "becoming" say nothing of the style
+    harmless = stems("gently gentle ever every alone sings heard becoming")
     prompts = {task.name: task.prompts for task in read_tasks("mini_unseen")}
     assert {"gender", "speaking rate", "pitch", "loudness", "whisper", "change"} == set(prompts)
     for classes in prompts.values():
@@ -183,10 +183,11 @@ def test_prompts_of_unseen_wording_share_no_content_word_with_captions():
 
 
 def prompts_of_training():
-    for name, sets in wording.read_prompts().items():
-        for prompts in [] if name.startswith("_") else sets:
-            yield from prompts["templates"]
-            yield from (text for texts in prompts["words"].values() for text in texts)
+    for many in (False, True):
+        for name, sets in wording.read_prompts(many).items():
+            for prompts in [] if name.startswith("_") else sets:
+                yield from prompts["templates"]
+                yield from (text for texts in prompts["words"].values() for text in texts)
 
 
 def stems(*texts):
