@@ -42,6 +42,9 @@ class SpeechTower(nn.Module):
     variation_gain : float, optional
         Initial gain of a :class:`~speechbrain_clsp.lobes.pooling.SpectralVariation` of the filter
         banks, which is added to what is pooled; default, as published: without.
+    frozen : bool
+        Whether nothing of the tower is trained, and nothing in it is random in training: for one
+        that another model has trained.
 
     Example
     -------
@@ -67,8 +70,10 @@ class SpeechTower(nn.Module):
         moments: int = 0,
         moment_gain: float = 0.0,
         variation_gain: float | None = None,
+        frozen: bool = False,
     ) -> None:
         super().__init__()
+        self.frozen = frozen
         self.feature_mean = feature_mean
         self.feature_std = feature_std
         self.fbank = KaldiFbank(n_mels)
@@ -81,6 +86,12 @@ class SpeechTower(nn.Module):
         if variation_gain is not None:
             self.variation = SpectralVariation(n_mels, encoder.output_dim, variation_gain)
         self.head = ProjectionHead(encoder.output_dim, joint_dim, head_dropout)
+        if frozen:
+            self.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> SpeechTower:
+        """Switch dropout and regularization; a frozen tower never has any."""
+        return super().train(mode and not self.frozen)
 
     def forward(self, wavs: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Embed speech.
@@ -107,8 +118,11 @@ class SpeechTower(nn.Module):
         return self.head(pooled)
 
     def arguments(self) -> dict[str, Any]:
-        """Return arguments that replace those of the definition when the tower is saved: none."""
-        return {}
+        """Return arguments that replace those of the definition when the tower is saved.
+
+        A saved tower is not frozen: who trains it further decides anew.
+        """
+        return {"frozen": False} if self.frozen else {}
 
     def cast(self, dtype: torch.dtype) -> None:
         """Compute front end and encoder in another precision; features and head stay float32."""

@@ -27,6 +27,7 @@ from speechbrain_clsp.training.step_log import StepLog, chance_level_loss
 from speechbrain_clsp.utils.distributed import all_gather_scalars, rank_and_world_size
 
 logger = get_logger(__name__)
+MAX_EMBEDDED_CLIPS = 1_000_000  # by a frozen tower: 2 GB of 512 numbers each
 
 
 class TrainingError(RuntimeError, ValueError):
@@ -147,6 +148,7 @@ class ContrastiveBrain(sb.Brain):
             model_average.to(self.device)
         self.batches_per_epoch = math.inf  # until there is a loader
         self.n_unreadable = 0
+        self.embedded_clips: dict[str, Tensor] = {}  # in training, by a frozen tower
         self.gradient_norms: dict[str, float] = {}
         self.train_stats: dict[str, float] = {}
         self.test_stats: dict[str, float] = {}
@@ -167,9 +169,20 @@ class ContrastiveBrain(sb.Brain):
         batch = batch.to(self.device)
         modules = self.modules if stage == sb.Stage.TRAIN else self.evaluation_modules()
         _check_lengths(batch, unwrapped(self.modules["text_tower"]))
-        speech = modules["speech_tower"](batch.wavs, batch.wav_lens)
+        speech = self._embed_speech(batch, modules["speech_tower"], stage)
         text = modules["text_tower"](batch.tokens, batch.padding_mask)
         return {"speech": speech, "text": text.view(-1, *speech.shape)}
+
+    def _embed_speech(self, batch: CaptionedSpeech, tower: Any, stage: sb.Stage) -> Tensor:
+        """Return [B, D]; a tower that stays in eval mode, as a frozen one, sees each clip once."""
+        if stage != sb.Stage.TRAIN or tower.training or self.augmentation is not None:
+            return tower(batch.wavs, batch.wav_lens)
+        if not all(clip in self.embedded_clips for clip in batch.ids):
+            new = tower(batch.wavs, batch.wav_lens)
+            if len(self.embedded_clips) + len(new) > MAX_EMBEDDED_CLIPS:
+                return new
+            self.embedded_clips.update(zip(batch.ids, new.cpu()))
+        return torch.stack([self.embedded_clips[clip] for clip in batch.ids]).to(self.device)
 
     def compute_objectives(
         self, predictions: dict[str, Any], batch: CaptionedSpeech, stage: sb.Stage

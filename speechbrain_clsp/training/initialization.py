@@ -51,10 +51,14 @@ def from_pretrained_encoders(
     TypeError
         If there is a source for a text tower without a pretrained encoder.
     ValueError
-        If weights are missing, or have other shapes.
+        If weights are missing, or have other shapes, or a frozen speech tower would stay random.
     """
-    if speech_source is None:
-        pass  # it stays random
+    if speech_source is None:  # it stays random
+        if isinstance(speech_tower, SpeechTower) and speech_tower.frozen:
+            raise ValueError(
+                "A frozen speech tower needs the weights of a trained one: name its model folder"
+                " (speech_model), or train the tower (freeze_speech=False)"
+            )
     elif (Path(speech_source) / HYPERPARAMS).is_file():
         from_model_folder({"speech_tower": speech_tower}, speech_source)
     elif isinstance(speech_tower, PretrainedSpeechTower):

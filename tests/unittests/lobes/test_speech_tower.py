@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from torch import nn
 from torchaudio.compliance.kaldi import fbank
 
 from speechbrain_clsp.lobes.features import KaldiFbank
+from speechbrain_clsp.lobes.speech_tower import SpeechTower
 from speechbrain_clsp.lobes.zipformer.encoder import Downsample
 from speechbrain_clsp.lobes.zipformer.frontend import Conv2dSubsampling, ConvNeXt
 from speechbrain_clsp.nnet.masking import masked_mean, padding_mask
@@ -141,6 +143,19 @@ def test_gradients_reach_the_waveform_and_every_weight():
     assert wavs.grad.abs().max() > 0
     dead = [name for name, p in tower.named_parameters() if p.grad is None or not p.grad.any()]
     assert dead == []
+
+
+def test_a_frozen_tower_is_neither_trained_nor_random():
+    plain = tiny_speech_tower()
+    options = {"frontend_channels": (2, 4, 8), "joint_dim": 16, "head_dropout": 0.9}
+    frozen = SpeechTower(plain.encoder, frozen=True, **options)
+    assert not any(p.requires_grad for p in frozen.parameters())
+    wavs = speech(0.9)[None]
+    frozen.eval()
+    expected = frozen(wavs)
+    nn.ModuleList([frozen]).train()
+    torch.testing.assert_close(frozen(wavs), expected, atol=0, rtol=0)
+    assert frozen.arguments() == {"frozen": False} and plain.arguments() == {}
 
 
 def test_too_short_a_clip_is_refused():

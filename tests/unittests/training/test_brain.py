@@ -1,6 +1,7 @@
 """A training that cannot learn anything ends, instead of leaving an untrained model."""
 
 import pytest
+import soundfile
 import torch
 
 from speechbrain_clsp.captions.policies import TwoCaptions, WithHardNegatives, evaluation_captions
@@ -114,3 +115,18 @@ def test_augmented_clips_are_trained_on_and_others_validated_on(tmp_path):
     tower.register_forward_pre_hook(lambda module, inputs: lengths.append(inputs[0].shape[1]))
     fit(brain, manifest)
     assert seen == [torch.Size([8, 8000])] and lengths == [4000, 8000]
+
+
+def test_a_frozen_speech_tower_embeds_each_training_clip_once(tmp_path):
+    manifest, n_clips = write_buzzes(tmp_path), []
+    brain = new_brain(3)
+    tower = brain.modules["speech_tower"].requires_grad_(False)
+    tower.frozen = True
+    tower.register_forward_pre_hook(lambda module, inputs: n_clips.append(len(inputs[0])))
+    fit(brain, manifest)
+    assert n_clips == [8, *3 * [8]]  # trained on once, validated on in each epoch
+    assert set(brain.embedded_clips) == set(manifest.column("id"))
+    for row in manifest:
+        wav = torch.from_numpy(soundfile.read(row["audio"], dtype="float32")[0])
+        found = brain.embedded_clips[row["id"]]
+        torch.testing.assert_close(found, tower(wav[None])[0], atol=1e-4, rtol=0)

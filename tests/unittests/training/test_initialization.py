@@ -1,5 +1,6 @@
 """Where a training starts from."""
 
+import pytest
 import torch
 from hyperpyyaml import load_hyperpyyaml
 
@@ -35,3 +36,6 @@ def test_a_new_text_tower_starts_beside_the_speech_tower_of_a_model(tmp_path):
     from_pretrained_encoders(speech_tower, text_tower, folder, tmp_path / "encoder")
     wavs = torch.from_numpy(tone())[None]
     assert torch.equal(speech_tower.eval()(wavs), trained["speech_tower"].eval()(wavs))
+    speech_tower.frozen = True
+    with pytest.raises(ValueError, match="needs the weights of a trained one"):
+        from_pretrained_encoders(speech_tower, text_tower, None, tmp_path / "encoder")
