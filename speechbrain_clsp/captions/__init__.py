@@ -14,6 +14,7 @@ from speechbrain_clsp.captions.perturbation import (
     read_tables,
 )
 from speechbrain_clsp.captions.policies import (
+    FewDraws,
     OneFineCaption,
     TwoCaptions,
     WithHardNegatives,
@@ -30,6 +31,7 @@ from speechbrain_clsp.captions.temporal import (
 __all__ = [
     "AttributeSwap",
     "DirectionSwap",
+    "FewDraws",
     "GenderSwap",
     "OneFineCaption",
     "OneOf",

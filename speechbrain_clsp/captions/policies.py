@@ -177,6 +177,38 @@ class WithHardNegatives:
         return Texts(texts.positives, [*texts.negatives, *swapped])
 
 
+class FewDraws:
+    """A policy that draws the same few times for a clip, over and over.
+
+    A frozen text encoder then sees few different captions, which it need not encode again.
+
+    Arguments
+    ---------
+    policy : callable
+        What draws.
+    number : int
+        Different draws of a clip; which of them an epoch gets is random.
+
+    Example
+    -------
+    >>> policy = FewDraws(OneFineCaption(), number=1)
+    >>> row = {"id": "a", "global_captions": [], "fine_captions": ["E", "F", "G", "H"]}
+    >>> len({policy(row, random.Random(epoch)).positives[0] for epoch in range(99)})
+    1
+    """
+
+    def __init__(self, policy: Callable[..., Texts], number: int) -> None:
+        if number < 1:
+            raise ValueError(f"number must be at least 1, not {number}")
+        self.policy = policy
+        self.number = number
+
+    def __call__(self, row: Mapping[str, Any], generator: random.Random, step: int = 0) -> Texts:
+        """Draw by the clip's id and one of few numbers."""
+        seed = f"{generator.randrange(self.number)} {row['id']}"
+        return draw_texts(self.policy, row, random.Random(seed), step)
+
+
 def evaluation_captions(
     row: Mapping[str, Any], generator: random.Random | None = None, step: int = 0
 ) -> Texts:

@@ -7,6 +7,7 @@ import pytest
 
 from speechbrain_clsp.captions.perturbation import AttributeSwap, between_values
 from speechbrain_clsp.captions.policies import (
+    FewDraws,
     OneFineCaption,
     Texts,
     TwoCaptions,
@@ -67,3 +68,13 @@ def test_hard_negatives_follow_the_true_texts():
     for each in texts:
         wrong = ["He talks at a fast pace." if "slowly" in x else x for x in each.positives]
         assert each.negatives == wrong
+
+
+def test_few_draws_of_a_clip_repeat_and_differ_from_those_of_others():
+    """If there are more, a frozen encoder encodes captions anew in every epoch."""
+    policy = FewDraws(WithHardNegatives(TwoCaptions(), SWAP), number=3)
+    row = {**ROW, "global_captions": ["He talks slowly."], "fine_captions": list("ABCDEFGHIJKLM")}
+    drawn = [{str(policy({**row, "id": i}, random.Random(n))) for n in range(99)} for i in "ab"]
+    assert [len(each) for each in drawn] == [3, 3] and len(drawn[0] | drawn[1]) > 3
+    with pytest.raises(ValueError, match="at least 1, not 0"):
+        FewDraws(TwoCaptions(), number=0)
