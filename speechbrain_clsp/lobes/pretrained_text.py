@@ -37,20 +37,25 @@ class PretrainedTextTower(TextTower):
         :func:`~speechbrain_clsp.pretrained.hub.read_encoder_config`.
     pooling : str
         What the head gets. ``mean`` of the last layer over tokens, its ``first`` token, or the
-        encoder's own ``pooler``: choose as the encoder's model card says. Or ``tokens``: a small
-        Transformer, trained from scratch, reads the last layer of all tokens and is averaged,
-        beside their plain mean. It finds what an average loses, such as what comes first.
+        encoder's own ``pooler``: choose as the encoder's model card says. Or ``tokens``: a
+        convolution and a small Transformer, trained from scratch, read the last layer of all tokens
+        and are averaged, beside their plain mean. They find what an average loses, such as what
+        comes first.
     tuning : str or int
         What of the encoder is trained: nothing (``frozen``), its last so many layers, ``all``, or
         low-rank adapters (``lora``, arXiv 2106.09685) of all linear layers.
     lora_rank : int
         Rank of the adapters.
-    n_layers, dim, heads, feedforward : int
-        Size of the Transformer of the pooling ``tokens``.
+    n_layers, dim, heads, feedforward, kernel : int
+        Size of the Transformer and the convolution of the pooling ``tokens``.
     joint_dim : int
         Size D of the shared space.
     dropout, head_dropout : float
         Rates inside that Transformer and the head, in training only.
+    reader_dropout : float
+        Fraction of captions of which, in training, the head gets the plain mean alone. What is
+        trained from scratch knows the words of the training only; the mean of a pretrained encoder
+        brings others near them, and the head learns to do with it.
     cache_gb : float
         Memory [GB] for what a frozen encoder gave in training, in float16, so that a caption is
         encoded once and not in every epoch. Worthwhile on a CPU.
@@ -83,9 +88,11 @@ class PretrainedTextTower(TextTower):
         dim: int = 128,
         heads: int = 4,
         feedforward: int = 256,
+        kernel: int = 5,
         joint_dim: int = 512,
         dropout: float = 0.1,
         head_dropout: float = 0.1,
+        reader_dropout: float = 0.0,
         cache_gb: float = 0.0,
         checkpoint_layers: bool = False,
     ) -> None:
@@ -113,6 +120,8 @@ class PretrainedTextTower(TextTower):
         size = self.encoder.config.hidden_size
         if pooling == "tokens":
             self.projection = nn.Linear(size, dim)
+            self.convolution = nn.Conv1d(dim, dim, kernel, padding="same")
+            self.reader_dropout = reader_dropout
             self.transformer = TransformerEncoder(
                 num_layers=n_layers,
                 nhead=heads,
@@ -144,9 +153,13 @@ class PretrainedTextTower(TextTower):
         found = found.float()
         if self.pooling != "tokens":
             return found
-        states = self.projection(found)
+        states = self.projection(found).masked_fill(padding_mask[..., None], 0.0)
+        states = states + nn.functional.gelu(self.convolution(states.mT).mT)
         states, _ = self.transformer(states, src_key_padding_mask=padding_mask)
-        return torch.cat([masked_mean(states, padding_mask), masked_mean(found, padding_mask)], -1)
+        read = masked_mean(states, padding_mask)
+        if self.training:
+            read = read * (torch.rand(len(read), 1, device=read.device) >= self.reader_dropout)
+        return torch.cat([read, masked_mean(found, padding_mask)], -1)
 
     def _encode(self, tokens: Tensor, padding_mask: Tensor) -> Tensor:
         """Return what depends on the encoder alone: [B, hidden size], or [B, L, hidden size]."""

@@ -184,6 +184,17 @@ def test_a_caption_is_encoded_once(folders, pooling):
     torch.testing.assert_close(exact, second, atol=2e-3, rtol=0)  # float16 in training
 
 
+def test_of_some_captions_the_head_gets_the_plain_mean_alone_in_training(folders):
+    tower = tower_from(folders["bert"], pooling="tokens", dim=16, reader_dropout=0.5)
+    inputs = FastTokenizerCaptions(folders["bert"])(TEXTS * 50)
+    of_encoder = of_transformers(folders["bert"], "mean").repeat(50, 1)
+    for training in (True, False):
+        read, mean = tower.train(training).pooled(*inputs).tensor_split([16], dim=1)
+        torch.testing.assert_close(mean, of_encoder, atol=1e-5, rtol=0)
+        fraction = (read == 0).all(dim=1).float().mean()
+        assert 0.3 < fraction < 0.7 if training else fraction == 0
+
+
 def test_a_cache_does_not_outlive_the_encoders_weights(folders):
     tower = tower_from(folders["bert"], pooling="tokens", dim=16, cache_gb=1.0).train()
     inputs = FastTokenizerCaptions(folders["bert"])(TEXTS)
