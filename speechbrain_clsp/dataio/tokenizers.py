@@ -149,6 +149,7 @@ def train_sentencepiece(captions: Iterable[str], path: str | os.PathLike, vocab_
             model_writer=model,
             vocab_size=vocab_size,
             model_type="bpe",
+            character_coverage=1.0,  # all that are left, though most of them be rare
             hard_vocab_limit=False,
             max_sentence_length=LONGEST,
             pad_id=PAD,

@@ -96,6 +96,12 @@ def test_more_characters_than_a_vocabulary_holds_leave_the_rarest_unknown(tmp_pa
     assert tokenizer.find_unknown([frequent, rare]) == ["", rare]
 
 
+def test_letters_that_few_of_many_captions_have_are_known(tmp_path):
+    texts = ["A woman speaks Russian on the telephone."] * 500 + ["A female voice."]
+    train_sentencepiece(texts, tmp_path / "t.model", vocab_size=100)
+    assert SentencePieceCaptions(tmp_path / "t.model").find_unknown(texts[-1:]) == [""]
+
+
 def test_long_captions_are_learned_from_and_none_at_all_are_an_error(tmp_path):
     train_sentencepiece(["a man speaks " * 2000], tmp_path / "t.model", vocab_size=50)
     assert SentencePieceCaptions(tmp_path / "t.model").find_unknown(["a man"]) == [""]
