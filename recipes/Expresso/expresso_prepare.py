@@ -28,6 +28,7 @@ from speechbrain_clsp.prepare.labelled import (
     run_labelled,
     write_corpus,
 )
+from speechbrain_clsp.utils.reading import read_text
 
 logger = logging.getLogger(__name__)
 SHORTEST, LONGEST = 0.5, 15.0  # seconds of a turn; a longer one is cut into equal clips
@@ -139,7 +140,7 @@ def read_lines(path: Path) -> list[tuple[str, str, str]]:
     if not path.is_file():
         raise FileNotFoundError(f"No {path}: {HOW_TO_GET}")
     lines = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
         name, _, rest = line.strip().partition("\t")
         if name and not name.startswith("#"):
             lines.append((f"{path}, line {number},", name.strip(), rest.strip()))

@@ -17,7 +17,7 @@ from speechbrain_clsp.prepare.audio_index import AudioIndex, build_index
 from speechbrain_clsp.prepare.labelled import MAX_BAD_CLIPS, run_labelled
 from speechbrain_clsp.ratings.table import write_lines
 from speechbrain_clsp.utils.checks import BadEntriesError
-from speechbrain_clsp.utils.reading import read_lines
+from speechbrain_clsp.utils.reading import read_text
 
 logger = logging.getLogger(__name__)
 LIST = "voxsim_test_list.txt"
@@ -50,8 +50,8 @@ def prepare_voxsim(data_folder: str, save_folder: str, skip_prep: bool = False) 
     path = Path(data_folder) / LIST
     if not path.is_file():
         raise FileNotFoundError(f"No {path}: {HOW_TO_GET}")
-    lines = [(f"{path}, line {number}", line.decode()) for number, line in read_lines(path)]
-    pairs = [parse_line(line, where) for where, line in lines]
+    lines = enumerate(read_text(path).splitlines(), start=1)
+    pairs = [parse_line(line, f"{path}, line {n}") for n, line in lines if line.strip()]
     with TemporaryDirectory() as folder:
         index = build_index(data_folder, DEPTH, Path(folder))
         clips = dict.fromkeys(clip for pair in pairs for clip in pair[:2])

@@ -124,7 +124,7 @@ def write_corpus(
 
 
 def run_labelled(prepare: Callable[[str, str], None], corpus: str) -> None:
-    """Call a prepare function with the two folders that the command line names.
+    """Call a prepare function with the two folders of the command line; errors exit with code 2.
 
     Arguments
     ---------
@@ -144,4 +144,7 @@ def run_labelled(prepare: Callable[[str, str], None], corpus: str) -> None:
     parser.add_argument("data_folder", help="where the corpus is")
     parser.add_argument("save_folder", help="where the test set is written")
     options = parser.parse_args()
-    prepare(options.data_folder, options.save_folder)
+    try:
+        prepare(options.data_folder, options.save_folder)
+    except (OSError, ValueError) as error:
+        parser.exit(2, f"{parser.prog}: error: {error}\n")

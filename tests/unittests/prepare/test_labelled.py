@@ -224,6 +224,9 @@ def test_expresso_tells_what_is_wrong(tmp_path):
     (root / "VAD_segments.txt").write_text("ex01-ex02_fast_001/channel1\t0.25-1.00\n")
     with pytest.raises(ValueError, match="VAD_segments.txt, line 1, is not of the form"):
         prepare(str(root), str(tmp_path / "x"))
+    (root / "VAD_segments.txt").write_bytes(b"\xff\n")
+    with pytest.raises(ValueError, match="VAD_segments.txt, line 1: the byte 0xff is not"):
+        prepare(str(root), str(tmp_path / "x"))
     (root / "VAD_segments.txt").unlink()
     with pytest.raises(FileNotFoundError, match="No .*VAD_segments.txt: download"):
         prepare(str(root), str(tmp_path / "x"))
@@ -376,6 +379,20 @@ def test_voxsim(tmp_path, caplog):
         (root / "voxsim_test_list.txt").write_text(f"{PAIRS}{line}\n")
         with pytest.raises(ValueError, match=reason):
             prepare(str(root), str(tmp_path / "voxsim"))
+    (root / "voxsim_test_list.txt").write_bytes(PAIRS.encode() + b"\xff\n")
+    with pytest.raises(ValueError, match="voxsim_test_list.txt, line 4: the byte 0xff is not"):
+        prepare(str(root), str(tmp_path / "voxsim"))
+
+
+def test_wrong_input_of_a_script_ends_in_one_line(monkeypatch, capsys):
+    def prepare(data_folder: str, save_folder: str) -> None:
+        raise FileNotFoundError(f"No clips under {data_folder}")
+
+    monkeypatch.setattr("sys.argv", ["esd_prepare.py", "/data/ESD", "esd"])
+    with pytest.raises(SystemExit) as ended:
+        run_labelled(prepare, "ESD")
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == "esd_prepare.py: error: No clips under /data/ESD\n"
 
 
 def test_a_silent_clip_of_a_corpus_is_left_out_and_said(tmp_path, caplog):
