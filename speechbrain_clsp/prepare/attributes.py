@@ -46,7 +46,7 @@ class Attributes:
     ---------
     classes : dict of dict of str
         For each column the class that each value means: itself, or what the same is called more
-        often, in other capitals or in full.
+        often, in other capitals, with other blanks or in full.
     left_out : dict of str
         For each other column that has values, the reason why it is no attribute.
     rare : dict of list of str
@@ -141,7 +141,7 @@ def _merge_spellings(counts: Counter, words: Mapping[str, str]) -> tuple[dict[st
     """Return each value's most frequent spelling, and the values that too few clips have."""
     spellings: dict[str, list[str]] = {}
     for value in sorted(counts):
-        key = value.casefold()
+        key = " ".join(_spoken(value).casefold().split())
         spellings.setdefault(words.get(key, key), []).append(value)
     classes: dict[str, str] = {}
     rare: list[str] = []

@@ -240,6 +240,7 @@ def _prepare(
     tasks = _make_tasks(parts.rows, folder, prompts, findings)
     _check_differences(parts.rows["train"], tasks)
     _check_state(folder, parts.rows, tasks)
+    _check_classes(parts.rows["train"], tasks, folder / PROMPTS if prompts is None else prompts)
     for split in SPLITS:
         write_manifest(
             _manifest_path(folder, split), map(partial(_placed, folder), parts.rows[split])
@@ -414,6 +415,24 @@ def _check_differences(rows: Sequence[Mapping[str, Any]], tasks: Sequence[Task])
             "All training clips have the same captions and no attribute of several values: there is"
             " nothing to tell them apart by"
         )
+
+
+def _check_classes(
+    rows: Sequence[Mapping[str, Any]], tasks: Sequence[Task], prompts: str | os.PathLike
+) -> None:
+    """Raise ValueError if clips have fewer than two classes of a task, such as of a misspelled one.
+
+    A file of prompts that was made has no such task: only one of the user's may.
+    """
+    for task in tasks:
+        if (n_classes := len(_count(task, rows))) < 2:
+            attributes = find_attributes(rows)
+            columns = join_some([*attributes.classes, *attributes.left_out], ", ") or "none"
+            raise ValueError(
+                f"{prompts}: training clips have {n_classes} of the classes of {task.name!r}, whose"
+                f" column is {task.column!r} (columns with values: {columns}): at least 2 are"
+                " needed, correct the task or take it out"
+            )
 
 
 def _check_state(

@@ -28,6 +28,9 @@ def test_spellings_of_one_value_are_one_class():
     assert len(set(found.classes["gender"].values())) == 2
     assert found.classes["gender"]["F"] == found.classes["gender"]["W"]
     assert found.classes["gender"]["Male"] == "male"
+    # Prompts say them alike: as classes of their own, nothing would tell them apart.
+    found = find_attributes(rows_of(level=["very_loud", "very loud", "Very  Loud", "calm"] * 2))
+    assert len(set(found.classes["labels.level"].values())) == 2
 
 
 @pytest.mark.parametrize(

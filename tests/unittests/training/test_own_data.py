@@ -49,6 +49,17 @@ def test_manifests_attributes_and_prompts_are_made_and_told(tmp_path, capsys):
     assert data.batch_size(32) == data.n_train and data.passes(10 * data.n_train) == 10
 
 
+@pytest.mark.parametrize("column, classes", [("labels.mode", 2), ("labels.mood", 1)])
+def test_a_task_that_the_table_cannot_teach_is_named(tmp_path, column, classes):
+    prompts = {value: f"A {value} voice." for value in ("calm", "glad")[:classes]}
+    task = {"column": column, "values": dict(zip(prompts, prompts)), "prompts": prompts}
+    (tmp_path / "mine.json").write_text(json.dumps({"my task": task}))
+    clips = table(tmp_path, usual())
+    found = f"training clips have .* of the classes of 'my task', whose column is '{column}'"
+    with pytest.raises(ValueError, match=f"mine.json: {found} .*gender, labels.mood.*take it out"):
+        prepare_own_data(clips, tmp_path / "model", tmp_path / "mine.json")
+
+
 @pytest.mark.parametrize(
     "caption, column, change",
     [
