@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import chain
@@ -22,6 +24,8 @@ from speechbrain_clsp.utils.reading import read_json
 BLOCK = 8192  # vectors that are compared at once: of 512 values, 16 MiB in float32
 BATCH_ROWS = 1 << 16
 KEPT_AT_MOST = 1 << 16  # candidates that are kept unsorted
+STATE = "state.json"
+_ANEW = "make the index anew by clsp index"
 
 
 def batches_of(rows: pa.Table | pa.RecordBatchReader, most: int) -> Iterator[pa.RecordBatch]:
@@ -95,6 +99,58 @@ class _State:
     generation: int = 0
 
 
+class _Opened:
+    """The rows of one state, which never change."""
+
+    def __init__(self, state: _State, table: pa.Table, alive: np.ndarray) -> None:
+        self.state, self.table, self.alive = state, table, alive
+        self._batches = table.to_batches()
+        self._ends = np.cumsum([len(batch) for batch in self._batches])
+
+    def left(self) -> Iterator[pa.RecordBatch]:
+        """Yield the rows that are not deleted."""
+        first = 0
+        for batch in self.table.to_batches(max_chunksize=BATCH_ROWS):
+            yield batch.filter(pa.array(self.alive[first : first + len(batch)]))
+            first += len(batch)
+
+    def are(self, ids: pa.Array | pa.ChunkedArray) -> np.ndarray:
+        """Return which rows have one of some ids."""
+        if not len(self.table):
+            return np.empty(0, bool)
+        values = ids.combine_chunks() if isinstance(ids, pa.ChunkedArray) else ids
+        return np.asarray(pc.is_in(self.table.column("id"), value_set=values))
+
+    def blocks(self, alive: np.ndarray) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
+        """Yield positions [n] and vectors [n, D] float16 of the rows to compare."""
+        first = 0
+        for chunk in self.table.column("vector").chunks if len(self.table) else ():
+            vectors = vectors_of(chunk)
+            for start in range(0, len(vectors), BLOCK):
+                part = vectors[start : start + BLOCK]
+                chosen = np.flatnonzero(alive[first + start : first + start + len(part)])
+                if len(chosen):
+                    # A copy: torch takes no memory that is only readable.
+                    block = part.copy() if len(chosen) == len(part) else part[chosen]
+                    yield chosen + first + start, torch.from_numpy(block)
+            first += len(vectors)
+
+    def rows(self, positions: np.ndarray, scores: np.ndarray) -> pa.Table:
+        """Return rows by position; Arrow's own take would first join all chunks in memory."""
+        order = np.argsort(positions)
+        numbers = np.searchsorted(self._ends, positions[order], side="right")
+        starts = np.concatenate([[0], self._ends])
+        parts = [
+            self._batches[number].take(
+                pa.array(positions[order][numbers == number] - starts[number])
+            )
+            for number in np.unique(numbers)
+        ]
+        table = pa.Table.from_batches(parts, self.table.schema)
+        table = table.take(pa.array(np.argsort(order)))
+        return table.append_column("score", pa.array(scores, pa.float32()))
+
+
 class ExactEngine:
     """Compares every vector; the files that it reads are never changed, only replaced by others.
 
@@ -119,67 +175,57 @@ class ExactEngine:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        self._state: _State | None = None
-        self._table, self._alive = pa.table({}), np.empty(0, bool)
-        self._batches: list[pa.RecordBatch] = []
-        self._ends = np.empty(0, int)
+        self._newest = _Opened(_State(), pa.table({}), np.empty(0, bool))
 
     def add(self, rows: pa.Table | pa.RecordBatchReader, new: bool = False) -> None:
         """Add rows; those whose id is there are replaced."""
-        self._refresh()
-        state = self._state or _State()
-        generation = state.generation + 1
+        there = self._open()
+        generation = there.state.generation + 1
         name = f"{generation:06}.arrow"
         count = self._write_segment(name, batches_of(rows, BATCH_ROWS))
-        alive = self._alive if new else self._alive & ~self._are(rows.column("id"))
+        alive = there.alive if new else there.alive & ~there.are(rows.column("id"))
         alive = np.concatenate([alive, np.ones(count, bool)])
-        self._write([*state.segments, name], alive, generation)
+        self._write([*there.state.segments, name], alive, generation)
 
     def delete(self, ids: Sequence[str]) -> int:
         """Delete rows by id; returns how many there were."""
-        self._refresh()
-        if self._state is None:
-            return 0
-        found = self._are(pa.array(ids, pa.string())) & self._alive
+        there = self._open()
+        found = there.are(pa.array(ids, pa.string())) & there.alive
         if found.any():
-            self._write(self._state.segments, self._alive & ~found, self._state.generation + 1)
+            self._write(there.state.segments, there.alive & ~found, there.state.generation + 1)
         return int(found.sum())
 
     def search(self, vectors: np.ndarray, k: int, where: Condition | None = None) -> list[pa.Table]:
         """Compare all rows, or those of a condition; equal scores are in the order of rows."""
-        self._refresh()
-        alive = self._alive
-        if where is not None and len(self._table):
-            alive = alive & where.mask(self._table)
+        there = self._open()  # to the end: another thread may open a newer state meanwhile
+        if not there.state.segments:
+            raise ValueError(f"{self.folder / STATE} is missing: {_ANEW}")
+        alive = there.alive
+        if where is not None and len(there.table):
+            alive = alive & where.mask(there.table)
         queries = torch.from_numpy(np.ascontiguousarray(vectors, np.float32))
         best = [_Best(k) for _ in queries]
-        for positions, block in self._blocks(alive):
+        for positions, block in there.blocks(alive):
             scores = (block.float() @ queries.T).T.contiguous().numpy()
             for one, row in zip(best, scores):
                 one.add(positions, row)
-        return [self._rows(*one.sorted()) for one in best]
+        return [there.rows(*one.sorted()) for one in best]
 
     def optimize(self) -> None:
         """Write all rows that are left into one file; remove files that are not used."""
-        self._refresh()
-        if self._state is None:
+        there = self._open()
+        if not there.state.segments:
             return
-        if len(self._state.segments) > 1 or not self._alive.all():
-            generation = self._state.generation + 1
+        if len(there.state.segments) > 1 or not there.alive.all():
+            generation = there.state.generation + 1
             name = f"{generation:06}.arrow"
-            self._write_segment(name, self._left())
-            self._write([name], np.ones(int(self._alive.sum()), bool), generation)
-        used = {"state.json", *self._state.segments, self._state.deleted}
+            self._write_segment(name, there.left())
+            self._write([name], np.ones(int(there.alive.sum()), bool), generation)
+            there = self._open()
+        used = {STATE, *there.state.segments, there.state.deleted}
         for path in self.folder.iterdir():
             if path.name not in used:
                 path.unlink()
-
-    def _left(self) -> Iterator[pa.RecordBatch]:
-        """Yield the rows that are not deleted."""
-        first = 0
-        for batch in self._table.to_batches(max_chunksize=BATCH_ROWS):
-            yield batch.filter(pa.array(self._alive[first : first + len(batch)]))
-            first += len(batch)
 
     def _write_segment(self, name: str, batches: Iterable[pa.RecordBatch]) -> int:
         """Write a file; returns its number of rows."""
@@ -197,17 +243,10 @@ class ExactEngine:
 
     def stats(self) -> dict[str, Any]:
         """Return rows, files and bytes."""
-        self._refresh()
+        there = self._open()
         files = [path for path in self.folder.iterdir() if path.is_file()]
         n_bytes = sum(path.stat().st_size for path in files)
-        return {"rows": int(self._alive.sum()), "files": len(files), "bytes": n_bytes}
-
-    def _are(self, ids: pa.Array | pa.ChunkedArray) -> np.ndarray:
-        """Return which rows have one of some ids."""
-        if not len(self._table):
-            return np.empty(0, bool)
-        values = ids.combine_chunks() if isinstance(ids, pa.ChunkedArray) else ids
-        return np.asarray(pc.is_in(self._table.column("id"), value_set=values))
+        return {"rows": int(there.alive.sum()), "files": len(files), "bytes": n_bytes}
 
     def _write(self, segments: list[str], alive: np.ndarray, generation: int) -> None:
         deleted = ""
@@ -216,66 +255,45 @@ class ExactEngine:
             with atomic_path(self.folder / deleted) as temporary:
                 np.save(temporary, ~alive)
         state = _State(segments, deleted, generation)
-        atomic_write(self.folder / "state.json", json.dumps(asdict(state)))
-        self._refresh()
+        atomic_write(self.folder / STATE, json.dumps(asdict(state)))
 
-    def _refresh(self) -> None:
+    def _open(self) -> _Opened:
         """Open the newest state; again if a writer removed a file of it in between."""
-        path = self.folder / "state.json"
-        while path.is_file():
-            state = _State(**read_json(path))
-            if state == self._state:
-                return
+        while (self.folder / STATE).is_file():
+            state = self._read_state()
+            if state == self._newest.state:
+                break
             try:
-                self._table, self._alive = self._open(state)
-            except FileNotFoundError:
-                if _State(**read_json(path)) == state:
-                    raise
-                continue
-            self._batches = self._table.to_batches()
-            self._ends = np.cumsum([len(batch) for batch in self._batches])
-            self._state = state
-            return
+                self._newest = self._open_files(state)
+            except FileNotFoundError as error:
+                if self._read_state() == state:
+                    raise FileNotFoundError(f"{error.filename} is missing: {_ANEW}") from error
+        return self._newest
 
-    def _open(self, state: _State) -> tuple[pa.Table, np.ndarray]:
+    def _read_state(self) -> _State:
+        path = self.folder / STATE
+        try:
+            return _State(**read_json(path))
+        except TypeError as error:
+            raise ValueError(f"{path} is damaged ({error}): {_ANEW}") from error
+
+    def _open_files(self, state: _State) -> _Opened:
         tables = []
-        for name in state.segments:
-            with pa.memory_map(str(self.folder / name)) as source:
-                tables.append(pa.ipc.open_file(source).read_all())
+        for path in (self.folder / name for name in state.segments):
+            if not path.is_file():
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+            try:
+                with pa.memory_map(str(path)) as source:
+                    tables.append(pa.ipc.open_file(source).read_all())
+            except pa.ArrowInvalid as error:
+                raise ValueError(f"{path} is damaged ({error}): {_ANEW}") from error
+        if not tables:
+            raise ValueError(f"{self.folder / STATE} is damaged (it names no file): {_ANEW}")
         table = pa.concat_tables(tables)
         alive = np.ones(len(table), bool)
         if state.deleted:
             alive = ~np.load(self.folder / state.deleted)
-        return table, alive
-
-    def _blocks(self, alive: np.ndarray) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
-        """Yield positions [n] and vectors [n, D] float16 of the rows to compare."""
-        first = 0
-        for chunk in self._table.column("vector").chunks if len(self._table) else ():
-            vectors = vectors_of(chunk)
-            for start in range(0, len(vectors), BLOCK):
-                part = vectors[start : start + BLOCK]
-                chosen = np.flatnonzero(alive[first + start : first + start + len(part)])
-                if len(chosen):
-                    # A copy: torch takes no memory that is only readable.
-                    block = part.copy() if len(chosen) == len(part) else part[chosen]
-                    yield chosen + first + start, torch.from_numpy(block)
-            first += len(vectors)
-
-    def _rows(self, positions: np.ndarray, scores: np.ndarray) -> pa.Table:
-        """Return rows by position; Arrow's own take would first join all chunks in memory."""
-        order = np.argsort(positions)
-        numbers = np.searchsorted(self._ends, positions[order], side="right")
-        starts = np.concatenate([[0], self._ends])
-        parts = [
-            self._batches[number].take(
-                pa.array(positions[order][numbers == number] - starts[number])
-            )
-            for number in np.unique(numbers)
-        ]
-        table = pa.Table.from_batches(parts, self._table.schema)
-        table = table.take(pa.array(np.argsort(order)))
-        return table.append_column("score", pa.array(scores, pa.float32()))
+        return _Opened(state, table, alive)
 
 
 class _Best:

@@ -147,3 +147,44 @@ def _write(folder) -> None:
     for number in range(10):
         engine.add(rows(100 + 50 * number, 50, seed=number))
         engine.optimize()
+
+
+def test_a_search_keeps_its_state_while_another_thread_opens_a_newer_one(tmp_path):
+    """The threads of a service share an engine; between two steps of a search, others search."""
+    engine, writer, query = ExactEngine(tmp_path), ExactEngine(tmp_path), unit_vectors(1, seed=5)
+    table = rows(0, 100)
+    writer.add(table)
+    best = ids(engine.search(query, 9)[0])
+
+    class Meanwhile:
+        def mask(self, rows: pa.Table) -> np.ndarray:
+            writer.delete(["c0", "c1", "c2"])
+            writer.add(table.slice(40))
+            writer.optimize()
+            engine.search(query, 1)
+            return np.ones(len(rows), bool)
+
+    assert ids(engine.search(query, 9, Meanwhile())[0]) == best
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b'{"x": 1}', None], ids=range(6))
+def test_a_damaged_state_is_named_with_the_way_out(tmp_path, content):
+    ExactEngine(tmp_path).add(rows(0, 9))
+    if content is None:
+        (tmp_path / "state.json").unlink()
+    else:
+        (tmp_path / "state.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"state\.json"):
+        ExactEngine(tmp_path).search(unit_vectors(1, seed=5), 1)
+
+
+def test_a_damaged_or_lost_file_is_named_with_the_way_out(tmp_path):
+    ExactEngine(tmp_path).add(rows(0, 9))
+    file = tmp_path / "000001.arrow"
+    for content in (file.read_bytes()[:100], b""):
+        file.write_bytes(content)
+        with pytest.raises(ValueError, match=r"000001\.arrow is damaged .*index anew by clsp"):
+            ExactEngine(tmp_path).search(unit_vectors(1, seed=5), 1)
+    file.unlink()
+    with pytest.raises(FileNotFoundError, match=r"000001\.arrow is missing: make the index anew"):
+        ExactEngine(tmp_path).search(unit_vectors(1, seed=5), 1)
