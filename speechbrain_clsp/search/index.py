@@ -25,7 +25,7 @@ from speechbrain_clsp.search.filters import Condition, parse_condition
 from speechbrain_clsp.search.lance import LanceEngine
 from speechbrain_clsp.search.leases import claim
 from speechbrain_clsp.search.qdrant import QdrantEngine
-from speechbrain_clsp.search.store import EmbeddingStore, check_model
+from speechbrain_clsp.search.store import CLIPS, EmbeddingStore, check_model
 from speechbrain_clsp.utils.checks import join_some
 from speechbrain_clsp.utils.files import atomic_write, expand
 from speechbrain_clsp.utils.reading import read_json
@@ -115,6 +115,12 @@ class StyleIndex:
             info = IndexInfo(**read_json(path))
         except TypeError as error:
             raise ValueError(f"{path} is damaged, or of another version: {error}") from error
+        if info.engine not in ENGINES:
+            raise ValueError(f"{path} is damaged, or of another version: engine {info.engine!r}")
+        if info.engine != "qdrant" and not (folder / info.engine).is_dir():
+            raise FileNotFoundError(
+                f"{folder / info.engine} is missing: make the index anew by clsp index"
+            )
         return cls(folder, info)
 
     @classmethod
@@ -218,7 +224,7 @@ class StyleIndex:
                     f" {ours!r}; only vectors of one model can be compared"
                 )
         store.check_hashes()
-        source = manifest if isinstance(manifest, Manifest) else _manifest_of(store, manifest)
+        source = _manifest_of(store, manifest)
         with self._writing():
             for table in self._rows_of(store, source):
                 self.engine.add(table)
@@ -340,23 +346,38 @@ def _label_keys(column: pa.Array) -> list[str]:
     return column.keys.unique().to_pylist()
 
 
-def _manifest_of(store: EmbeddingStore, manifest: str | os.PathLike | None) -> Manifest:
-    """Return the manifest that a store was made of."""
+def _manifest_of(store: EmbeddingStore, manifest: Manifest | str | os.PathLike | None) -> Manifest:
+    """Return the manifest that a store was made of; ValueError if it is another one."""
+    opened = manifest if isinstance(manifest, Manifest) else _find_manifest(store, manifest)
     about = store.provenance
-    if manifest is None and not about.source:
-        raise ValueError(f"{store.folder} does not say of which manifest it is: name it")
-    opened = Manifest(about.source if manifest is None else manifest)
     if len(opened) != about.rows:
         raise ValueError(
             f"{opened.path} has {len(opened)} clips, and {store.folder} was made of {about.rows}:"
             " it is another manifest"
         )
-    for table in store.tables():  # the first and last row tell whether they belong together
-        for place in {0, len(table) - 1} if len(table) else ():
-            name, row = table.column("id")[place].as_py(), table.column("row")[place].as_py()
-            if name != opened[row]["id"] and not name.startswith(f"{opened[row]['id']}#"):
+    clips, row, clip = opened.values("id"), -1, ""
+    for table in store.tables():
+        rows = table.column("row").to_pylist()  # ascending
+        for name, number in zip(table.column("id").to_pylist(), rows):
+            while row < number:
+                row, clip = row + 1, next(clips)
+            if clip != (name if about.kind == "speech" else name.rpartition("#")[0]):
                 raise ValueError(
-                    f"{store.folder} has {name!r} where {opened.path} has {opened[row]['id']!r}: it"
-                    " is another manifest"
+                    f"{store.folder} has {name!r} where {opened.path} has {clip!r}: it is another"
+                    " manifest"
                 )
     return opened
+
+
+def _find_manifest(store: EmbeddingStore, path: str | os.PathLike | None) -> Manifest:
+    if path is not None:
+        return Manifest(path)
+    beside = store.folder / CLIPS  # of a store of files, which may have been moved
+    place = beside if beside.is_file() else Path(store.provenance.source)
+    if not store.provenance.source:
+        raise ValueError(f"{store.folder} does not say of which manifest it is: name it")
+    if not place.is_file():
+        raise FileNotFoundError(
+            f"{store.folder} was made of {place}, which is not there: give --manifest"
+        )
+    return Manifest(place)

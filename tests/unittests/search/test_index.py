@@ -3,13 +3,14 @@
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 
 import numpy as np
 import pytest
 
-from speechbrain_clsp.dataio.manifest import write_manifest
+from speechbrain_clsp.dataio.manifest import Manifest, write_manifest
 from speechbrain_clsp.search import lance
 from speechbrain_clsp.search.index import StyleIndex
 from tests.utils.stores import corpus_store, random_store, unit_vectors
@@ -197,6 +198,45 @@ def test_a_store_that_was_changed_is_not_indexed(folder, index, tmp_path):
         with pytest.raises(ValueError, match=r"00001.arrow was changed.*: remove it, and give the"):
             act()
     assert len(index) == SIZE and not (tmp_path / "new").exists()
+
+
+def test_a_manifest_whose_rows_are_in_another_order_is_another_one(folder, tmp_path):
+    """Also if the first and the last clip of each shard are where they were."""
+    rows = list(Manifest(folder / "store.arrow"))
+    rows[20], rows[21] = rows[21], rows[20]
+    write_manifest(tmp_path / "other.arrow", rows)
+    for given in (tmp_path / "other.arrow", Manifest(tmp_path / "other.arrow")):
+        with pytest.raises(ValueError, match="has 'c20' where .*other.arrow has 'c21'"):
+            StyleIndex.create(tmp_path / "index", folder / "store", tmp_path / "other.arrow")
+        index = StyleIndex.create(tmp_path / f"of {type(given).__name__}", folder / "store")
+        with pytest.raises(ValueError, match="it is another manifest"):
+            index.add(folder / "store", given)
+
+
+def test_a_moved_store_of_files_brings_its_manifest_along(tmp_path):
+    store = corpus_store(tmp_path, "store", 0, 9)
+    os.replace(tmp_path / "store.arrow", store / "clips.arrow")
+    assert len(StyleIndex.create(tmp_path / "index", store)) == 9
+
+
+def test_a_manifest_that_is_gone_is_named_with_the_way_out(tmp_path):
+    store = corpus_store(tmp_path, "store", 0, 9)
+    (tmp_path / "store.arrow").unlink()
+    with pytest.raises(FileNotFoundError, match=r"store\.arrow, which is not there: give --man"):
+        StyleIndex.create(tmp_path / "index", store)
+
+
+def test_an_index_that_lost_its_folder_is_not_taken_for_an_empty_one(index):
+    shutil.rmtree(index.folder / index.info.engine)
+    with pytest.raises(FileNotFoundError, match="is missing: make the index anew by clsp index"):
+        StyleIndex.open(index.folder)
+
+
+def test_an_unknown_engine_is_named(index):
+    path = index.folder / "index.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "engine": "faiss"}))
+    with pytest.raises(ValueError, match=r"index\.json is damaged, .*: engine 'faiss'"):
+        StyleIndex.open(index.folder)
 
 
 def test_without_the_package_an_index_of_lancedb_names_the_extra(folder, tmp_path, monkeypatch):
