@@ -34,6 +34,7 @@ COMPARISONS = {
 FUNCTIONS = dict(COMPARISONS.values())
 MIRRORED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "=": "=", "!=": "!="}
 KNOWN_PARTS = {"this", "expression", "expressions", "low", "high", "negate"}  # of parsed conditions
+LARGEST = 1 << 63  # from which on numbers fit into no column of whole ones
 EXAMPLE = "gender = 'female' AND duration > 2"
 
 
@@ -269,15 +270,17 @@ class _Reader:
         if isinstance(node, exp.Neg):
             sign, node = -1, node.this
         if isinstance(node, exp.Literal) and node.is_string == is_text:
-            return node.this if is_text else sign * _number(node.this)
+            return node.this if is_text else self._number(sign, node.this)
         if isinstance(node, exp.Null):
             raise self._wrong(f"nothing equals NULL: write {column} IS NULL")
         kind = "text in single quotation marks" if is_text else "number"
         raise self._wrong(f"{column} must be compared with a {kind}, not with {node.sql()}")
 
+    def _number(self, sign: int, text: str) -> int | float:
+        number = sign * (int(text) if text.isdigit() else float(text))
+        if not abs(number) < LARGEST:
+            raise self._wrong(f"{text} is too large a number")
+        return number
+
     def _wrong(self, reason: str) -> ValueError:
         return ValueError(f"--where: {reason}")
-
-
-def _number(text: str) -> int | float:
-    return int(text) if text.isdigit() else float(text)

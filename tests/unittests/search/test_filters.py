@@ -102,8 +102,10 @@ def test_labels_and_lists_are_columns():
         ("array_has(gender, 'a')", "gender is no list"),
         ("array_has(tags, loud)", "write 'loud'"),
         ("vector = 3", "no column 'vector'"),
+        ("duration > 1e999", "1e999 is too large a number"),
+        ("duration < -9223372036854775808", "9223372036854775808 is too large a number"),
     ],
-    ids=range(19),
+    ids=range(21),
 )
 def test_a_wrong_condition_is_explained(text, pattern):
     vectors = pa.list_(pa.float16(), 2)
