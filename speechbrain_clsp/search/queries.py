@@ -14,6 +14,7 @@ from speechbrain_clsp.captions.temporal import CLAUSE, SENTENCE_END
 from speechbrain_clsp.dataio.audio import Source
 from speechbrain_clsp.dataio.labels import value_of
 from speechbrain_clsp.inference.clsp import CLSP
+from speechbrain_clsp.search.filters import columns_of
 from speechbrain_clsp.search.index import MOST, StyleIndex
 from speechbrain_clsp.search.store import vectors_of
 from speechbrain_clsp.utils.checks import check_texts
@@ -150,7 +151,7 @@ def find(index: StyleIndex, clsp: CLSP, query: Query) -> list[Hit]:
     >>> [(hit.row["id"], hit.score) for hit in find(index, model, Query(["A man."], k=2))]
     [('b', 0.8), ('a', 0.6)]
     """
-    columns = [*index.schema.names[:-1], *_label_columns(index)]  # the last one is the vector
+    columns = columns_of(index.schema)
     if query.per and query.per not in columns:
         raise ValueError(f"There is no column {query.per!r}; there are {', '.join(columns)}")
     target = _vector_of(clsp, query)
@@ -177,10 +178,6 @@ def find(index: StyleIndex, clsp: CLSP, query: Query) -> list[Hit]:
         )
         for n, ((rank, places), row) in enumerate(zip(shown, rows))
     ]
-
-
-def _label_columns(index: StyleIndex) -> list[str]:
-    return [f"labels.{key}" for key in index.info.labels]
 
 
 def _rows_of(table: pa.Table) -> list[dict[str, Any]]:

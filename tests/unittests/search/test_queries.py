@@ -156,10 +156,11 @@ def test_hits_are_written_as_lines_a_manifest_and_a_page(index, clsp, tmp_path):
         ({"texts": ["A."], "fold": 98}, "a cosine from 0 to 1, not 98"),
         ({"recordings": ["a.wav"], "explain": True}, "no phrases to explain"),
         ({"texts": ["A."], "per": "speeker"}, "no column 'speeker'"),
+        ({"texts": ["A."], "per": "labels"}, "no column 'labels'; there are .*labels.mood"),
         ({"texts": ["A."], "where": "speeker = 'a'"}, "no column 'speeker'"),
         ({"recordings": ["absent.wav"]}, "absent.wav: no such file"),
     ],
-    ids=range(8),
+    ids=range(9),
 )
 def test_wrong_queries_are_explained(index, clsp, options, pattern):
     with pytest.raises((ValueError, OSError), match=pattern):
