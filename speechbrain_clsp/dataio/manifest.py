@@ -50,6 +50,7 @@ SCHEMA = pa.schema(
 )
 BATCH_ROWS = 16384  # rows per record batch, the unit that is in memory while writing
 _BATCH_ROWS_KEY = b"rows_per_batch"  # with it a file of 18 M rows opens without looking at batches
+_MADE_BY_KEY = b"made_by"
 _ADDED_LATER = {"channel"}  # a manifest without them is still good
 _UNFIT = (pa.ArrowException, TypeError, ValueError, OverflowError, AttributeError)
 _WHOLE_NUMBERS = ("offset", "nbytes", "sample_rate", "channel")
@@ -57,7 +58,10 @@ _LIST_COLUMNS = ("intrinsic_tags", "situational_tags", "global_captions", "fine_
 
 
 def write_manifest(
-    path: str | os.PathLike, rows: Iterable[Mapping[str, Any]], batch_rows: int = BATCH_ROWS
+    path: str | os.PathLike,
+    rows: Iterable[Mapping[str, Any]],
+    batch_rows: int = BATCH_ROWS,
+    made_by: str = "",
 ) -> int:
     """Write rows to ``path`` atomically.
 
@@ -71,6 +75,8 @@ def write_manifest(
         folder.
     batch_rows : int
         Rows per record batch: the unit that is held in memory while writing.
+    made_by : str
+        What :attr:`Manifest.made_by` tells, so that a result can be told from a corpus.
 
     Returns
     -------
@@ -104,11 +110,14 @@ def write_manifest(
         if batch:
             yield make_batch(batch, number - len(batch) + 1)
 
-    return write_batches(path, batches(), batch_rows)
+    return write_batches(path, batches(), batch_rows, made_by)
 
 
 def write_batches(
-    path: str | os.PathLike, batches: Iterable[pa.RecordBatch], batch_rows: int = BATCH_ROWS
+    path: str | os.PathLike,
+    batches: Iterable[pa.RecordBatch],
+    batch_rows: int = BATCH_ROWS,
+    made_by: str = "",
 ) -> int:
     """Write record batches of checked rows, of any sizes; the rest is as :func:`write_manifest`.
 
@@ -116,7 +125,8 @@ def write_batches(
     """
     check_manifest_path(path)
     hashes = array("q")  # 8 bytes per row: a set of 18 M ids would take gigabytes
-    schema = SCHEMA.with_metadata({_BATCH_ROWS_KEY: str(batch_rows)})
+    about = {_BATCH_ROWS_KEY: str(batch_rows)} | ({_MADE_BY_KEY: made_by} if made_by else {})
+    schema = SCHEMA.with_metadata(about)
     with atomic_path(path) as temporary:
         with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
             for batch in _of_equal_size(batches, batch_rows):
@@ -303,6 +313,11 @@ class Manifest:
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Yield the rows as they are stored, in record batches of columns."""
         return map(self._reader.get_batch, range(len(self._ends)))
+
+    @property
+    def made_by(self) -> str:
+        """What wrote it, such as ``clsp search``; "" for most."""
+        return (self._reader.schema.metadata or {}).get(_MADE_BY_KEY, b"").decode()
 
     def values(self, name: str) -> Iterator[Any]:
         """Yield one column of all rows; a batch of it at a time is in memory."""

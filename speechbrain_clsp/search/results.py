@@ -21,6 +21,7 @@ from speechbrain_clsp.utils.html import environment, write_page
 TEMPLATES = Path(__file__).parent / "templates"
 SUFFIXES = (".jsonl", ".arrow", ".html")
 SHOWN = ("speaker", "gender", "accent", "duration")
+MADE_BY = "clsp search"
 PAGE_MARK = "<!-- hits of clsp search -->"
 
 
@@ -73,13 +74,17 @@ def check_output(path: str | os.PathLike) -> None:
     path = expand(path)
     if path.suffix not in SUFFIXES:
         raise ValueError(f"--output {path}: the name must end in .jsonl, .arrow or .html")
-    known = {".jsonl": _are_hits, ".arrow": lambda there: bool(Manifest(there)), ".html": _is_page}
+    known = {".jsonl": _are_hits, ".arrow": _is_result, ".html": _is_page}
     check_replaceable(path, known[path.suffix], "a result of clsp search")
 
 
 def _are_hits(path: Path) -> bool:
     with open(path, encoding="utf-8") as file:
         return {"rank", "score", "id"} <= set(json.loads(file.readline()))
+
+
+def _is_result(path: Path) -> bool:
+    return Manifest(path).made_by == MADE_BY  # else it may be a corpus
 
 
 def _is_page(path: Path) -> bool:
@@ -105,7 +110,7 @@ def write_hits(path: str | os.PathLike, hits: Sequence[Hit], title: str) -> None
         atomic_write(path, "\n".join([*lines, ""]))
     elif path.suffix == ".arrow":
         rows = ({name: hit.row.get(name) for name in SCHEMA.names} for hit in hits)
-        write_manifest(path, rows)
+        write_manifest(path, rows, made_by=MADE_BY)
     else:
         template = environment(TEMPLATES).get_template("hits.html")
         body = template.render(title=title, hits=hits, player=_player, shown=SHOWN, fact=_fact)

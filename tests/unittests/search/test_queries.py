@@ -141,6 +141,10 @@ def test_hits_are_written_as_lines_a_manifest_and_a_page(index, clsp, tmp_path):
         (tmp_path / f"mine.{suffix}").write_text('{"name": 1}')
         with pytest.raises(FileExistsError, match="is left as it is"):
             check_output(tmp_path / f"mine.{suffix}")
+    write_manifest(tmp_path / "corpus.arrow", rows)
+    with pytest.raises(FileExistsError, match="is not a result of clsp search"):
+        write_hits(tmp_path / "corpus.arrow", hits[:1], "a < b")
+    assert len(Manifest(tmp_path / "corpus.arrow")) == 3
     gone = [hit for hit in hits[:1]]
     gone[0].row["audio"] = str(tmp_path / "gone.wav")
     write_hits(tmp_path / "gone.html", gone, "gone")
