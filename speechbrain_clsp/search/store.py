@@ -305,7 +305,14 @@ def read_mark(folder: Path, shard: int) -> Mark | None:
     """Return the mark of a shard; None if it is not complete, or was removed."""
     path = shard_path(folder, shard, ".json")
     there = path.is_file() and shard_path(folder, shard, ".arrow").is_file()
-    return Mark(**read_json(path)) if there else None
+    return _mark_of(read_json(path), path) if there else None
+
+
+def _mark_of(values: Any, path: Path) -> Mark:
+    try:
+        return Mark(**values)
+    except TypeError as error:
+        raise ValueError(f"{path} is damaged ({error}): {_MEND}") from error
 
 
 def check_model(
@@ -374,11 +381,11 @@ class EmbeddingStore:
                 f"{self.folder} is half built: {done} of {n_shards} shards are complete; give the"
                 " command that builds it again"
             )
-        self.marks = [Mark(**mark) for mark in read_json(self.folder / COMPLETE)]
-        if len(self.marks) != n_shards:
-            raise ValueError(
-                f"{self.folder / COMPLETE} lists {len(self.marks)} of {n_shards} shards"
-            )
+        path = self.folder / COMPLETE
+        marks = read_json(path)
+        if not isinstance(marks, list) or len(marks) != n_shards:
+            raise ValueError(f"{path} is damaged, it does not list {n_shards} shards: {_MEND}")
+        self.marks = [_mark_of(mark, path) for mark in marks]
 
     def __len__(self) -> int:
         return sum(mark.embedded for mark in self.marks)

@@ -9,6 +9,7 @@ import pytest
 from speechbrain_clsp.search.store import (
     EmbeddingStore,
     check_store_folder,
+    read_mark,
     vector_column,
     vectors_of,
     write_store,
@@ -77,3 +78,14 @@ def test_what_is_wrong_is_named(tmp_path):
     (store.folder / "store.json").write_text(json.dumps({**about, "color": "red"}))
     with pytest.raises(ValueError, match="of another version"):
         EmbeddingStore(store.folder)
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "null", "[{}, {}]", "[1, 2]"], ids=range(5))
+def test_a_damaged_list_of_shards_is_named_with_the_way_out(tmp_path, content):
+    store = random_store(tmp_path / "store", ["a", "b", "c"], 8, shard_rows=2).folder
+    (store / "complete.json").write_text(content)
+    with pytest.raises(ValueError, match=r"complete\.json is damaged.*: remove it, and give the"):
+        EmbeddingStore(store)
+    (store / "shards" / "00000.json").write_text(content)
+    with pytest.raises(ValueError, match=r"00000\.json is damaged.*: remove it, and give the"):
+        read_mark(store, 0)
