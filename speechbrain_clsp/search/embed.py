@@ -173,7 +173,8 @@ def embed_corpus(
     BadEntriesError
         If more clips of a shard are bad than may be; the shard stays open.
     FileExistsError, ValueError
-        If the folder holds something else, or the store of another run.
+        If the folder holds something else, or the store of another run; or if the manifest has no
+        captions to embed.
 
     Example
     -------
@@ -183,6 +184,9 @@ def embed_corpus(
     >>> embed_corpus(clsp, manifest, Path("store"), about).provenance == about  # doctest: +SKIP
     True
     """
+    column = f"{provenance.kind}_captions"
+    if provenance.kind != "speech" and not any(manifest.values(column)):
+        raise ValueError(f"{manifest.path} has no {provenance.kind} captions to embed")
     start_store(folder, provenance)
     hours = _hours_of_shards(manifest, provenance)
     done = complete_shards(folder, provenance)

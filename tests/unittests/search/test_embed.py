@@ -128,6 +128,14 @@ def test_captions_have_vectors_of_their_own(clsp, manifest, tmp_path):
     np.testing.assert_allclose(store.vectors()[:3], expected.numpy(), atol=5e-4)
 
 
+def test_captions_that_no_clip_has_are_missed_before_a_store_is_begun(clsp, tmp_path):
+    write_manifest(tmp_path / "m.arrow", [{"id": "a", "audio": "a.wav", "duration": 1.0}])
+    manifest = Manifest(tmp_path / "m.arrow")
+    with pytest.raises(ValueError, match=r"m\.arrow has no fine captions to embed"):
+        embed_corpus(clsp, manifest, tmp_path / "s", describe_run(clsp, manifest, "fine"))
+    assert not (tmp_path / "s").exists()
+
+
 def test_other_models_manifests_and_settings_are_refused(clsp, manifest, about, calm, tmp_path):
     other = CLSP.from_pretrained(model_folder(tmp_path))
     with torch.no_grad():
