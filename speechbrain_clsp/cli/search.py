@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -192,6 +193,10 @@ def open_model_of(options: argparse.Namespace, folder: Path, about: Provenance |
     source = options.model or about.model
     if not source:
         raise ValueError(f"{folder} does not say of which model it is: give --model")
+    if not options.model and os.path.isabs(source) and not os.path.isdir(source):
+        raise FileNotFoundError(
+            f"{folder} was made with the model {source}, which is not there: give --model"
+        )
     clsp = CLSP.from_pretrained(source, run_opts={"device": options.device})
     check_model(folder, about.model, about.weights_sha256, clsp.mods, source)
     return clsp

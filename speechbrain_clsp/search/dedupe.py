@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import numpy as np
-import pyarrow as pa
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
@@ -40,6 +39,11 @@ def find_duplicates(
     list of list of str
         Ids in the order of the store, groups in that of their first clips; only groups of several.
 
+    Raises
+    ------
+    ValueError
+        If ``cosine`` is not in (0, 1], or the index is of other clips or of another model.
+
     Example
     -------
     >>> from speechbrain_clsp.dataio.manifest import write_manifest
@@ -60,11 +64,13 @@ def find_duplicates(
             raise ValueError(f"{index.folder} is not an index of {store.folder}: {what}")
     names = store.ids()
     numbers = {name: number for number, name in enumerate(names)}
-    edges = [
-        (numbers[name], numbers[other])
-        for name, other in _near_pairs(store, index, cosine, advance)
-        if other in numbers  # else it is of another store
-    ]
+    edges, known = [], False
+    for name, others, near in _neighbors(store, index, cosine, advance):
+        own = [n for n, other in enumerate(others) if other in numbers]  # the rest: other stores
+        edges += [(numbers[name], numbers[others[n]]) for n in own if near[n]]
+        known = known or bool(own)
+    if names and not known:
+        raise ValueError(f"{index.folder} is not an index of {store.folder}: it has other clips")
     ends = np.array(edges, int).reshape(-1, 2).T
     links = coo_array((np.ones(len(edges)), (ends[0], ends[1])), (len(names), len(names)))
     groups: dict[int, list[str]] = {}
@@ -73,10 +79,10 @@ def find_duplicates(
     return [group for group in groups.values() if len(group) > 1]
 
 
-def _near_pairs(
+def _neighbors(
     store: EmbeddingStore, index: StyleIndex, cosine: float, advance: Callable[[int], object]
-) -> Iterator[tuple[str, str]]:
-    """Yield each clip with its neighbors; with itself, too."""
+) -> Iterator[tuple[str, list[str], np.ndarray]]:
+    """Yield each clip, its neighbors, itself among them, and which of these are near."""
     for shard in store.tables():
         ids = shard.column("id").to_pylist()
         vectors = _unit(vectors_of(shard.column("vector")))
@@ -84,8 +90,7 @@ def _near_pairs(
             part = vectors[start : start + AT_ONCE]
             for vector, name, found in zip(part, ids[start:], index.engine.search(part, NEIGHBORS)):
                 near = _unit(vectors_of(found.column("vector"))) @ vector >= cosine
-                for other in found.column("id").filter(pa.array(near)).to_pylist():
-                    yield name, other
+                yield name, found.column("id").to_pylist(), near
             advance(len(part))
 
 

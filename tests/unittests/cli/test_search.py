@@ -101,6 +101,8 @@ def test_dedupe_finds_copies_and_lists_what_to_delete(folder, tmp_path, capsys):
         (["coverage", "store", "--prompts", "mini", "--output", "x"], "must end in .html"),
         (["dedupe", "store", "--index", "index", "--output", "x"], "must end in .json"),
         (["dedupe", "foreign", "--index", "index", "--output", "x.json"], "the models differ"),
+        (["dedupe", "others", "--index", "index", "--output", "x.json"], "it has other clips"),
+        (["coverage", "moved", "--prompts", "mini"], "which is not there: give --model"),
         (["dedupe", "captions", "--index", "index", "--output", "x.json"], "one is of captions"),
         (["index", "absent", "--output", "new"], "absent is not an embedding store"),
         (["index", "--output", "index"], "Name a store to add"),
@@ -110,13 +112,15 @@ def test_dedupe_finds_copies_and_lists_what_to_delete(folder, tmp_path, capsys):
             "weights_sha256 is",
         ),
     ],
-    ids=range(17),
+    ids=range(19),
 )
 def test_wrong_input_gets_one_line(folder, monkeypatch, capfd, words, pattern):
     monkeypatch.chdir(folder)
     if not (folder / "foreign").is_dir():
         random_store(folder / "foreign", ["a", "b"], 32, weights_sha256="11")
         weights = EmbeddingStore(folder / "store").provenance.weights_sha256
+        random_store(folder / "others", ["a", "b"], 32, weights_sha256=weights)
+        random_store(folder / "moved", ["a"], 32, model="/moved/model", weights_sha256=weights)
         random_store(folder / "captions", ["a"], 32, weights_sha256=weights, kind="fine")
     assert run(*words) == 2
     error = capfd.readouterr().err
