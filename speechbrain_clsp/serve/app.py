@@ -151,10 +151,7 @@ def _add_pages(app: FastAPI, service: StyleService, metrics: Metrics) -> None:
 
     @app.get("/v1/clips", description="A clip of the index, by its id, as a wav file.")
     def clips(id: str) -> Response:
-        try:
-            return Response(service.audio_of(id), media_type="audio/wav")
-        except (OSError, ValueError) as error:
-            raise RequestRejectedError(404, str(error)) from error
+        return Response(service.audio_of(id), media_type="audio/wav")
 
     @app.get("/v1/attributes", description="Prompts of attributes, for /v1/classify.")
     async def attributes() -> dict[str, Any]:

@@ -82,9 +82,13 @@ def check_host(header: str, allowed: Collection[str], is_public: bool) -> None:
 
 def check_origin(headers: Headers, path: str) -> None:
     """Raise RequestRejectedError (403) for a request that a page of another site makes."""
-    origin = headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc.lower() != headers.get("host", "").lower():
-        raise RequestRejectedError(403, f"pages of {origin[:80]} may not use this service")
+    origin, host = headers.get("origin"), headers.get("host", "")
+    try:
+        is_own = origin is None or urlsplit(origin).netloc.lower() == host.lower()
+    except ValueError:
+        is_own = False
+    if not is_own:
+        raise RequestRejectedError(403, f"pages of {str(origin)[:80]} may not use this service")
     is_other = headers.get("sec-fetch-site") in ("cross-site", "same-site")
     if is_other and path not in OPEN_PATHS:  # those may be linked to
         raise RequestRejectedError(403, "pages of other sites may not use this service")

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import pyarrow as pa
@@ -42,6 +42,7 @@ from speechbrain_clsp.utils.checks import quote
 NPY = b"\x93NUMPY"
 HIDDEN = ("audio", "offset", "nbytes")  # columns: where files lie on this machine
 CPU_BATCH_SECONDS, GPU_BATCH_SECONDS = 16.0, 60.0
+Result = TypeVar("Result")
 MAXIMUM_CHANNELS = 8  # a few bytes can stand for hundreds of silent ones
 
 
@@ -262,7 +263,7 @@ class StyleService:
         index = self._index()
         recordings = [self._open(clip)[0] for clip in clips]
         if like is not None:
-            wav = self._reader(self._row(like))
+            wav = self._read_row(like, self._reader)
             recordings.append({"array": wav.numpy(), "sampling_rate": SAMPLE_RATE})
         texts = [text] if text else []
         self._check_texts(texts, "text")
@@ -275,7 +276,7 @@ class StyleService:
 
     def audio_of(self, name: str) -> bytes:
         """Return a clip of the index, by its id, as a wav file."""
-        samples, rate = self._reader.read_samples(self._row(name))
+        samples, rate = self._read_row(name, self._reader.read_samples)
         file = io.BytesIO()
         soundfile.write(file, samples, rate, format="WAV", subtype="PCM_16")
         return file.getvalue()
@@ -293,6 +294,15 @@ class StyleService:
         if not rows:
             raise RequestRejectedError(404, f"the index has no clip {quote(name)}")
         return rows[0]
+
+    def _read_row(self, name: str, read: Callable[[dict[str, Any]], Result]) -> Result:
+        """Read a clip of the index; RequestRejectedError (404), with its id for its path."""
+        row = self._row(name)
+        try:
+            return read(row)
+        except (OSError, AudioError) as error:
+            reason = str(error).replace(row["audio"], f"the index's clip {quote(name)}")
+            raise RequestRejectedError(404, reason) from error
 
     def reward(
         self,

@@ -233,6 +233,7 @@ def test_other_sites_cannot_use_it(url):
         {"Origin": "http://evil.example"},
         {"Origin": "null"},
         {"Origin": "http://127.0.0.1:1"},
+        {"Origin": "http://[::1"},
         {"Sec_Fetch_Site": "cross-site"},
     ):
         status, found = post(*ask, **headers)
@@ -389,6 +390,16 @@ def test_an_index_is_searched_by_caption_clip_and_likeness(clsp, tmp_path):
             samples, rate = soundfile.read(io.BytesIO(response.read()))
         assert rate == 16000 and len(samples) == soundfile.info(tmp_path / "5.wav").frames
         assert answer_of(f"{url}/v1/clips?id=clip99")[0] == 404
+        (tmp_path / "2.wav").unlink()
+        (tmp_path / "4.wav").write_bytes(b"no audio")
+        for name, word in (("clip2", "no such file"), ("clip4", "cannot be read as audio")):
+            for status, found in (
+                answer_of(f"{url}/v1/clips?id={name}"),
+                post(f"{url}/v1/search", {"like": name}),
+            ):
+                assert status == 404 and word in found["error"]
+                assert f"the index's clip '{name}'" in found["error"]
+                assert str(tmp_path) not in found["error"]  # where files lie is not told
         assert "labels.mood" in answer_of(f"{url}/v1/model")[1]["columns"]
         for fields, word in (({}, "needs at least"), ({"text": "a", "where": "no = 1"}, "no")):
             status, found = post(f"{url}/v1/search", fields)
