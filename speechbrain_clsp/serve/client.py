@@ -8,7 +8,8 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -103,7 +104,9 @@ class RewardClient:
         if batch_clips < 1 or retries < 0:
             raise ValueError("batch_clips must be at least 1, and retries at least 0")
         self.url, self.timeout, self.retries = url.rstrip("/"), timeout, retries
-        self.token = token if token is not None else os.environ.get("CLSP_TOKEN")
+        self.token = (os.environ.get("CLSP_TOKEN", "") if token is None else token).strip()
+        if not self.token.isascii() or any(character.isspace() for character in self.token):
+            raise ValueError("The token must be one word of ASCII characters")
         self.batch_clips = batch_clips
 
     def __call__(
@@ -136,12 +139,16 @@ class RewardClient:
         Raises
         ------
         ValueError
-            If numbers of clips, captions, rates, texts or groups differ.
+            If numbers of clips, captions, rates, texts or groups differ, or one of them is not of
+            the right kind.
         ServiceError
             If the service refuses the request, or still does after all retries.
         ConnectionError
             If it cannot be reached.
         """
+        for name, given in (("captions", captions), ("texts", texts)):
+            if isinstance(given, str):
+                raise ValueError(f"{name} must be a list of str, one per clip, not {given[:40]!r}")
         n_clips = len(wavs)
         rates = [sample_rate] * n_clips if np.ndim(sample_rate) == 0 else list(sample_rate)  # type: ignore[arg-type]  # the number of dimensions tells which one it is
         per_clip: dict[str, list] = {"captions": list(captions), "sample_rate": rates}
@@ -188,7 +195,7 @@ class RewardClient:
                 status, reason = 0, f"{type(error).__name__}: {error}"
                 continue
             if status == 200:
-                return json.loads(content)
+                return self._result_of(content)
             reason = _reason(content)
             if status not in RETRIED:
                 break
@@ -197,6 +204,13 @@ class RewardClient:
         if status:
             raise ServiceError(status, reason)
         raise ConnectionError(f"{self.url} gave no answer in {self.retries + 1} tries: {reason}")
+
+    def _result_of(self, content: bytes) -> dict[str, Any]:
+        with suppress(ValueError):
+            found = json.loads(content)
+            if isinstance(found, dict) and "model" in found:
+                return found
+        raise ServiceError(200, f"{self.url} is not clsp serve, it answers {content[:80]!r}")
 
     def _send(self, path: str, body: bytes, content_type: str) -> tuple[int, Any, bytes]:
         place = urlsplit(self.url)
@@ -250,6 +264,8 @@ def _batches(groups: Sequence, most: int) -> list[list[int]]:
     """Return the clips of each request; those of a group are in the same one."""
     by_group: dict[Any, list[int]] = {}
     for number, label in enumerate(groups):
+        if not isinstance(label, Hashable):
+            raise ValueError(f"groups[{number}] must be a label, such as a number, not {label!r}")
         by_group.setdefault(label, []).append(number)
     batches: list[list[int]] = []
     for rows in by_group.values():

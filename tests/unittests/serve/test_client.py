@@ -72,6 +72,38 @@ def test_wrong_input_is_named_before_anything_is_sent():
         RewardClient("localhost:8000")
 
 
+@pytest.mark.parametrize(
+    "captions, options, pattern",
+    [
+        ("ab", {}, "captions must be a list of str, one per clip, not 'ab'"),
+        (["a", "b"], {"texts": "ab"}, "texts must be a list of str"),
+        (["a", "b"], {"groups": [[1], [1]]}, r"groups\[0\] must be a label"),
+    ],
+    ids=range(3),
+)
+def test_columns_of_another_kind_are_named(captions, options, pattern):
+    with pytest.raises(ValueError, match=pattern):
+        RewardClient("http://127.0.0.1:9", retries=0)([tone(0.2)] * 2, captions, 16000, **options)
+
+
+def test_a_token_is_one_word_and_never_shown(url, monkeypatch):
+    monkeypatch.setenv("CLSP_TOKEN", "secret\n")  # as a file gives it
+    assert RewardClient(url)([tone(0.4)], CAPTIONS[:1], 16000).reasons == [""]
+    for token in ("two words", "sécret"):
+        with pytest.raises(ValueError, match="must be one word") as caught:
+            RewardClient(url, token=token)
+        assert token not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"<html>", b"[]", b"{}", b'{"values": [1.0]}'], ids=range(4))
+def test_another_service_is_told_by_its_answer(content):
+    with (
+        answering(lambda body: content, parse=bytes) as url,
+        pytest.raises(ServiceError, match=f"{url} is not clsp serve, it answers"),
+    ):
+        RewardClient(url)([tone(0.4)] * 2, CAPTIONS[:2], 16000)
+
+
 def test_a_refusal_is_raised_with_its_reason_and_not_repeated(url):
     with pytest.raises(ServiceError, match="scaling must be one of") as caught:
         RewardClient(url)([tone(0.2)], ["a"], 16000, scaling="best")
