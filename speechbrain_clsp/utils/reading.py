@@ -315,7 +315,7 @@ def read_csv(
         semicolons, tabs, bars), and a known name may have capitals. Without them the header is
         taken as it is.
     separator : str
-        What separates cells if no known column says so.
+        What separates cells if neither known columns nor the number of cells tell.
 
     Returns
     -------
@@ -357,12 +357,12 @@ def read_csv(
 
 
 def _find_separator(text: str, known: Collection[str], default: str) -> str:
-    """Return the separator by which the first line has the most known columns."""
+    """Return the separator by which the first line has the most known columns, or else cells."""
     first = text.lstrip("\r\n").partition("\n")[0]
 
-    def count(separator: str) -> int:
+    def count(separator: str) -> tuple[int, int]:
         cells = [cell.strip().strip('"').strip().lower() for cell in first.split(separator)]
-        return len(set(cells) & set(known))
+        return len(set(cells) & set(known)), len(cells)
 
     return max((default, *SEPARATORS), key=count)  # the first of those with as many
 

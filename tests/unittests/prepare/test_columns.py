@@ -14,6 +14,14 @@ def test_no_alias_stands_for_two_columns():
     assert len(names) == len(set(names)) and all(name == name.lower() for name in names)
 
 
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+def test_columns_are_told_apart_whatever_they_are_called(folder, separator):
+    lines = [("Datei", "Beschreibung"), ("a.wav", "Ein Mann spricht.")]
+    (folder / "a.csv").write_text("\n".join(map(separator.join, lines)))
+    (row,) = prepare(folder, "a.csv", "--columns", "wav=Datei", "caption=Beschreibung")
+    assert row["global_captions"] == ["Ein Mann spricht."]
+
+
 def test_a_guess_is_shown_once_and_taken(folder, capsys):
     rows = [
         {"Audio_FilePath": "a.wav", "text_description": "One.", "sex": "male"},
