@@ -55,8 +55,9 @@ def read_alike(path: str | os.PathLike) -> Ratings | Choices:
     Raises
     ------
     ValueError
-        If a column is missing, a line lacks a clip, a rating is not a number, a rater rated a pair
-        twice, or a pair has two categories; the message names the line.
+        If a column is missing, a line lacks a clip or chooses between less than three, a rating is
+        not a number, a rater rated a pair twice, or a pair has two categories; the message names
+        the line. Also if a table has the columns of both.
 
     Example
     -------
@@ -68,9 +69,17 @@ def read_alike(path: str | os.PathLike) -> Ratings | Choices:
     """
     header, _ = read_csv(path, (*PAIR, *CHOICE, *OPTIONAL))
     if set(CHOICE) <= set(header):
+        if set(PAIR) <= set(header):
+            raise ValueError(
+                f"{path}: has the columns {', '.join(PAIR)} of rated pairs and those of choices,"
+                f" {', '.join(CHOICE)}: make it two tables"
+            )
         lines = list(_lines(path, CHOICE))
         if not lines:
             raise ValueError(f"{path} holds no choice")
+        for where, line in lines:
+            if len({line[name] for name in CHOICE}) < len(CHOICE):
+                raise ValueError(f"{where}: clip, nearer and farther must be three clips")
         items = [(line["clip"], line["nearer"], line["farther"]) for _, line in lines]
         return Choices(items, [line["category"] for _, line in lines])
     rated = [

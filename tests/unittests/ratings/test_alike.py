@@ -38,6 +38,9 @@ def test_choices_are_read(tmp_path):
         ("first,second,rating\n", "holds no rating"),
         ("clip,nearer,farther\na,b\n", "line 2: lacks farther"),
         ("clip,nearer,farther\n", "holds no choice"),
+        ("clip,nearer,farther\na,b,c\na,b,b\n", "line 3: .* must be three clips"),
+        ("clip,nearer,farther\na,a,b\n", "line 2: .* must be three clips"),
+        ("first,second,rating,clip,nearer,farther\na,b,1,a,b,c\n", "make it two tables"),
     ],
 )
 def test_what_cannot_be_used_is_named(tmp_path, text, reason):
