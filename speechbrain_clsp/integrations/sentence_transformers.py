@@ -28,7 +28,7 @@ from torch import Tensor
 from speechbrain_clsp.dataio.audio import SAMPLE_RATE, Source, name_of, read_windows
 from speechbrain_clsp.inference.clsp import CLSP
 from speechbrain_clsp.inference.files import pad
-from speechbrain_clsp.pretrained.folder import check_model_folder, find_source
+from speechbrain_clsp.pretrained.folder import ADAPTERS, check_model_folder, find_source
 
 
 class CLSPModule(InputModule):
@@ -126,16 +126,19 @@ class CLSPModule(InputModule):
         return {**features, "sentence_embedding": embeddings}
 
     def save(self, output_path: str, *arguments: Any, **options: Any) -> None:
-        """Copy the model's folder.
+        """Copy the model's folder; of a fine-tuned model adapters, which refer to their base.
 
         Raises
         ------
         ValueError
-            If the model is not from a folder in SpeechBrain's format.
+            If the model is not from a folder.
+        FileNotFoundError
+            If the folder is not in SpeechBrain's format.
         """
         if not isinstance(self.source, Path):
             raise ValueError("Only a model from a folder can be saved: make one by `clsp convert`")
-        check_model_folder(self.source)
+        if not (self.source / ADAPTERS).is_file():
+            check_model_folder(self.source)
         for path in self.source.iterdir():
             if path.is_file():
                 shutil.copyfile(path, Path(output_path) / path.name)

@@ -1,3 +1,4 @@
+import copy
 import json
 
 import numpy as np
@@ -7,6 +8,7 @@ from sentence_transformers import SentenceTransformer
 
 from speechbrain_clsp import CLSP
 from speechbrain_clsp.integrations import CLSPModule
+from speechbrain_clsp.pretrained.adapters import Base, adapt, save_adapters
 from tests.utils.small import CAPTIONS, model_folder, tone, write
 
 
@@ -69,8 +71,22 @@ def test_a_saved_copy_is_the_same_model(transformer, tmp_path):
     transformer.save_pretrained(str(tmp_path / "copy"))
     again = SentenceTransformer(str(tmp_path / "copy"), trust_remote_code=True, device="cpu")
     np.testing.assert_array_equal(again.encode(CAPTIONS), transformer.encode(CAPTIONS))
-    copy = CLSP.from_pretrained(tmp_path / "copy")
-    np.testing.assert_array_equal(copy.encode_text(CAPTIONS), again.encode(CAPTIONS))
+    opened = CLSP.from_pretrained(tmp_path / "copy")
+    np.testing.assert_array_equal(opened.encode_text(CAPTIONS), again.encode(CAPTIONS))
+
+
+def test_a_saved_copy_of_a_fine_tuned_model_is_the_same(folder, clsp, tmp_path):
+    options = {"tune": "lora", "rank": 2, "alpha": None, "layers": ["*"]}
+    parts = adapt(copy.deepcopy(clsp.mods), options)
+    for name in ("speech_tower", "text_tower"):
+        for value in parts[name].tuned_state().values():
+            value.add_(0.04)
+    save_adapters(tmp_path / "tuned", parts, Base.of(folder), options, {})
+    tuned = SentenceTransformer(str(tmp_path / "tuned"), trust_remote_code=True, device="cpu")
+    assert np.abs(tuned.encode(CAPTIONS) - clsp.encode_text(CAPTIONS).numpy()).max() > 1e-3
+    tuned.save_pretrained(str(tmp_path / "copy"))
+    again = SentenceTransformer(str(tmp_path / "copy"), trust_remote_code=True, device="cpu")
+    np.testing.assert_array_equal(again.encode(CAPTIONS), tuned.encode(CAPTIONS))
 
 
 def test_an_open_model_needs_no_trust_and_cannot_be_saved(clsp, tmp_path):
