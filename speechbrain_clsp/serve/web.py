@@ -12,6 +12,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from speechbrain_clsp import __version__
 from speechbrain_clsp.serve.gate import Gate, refusal
@@ -126,6 +127,7 @@ def create_web_app(
     app.add_exception_handler(RequestRejectedError, _refuse)
     app.add_exception_handler(RequestValidationError, _name_field)
     app.add_exception_handler(HTTPException, _explain)
+    app.add_exception_handler(ClientDisconnect, _count_as_left)
     app.add_exception_handler(Exception, _fail)
     return app
 
@@ -144,6 +146,11 @@ async def _name_field(_: Request, error: Exception) -> JSONResponse:
 async def _explain(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     return JSONResponse({"error": str(error.detail)}, error.status_code, error.headers)
+
+
+async def _count_as_left(_: Request, error: Exception) -> JSONResponse:
+    """Answer, for the metrics, a client that left before its request was complete."""
+    return JSONResponse({"error": "the request is not complete"}, 400)
 
 
 async def _fail(_: Request, error: Exception) -> JSONResponse:

@@ -290,7 +290,7 @@ def test_beyond_the_queue_it_is_busy_for_a_while(clsp, monkeypatch):
         assert post(f"{url}/v1/embed/text", {"texts": ["a man"]})[0] == 200
 
 
-def test_slow_and_half_requests_do_not_keep_it_from_others(clsp):
+def test_slow_and_half_requests_do_not_keep_it_from_others(clsp, capfd):
     limits = Limits(header_timeout=0.5, body_timeout=0.5, requests=2)
     with live(StyleService(clsp, limits)) as url:
         port = int(url.rsplit(":", 1)[1])
@@ -310,6 +310,7 @@ def test_slow_and_half_requests_do_not_keep_it_from_others(clsp):
             answer = connection.recv(1000)  # nothing is left open
             assert answer.startswith(b"HTTP/1.1 408") if number % 3 == 1 else answer == b""
             connection.close()
+    assert "Traceback" not in capfd.readouterr().err  # who left is no fault
 
 
 def test_metrics_count_requests_batches_and_hits(clsp):
