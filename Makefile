@@ -23,8 +23,10 @@ demo: .venv/.installed
 
 serve: .venv/.installed
 	test -d $(RESULTS)/model || (echo "There is no model yet: run make demo first"; exit 1)
-	test -d $(RESULTS)/index || ($(BIN)/clsp embed $(DATA)/test.arrow --output $(RESULTS)/store \
-		--model $(RESULTS)/model && $(BIN)/clsp index $(RESULTS)/store --output $(RESULTS)/index)
+	test $(RESULTS)/index/index.json -nt $(RESULTS)/model/model.safetensors || ( \
+		rm -rf $(RESULTS)/store $(RESULTS)/index && $(BIN)/clsp embed $(DATA)/test.arrow \
+		--output $(RESULTS)/store --model $(RESULTS)/model \
+		&& $(BIN)/clsp index $(RESULTS)/store --output $(RESULTS)/index)
 	$(BIN)/clsp serve --model $(RESULTS)/model --index $(RESULTS)/index
 
 test: .venv/.installed
