@@ -28,6 +28,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.utils import validate_repo_id
 from hyperpyyaml import load_hyperpyyaml
 from safetensors import SafetensorError
 from speechbrain.utils.logger import get_logger
@@ -616,8 +617,11 @@ def publish(
         raise FileNotFoundError(
             f"{folder} is not a model folder: it must hold {HYPERPARAMS} and {WEIGHTS}"
         )
-    if len(repository.split("/")) != 2 or not all(repository.split("/")):
-        raise ValueError(f"{repository!r} is not a Hub repository: it must be user/name")
+    try:
+        validate_repo_id(repository)
+        _, _ = repository.split("/")
+    except ValueError as error:
+        raise ValueError(f"{repository!r} is not a Hub repository: it must be user/name") from error
     files = sorted(file.name for file in folder.iterdir() if file.is_file())
     if not dry_run:
         api = HfApi()

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from speechbrain_clsp.cli.main import parser
-from speechbrain_clsp.serve.space import write_space
+from speechbrain_clsp.serve.space import publish_space, write_space
 from tests.utils.command_line import clsp_command
 
 
@@ -43,5 +43,8 @@ def test_a_dry_run_lists_and_sends_nothing(small_folder):
     found = clsp_command("publish", small_folder, "ann/style", "--space", "--dry-run")
     assert found.returncode == 0, found.stderr
     assert "Dockerfile" in found.stdout and "would be uploaded to ann/style" in found.stdout
+    for name in ("an ann/style", "ann/my style", "ann/-", "a/b/c"):
+        with pytest.raises(ValueError, match="must be user/name"):
+            publish_space(small_folder, name, dry_run=True)
     found = clsp_command("publish", small_folder, "style", "--space", "--dry-run")
     assert found.returncode == 2 and "must be user/name" in found.stderr
