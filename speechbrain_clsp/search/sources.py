@@ -30,7 +30,7 @@ def open_source(words: Sequence[str], folder: Path) -> Manifest:
     Raises
     ------
     FileNotFoundError
-        If a name or a pattern leads to no file.
+        If a folder or a pattern leads to no file, or no file is there.
     FileExistsError
         If the folder holds something else than a store.
     ValueError
@@ -49,6 +49,8 @@ def open_source(words: Sequence[str], folder: Path) -> Manifest:
         return Manifest(words[0])
     check_store_folder(folder)
     paths = list(dict.fromkeys(os.path.abspath(path) for path in find_audio(words)))
+    if not any(map(os.path.isfile, paths)):
+        raise FileNotFoundError(f"{paths[0]}: no such file{', nor any other' * (len(paths) > 1)}")
     common = os.path.dirname(paths[0]) if len(paths) == 1 else os.path.commonpath(paths)
     rows = (
         {"id": os.path.relpath(path, common), "audio": path, "duration": seconds_of(path)}

@@ -40,3 +40,11 @@ def test_files_get_a_manifest_in_the_store_that_must_stay_the_same(folder, tmp_p
     assert [path.name for path in store.iterdir()] == ["clips.arrow"]
     with pytest.raises(FileExistsError, match="notes.md"):
         open_source([str(folder / "b.wav")], folder)
+
+
+def test_names_of_which_none_is_a_file_begin_no_store(folder, tmp_path):
+    """Else the right ones would be refused as other recordings."""
+    with pytest.raises(FileNotFoundError, match=r"typo.wav: no such file, nor any other"):
+        open_source([str(folder / "typo.wav"), str(folder / "more.wav")], tmp_path / "store")
+    assert not (tmp_path / "store").exists()
+    assert len(open_source([str(folder / "typo.wav"), str(folder / "b.wav")], tmp_path / "s")) == 2
