@@ -9,6 +9,7 @@ without gender out.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -35,6 +36,7 @@ FUNCTIONS = dict(COMPARISONS.values())
 MIRRORED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "=": "=", "!=": "!="}
 KNOWN_PARTS = {"this", "expression", "expressions", "low", "high", "negate"}  # of parsed conditions
 LARGEST = 1 << 63  # from which on numbers fit into no column of whole ones
+WORD = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 EXAMPLE = "gender = 'female' AND duration > 2"
 
 
@@ -103,13 +105,28 @@ class Condition:
             return f"(NOT {self.parts[0].to_sql()})"
         if self.parts:
             return f"({f' {self.operator.upper()} '.join(part.to_sql() for part in self.parts)})"
+        column = quoted(self.column, "`")
         if self.operator == "null":
-            return f"{self.column} IS NULL"
+            return f"{column} IS NULL"
         if self.operator == "has":
-            return f"array_has({self.column}, {_literal(self.value)})"
+            return f"array_has({column}, {_literal(self.value)})"
         if self.operator == "in":
-            return f"{self.column} IN ({', '.join(map(_literal, self.value))})"
-        return f"{self.column} {self.operator.upper()} {_literal(self.value)}"
+            return f"{column} IN ({', '.join(map(_literal, self.value))})"
+        return f"{column} {self.operator.upper()} {_literal(self.value)}"
+
+
+def quoted(column: str, mark: str) -> str:
+    """Return a column's name with quotation marks around a key that is not one word.
+
+    Example
+    -------
+    >>> quoted("labels.mood", "`"), quoted("labels.age group", "`")
+    ('labels.mood', 'labels.`age group`')
+    """
+    name, dot, key = column.partition(".")
+    if not WORD.fullmatch(key):
+        key = key and f"{mark}{key.replace(mark, 2 * mark)}{mark}"
+    return name + dot + key
 
 
 def _has(lists: pa.ChunkedArray, value: str) -> pa.Array:

@@ -268,11 +268,13 @@ class StyleIndex:
         Raises
         ------
         ValueError
-            If ``k``, ``where`` or the size of the vector is wrong.
+            If ``k``, ``where`` or the size of the vector is wrong, or it holds NaN.
         """
         queries = np.asarray(vector, np.float32)[None]
         if queries.shape != (1, self.info.dim):
             raise ValueError(f"The vector must be [{self.info.dim}], not {list(queries.shape[1:])}")
+        if not np.isfinite(queries).all():
+            raise ValueError("The vector holds NaN or infinite values: nothing is like it")
         if not 1 <= k <= MOST:
             raise ValueError(f"k must be from 1 to {MOST}, not {k}")
         return self.engine.search(queries, k, self.condition(where))[0]

@@ -93,8 +93,10 @@ class LanceEngine:
     def _nearest(
         self, there: Any, vector: np.ndarray, k: int, sql: str | None, exact: bool
     ) -> pa.Table:
-        norm = float(np.linalg.norm(vector)) or 1.0
-        query = there.search(vector / norm, vector_column_name="vector").distance_type("cosine")
+        # No clip has a cosine with the zero vector, for which all are equally near: take any other.
+        direction = vector if vector.any() else np.ones_like(vector)
+        direction = direction / np.linalg.norm(direction)
+        query = there.search(direction, vector_column_name="vector").distance_type("cosine")
         if exact:
             query = query.bypass_vector_index()
         else:

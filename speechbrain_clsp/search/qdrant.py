@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from speechbrain_clsp.search.engines import batches_of
-from speechbrain_clsp.search.filters import Condition
+from speechbrain_clsp.search.filters import Condition, quoted
 from speechbrain_clsp.search.store import vector_column, vectors_of
 from speechbrain_clsp.utils.files import atomic_write
 from speechbrain_clsp.utils.reading import read_text
@@ -123,7 +123,11 @@ class QdrantEngine:
         if not (self._url and self._client.collection_exists(self._name)):
             return
         labels = [name for name in self._schema.names if name == "labels"]
-        keys = [f"labels.{each.name}" for name in labels for each in self._schema.field(name).type]
+        keys = [
+            _path(f"labels.{each.name}")
+            for name in labels
+            for each in self._schema.field(name).type
+        ]
         for key in (*KEYWORDS, *keys):
             kind = self._models.PayloadSchemaType.KEYWORD
             self._client.create_payload_index(self._name, key, field_schema=kind)
@@ -146,7 +150,7 @@ class QdrantEngine:
             parts = [self._filter(part, negated) for part in where.parts]
             joined = OPPOSITES[where.operator] if negated else where.operator
             return models.Filter(must=parts) if joined == "and" else models.Filter(should=parts)
-        empty = models.IsEmptyCondition(is_empty=models.PayloadField(key=where.column))
+        empty = models.IsEmptyCondition(is_empty=models.PayloadField(key=_path(where.column)))
         if where.operator == "null":
             return models.Filter(must_not=[empty]) if negated else models.Filter(must=[empty])
         negated = negated != (where.operator == "!=")
@@ -165,11 +169,15 @@ class QdrantEngine:
             ranges = [models.Range(**{RANGES[where.operator]: values[0]})]
         elif isinstance(values[0], str):
             match = models.MatchAny(any=list(values))
-            return models.Filter(must=[models.FieldCondition(key=where.column, match=match)])
+            return models.Filter(must=[models.FieldCondition(key=_path(where.column), match=match)])
         else:
             ranges = [models.Range(gte=value, lte=value) for value in values]
-        conditions = [models.FieldCondition(key=where.column, range=each) for each in ranges]
+        conditions = [models.FieldCondition(key=_path(where.column), range=each) for each in ranges]
         return models.Filter(should=conditions)
+
+
+def _path(column: str) -> str:
+    return quoted(column, '"')
 
 
 def _uuid(name: str) -> str:

@@ -239,6 +239,36 @@ def test_an_unknown_engine_is_named(index):
         StyleIndex.open(index.folder)
 
 
+def test_a_zero_vector_finds_what_a_condition_leaves(index):
+    """So a clip is looked up by its id."""
+    found = index.search(np.zeros(32, np.float32), 5, "id IN ('c7', 'c300')")
+    assert sorted(ids(found)) == ["c300", "c7"]
+    assert found.column("score").to_pylist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_vectors_that_are_not_finite_are_refused(index, value):
+    with pytest.raises(ValueError, match="The vector holds NaN or infinite values"):
+        index.search(np.full(32, value, np.float32), 5)
+
+
+@pytest.mark.parametrize("engine", [*ENGINES, "qdrant"])
+@pytest.mark.parametrize("key", ["Age group", "a.b", "Übel", "it's", "select"], ids=range(5))
+def test_conditions_may_name_labels_of_any_form(tmp_path, engine, key):
+    if engine != "exact":
+        pytest.importorskip({"lancedb": "lancedb", "qdrant": "qdrant_client"}[engine])
+    rows = [
+        {"id": f"c{n}", "audio": "a.wav", "duration": 1.0, "labels": {key: "xyz"[n]} if n else {}}
+        for n in range(3)
+    ]
+    write_manifest(tmp_path / "m.arrow", rows)
+    random_store(tmp_path / "store", ["c0", "c1", "c2"], 32, source=str(tmp_path / "m.arrow"))
+    index = StyleIndex.create(tmp_path / "index", tmp_path / "store", engine=engine)
+    for condition, expected in (("= 'z'", ["c2"]), ("IS NULL", ["c0"]), ("!= 'z'", ["c1"])):
+        found = index.search(unit_vectors(1, 32)[0], 5, f'labels."{key}" {condition}')
+        assert ids(found) == expected
+
+
 def test_without_the_package_an_index_of_lancedb_names_the_extra(folder, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "lancedb", None)
     with pytest.raises(ValueError, match=r"pip install 'speechbrain-clsp\[search\]'"):
