@@ -672,14 +672,14 @@ class CLSP(Pretrained):
             raise ValueError(f"Rows {join_some(rows, ', ')} of background are NaN or infinite")
         self._background = embeddings.to(self.device)
 
-    def percentile(self, scores: Tensor, captions: Sequence[str]) -> Tensor:
+    def percentile(self, scores: Tensor | Sequence[float], captions: Sequence[str]) -> Tensor:
         """Tell how high cosines are among those of the background's clips.
 
         Raw cosines say little: which one is high depends on the caption and the model.
 
         Arguments
         ---------
-        scores : Tensor
+        scores : Tensor, array or list
             [..., N] cosines, as ``score_*`` returns them.
         captions : list of str
             The N captions.
@@ -688,7 +688,7 @@ class CLSP(Pretrained):
         -------
         Tensor
             [..., N] in [0, 100]: per cent of the background's clips whose cosine with the same
-            caption is lower; those with an equal one count half.
+            caption is lower; those with an equal one count half. NaN where the score is.
 
         Raises
         ------
@@ -701,7 +701,7 @@ class CLSP(Pretrained):
         >>> clsp.percentile(clsp.score_file("a.wav", captions), captions)  # doctest: +SKIP
         tensor([92.1053])
         """
-        text = self.encode_text(captions)
+        text, scores = self.encode_text(captions), torch.as_tensor(scores)
         if scores.shape[-1:] != text.shape[:1]:
             raise ValueError(f"{len(text)} captions for scores of shape {list(scores.shape)}")
         return self.percentile_of(scores, text)
@@ -715,7 +715,8 @@ class CLSP(Pretrained):
         scores = scores.to(others)[..., None, :]
         above = scores - others
         lower = (above > ROUNDING).double() + 0.5 * (above.abs() <= ROUNDING).double()
-        return (100 * lower.mean(dim=-2)).float()
+        percent = (100 * lower.mean(dim=-2)).float()
+        return percent.masked_fill(scores.isnan().squeeze(-2), torch.nan)
 
     def has_attributes(self, speech: Tensor, require: Mapping[str, str]) -> Tensor:
         """Tell which clips have the values that attributes must have, by zero-shot classification.

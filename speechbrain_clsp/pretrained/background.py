@@ -44,6 +44,8 @@ def write_background(folder: str | os.PathLike, embeddings: Tensor, source: str)
     ------
     FileNotFoundError
         If it is not a model folder.
+    ValueError
+        If the embeddings have another shape, or are NaN or infinite.
 
     Example
     -------
@@ -60,6 +62,11 @@ def write_background(folder: str | os.PathLike, embeddings: Tensor, source: str)
 ...model.safetensors: remove it, or write it anew by write_background
     """
     folder = expand(folder)
+    if embeddings.dim() != 2 or not len(embeddings) or not embeddings.isfinite().all():
+        raise ValueError(
+            f"A background must be [M, D] without NaN, not {list(embeddings.shape)}: it is not"
+            " written"
+        )
     about = {
         WEIGHTS_SHA256: sha256_of_file(_weights_beside(folder)),
         SOURCE: source,

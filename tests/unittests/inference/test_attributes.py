@@ -1,5 +1,6 @@
 """Attributes told by zero-shot classification: the gate of a reward and of a ranking."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -115,3 +116,11 @@ def test_percentiles_rank_a_score_among_the_background(clsp, wavs):
             clsp.set_background(bad)
     with pytest.raises(ValueError, match="2 captions for scores"):
         clsp.percentile(scores, CAPTIONS[:2])
+    one = scores[0].detach()
+    for given in (one.tolist(), one.numpy()):
+        assert torch.allclose(clsp.percentile(given, CAPTIONS), clsp.percentile(one, CAPTIONS))
+    for wrong in (0.3, [], [0.1, 0.2]):
+        with pytest.raises(ValueError, match="3 captions for scores of shape"):
+            clsp.percentile(wrong, CAPTIONS)
+    unknown = clsp.percentile([float("nan"), 1.1, -1.1], CAPTIONS).tolist()
+    assert np.isnan(unknown[0]) and unknown[1:] == [100.0, 0.0]  # not "higher than 0 %"

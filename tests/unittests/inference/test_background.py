@@ -40,6 +40,13 @@ def test_clips_are_spread_over_a_manifest_and_bad_ones_left_out(folder, tmp_path
     assert embed_background(clsp, clips).shape == (8, 32)
 
 
+@pytest.mark.parametrize("wrong", [torch.full((2, 32), torch.nan), torch.ones(32)], ids=range(2))
+def test_a_background_that_cannot_be_used_is_not_written(folder, wrong):
+    with pytest.raises(ValueError, match=r"must be \[M, D\] without NaN"):
+        write_background(folder, wrong, "clips")
+    assert not (folder / FILE).exists()
+
+
 def test_parts_of_a_recording_are_embedded_and_not_all_of_it(folder, tmp_path):
     clsp, clips = CLSP.from_pretrained(folder), buzzes(tmp_path, 1)
     row = {**clips[0], "start": 0.05, "duration": 0.12}

@@ -355,7 +355,10 @@ def test_percentiles_come_with_scores(clsp, small_folder):
     with live(StyleService(calibrated)) as url:
         fields = {"captions": CAPTIONS, "percentiles": True}
         status, found = post(f"{url}/v1/score", fields, clips)
+        with_bad = post(f"{url}/v1/score", {**fields, "captions": [CAPTIONS[0], ""]}, clips)[1]
     assert status == 200
+    for one in with_bad["results"]:  # a bad caption has no score, and is higher than none
+        assert one["scores"][1] is None and one["percentiles"][1] is None
     for column in range(3):
         ranked = sorted(one["percentiles"][column] for one in found["results"])
         assert ranked == pytest.approx([16.667, 50.0, 83.333], abs=0.01)
