@@ -307,7 +307,7 @@ def _zero_shot(
 ) -> None:
     """Fill a table per task that clips have classes of."""
     rows = test.rows
-    corpus = "" if evaluation.suite == "mini" else f"{rows[0]['source']} "
+    corpus = "" if evaluation.suite == "mini" else f"{rows[0]['source'] or test.path.stem} "
     for task in test.tasks:
         labels = np.array([task.label_of(row) for row in rows])
         known = labels >= 0

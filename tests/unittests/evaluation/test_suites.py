@@ -228,6 +228,18 @@ def test_zero_shot_takes_the_prompts_of_the_corpus(data, tmp_path, capsys):
     assert "57.2" not in printed and "are of IEMOCAP, 5,531 clips" in printed
 
 
+def test_tables_of_clips_without_a_source_are_called_by_their_manifest(data, tmp_path):
+    folder, clips = data
+    rows = [{**row, "audio": str(folder / row["audio"]), "source": None} for row in clips]
+    write_manifest(tmp_path / "mine.arrow", rows)
+    metrics = evaluate(
+        tmp_path,
+        *("--suite", "zero-shot", "--data", tmp_path / "mine.arrow", "--prompts", "iemocap"),
+        *("--model", "random"),
+    )
+    assert {name.split()[0] for name in metrics["tables"]} == {"mine"}
+
+
 def test_similarity_with_people(data, tmp_path):
     folder, clips = data
     generator = np.random.default_rng(0)
