@@ -148,6 +148,7 @@ def run_suite(
     manifests = [Manifest(path) for path in data]
     # All that can be wrong with data is found before anything is embedded, which may take hours.
     tests = [_open_test(suite, manifest, prompts, ensemble) for manifest in manifests]
+    _check_corpora(tests)
     for test in tests:
         test.check(models)
     for manifest, test in zip(manifests, tests):
@@ -200,6 +201,11 @@ class _Test:
     captions: dict[str, list[str]]  # by kind, one per clip
     tasks: list[Task]
 
+    @property
+    def corpus(self) -> str:
+        """What its tables of classes are called after, beside others'."""
+        return self.rows[0]["source"] or self.path.stem
+
     def check(self, models: Mapping[str, Model]) -> None:
         """Raise ValueError that names clips, captions or prompts that cannot be used."""
         check_clips(self.rows, str(self.path))
@@ -213,6 +219,18 @@ class _Test:
         for task in self.tasks:
             for row in self.rows:
                 task.label_of(row)
+
+
+def _check_corpora(tests: Sequence[_Test]) -> None:
+    """Raise ValueError if tables of two manifests would have the same names."""
+    paths: dict[str, Path] = {}
+    for test in tests:
+        if other := paths.get(test.corpus):
+            raise ValueError(
+                f"{other} and {test.path} are both of {test.corpus}, so that their tables would have"
+                " the same names: evaluate them one after the other"
+            )
+        paths[test.corpus] = test.path
 
 
 def _open_test(
@@ -307,7 +325,7 @@ def _zero_shot(
 ) -> None:
     """Fill a table per task that clips have classes of."""
     rows = test.rows
-    corpus = "" if evaluation.suite == "mini" else f"{rows[0]['source'] or test.path.stem} "
+    corpus = "" if evaluation.suite == "mini" else f"{test.corpus} "
     for task in test.tasks:
         labels = np.array([task.label_of(row) for row in rows])
         known = labels >= 0

@@ -240,6 +240,13 @@ def test_tables_of_clips_without_a_source_are_called_by_their_manifest(data, tmp
     assert {name.split()[0] for name in metrics["tables"]} == {"mine"}
 
 
+def test_two_manifests_of_one_corpus_are_refused(data):
+    folder, _ = data
+    paths = [folder / "test.arrow"] * 2
+    with pytest.raises(ValueError, match="test.arrow are both of .* one after the other"):
+        run_suite("zero-shot", {"random": open_model("random")}, paths, prompts="iemocap")
+
+
 def test_similarity_with_people(data, tmp_path):
     folder, clips = data
     generator = np.random.default_rng(0)
