@@ -227,8 +227,8 @@ def _check_corpora(tests: Sequence[_Test]) -> None:
     for test in tests:
         if other := paths.get(test.corpus):
             raise ValueError(
-                f"{other} and {test.path} are both of {test.corpus}, so that their tables would have"
-                " the same names: evaluate them one after the other"
+                f"{other} and {test.path} are both of {test.corpus}, so that their tables would"
+                " have the same names: evaluate them one after the other"
             )
         paths[test.corpus] = test.path
 

@@ -45,7 +45,7 @@ from speechbrain_clsp.training.brain import ContrastiveBrain
 from speechbrain_clsp.training.finetuning import FineTunedModel
 from speechbrain_clsp.training.new_model import NewModel
 from speechbrain_clsp.training.own_data import describe_leaks
-from speechbrain_clsp.training.resume import find_changes
+from speechbrain_clsp.training.resume import check_kind, find_changes
 from speechbrain_clsp.training.yaml_keys import check_keys
 from speechbrain_clsp.utils.distributed import join_processes
 from speechbrain_clsp.utils.files import sha256_of_file
@@ -307,6 +307,10 @@ def run_recipe(
     join_processes(run_opts)
     check_keys(hparams_file, __file__)
     hparams = load_recipe(hparams_file, overrides)
+    model = hparams["model"]
+    if not isinstance(model, FineTunedModel):
+        model = NewModel(model)
+    check_kind(Path(hparams["save_folder"]), model.provenance())  # before anything is written
     sb.create_experiment_directory(
         experiment_directory=hparams["output_folder"],
         hyperparams_to_save=str(hparams_file),
@@ -316,9 +320,6 @@ def run_recipe(
     if hparams["num_threads"] < 1:
         raise ValueError(f"num_threads must be at least 1, not {hparams['num_threads']}")
     torch.set_num_threads(hparams["num_threads"])
-    model = hparams["model"]
-    if not isinstance(model, FineTunedModel):
-        model = NewModel(model)
     prepare(hparams, model)
     datasets, loader_kwargs = dataio_prepare(hparams)
     run_on_main(check_data, args=[hparams, model, datasets])

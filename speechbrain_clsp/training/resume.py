@@ -13,6 +13,34 @@ from speechbrain_clsp.utils.reading import read_json
 SETTINGS = "resume.json"
 
 
+def check_kind(folder: Path, provenance: Mapping[str, str]) -> None:
+    """Refuse to go on with fine-tuning by a training from scratch, and the other way around.
+
+    Arguments
+    ---------
+    folder : path
+        That of the checkpoints, which may be empty.
+    provenance : dict
+        What the model starts from: its ``base``, if it is fine-tuned.
+
+    Raises
+    ------
+    ValueError
+        If the training there began otherwise.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> _ = find_changes(folder, {"base": "sha256 1"})
+    >>> check_kind(folder, {"base": "sha256 1"})
+    """
+    path = folder / SETTINGS
+    was_fine_tuned = path.is_file() and "base" in read_json(path)
+    if path.is_file() and was_fine_tuned != ("base" in provenance):
+        kind = "of adapters of a base model" if was_fine_tuned else "from scratch"
+        raise ValueError(f"{folder.parent} holds a training {kind}: name another output folder")
+
+
 def find_changes(folder: Path, settings: Mapping[str, Any]) -> list[str]:
     """Compare settings with those of the training that is resumed, and write the new ones down.
 

@@ -98,6 +98,15 @@ def test_checkpoints_hold_no_frozen_weights_and_are_gone_on_with(trained):
     assert code == 2 and "holds other adapters" in said
 
 
+def test_a_training_from_scratch_does_not_write_into_the_folder(trained):
+    folder, _, _ = trained
+    files = (path for path in (folder / "out").rglob("*") if path.is_file())
+    before = {path: path.read_bytes() for path in files if path.name != "log.txt"}  # still open
+    code, said = run(["train", folder / "clips.csv", "--output", folder / "out"])
+    assert code == 2 and "holds a training of adapters of a base model: name another" in said
+    assert {path: path.read_bytes() for path in before} == before
+
+
 def test_clips_are_left_out_by_the_lengths_that_the_recipe_names(trained):
     """If this fails, shortest is a dead option, or short clips are left out without a word."""
     folder, _, command = trained

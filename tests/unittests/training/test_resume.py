@@ -2,7 +2,7 @@
 
 import pytest
 
-from speechbrain_clsp.training.resume import SETTINGS, find_changes
+from speechbrain_clsp.training.resume import SETTINGS, check_kind, find_changes
 
 
 def test_changes_are_told_once_and_only_of_what_was_known(tmp_path):
@@ -22,3 +22,11 @@ def test_a_damaged_record_is_named(tmp_path):
     (tmp_path / SETTINGS).write_text("{")
     with pytest.raises(ValueError, match=SETTINGS):
         find_changes(tmp_path, {"seed": 1})
+
+
+def test_fine_tuning_does_not_go_on_with_a_training_from_scratch(tmp_path):
+    check_kind(tmp_path, {"base": "sha256 1"})  # nothing is there
+    find_changes(tmp_path, {"seed": 1})
+    check_kind(tmp_path, {})
+    with pytest.raises(ValueError, match="holds a training from scratch: name another"):
+        check_kind(tmp_path, {"base": "sha256 1"})
