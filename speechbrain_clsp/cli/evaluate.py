@@ -50,8 +50,13 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         " bounds random, untrained:FOLDER, oracle:MANIFEST, bag-of-words:MANIFEST."
         " A repository may end in @REVISION",
     )
+    suites = (*SUITES, MAEB)
     command.add_argument(
-        "--suite", required=True, choices=(*SUITES, MAEB), help="what is evaluated"
+        "--suite",
+        required=True,
+        choices=suites,
+        metavar="SUITE",
+        help=f"what is evaluated: {', '.join(suites)}",
     )
     command.add_argument(
         "--data",

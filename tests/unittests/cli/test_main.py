@@ -87,7 +87,7 @@ def test_a_port_in_use_is_named(tmp_path, capfd):
         port = str(taken.getsockname()[1])
         words = ["rate", str(tmp_path / "items.csv"), "--output", str(tmp_path / "r.csv")]
         assert main([*words, "--port", port]) == 2
-    assert f"--port {port} cannot be used (Address already in use)" in capfd.readouterr().err
+    assert f"--port {port} cannot be used on 127.0.0.1 (Addr" in capfd.readouterr().err
 
 
 def test_examples_in_help_can_be_copied(monkeypatch, capsys):
