@@ -174,8 +174,9 @@ class ContrastiveBrain(sb.Brain):
         return {"speech": speech, "text": text.view(-1, *speech.shape)}
 
     def _embed_speech(self, batch: CaptionedSpeech, tower: Any, stage: sb.Stage) -> Tensor:
-        """Return [B, D]; a tower that stays in eval mode, as a frozen one, sees each clip once."""
-        if stage != sb.Stage.TRAIN or tower.training or self.augmentation is not None:
+        """Return [B, D]; a frozen tower, of which nothing is random either, sees each clip once."""
+        is_frozen = not tower.training and not any(p.requires_grad for p in tower.parameters())
+        if stage != sb.Stage.TRAIN or not is_frozen or self.augmentation is not None:
             return tower(batch.wavs, batch.wav_lens)
         if not all(clip in self.embedded_clips for clip in batch.ids):
             new = tower(batch.wavs, batch.wav_lens)
