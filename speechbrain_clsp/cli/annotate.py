@@ -17,6 +17,7 @@ from speechbrain_clsp.cli.common import (
 
 if TYPE_CHECKING:
     from speechbrain_clsp.annotation import Annotation, AnnotationSettings
+    from speechbrain_clsp.dataio.manifest import Manifest
 
 RELEASE = "release"
 STAGE_NAMES = ("caption", "verify", "filter", "select", RELEASE)
@@ -79,7 +80,8 @@ def run_annotate(options: argparse.Namespace) -> int:
     all_stages = STAGES if options.shard[1] > 1 else (*STAGES, RELEASE)
     stages = options.stage or all_stages
     if options.ray:
-        _run_on_ray(options, settings, [stage for stage in stages if stage != RELEASE])
+        if shared := [stage for stage in stages if stage != RELEASE]:
+            _run_on_ray(options, settings, manifest, shared)
         stages = [stage for stage in stages if stage == RELEASE]
     annotation = Annotation(options.output, manifest, settings, options.shard)
     for stage in stages:
@@ -101,16 +103,17 @@ def run_annotate(options: argparse.Namespace) -> int:
 
 
 def _run_on_ray(
-    options: argparse.Namespace, settings: AnnotationSettings, stages: list[str]
+    options: argparse.Namespace,
+    settings: AnnotationSettings,
+    manifest: Manifest,
+    stages: list[str],
 ) -> None:
     """Run stages over all shards, in tasks of a cluster."""
     from speechbrain_clsp.annotation.pipeline import Annotation, ShardTask
     from speechbrain_clsp.utils.cluster import RayCluster
 
-    manifest, count = open_manifest(options.manifest), options.shards
+    count = options.shards
     task = ShardTask(options.output, options.manifest, settings, count, stages)
-    if not stages:
-        return
     with RayCluster(options.ray) as cluster:
         for shard, found in cluster.run(task, range(count)):
             annotation = Annotation(options.output, manifest, settings, (shard, count))

@@ -35,8 +35,10 @@ def check_kind(folder: Path, provenance: Mapping[str, str]) -> None:
     >>> check_kind(folder, {"base": "sha256 1"})
     """
     path = folder / SETTINGS
-    was_fine_tuned = path.is_file() and "base" in read_json(path)
-    if path.is_file() and was_fine_tuned != ("base" in provenance):
+    if not path.is_file():
+        return
+    was_fine_tuned = "base" in read_json(path)
+    if was_fine_tuned != ("base" in provenance):
         kind = "of adapters of a base model" if was_fine_tuned else "from scratch"
         raise ValueError(f"{folder.parent} holds a training {kind}: name another output folder")
 
