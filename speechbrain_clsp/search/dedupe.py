@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 
 import numpy as np
+import pyarrow as pa
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
@@ -12,7 +13,8 @@ from speechbrain_clsp.search.index import StyleIndex
 from speechbrain_clsp.search.store import EmbeddingStore, vectors_of
 
 AT_ONCE = 128  # clips whose neighbors are searched together
-NEIGHBORS = 20
+NEIGHBORS = 20  # of the store that link a clip; more are searched if other stores' are among them
+MOST_NEIGHBORS = 10_000
 
 
 def find_duplicates(
@@ -28,7 +30,8 @@ def find_duplicates(
     store : EmbeddingStore
         Whose clips are compared.
     index : StyleIndex
-        Of this store; of each clip, its 20 nearest neighbors in it are looked at.
+        Of this store, and maybe others; of each clip, its 20 nearest neighbors of the store are
+        looked at, or fewer if these are not among the 10,000 nearest of the index.
     cosine : float
         The least cosine of two clips that are nearly the same.
     advance : callable
@@ -65,8 +68,8 @@ def find_duplicates(
     names = store.ids()
     numbers = {name: number for number, name in enumerate(names)}
     edges, known = [], False
-    for name, others, near in _neighbors(store, index, cosine, advance):
-        own = [n for n, other in enumerate(others) if other in numbers]  # the rest: other stores
+    for name, others, near in _neighbors(store, index, cosine, numbers, advance):
+        own = [n for n, other in enumerate(others) if other in numbers]
         edges += [(numbers[name], numbers[others[n]]) for n in own if near[n]]
         known = known or bool(own)
     if names and not known:
@@ -80,18 +83,39 @@ def find_duplicates(
 
 
 def _neighbors(
-    store: EmbeddingStore, index: StyleIndex, cosine: float, advance: Callable[[int], object]
+    store: EmbeddingStore,
+    index: StyleIndex,
+    cosine: float,
+    own: Container[str],
+    advance: Callable[[int], object],
 ) -> Iterator[tuple[str, list[str], np.ndarray]]:
     """Yield each clip, its neighbors, itself among them, and which of these are near."""
+    search = index.engine.search
     for shard in store.tables():
         ids = shard.column("id").to_pylist()
         vectors = _unit(vectors_of(shard.column("vector")))
         for start in range(0, len(vectors), AT_ONCE):
             part = vectors[start : start + AT_ONCE]
-            for vector, name, found in zip(part, ids[start:], index.engine.search(part, NEIGHBORS)):
-                near = _unit(vectors_of(found.column("vector"))) @ vector >= cosine
-                yield name, found.column("id").to_pylist(), near
+            for row, name, found in zip(part, ids[start:], search(part, NEIGHBORS)):
+                k, (others, near) = NEIGHBORS, _compare(found, row, cosine)
+                while _hides_own(others, near, k, own):
+                    k = min(4 * k, MOST_NEIGHBORS)
+                    others, near = _compare(search(row[None], k)[0], row, cosine)
+                yield name, others, near
             advance(len(part))
+
+
+def _compare(found: pa.Table, vector: np.ndarray, cosine: float) -> tuple[list[str], np.ndarray]:
+    """Return the ids of what was found, and which are near a vector."""
+    near = _unit(vectors_of(found.column("vector"))) @ vector >= cosine
+    return found.column("id").to_pylist(), near
+
+
+def _hides_own(others: list[str], near: np.ndarray, k: int, own: Container[str]) -> bool:
+    """Return whether near clips of other stores may have kept the store's own out of the k."""
+    if len(others) < k or k == MOST_NEIGHBORS or not near.all():
+        return False
+    return sum(other in own for other in others) < NEIGHBORS
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
