@@ -30,7 +30,8 @@ def open_source(words: Sequence[str], folder: Path) -> Manifest:
     Raises
     ------
     FileNotFoundError
-        If a folder or a pattern leads to no file, or no file is there.
+        If a folder or a pattern leads to no file, a file that is named is not there, or none of
+        those that are listed.
     FileExistsError
         If the folder holds something else than a store.
     ValueError
@@ -75,8 +76,11 @@ def find_audio(words: Sequence[str]) -> Iterator[str]:
 
     Example
     -------
-    >>> list(find_audio(["b.wav", "a.wav"]))
-    ['b.wav', 'a.wav']
+    >>> tmp = getfixture("tmp_path")
+    >>> for name in ("a.wav", "b.wav"):
+    ...     (tmp / name).touch()
+    >>> [Path(path).name for path in find_audio([str(tmp / "b.wav"), str(tmp)])]
+    ['b.wav', 'a.wav', 'b.wav']
     """
     for word in words:
         path = expand(word)
@@ -86,8 +90,10 @@ def find_audio(words: Sequence[str]) -> Iterator[str]:
             files = [line.strip() for line in read_text(path).splitlines() if line.strip()]
         elif not path.exists() and glob.has_magic(word):
             files = sorted(glob.glob(str(path), recursive=True))
-        else:
+        elif path.exists():
             files = [str(path)]
+        else:
+            raise FileNotFoundError(f"{word}: no such file")
         if not files:
             raise FileNotFoundError(f"{word}: no audio file ({', '.join(sorted(AUDIO_SUFFIXES))})")
         yield from files

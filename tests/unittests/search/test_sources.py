@@ -42,9 +42,15 @@ def test_files_get_a_manifest_in_the_store_that_must_stay_the_same(folder, tmp_p
         open_source([str(folder / "b.wav")], folder)
 
 
-def test_names_of_which_none_is_a_file_begin_no_store(folder, tmp_path):
+@pytest.mark.parametrize("words", [["typo.wav"], ["b.wav", "typo.wav"], ["wrong.txt"]])
+def test_names_of_no_file_begin_no_store(folder, tmp_path, words):
     """Else the right ones would be refused as other recordings."""
-    with pytest.raises(FileNotFoundError, match=r"typo.wav: no such file, nor any other"):
-        open_source([str(folder / "typo.wav"), str(folder / "more.wav")], tmp_path / "store")
+    (folder / "wrong.txt").write_text("typo.wav\nmore.wav\n")
+    with pytest.raises(FileNotFoundError, match=r"typo.wav: no such file"):
+        open_source([str(folder / word) for word in words], tmp_path / "store")
     assert not (tmp_path / "store").exists()
-    assert len(open_source([str(folder / "typo.wav"), str(folder / "b.wav")], tmp_path / "s")) == 2
+
+
+def test_files_of_a_list_may_be_missing(folder, tmp_path):
+    (tmp_path / "list.txt").write_text(f"{folder / 'typo.wav'}\n{folder / 'b.wav'}\n")
+    assert len(open_source([str(tmp_path / "list.txt")], tmp_path / "store")) == 2
