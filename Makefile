@@ -1,14 +1,17 @@
 # `make demo` trains, evaluates and reports a small CLSP; `make test` runs the tests.
 # `make serve`, after `make demo`, opens a page to try the model and to search its test set.
+# `make release-check` builds sdist and wheel of the last commit, installs both into new environments
+# of the Pythons that PYTHONS names, runs them there, and leaves them in dist.
 # All make .venv first if it is not there. None needs a GPU.
 
 PYTHON ?= python3
+PYTHONS ?= python3.10 python3.13
 DATA := $(CURDIR)/data/mini_fcaps
 RESULTS := $(CURDIR)/results/mini
 RECIPE := recipes/FCaps/CLSP
 BIN := $(CURDIR)/.venv/bin
 
-.PHONY: demo serve test lint clean
+.PHONY: demo serve test lint release-check clean
 
 .venv/.installed: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -39,5 +42,8 @@ lint: .venv/.installed
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
 
+release-check: .venv/.installed
+	$(BIN)/python -m tests.consistency.release --pythons $(PYTHONS) --output dist
+
 clean:
-	rm -rf .venv data results
+	rm -rf .venv data dist results

@@ -11,7 +11,7 @@ Example
 
 from typing import Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["CLSP", "StyleReward", "__version__"]
 
 

@@ -1,54 +1,66 @@
-"""What an installed package holds."""
+"""What a built package holds."""
 
 import json
 import shutil
-import subprocess
-import sys
 import zipfile
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-PACKAGE = ROOT / "speechbrain_clsp"
-FILES = [
-    str(path.relative_to(ROOT))
-    for path in sorted(PACKAGE.rglob("*"))
-    if path.is_file() and "__pycache__" not in path.parts
-]
+from speechbrain_clsp import __version__
+from tests.consistency import release
+from tests.consistency.release import ROOT
+
+FILES = sorted(release.tracked()) if (ROOT / ".git").exists() else []
+DATA = [name for name in FILES if name.startswith(f"{release.PACKAGE}/") and name.endswith(".json")]
+pytestmark = pytest.mark.skipif(not FILES, reason="only git knows which files there should be")
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    """Return a wheel built without network, from a copy, so that nothing is left in the tree."""
-    folder = tmp_path_factory.mktemp("wheel")
-    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, folder)
-    shutil.copytree(PACKAGE, folder / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__"))
-    command = [sys.executable, "-m", "pip", "wheel", ".", "--no-deps", "--no-build-isolation"]
-    command += ["--no-index", "--quiet", "--wheel-dir", "out"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    (path,) = (folder / "out").glob("*.whl")
-    return zipfile.ZipFile(path)
+def tree(tmp_path_factory):
+    """Return a copy of the tree without what is built, so that nothing is left in ours."""
+    folder = tmp_path_factory.mktemp("tree")
+    for name in FILES:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, folder / name, follow_symlinks=False)
+    return folder
 
 
-def test_the_wheel_holds_every_file_of_the_package(wheel):
-    names = set(wheel.namelist())
-    assert not set(FILES) - names
-    assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {PACKAGE.name}
+@pytest.fixture(scope="module")
+def built(tree, tmp_path_factory):
+    """Return the paths of an sdist and a wheel that were built without network."""
+    return release.build(tree, tmp_path_factory.mktemp("built"), "--no-isolation")
 
 
-def test_the_wheel_declares_the_command_and_extras(wheel):
-    (info,) = {name.split("/")[0] for name in wheel.namelist() if ".dist-info/" in name}
-    assert (
-        "clsp = speechbrain_clsp.cli.main:main" in wheel.read(f"{info}/entry_points.txt").decode()
-    )
+def test_sdist_and_wheel_hold_every_file(built):
+    release.check_contents(*built, set(FILES))
+
+
+def test_a_file_that_is_left_out_is_named(built):
+    with pytest.raises(SystemExit, match=r"lacks \['speechbrain_clsp/hparams/own\.toml'\]"):
+        release.check_contents(*built, {*FILES, "speechbrain_clsp/hparams/own.toml"})
+    with pytest.raises(SystemExit, match=r"lacks \['recipes/new\.yaml'\]: see MANIFEST"):
+        release.check_contents(*built, {*FILES, "recipes/new.yaml"})
+
+
+def test_the_changelog_s_newest_release_and_the_file_names_have_the_version(built, monkeypatch):
+    release.check_version(*built)
+    monkeypatch.setattr(release, "__version__", "9.0.0")
+    with pytest.raises(SystemExit, match="not of version 9"):
+        release.check_version(*built)
+
+
+def test_the_wheel_declares_the_command_and_extras(built):
+    wheel = zipfile.ZipFile(built[1])
+    info = f"speechbrain_clsp-{__version__}.dist-info"
+    points = wheel.read(f"{info}/entry_points.txt").decode()
+    assert "clsp = speechbrain_clsp.cli.main:main" in points
     metadata = wheel.read(f"{info}/METADATA").decode()
-    for line in ("Requires-Python: >=3.10", "Provides-Extra: mini", "License-Expression: Apache-2"):
+    for line in ("Requires-Python: >=3.10", "License-Expression: Apache-2"):
         assert line in metadata
+    extras = set(release.extras_of(built[1]))
+    assert {"mini", "serve", "search"} < extras and "dev" not in extras
 
 
-@pytest.mark.parametrize("name", [name for name in FILES if name.endswith(".json")])
+@pytest.mark.parametrize("name", DATA)
 def test_data_files_are_json(name):
     json.loads((ROOT / name).read_text(encoding="utf-8"))
