@@ -21,6 +21,7 @@ import sys
 import tarfile
 import tempfile
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 
 from speechbrain_clsp import __version__
@@ -29,14 +30,14 @@ from tests.utils.small import CAPTIONS, model_folder, tone, write
 ROOT = Path(__file__).parents[2]
 PACKAGE = "speechbrain_clsp"
 NOT_IN_SDIST = (".ci/", ".github/", ".gitignore", ".pre-commit-config.yaml")
-SHORT = ("--epochs", "1", "--set", "epoch_clips=8", "num_threads=1", "n_negatives=1")
+SHORT = ("--epochs", "1", "--set", "epoch_clips=8", "num_threads=1")
 
 
 def run(*words: object, cwd: Path, **environment: str) -> str:
     """Run a command without this tree on its path; returns what it prints, ends if it fails."""
     command = list(map(str, words))
-    outside = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", **os.environ, **environment}
-    outside = {name: value for name, value in outside.items() if name != "PYTHONPATH"}
+    outside = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    outside |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", **environment}
     done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=outside)
     if done.returncode != 0:
         printed = f"{done.stdout}\n{done.stderr}".strip()
@@ -113,52 +114,81 @@ def scores(*command: object, model: str, cwd: Path, **environment: str) -> list[
     return [answer[caption] for caption in CAPTIONS]
 
 
-def check_python(python: str, sdist: Path, wheel: Path, folder: Path, model: str) -> None:
-    """Install the built files for a Python, each in place of the other, and run them."""
-    note = f"{run(python, '--version', cwd=folder).strip()}:"
-    bin_folder = folder / "environment" / "bin"
-    run(python, "-m", "venv", folder / "environment", cwd=folder)
-    pip, clsp = (bin_folder / "python", "-m", "pip", "--quiet"), bin_folder / "clsp"
-    with_tree = (sys.executable, "-m", "speechbrain_clsp.cli")
-    expected = scores(*with_tree, model=model, cwd=folder)
+@dataclass
+class Environment:
+    """An environment of a Python in a folder with what :func:`write_clips` writes.
 
-    def check_command(form: Path) -> None:
-        print(note, f"{form.name} is installed", flush=True)
-        version = run(clsp, "--version", cwd=folder).strip()
+    Arguments
+    ---------
+    folder : Path
+        Where commands run, and where the environment lies.
+    python : str
+        The Python that it is made by.
+    model : str
+        The folder of the model that gives scores.
+    """
+
+    folder: Path
+    python: str
+    model: str
+
+    def run(self, name: str, *words: object) -> str:
+        """Run a command of the environment; returns what it prints."""
+        return run(self.folder / "environment" / "bin" / name, *words, cwd=self.folder)
+
+    def say(self, text: str) -> None:
+        """Print what was done."""
+        print(f"{Path(self.python).name}: {text}", flush=True)
+
+    def make(self) -> None:
+        """Make the environment, with pip alone."""
+        run(self.python, "-m", "venv", self.folder / "environment", cwd=self.folder)
+
+    def pip(self, *words: object) -> None:
+        """Run pip."""
+        self.run("python", "-m", "pip", "--quiet", *words)
+
+    def check_command(self, form: Path) -> None:
+        """Install a wheel or an sdist; check ``--version``, ``--help`` and scores."""
+        self.pip("install", form)
+        version = self.run("clsp", "--version").strip()
         if version != f"clsp {__version__}":
             raise SystemExit(f"clsp --version prints {version}, not clsp {__version__}")
-        run(clsp, "--help", cwd=folder)
-        found = scores(clsp, model=model, cwd=folder)
-        if any(abs(a - b) > 1e-4 for a, b in zip(found, expected, strict=True)):
-            raise SystemExit(f"scores are {found}, and {expected} in this tree")
-        print(note, f"--help, --version and scores: {found}", flush=True)
+        self.run("clsp", "--help")
+        of_tree = (sys.executable, "-m", "speechbrain_clsp.cli")
+        wanted = scores(*of_tree, model=self.model, cwd=self.folder, PYTHONPATH=str(ROOT))
+        installed = self.folder / "environment" / "bin" / "clsp"
+        found = scores(installed, model=self.model, cwd=self.folder)
+        if any(abs(a - b) > 1e-4 for a, b in zip(found, wanted, strict=True)):
+            raise SystemExit(f"scores are {found}, and {wanted} in this tree")
+        self.say(f"{form.name}: --version, --help, and scores {found} as in this tree")
 
-    run(*pip, "install", wheel, cwd=folder)
-    check_command(wheel)
-    run(clsp, "train", "clips.csv", "--output", "trained", *SHORT, cwd=folder)
-    run(
-        clsp,
-        "finetune",
-        "clips.csv",
-        "--base",
-        "trained/model",
-        "--output",
-        "tuned",
-        *SHORT[:2],
-        cwd=folder,
-    )
-    scores(clsp, model="tuned/model", cwd=folder)
-    print(note, "train and finetune", flush=True)
-    extras = ",".join(extras_of(wheel))
-    run(*pip, "install", f"{wheel}[{extras}]", "pytest", cwd=folder)
-    where = "import speechbrain_clsp; print(speechbrain_clsp.__path__[0])"
-    installed = run(bin_folder / "python", "-c", where, cwd=folder).strip()
-    options = ("--doctest-modules", "--import-mode=importlib", "-p", "no:cacheprovider", "--quiet")
-    printed = run(bin_folder / "python", "-m", "pytest", *options, installed, cwd=folder)
-    print(note, f"examples in docstrings, with {extras}: {printed.splitlines()[-1]}", flush=True)
-    run(*pip, "uninstall", "--yes", "speechbrain-clsp", cwd=folder)
-    run(*pip, "install", sdist, cwd=folder)
-    check_command(sdist)
+    def check_training(self) -> None:
+        """Train a model on the table, fine-tune it, and score with what came of it."""
+        self.run("clsp", "train", "clips.csv", "--output", "trained", *SHORT, "n_negatives=1")
+        base = ("--base", "trained/model")
+        self.run("clsp", "finetune", "clips.csv", *base, "--output", "tuned", *SHORT)
+        self.run("clsp", "score", "a.wav", "A man hums.", "--model", "tuned/model")
+        self.say("train, finetune, and a score by the result")
+
+    def check_examples(self, wheel: Path) -> None:
+        """Run all examples in docstrings of the installed package, with all extras for users."""
+        extras = ",".join(extras_of(wheel))
+        self.pip("install", f"{wheel}[{extras}]", "pytest")
+        path = self.run("python", "-c", f"import {PACKAGE}; print({PACKAGE}.__path__[0])").strip()
+        options = ("--doctest-modules", "--import-mode=importlib", "-p", "no:cacheprovider")
+        printed = self.run("python", "-m", "pytest", *options, "--quiet", path)
+        self.say(f"examples in docstrings, with {extras}: {printed.splitlines()[-1]}")
+
+
+def check_python(environment: Environment, sdist: Path, wheel: Path) -> None:
+    """Install the built files, one after the other, and run them."""
+    environment.make()
+    environment.check_command(wheel)
+    environment.check_training()
+    environment.check_examples(wheel)
+    environment.pip("uninstall", "--yes", "speechbrain-clsp")
+    environment.check_command(sdist)
 
 
 def main() -> None:
@@ -188,7 +218,7 @@ def main() -> None:
             inner.mkdir()
             write_clips(inner)
             model = options.model.absolute() if options.model else model_folder(inner)
-            check_python(python, sdist, wheel, inner, str(model))
+            check_python(Environment(inner, python, str(model)), sdist, wheel)
             shutil.rmtree(inner)
         if options.output:
             options.output.mkdir(parents=True, exist_ok=True)
