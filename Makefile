@@ -2,6 +2,7 @@
 # `make serve`, after `make demo`, opens a page to try the model and to search its test set.
 # `make release-check` builds sdist and wheel of the last commit, installs both into new environments
 # of the Pythons that PYTHONS names, runs them there, and leaves them in dist.
+# `make docs` builds the site of the documentation, docs/_build/html/index.html.
 # All make .venv first if it is not there. None needs a GPU.
 
 PYTHON ?= python3
@@ -11,7 +12,7 @@ RESULTS := $(CURDIR)/results/mini
 RECIPE := recipes/FCaps/CLSP
 BIN := $(CURDIR)/.venv/bin
 
-.PHONY: demo serve test lint release-check clean
+.PHONY: demo serve test lint docs release-check clean
 
 .venv/.installed: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -42,8 +43,11 @@ lint: .venv/.installed
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
 
+docs: .venv/.installed
+	$(BIN)/python -m sphinx -c docs -b html -W --keep-going . docs/_build/html
+
 release-check: .venv/.installed
 	$(BIN)/python -m tests.consistency.release --pythons $(PYTHONS) --output dist
 
 clean:
-	rm -rf .venv data dist results
+	rm -rf .venv data dist results docs/_build docs/api

@@ -62,11 +62,12 @@ def blocks_of(path: Path) -> list[Block]:
 
 def _fenced(text: str) -> list[Block]:
     found = []
-    for match in re.finditer(r"^( *)```(\w*)[^\n]*\n(.*?)^ *```$", text, flags=re.M | re.S):
-        before = text[: match.start()]
-        runs = before.rstrip("\n").endswith(RUN_MARK)
-        line = before.count("\n") + 2
-        found.append(Block(match[2], textwrap.dedent(match[3]), line, runs))
+    fence = r"^( *)```(?:{code-cell} )?(\w*)[^\n]*\n((?: *:tags:.*\n)?)(.*?)^ *```$"
+    for match in re.finditer(fence, text, flags=re.M | re.S):
+        before = text[: match.start(4)]
+        runs = text[: match.start()].rstrip("\n").endswith(RUN_MARK)
+        line = before.count("\n") + 1
+        found.append(Block(match[2], textwrap.dedent(match[4]), line, runs))
     return found
 
 
