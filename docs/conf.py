@@ -51,7 +51,7 @@ highlight_language = "none"
 nb_execution_mode = os.environ.get("CLSP_DOCS_EXECUTION", "force")
 nb_execution_timeout = 900  # seconds of a cell: the first one trains a model
 nb_execution_raise_on_error = True
-nb_merge_streams = True
+nb_output_stderr = "remove"  # progress bars and warnings of libraries
 suppress_warnings = ["myst-nb.lexer"] if nb_execution_mode == "off" else []
 
 # API pages
@@ -76,6 +76,6 @@ html_title = f"speechbrain-clsp {version}"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False
-html_show_sphinx = False
+html_show_sphinx = html_show_copyright = False
 html_additional_pages = {"index": "redirect.html"}
 templates_path = ["_templates"]

@@ -2,11 +2,12 @@
 
 > python docs/pictures.py --results results/mini --data data/mini_fcaps
 
-Screenshots need Chromium, the datasheet the extra ``annotate``.
+Screenshots need Chromium.
 """
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -93,11 +94,25 @@ def draw_reward(results: Path, data: Path) -> None:
     save(figure, "reward.svg")
 
 
+def draw_finetuning(results: Path, data: Path) -> None:
+    """Draw before and after a fine-tuning, of the first table of its results."""
+    page = (HERE / "results/finetuning.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\|[^|]*\| ([^|]+) \| ([\d.]+) \| ([\d.]+) \| [+-]", page, flags=re.M)
+    figure, axis = plt.subplots(figsize=(7, 3))
+    for place, (_, before, after) in enumerate(rows):
+        (line,) = axis.plot([float(before), float(after)], [place, place], color=f"C{place == 0:d}")
+        axis.plot(float(after), place, "o", color=line.get_color())
+    axis.set_yticks(range(len(rows)), [name for name, *_ in rows])
+    axis.set_xlabel("%, from before to after (dot)")
+    axis.invert_yaxis()
+    save(figure, "finetuning.svg")
+
+
 def show_report(results: Path, data: Path) -> None:
     """Show the report of what bounds reach on minimal pairs, which is the same for all models."""
     with TemporaryDirectory() as name:
         truth = str(data / "probes.arrow")
-        models = ("random", f"bag-of-words:{truth}", f"oracle:{truth}")
+        models = ("random", f"words=bag-of-words:{truth}")
         run("evaluate", "--suite", "probes", "--model", *models, "--output", name)
         photograph(Path(name) / "report.html", "report.png", 560)
 
@@ -114,17 +129,13 @@ def show_hits(results: Path, data: Path) -> None:
         photograph(Path(page), "hits.png", 600)
 
 
-def show_datasheet(results: Path, data: Path) -> None:
-    """Show the datasheet of captions that a server wrote which measures the audio."""
-
-
 PICTURES: dict[str, Callable[[Path, Path], None]] = {
     "timeline": draw_timeline,
     "learning": draw_learning,
     "reward": draw_reward,
+    "finetuning": draw_finetuning,
     "report": show_report,
     "hits": show_hits,
-    "datasheet": show_datasheet,
 }
 
 if __name__ == "__main__":
