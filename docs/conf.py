@@ -15,7 +15,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join(  # for the kernels that run the tuto
 )
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-from speechbrain_clsp import __version__  # noqa: E402
+from speechbrain_clsp import __version__  # noqa: E402 - below the path that it needs
 
 project = "speechbrain-clsp"
 author = "The speechbrain-clsp contributors"

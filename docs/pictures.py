@@ -14,16 +14,14 @@ from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import matplotlib.pyplot as plt
+import torch
+
+from speechbrain_clsp import CLSP, StyleReward
+from speechbrain_clsp.dataio import Manifest, read_audio
+
 HERE = Path(__file__).parent
 ROOT = HERE.parent
-sys.path.insert(0, str(ROOT))
-
-import matplotlib.pyplot as plt  # noqa: E402
-import torch  # noqa: E402
-
-from speechbrain_clsp import CLSP, StyleReward  # noqa: E402
-from speechbrain_clsp.dataio import Manifest, read_audio  # noqa: E402
-
 FOLDER = HERE / "pictures"
 
 
