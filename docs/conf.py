@@ -43,7 +43,7 @@ nitpicky = True
 nitpick_ignore_regex = [("py:.*", r"(?!speechbrain_clsp\.).*")]
 
 # Markdown
-myst_enable_extensions = ["colon_fence", "dollarmath"]
+myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
 highlight_language = "none"
 

@@ -1,11 +1,13 @@
 """A small corpus and a small CLSP for the tutorials: made once, in a minute of one core.
 
-They are kept in ``docs/_build/tutorials``; remove that folder to make them anew.
+They are kept in ``docs/_build/tutorials``, or where ``CLSP_TUTORIALS`` says; remove that folder to
+make them anew.
 """
 
 import contextlib
 import io
 import json
+import os
 import random
 import sys
 from collections.abc import Mapping, Sequence
@@ -25,7 +27,7 @@ from speechbrain_clsp.nnet import ScaledAdam, contrastive_loss
 from speechbrain_clsp.pretrained import save_model_folder
 
 HERE = Path(__file__).parent
-FOLDER = HERE.parent / "_build" / "tutorials"
+FOLDER = Path(os.environ.get("CLSP_TUTORIALS", HERE.parent / "_build" / "tutorials"))
 WORDS = {
     "voice": {
         "male": ["A man", "A male speaker"],

@@ -19,7 +19,8 @@ def site(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "sphinx", "-c", "docs", "-b", "html", "-W", "--keep-going"]
     nowhere = "http://127.0.0.1:9"  # whatever asks the network fails
-    environment = {**os.environ, "http_proxy": nowhere, "https_proxy": nowhere}
+    environment = {"CLSP_TUTORIALS": str(folder / "tutorials"), **os.environ}  # trained anew
+    environment |= {"http_proxy": nowhere, "https_proxy": nowhere}
     done = subprocess.run(
         [*command, "-d", str(folder / "doctrees"), ".", str(folder / "html")],
         cwd=ROOT,
