@@ -126,8 +126,8 @@ def draw_recording(generator: random.Random, whispered: bool = False) -> Recordi
     True
     """
     uniform = generator.uniform
-    # Speech of people falls by up to 4 dB more per octave than that of the synthesizer.
-    tilt = uniform(-1.5, 1.0) if whispered else uniform(-4.5, 1.0)
+    # Recordings of people fall by up to 4 dB more or less per octave than the synthesizer.
+    tilt = uniform(-1.5, 1.0) if whispered else uniform(-4.5, 4.0)
     gains = tuple(tilt * index + generator.gauss(0.0, 3.0) for index in range(len(OCTAVES)))
     band, mu_law = None, False
     line = generator.random()
