@@ -72,12 +72,14 @@ class MomentPooling(nn.Module):
 
 
 class SpectralVariation(nn.Module):
-    """Linear map of how much neighboring mel bins move against each other over an utterance.
+    """Linear map of how neighboring mel bins move against each other over an utterance.
 
     Of the difference of log energies of each two neighboring bins, the standard deviation over
-    time, normalized over the bins. Harmonics that glide make it large where those of a monotone
-    voice leave it small, and what a microphone or a line adds to a bin cancels. Small encoders,
-    which see mel bins through strided convolutions, hardly learn to hear this by themselves.
+    time, normalized over the bins, and the first moments, as of :class:`MomentPooling`. Harmonics
+    that glide make deviations large where those of a monotone voice leave them small; where they
+    end higher or lower than they began, the moments tell. What a microphone or a line adds to a bin
+    cancels in both. Small encoders, which see mel bins through strided convolutions, hardly learn
+    to hear this by themselves.
 
     Arguments
     ---------
@@ -85,6 +87,8 @@ class SpectralVariation(nn.Module):
         Number M of mel bins.
     dim : int
         Size D of the result.
+    moments : int
+        Number of moments beside the deviations.
     gain : float
         Factor on the initial weights. At 0 it adds nothing to a model with weights from elsewhere,
         until it is trained.
@@ -96,9 +100,10 @@ class SpectralVariation(nn.Module):
     torch.Size([2, 4])
     """
 
-    def __init__(self, n_mels: int, dim: int, gain: float = 0.0) -> None:
+    def __init__(self, n_mels: int, dim: int, moments: int = 0, gain: float = 0.0) -> None:
         super().__init__()
-        self.map = nn.Linear(n_mels - 1, dim, bias=False)
+        self.moments = moments
+        self.map = nn.Linear((n_mels - 1) * (1 + moments), dim, bias=False)
         nn.init.normal_(self.map.weight, std=gain * (n_mels - 1) ** -0.5)
 
     def forward(self, features: Tensor, mask: Tensor) -> Tensor:
@@ -120,7 +125,12 @@ class SpectralVariation(nn.Module):
         mean = masked_mean(slopes, mask).unsqueeze(1)
         variance = masked_mean((slopes - mean).square(), mask)
         deviations = (variance + _SMALL).sqrt()
-        return self.map(nn.functional.layer_norm(deviations, deviations.shape[-1:]))
+        moments = [
+            torch.einsum("bfd,bf->bd", slopes, weights.to(slopes.dtype))
+            for weights in legendre_weights(mask, self.moments)
+        ]
+        normalized = nn.functional.layer_norm(deviations, deviations.shape[-1:])
+        return self.map(torch.cat([normalized, *moments], dim=-1))
 
 
 def legendre_weights(mask: Tensor, moments: int) -> Iterator[Tensor]:

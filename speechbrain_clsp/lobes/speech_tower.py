@@ -84,7 +84,7 @@ class SpeechTower(nn.Module):
         self.pooling = MomentPooling(encoder.output_dim, moments, moment_gain)
         self.variation = None
         if variation_gain is not None:
-            self.variation = SpectralVariation(n_mels, encoder.output_dim, variation_gain)
+            self.variation = SpectralVariation(n_mels, encoder.output_dim, moments, variation_gain)
         self.head = ProjectionHead(encoder.output_dim, joint_dim, head_dropout)
         if frozen:
             self.requires_grad_(False)

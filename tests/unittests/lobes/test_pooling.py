@@ -73,26 +73,29 @@ def test_untrained_additions_have_the_names_of_the_state_dict():
     assert list(untrained_additions(modules)) == names
 
 
-def test_spectral_variation_is_the_deviation_of_slopes_against_numpy():
+def test_spectral_variation_is_deviations_and_moments_of_slopes_against_numpy():
     x, mask = frames()
-    variation = SpectralVariation(8, 7, gain=1.0)
+    variation = SpectralVariation(8, 21, moments=2, gain=1.0)
     nn.init.eye_(variation.map.weight)
     for i, n_frames in enumerate(COUNTS.tolist()):
-        deviations = np.diff(x[i, :n_frames].double().numpy(), axis=1).std(axis=0)
+        slopes = np.diff(x[i, :n_frames].double().numpy(), axis=1)
+        deviations = slopes.std(axis=0)
         normalized = (deviations - deviations.mean()) / max(deviations.std(), 1e-5**0.5)
-        np.testing.assert_allclose(variation(x, mask)[i].detach(), normalized, atol=1e-3)
+        weights = [w[i, :n_frames].numpy() for w in legendre_weights(mask, 2)]
+        expected = np.concatenate([normalized, *(w @ slopes for w in weights)])
+        np.testing.assert_allclose(variation(x, mask)[i].detach(), expected, atol=1e-3)
 
 
 def test_spectral_variation_hears_no_gain_of_the_bins_and_no_padding():
     x, mask = frames()
-    variation = SpectralVariation(8, 16, gain=1.0)
+    variation = SpectralVariation(8, 16, moments=2, gain=1.0)
     torch.testing.assert_close(variation(x + torch.randn(8), mask), variation(x, mask))
     torch.testing.assert_close(variation(x[1:2, :7], mask[1:2, :7])[0], variation(x, mask)[1])
 
 
 def test_spectral_variation_starts_at_nothing_and_has_finite_gradients_on_silence():
     x, mask = torch.zeros(2, 50, 8, requires_grad=True), torch.zeros(2, 50, dtype=torch.bool)
-    variation = SpectralVariation(8, 16)
+    variation = SpectralVariation(8, 16, moments=2)
     assert torch.equal(variation(torch.randn(2, 50, 8), mask), torch.zeros(2, 16))
     nn.init.ones_(variation.map.weight)
     variation(x, mask).square().sum().backward()
