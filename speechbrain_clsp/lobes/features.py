@@ -46,7 +46,9 @@ class KaldiFbank(nn.Module):
     (torch.Size([2, 100, 128]), [100, 50])
     """
 
+    banks: Tensor
     window: Tensor
+    spectra: Tensor  # of unit vectors, [WINDOW, FFT_SIZE + 2]
 
     def __init__(
         self,
@@ -68,6 +70,9 @@ class KaldiFbank(nn.Module):
         # Constants, not weights: kept out of the state dict.
         self.register_buffer("banks", banks.T.contiguous(), persistent=False)
         self.register_buffer("window", window, persistent=False)
+        with torch.device("cpu"):
+            spectra = torch.view_as_real(self._spectrum(torch.eye(WINDOW, dtype=torch.float64)))
+        self.register_buffer("spectra", spectra.flatten(1).float(), persistent=False)
 
     def forward(self, wavs: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Compute the features.
@@ -82,27 +87,52 @@ class KaldiFbank(nn.Module):
         Returns
         -------
         features : Tensor
-            [B, F, n_mels] float32, zero where there is no frame.
+            [B, F, n_mels] float32, F as of T samples, zero where there is no frame.
         n_frames : Tensor
             [B] int64: (n_samples + 80) // 160; of whole windows only, (n_samples - 240) // 160.
         """
         n_samples = valid_lengths(lengths, wavs.shape[1], wavs.shape[0], wavs.device)
+        return self.compute(wavs, n_samples)
+
+    def compute(self, wavs: Tensor, n_samples: Tensor) -> tuple[Tensor, Tensor]:
+        """Do what :meth:`forward` does, for counts of valid samples, [B] int64."""
         edge = SHIFT - WINDOW if self.snip_edges else SHIFT // 2
         n_frames = ((n_samples + edge) // SHIFT).clamp_min(0)
         # Logarithms of small powers need float32, whatever precision the towers run in.
         with torch.autocast(device_type=wavs.device.type, enabled=False):
             exact = full_precision(wavs) * self.amplitude
             if not self.snip_edges:
-                exact = _reflect(exact, n_samples, int(n_frames.max()))
-            frames = exact.unfold(1, WINDOW, SHIFT)
-            frames = frames - frames.mean(dim=-1, keepdim=True)
-            previous = torch.cat([frames[..., :1], frames[..., :-1]], dim=-1)
-            frames = (frames - PREEMPHASIS * previous) * self.window.to(exact.dtype)
-            spectrum = torch.fft.rfft(frames, n=FFT_SIZE)
-            power = spectrum.real.square() + spectrum.imag.square()
+                exact = _reflect(exact, n_samples, (wavs.shape[1] + edge) // SHIFT)
+            is_exported = torch.onnx.is_in_onnx_export()
+            power = self._power_by_product(exact) if is_exported else self._power(exact)
             features = (power @ self.banks.to(exact.dtype)).clamp_min(LOG_FLOOR).log()
         valid = torch.arange(features.shape[1], device=wavs.device) < n_frames[:, None]
         return features.masked_fill(~valid[..., None], 0.0), n_frames
+
+    def _power(self, wavs: Tensor) -> Tensor:
+        """Return the power spectrum of the windows of waveforms, [B, F, FFT_SIZE // 2 + 1]."""
+        spectrum = self._spectrum(wavs.unfold(1, WINDOW, SHIFT))
+        return spectrum.real.square() + spectrum.imag.square()
+
+    def _spectrum(self, frames: Tensor) -> Tensor:
+        frames = frames - frames.mean(dim=-1, keepdim=True)
+        previous = torch.cat([frames[..., :1], frames[..., :-1]], dim=-1)
+        frames = (frames - PREEMPHASIS * previous) * self.window.to(frames.dtype)
+        return torch.fft.rfft(frames, n=FFT_SIZE)
+
+    def _power_by_product(self, wavs: Tensor) -> Tensor:
+        """Do what :meth:`_power` does, by operations that graphs of other runtimes have.
+
+        All that is done to a window is linear: the product with what it does to unit vectors.
+        """
+        n_frames = (wavs.shape[1] - WINDOW) // SHIFT + 1
+        blocks = -(-WINDOW // SHIFT)  # of which the last is used in part
+        size = (n_frames + blocks - 1) * SHIFT
+        wavs = nn.functional.pad(wavs, (0, blocks * SHIFT - WINDOW))[:, :size]
+        steps = wavs.view(wavs.shape[0], n_frames + blocks - 1, SHIFT)
+        frames = torch.cat([steps[:, k : k + n_frames] for k in range(blocks)], dim=2)
+        spectrum = frames[..., :WINDOW] @ self.spectra.to(wavs.dtype)
+        return spectrum.square().view(*frames.shape[:2], -1, 2).sum(dim=-1)
 
 
 def _reflect(wavs: Tensor, n_samples: Tensor, n_frames: int) -> Tensor:
@@ -110,7 +140,7 @@ def _reflect(wavs: Tensor, n_samples: Tensor, n_frames: int) -> Tensor:
     before = (WINDOW - SHIFT) // 2
     size = (n_frames - 1) * SHIFT + WINDOW
     index = torch.arange(size, device=wavs.device) - before
-    index = torch.where(index < 0, -index - 1, index).expand(len(wavs), size)
+    index = torch.where(index < 0, -index - 1, index).expand(wavs.shape[0], size)
     last = n_samples[:, None] - 1
     index = torch.where(index > last, 2 * last + 1 - index, index).clamp_min(0)
     return wavs.gather(1, index)

@@ -121,7 +121,8 @@ class SpectralVariation(nn.Module):
         Tensor
             [B, D] float32.
         """
-        slopes = full_precision(features).diff(dim=-1)
+        features = full_precision(features)
+        slopes = features[..., 1:] - features[..., :-1]
         mean = masked_mean(slopes, mask).unsqueeze(1)
         variance = masked_mean((slopes - mean).square(), mask)
         deviations = (variance + _SMALL).sqrt()
@@ -129,7 +130,8 @@ class SpectralVariation(nn.Module):
             torch.einsum("bfd,bf->bd", slopes, weights.to(slopes.dtype))
             for weights in legendre_weights(mask, self.moments)
         ]
-        normalized = nn.functional.layer_norm(deviations, deviations.shape[-1:])
+        n_slopes = self.map.in_features // (1 + self.moments)
+        normalized = nn.functional.layer_norm(deviations, (n_slopes,))
         return self.map(torch.cat([normalized, *moments], dim=-1))
 
 

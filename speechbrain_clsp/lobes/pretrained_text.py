@@ -154,7 +154,8 @@ class PretrainedTextTower(TextTower):
         if self.pooling != "tokens":
             return found
         states = self.projection(found).masked_fill(padding_mask[..., None], 0.0)
-        states = states + nn.functional.gelu(self.convolution(states.mT).mT)
+        near = self.convolution(states.transpose(1, 2)).transpose(1, 2)
+        states = states + nn.functional.gelu(near)
         states, _ = self.transformer(states, src_key_padding_mask=padding_mask)
         read = masked_mean(states, padding_mask)
         if self.training:

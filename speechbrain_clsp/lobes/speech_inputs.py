@@ -170,7 +170,7 @@ class StackedFbankInputs(nn.Module):
 
     def forward(self, wavs: Tensor, n_samples: Tensor) -> tuple[dict[str, Any], Tensor]:
         """Return arguments of the encoder, and frames; else as :meth:`SampleInputs.forward`."""
-        features, n_frames = self.fbank(wavs, n_samples / wavs.shape[1])
+        features, n_frames = self.fbank.compute(wavs, n_samples)
         mask = padding_mask(n_frames, features.shape[1])
         features = _standardize(features, mask, unbiased=True)
         size = features.shape[1] // 2

@@ -13,7 +13,7 @@ from speechbrain_clsp.lobes.head import ProjectionHead
 from speechbrain_clsp.lobes.pooling import MomentPooling, SpectralVariation
 from speechbrain_clsp.lobes.zipformer.encoder import Zipformer2
 from speechbrain_clsp.lobes.zipformer.frontend import Conv2dSubsampling
-from speechbrain_clsp.nnet.masking import padding_mask
+from speechbrain_clsp.nnet.masking import padding_mask, valid_lengths
 
 
 class SpeechTower(nn.Module):
@@ -108,7 +108,11 @@ class SpeechTower(nn.Module):
         Tensor
             [B, D] float32 of unit norm.
         """
-        features, n_frames = self.fbank(wavs, lengths)
+        return self.embed(wavs, valid_lengths(lengths, wavs.shape[1], wavs.shape[0], wavs.device))
+
+    def embed(self, wavs: Tensor, n_samples: Tensor) -> Tensor:
+        """Do what :meth:`forward` does, for counts of valid samples, [B] int64."""
+        features, n_frames = self.fbank.compute(wavs, n_samples)
         features = (features - self.feature_mean) / self.feature_std
         x = features.to(next(self.encoder_embed.parameters()).dtype)
         encoded, n_encoded = self.encoder(*self.encoder_embed(x, n_frames))

@@ -159,7 +159,7 @@ class TransformerTextTower(TextTower):
         x = self.embedding(tokens) + self.positions.weight[: tokens.shape[1]]
         if self.convolution is not None:
             x = x.masked_fill(padding_mask[..., None], 0.0)  # as the convolution's own padding
-            x = x + nn.functional.gelu(self.convolution(x.mT).mT)
+            x = x + nn.functional.gelu(self.convolution(x.transpose(1, 2)).transpose(1, 2))
         x, _ = self.encoder(x, src_key_padding_mask=padding_mask)
         return masked_mean(x, padding_mask)
 

@@ -30,8 +30,11 @@ class _Swoosh(torch.autograd.Function):
 def swoosh(x: Tensor, shift: float, offset: float) -> Tensor:
     """Compute log(1 + exp(x - shift)) - 0.08 x - offset without a graph.
 
-    ``logaddexp`` is used since its CPU kernel is several times faster than softplus's.
+    ``logaddexp`` is used since its CPU kernel is several times faster than softplus's. Exported, it
+    would become the logarithm of a sum of exponentials, which overflows from x = 88 on.
     """
+    if torch.onnx.is_in_onnx_export():
+        return nn.functional.softplus(x - shift) - SLOPE * x - offset
     zero = torch.zeros((), dtype=x.dtype, device=x.device)
     return torch.logaddexp(x - shift, zero).sub_(x, alpha=SLOPE).sub_(offset)
 

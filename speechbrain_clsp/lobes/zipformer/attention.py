@@ -65,21 +65,22 @@ class RelativeAttentionWeights(nn.Module):
             for part in (query, key, position_query)
         )
         position_key = self.linear_pos(positions).view(2 * size - 1, self.heads, -1)
-        by_offset = position_query @ position_key.permute(1, 2, 0)  # [B, H, F, 2F-1]
+        position_key = nn.functional.pad(position_key, (0, 0, 0, 0, 0, 1))
+        by_offset = position_query @ position_key.permute(1, 2, 0)  # [B, H, F, 2F]
         scores = query @ key.transpose(2, 3) + _offset_to_key(self.position_drop(by_offset))
         scores = scores.masked_fill(mask[:, None, None], MASKED_SCORE)
         return scores.softmax(dim=-1)
 
 
 def _offset_to_key(by_offset: Tensor) -> Tensor:
-    """Pick, for query i and key j, the entry of offset j - i: [B, H, F, 2F-1] -> [B, H, F, F]."""
-    batch, heads, size, width = by_offset.shape
-    by_offset = by_offset.contiguous()
-    # A step down one row is a step of one offset to the left.
-    strides = (heads * size * width, size * width, width - 1, 1)
-    return by_offset.as_strided(
-        (batch, heads, size, size), strides, by_offset.storage_offset() + size - 1
-    )
+    """Pick, for query i and key j, the entry of offset j - i: [B, H, F, 2F] -> [B, H, F, F].
+
+    The last column is never picked. Rows that are cut one entry shorter, from offset 0 of the first
+    on, move one offset to the left with each step down.
+    """
+    batch, heads, size, _ = by_offset.shape
+    flat = by_offset.flatten(2)[..., size - 1 : size - 1 + size * (2 * size - 1)]
+    return flat.view(batch, heads, size, 2 * size - 1)[..., :size]
 
 
 class SelfAttention(nn.Module):

@@ -75,14 +75,20 @@ class Downsample(nn.Module):
         self.factor = factor
         self.bias = nn.Parameter(torch.zeros(factor))
 
+    def n_groups(self, n_frames: Any) -> Any:
+        """Return into how many groups frames fall, also of a Tensor."""
+        # Not -(-n // factor): ONNX rounds negative numbers the other way.
+        return (n_frames + self.factor - 1) // self.factor
+
     def forward(self, x: Tensor, counts: Tensor) -> Tensor:
         """Map [B, F, D] with [B] valid frames to [B, ceil(F / factor), D]."""
         batch, size, dim = x.shape
-        groups = -(-size // self.factor)
+        groups = self.n_groups(size)
         index = torch.arange(groups * self.factor, device=x.device)
         # Each utterance repeats its own last frame, wherever the batch ends.
         index = torch.minimum(index, counts[:, None] - 1)
-        x = x.gather(1, index[..., None].expand(-1, -1, dim))
+        rows = index + size * torch.arange(batch, device=x.device)[:, None]
+        x = x.flatten(0, 1).index_select(0, rows.flatten())
         weights = self.bias.softmax(0).to(x.dtype)
         return torch.einsum("bgfd,f->bgd", x.view(batch, groups, self.factor, dim), weights)
 
@@ -185,7 +191,7 @@ class DownsampledStack(nn.Module):
 
     def forward(self, x: Tensor, counts: Tensor, feature_mask: Tensor | None = None) -> Tensor:
         """Map [B, F, D] with [B] valid frames, and features [B, 1, D] to keep, to [B, F, D]."""
-        slow_counts = -(-counts // self.factor)
+        slow_counts = self.downsample.n_groups(counts)
         slow = self.encoder(self.downsample(x, counts), slow_counts, feature_mask)
         return self.out_combiner(x, slow.repeat_interleave(self.factor, dim=1)[:, : x.shape[1]])
 
@@ -305,7 +311,7 @@ class Zipformer2(nn.Module):
             x = stack(_fit_channels(x, dim), counts, feature_mask)
             outputs.append(x)
         x = self.downsample_output(self._widest(outputs), counts)
-        return x, -(-counts // self.downsample_output.factor)
+        return x, self.downsample_output.n_groups(counts)
 
     def _widest(self, outputs: list[Tensor]) -> Tensor:
         """Extend the last output by the further channels of wider stacks, latest first."""

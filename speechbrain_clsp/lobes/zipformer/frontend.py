@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from speechbrain_clsp.lobes.zipformer.activations import SwooshL, SwooshR
@@ -66,6 +67,15 @@ class ConvNeXt(nn.Module):
         hidden = self.activation(self.balance_hidden(hidden, mask))
         x = x + self.skip(_pointwise(self.pointwise_conv2, hidden))
         return self.whiten(self.balance_output(x, mask), mask).permute(0, 3, 1, 2)
+
+
+def _check_frames(n_frames: Tensor) -> None:
+    shortest = int(n_frames.min())
+    if shortest < MINIMUM_FRAMES:
+        raise ValueError(
+            f"An utterance has {shortest} frames of 10 ms, at least {MINIMUM_FRAMES} are needed:"
+            " leave out clips shorter than 0.1 s"
+        )
 
 
 def _pointwise(conv: nn.Conv2d, x: Tensor) -> Tensor:
@@ -167,12 +177,8 @@ class Conv2dSubsampling(nn.Module):
         ValueError
             If an utterance is shorter than 9 frames.
         """
-        shortest = int(n_frames.min())
-        if shortest < MINIMUM_FRAMES:
-            raise ValueError(
-                f"An utterance has {shortest} frames of 10 ms, at least {MINIMUM_FRAMES} are"
-                " needed: leave out clips shorter than 0.1 s"
-            )
+        if not torch.onnx.is_in_onnx_export():  # an exported graph cannot raise
+            _check_frames(n_frames)
         counts = (n_frames - 7) // 2
         # Channels last: on CPU the convolutions are several times faster in this layout.
         x = self._convolve(features[..., None].permute(0, 3, 1, 2), n_frames)
