@@ -198,7 +198,7 @@ def open_model_of(options: argparse.Namespace, folder: Path, about: Provenance |
             f"{folder} was made with the model {source}, which is not there: give --model"
         )
     clsp = CLSP.from_pretrained(source, run_opts={"device": options.device})
-    check_model(folder, about.model, about.weights_sha256, clsp.mods, source)
+    check_model(folder, about.model, about.weights_sha256, clsp.weights_sha256(), source)
     return clsp
 
 

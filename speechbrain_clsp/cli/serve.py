@@ -140,7 +140,7 @@ def _load_index(clsp: CLSP, folder: str | None) -> StyleIndex | None:
     from speechbrain_clsp.search import StyleIndex
 
     index = StyleIndex.open(folder)
-    index.check_model(clsp.mods, clsp.source)
+    index.check_model(clsp.weights_sha256(), clsp.source)
     return index
 
 

@@ -30,7 +30,9 @@ def add_store_options(command: argparse.ArgumentParser) -> None:
         "--captions", choices=["global", "fine"], help="embed the manifest's captions instead"
     )
     store.add_argument(
-        "--precision", choices=["fp32", "bf16", "fp16"], default="fp32", help="default: fp32"
+        "--precision",
+        choices=["fp32", "bf16", "fp16"],
+        help="default: fp32; of an exported model, its own",
     )
     store.add_argument(
         "--reuse",
@@ -56,7 +58,7 @@ def add_store_options(command: argparse.ArgumentParser) -> None:
 
 def refuse_store_options(options: argparse.Namespace) -> None:
     """Raise ValueError if an option is given that an .npz file has no use for."""
-    defaults: dict[str, Any] = {"captions": None, "precision": "fp32", "reuse": []}
+    defaults: dict[str, Any] = {"captions": None, "precision": None, "reuse": []}
     defaults |= {"shard_rows": SHARD_ROWS, "workers": 1, "ray": None}
     given = [name for name, value in defaults.items() if getattr(options, name) != value]
     if given:
@@ -102,7 +104,7 @@ def embed_store(options: argparse.Namespace) -> None:
     if known is not None:
         known.check(about)
     if cluster is None:
-        clsp.set_precision(options.precision)
+        clsp.set_precision(about.precision)
     settings = Settings(
         MAX_BAD if options.skip_bad else 0.0, options.workers, progress=sys.stderr.isatty()
     )

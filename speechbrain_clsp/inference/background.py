@@ -6,12 +6,10 @@ import torch
 from torch import Tensor
 
 from speechbrain_clsp.dataio.manifest import Manifest
-from speechbrain_clsp.dataio.shards import ClipReader
 from speechbrain_clsp.inference.clsp import CLSP
-from speechbrain_clsp.inference.files import batch_windows, plan_batches, report_bad_files
+from speechbrain_clsp.inference.files import embed_rows, spread_rows
 
 BACKGROUND_CLIPS = 512
-BATCH_SECONDS = 60.0
 
 
 def embed_background(clsp: CLSP, manifest: Manifest, most: int = BACKGROUND_CLIPS) -> Tensor:
@@ -40,14 +38,5 @@ def embed_background(clsp: CLSP, manifest: Manifest, most: int = BACKGROUND_CLIP
     -------
     >>> clsp.set_background(embed_background(clsp, Manifest("valid.arrow")))  # doctest: +SKIP
     """
-    count = min(most, len(manifest))
-    rows = [manifest[number * len(manifest) // count] for number in range(count)]
-    reader = ClipReader()
-    batches = batch_windows(
-        plan_batches([row["duration"] for row in rows], BATCH_SECONDS),
-        lambda number: reader.read_windows(rows[number], clsp.WINDOW_SECONDS),
-        BATCH_SECONDS,
-    )
-    found, errors = clsp.embed_windows(batches, lambda number: rows[number]["id"])
-    report_bad_files(errors, len(rows), "skip")
+    found = embed_rows(clsp, spread_rows(manifest, most))
     return torch.stack([found[number] for number in sorted(found)])

@@ -33,11 +33,13 @@ from speechbrain_clsp.inference.checks import (
     find_not_finite,
     find_unusable,
 )
+from speechbrain_clsp.inference.export import export_model
 from speechbrain_clsp.inference.files import Window, pad, read_batches, report_bad_files
 from speechbrain_clsp.inference.timeline import Timeline, compare_windows, sliding_windows
 from speechbrain_clsp.lobes.prompt_bank import Prompts, embed_classes
 from speechbrain_clsp.pretrained.adapters import find_adapters
 from speechbrain_clsp.pretrained.background import find_background, read_background
+from speechbrain_clsp.pretrained.exported import Export, find_export, load_export
 from speechbrain_clsp.pretrained.folder import (
     HYPERPARAMS,
     PARTS,
@@ -95,6 +97,7 @@ class CLSP(Pretrained):
         self.text_cache = EmbeddingCache()
         self.source = "in memory"  # where weights came from
         self.revision: str | None = None
+        self.exported: Export | None = None  # if graphs compute what towers did
         self._background: Tensor | None = None
         self._background_file: Path | None = None  # of the model's folder, not read yet
         self._cached_weights = 0  # the state of the weights that the cache belongs to
@@ -121,7 +124,7 @@ class CLSP(Pretrained):
         source: str | os.PathLike = "yfyeung/CLSP",
         revision: str | None = None,
         run_opts: dict | None = None,
-        precision: str = "fp32",
+        precision: str | None = None,
         trust_hparams: bool = False,
     ) -> CLSP:
         """Open a model in whichever form it is.
@@ -130,7 +133,8 @@ class CLSP(Pretrained):
         safetensors are read. A model in SpeechBrain's format has a ``hyperparams.yaml``, which is
         code: it is run if you give a folder, but that of a Hub repository only if you ask for it.
         A fine-tuned model holds adapters, and names its base model, which is opened in the same
-        way; the adapters are added to its weights, so that it is as fast.
+        way; the adapters are added to its weights, so that it is as fast. An exported model (see
+        :meth:`export`) has graphs, which are data, too; it runs on the CPU.
 
         Arguments
         ---------
@@ -141,8 +145,8 @@ class CLSP(Pretrained):
             pinned here, as for ``yfyeung/CLSP``, whose files' SHA-256 are checked.
         run_opts : dict, optional
             As for SpeechBrain's ``Pretrained``: ``{"device": "cuda"}``.
-        precision : str
-            See :meth:`set_precision`.
+        precision : str, optional
+            See :meth:`set_precision`; default: ``fp32``, or what the model was exported in.
         trust_hparams : bool
             Run the ``hyperparams.yaml`` of a Hub repository.
 
@@ -162,12 +166,16 @@ class CLSP(Pretrained):
             If the Hub cannot be reached and the files are not in its cache.
         ValueError
             If a file is damaged or not a CLSP's, its hash is not the pinned one, or weights do not
-            fit; if the base model is not the one that adapters belong to; or if ``precision`` is
-            unknown.
+            fit; if the base model is not the one that adapters belong to; if ``precision`` is
+            unknown, or not that of an exported model; or if that is to run elsewhere than on the
+            CPU, or its runtime is not installed.
         """
         place = find_source(source)
         adapters = find_adapters(place, revision)
-        if adapters is not None:
+        exported = find_export(place, revision)
+        if exported is not None:
+            clsp = cls._from_export(place, revision, exported, run_opts or {})
+        elif adapters is not None:
             adapters.check_base()
             base = adapters.base
             clsp = cls.from_pretrained(
@@ -187,9 +195,23 @@ class CLSP(Pretrained):
                 " its authors, give trust_hparams=True; or download it, read that file, and give"
                 " the folder"
             )
-        clsp.set_precision(precision)
+        clsp.set_precision(precision or (exported.precision if exported else "fp32"))
         pin = PINS.get(str(source))
         clsp.source, clsp.revision = str(source), revision or (pin.revision if pin else None)
+        return clsp
+
+    @classmethod
+    def _from_export(
+        cls, place: Path | str, revision: str | None, exported: Export, run_opts: dict
+    ) -> CLSP:
+        """Open an exported model."""
+        device = torch.device(run_opts.get("device") or "cpu")
+        if device.type != "cpu":
+            raise ValueError(f"{place} was exported for CPUs: it does not run on {device}")
+        modules, hparams = load_export(place, exported, revision)
+        clsp = cls(modules, hparams, {**run_opts, "device": "cpu"})
+        clsp.exported = exported
+        clsp._background_file = find_background(place, revision)
         return clsp
 
     @classmethod
@@ -257,13 +279,21 @@ class CLSP(Pretrained):
         ---------
         precision : str
             ``fp32``, ``bf16`` (fast on GPUs, and on CPUs with AMX or AVX512-BF16) or ``fp16``
-            (GPUs). It cannot be undone without loading again.
+            (GPUs). It cannot be undone without loading again. An exported model has the one that
+            it was exported in.
 
         Raises
         ------
         ValueError
-            If ``precision`` is unknown, or fp16 on a CPU.
+            If ``precision`` is unknown, or fp16 on a CPU; or not that of an exported model.
         """
+        if self.exported is not None:
+            if precision != self.exported.precision:
+                raise ValueError(
+                    f"{self.source} was exported in {self.exported.precision}, not in {precision}:"
+                    " export it again"
+                )
+            return
         if precision not in PRECISIONS:
             raise ValueError(f"precision must be one of {list(PRECISIONS)}, not {precision!r}")
         if precision == "fp16" and torch.device(self.device).type == "cpu":
@@ -280,20 +310,87 @@ class CLSP(Pretrained):
         -------
         dict
             ``model`` (folder or repository, as it was named), ``revision`` (of the repository, or
-            None), ``weights_sha256`` (of all weights as they are in memory), ``precision``,
-            ``preprocessing`` and ``package``, with its version. All values are str or None.
+            None), ``weights_sha256`` (see :meth:`weights_sha256`), ``precision``,
+            ``preprocessing`` and ``package``, with its version, of an exported model also the
+            runtime. All values are str or None.
         """
-        kind = next(self.speech_tower.parameters()).dtype
-        names = {dtype: name for name, dtype in PRECISIONS.items()}
+        package = f"speechbrain-clsp {__version__}"
+        if self.exported is not None:
+            precision, package = self.exported.precision, f"{package}, {self.exported.runtime}"
+        else:
+            kind = next(self.speech_tower.parameters()).dtype
+            names = {dtype: name for name, dtype in PRECISIONS.items()}
+            precision = names.get(kind, str(kind))
         return {
             "model": self.source,
             "revision": self.revision,
-            "weights_sha256": sha256_of_weights(self.mods),
-            "precision": names.get(kind, str(kind)),
+            "weights_sha256": self.weights_sha256(),
+            "precision": precision,
             "preprocessing": f"{SAMPLE_RATE} Hz mono (mean of channels), windows of at most"
             f" {self.WINDOW_SECONDS:g} s",
-            "package": f"speechbrain-clsp {__version__}",
+            "package": package,
         }
+
+    def weights_sha256(self) -> str:
+        """Return the SHA-256 of all weights as they are in memory.
+
+        That of an exported model is that of the model that it was made of: embeddings of one can be
+        searched by the other.
+        """
+        if self.exported is not None:
+            return self.exported.weights_sha256
+        return sha256_of_weights(self.mods)
+
+    def export(
+        self,
+        folder: str | os.PathLike,
+        runtime: str = "onnx",
+        precision: str = "fp32",
+        manifest: str | os.PathLike | None = None,
+    ) -> Export:
+        """Write the model for another runtime, which embeds faster on CPUs; needs the extra export.
+
+        :meth:`from_pretrained` opens the folder as it opens any other. Before it is written, its
+        embeddings are compared with this model's.
+
+        Arguments
+        ---------
+        folder : str or path
+            Where it goes; an exported model that is there is replaced.
+        runtime : str
+            ``onnx`` (ONNX Runtime) or ``openvino``.
+        precision : str
+            ``fp32``; ``fp16``, in which weights are stored, while arithmetic stays in fp32;
+            ``bf16``, in which OpenVINO computes the speech encoder; ``int8`` for products with
+            weights; or ``auto``: ``fp16``, or ``bf16`` if that is faster on this machine.
+        manifest : str or path, optional
+            Clips with captions, at most 1,000 of which are embedded by both, too. Needed for
+            ``int8``, which must not lose more than one point of R@1.
+
+        Returns
+        -------
+        Export
+            What was written, and ``checks``, the least cosines with this model's embeddings.
+
+        Raises
+        ------
+        ValueError
+            If a tower is of a kind that cannot be exported; if the model is on a GPU or not in
+            fp32; if runtime or precision are unknown or do not go together; or if embeddings
+            differ, with the cosines. Nothing is written then.
+        FileExistsError
+            If there is something else at ``folder``.
+
+        Example
+        -------
+        >>> clsp = CLSP.from_pretrained("results/mini/model")  # doctest: +SKIP
+        >>> clsp.export("fast", "openvino").checks["speech"]  # doctest: +SKIP
+        0.9999998
+        >>> fast = CLSP.from_pretrained("fast")  # doctest: +SKIP
+        """
+        if self.exported is not None:
+            raise ValueError(f"{self.source} is exported already: open the model it was made of")
+        return export_model(self, folder, runtime, precision, manifest)
 
     @property
     def speech_tower(self) -> torch.nn.Module:
@@ -362,7 +459,7 @@ class CLSP(Pretrained):
         Tensor
             [B, D] float32; a row is NaN or infinite if arithmetic overflows.
         """
-        own = next(self.mods.speech_tower.parameters()).dtype
+        own = next((p.dtype for p in self.mods.speech_tower.parameters()), torch.float32)
         wavs = wavs.to(self.device, torch.float64 if own == torch.float64 else torch.float32)
         wav_lens = wav_lens.to(self.device)
         wanted = torch.is_grad_enabled() and wavs.requires_grad

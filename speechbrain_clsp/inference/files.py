@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from speechbrain.utils.logger import get_logger
@@ -18,10 +18,13 @@ from speechbrain_clsp.dataio.audio import (
     read_windows,
     seconds_of,
 )
+from speechbrain_clsp.dataio.manifest import Manifest
+from speechbrain_clsp.dataio.shards import ClipReader
 from speechbrain_clsp.utils.checks import LISTED, join_some
 from speechbrain_clsp.utils.threads import read_ahead
 
 logger = get_logger(__name__)
+BATCH_SECONDS = 60.0  # of rows of a manifest
 
 
 class Window(NamedTuple):
@@ -184,6 +187,44 @@ def _windows(file: int, windows_of: Callable[[int], Iterator[Tensor]]) -> Iterat
             number += 1
     except (OSError, TypeError, ValueError) as error:
         yield Window(file, number, error)
+
+
+def spread_rows(manifest: Manifest, most: int) -> list[dict[str, Any]]:
+    """Return at most so many rows of a manifest, spread over it."""
+    count = min(most, len(manifest))
+    return [manifest[number * len(manifest) // count] for number in range(count)]
+
+
+def embed_rows(clsp: Any, rows: Sequence[Mapping[str, Any]]) -> dict[int, Tensor]:
+    """Embed rows of a manifest, one model and one thread.
+
+    Arguments
+    ---------
+    clsp : CLSP
+        The model.
+    rows : list of dict
+        As a :class:`~speechbrain_clsp.dataio.manifest.Manifest` has them.
+
+    Returns
+    -------
+    dict of Tensor
+        [D] float32 on the CPU by the number of the row; clips that cannot be read are left out,
+        with a warning.
+
+    Raises
+    ------
+    FileNotFoundError, AudioError
+        If none can be read.
+    """
+    reader = ClipReader()
+    batches = batch_windows(
+        plan_batches([row["duration"] for row in rows], BATCH_SECONDS),
+        lambda number: reader.read_windows(rows[number], clsp.WINDOW_SECONDS),
+        BATCH_SECONDS,
+    )
+    found, errors = clsp.embed_windows(batches, lambda number: rows[number]["id"])
+    report_bad_files(errors, len(rows), "skip")
+    return found
 
 
 def pad(wavs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

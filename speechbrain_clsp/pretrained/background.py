@@ -14,7 +14,13 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from speechbrain_clsp import __version__
-from speechbrain_clsp.pretrained.folder import ADAPTERS, BACKGROUND, WEIGHTS, open_weights
+from speechbrain_clsp.pretrained.folder import (
+    ADAPTERS,
+    BACKGROUND,
+    EXPORTED_WEIGHTS,
+    WEIGHTS,
+    open_weights,
+)
 from speechbrain_clsp.pretrained.hub import find_file
 from speechbrain_clsp.utils.files import atomic_path, expand, sha256_of_file
 
@@ -149,7 +155,8 @@ def find_background(place: Path | str, revision: str | None = None) -> Path | No
 
 
 def _weights_beside(folder: Path) -> Path:
-    found = [folder / name for name in (ADAPTERS, WEIGHTS) if (folder / name).is_file()]
+    names = (ADAPTERS, WEIGHTS, *EXPORTED_WEIGHTS)
+    found = [folder / name for name in names if (folder / name).is_file()]
     if not found:
         raise FileNotFoundError(f"{folder} is not a model folder: it has no {WEIGHTS}")
     return found[0]

@@ -43,6 +43,7 @@ logger = get_logger(__name__)
 
 HYPERPARAMS = "hyperparams.yaml"
 WEIGHTS = "model.safetensors"
+EXPORTED_WEIGHTS = ("speech.onnx.data", "speech.bin")  # or of graphs for other runtimes
 ADAPTERS = "adapters.safetensors"  # in place of weights, where a base model has the rest
 BACKGROUND = "background.safetensors"  # embeddings of clips, which belong to these weights
 LABELS = "label_encoder.txt"
@@ -659,7 +660,11 @@ def new_folder(folder: str | os.PathLike, names: Sequence[str]) -> Iterator[Path
     shutil.rmtree(hidden, ignore_errors=True)
     partial = hidden / folder.name  # the card has the folder's name
     partial.mkdir(parents=True)
-    yield partial
+    try:
+        yield partial
+    except BaseException:
+        shutil.rmtree(hidden, ignore_errors=True)
+        raise
     old = folder.with_name(f".{folder.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():

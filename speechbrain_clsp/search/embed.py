@@ -55,7 +55,7 @@ def describe_run(
     clsp: CLSP,
     manifest: Manifest,
     kind: str = "speech",
-    precision: str = "fp32",
+    precision: str | None = None,
     shard_rows: int = SHARD_ROWS,
     max_batch_seconds: float = 60.0,
 ) -> Provenance:
@@ -64,13 +64,14 @@ def describe_run(
     Arguments
     ---------
     clsp : CLSP
-        The model in fp32; its precision is chosen by :meth:`~CLSP.set_precision` afterwards.
+        The model in fp32; its precision is chosen by :meth:`~CLSP.set_precision` afterwards. An
+        exported one has its own.
     manifest : Manifest
         What is embedded.
     kind : str
         ``speech``, or ``global`` or ``fine`` for captions.
-    precision : str
-        Of the arithmetic.
+    precision : str, optional
+        Of the arithmetic; default: the model's.
     shard_rows : int
         Rows of the manifest in a shard.
     max_batch_seconds : float
@@ -90,7 +91,8 @@ def describe_run(
     """
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {KINDS}, not {kind!r}")
-    about = {**clsp.provenance(), "precision": precision}
+    about = clsp.provenance()
+    about["precision"] = precision or about["precision"]
     if os.path.isdir(about["model"]):  # found from wherever the store is used
         about["model"] = os.path.abspath(about["model"])
     return Provenance(

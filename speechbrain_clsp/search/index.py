@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from torch import nn
 
 from speechbrain_clsp.dataio.manifest import SCHEMA, Manifest
 from speechbrain_clsp.search.engines import Engine, ExactEngine
@@ -283,9 +282,10 @@ class StyleIndex:
         """Read a condition on the index's columns; None for none."""
         return parse_condition(where, self.schema) if isinstance(where, str) else where
 
-    def check_model(self, modules: Mapping[str, nn.Module], name: str) -> None:
-        """Raise ValueError if a model is not that of the vectors."""
-        check_model(self.folder, self.info.model, self.info.weights_sha256, modules, name)
+    def check_model(self, weights_sha256: str, name: str) -> None:
+        """Raise ValueError if a model, by ``CLSP.weights_sha256``, is not that of the vectors."""
+        info = self.info
+        check_model(self.folder, info.model, info.weights_sha256, weights_sha256, name)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:

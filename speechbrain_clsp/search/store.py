@@ -22,9 +22,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from torch import nn
 
-from speechbrain_clsp.pretrained.folder import sha256_of_weights
 from speechbrain_clsp.search.leases import claim
 from speechbrain_clsp.utils.checks import join_some
 from speechbrain_clsp.utils.content import explain_file
@@ -316,7 +314,7 @@ def _mark_of(values: Any, path: Path) -> Mark:
 
 
 def check_model(
-    folder: Path, model: str, weights_sha256: str, modules: Mapping[str, nn.Module], name: str
+    folder: Path, model: str, weights_sha256: str, other_sha256: str, name: str
 ) -> None:
     """Raise ValueError if a model is not that of the vectors in a folder.
 
@@ -326,12 +324,13 @@ def check_model(
         A store or an index.
     model, weights_sha256 : str
         What it says of its model.
-    modules : dict of nn.Module
-        Of the other model.
+    other_sha256 : str
+        Of the weights of the model at hand; see
+        :meth:`~speechbrain_clsp.inference.clsp.CLSP.weights_sha256`.
     name : str
         What messages call that one.
     """
-    if sha256_of_weights(modules) != weights_sha256:
+    if other_sha256 != weights_sha256:
         raise ValueError(
             f"{folder} holds vectors of {model}, and {name} is another model:"
             " search with that one, or embed the corpus with this one"

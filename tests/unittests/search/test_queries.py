@@ -173,7 +173,7 @@ def test_wrong_queries_are_explained(index, clsp, options, pattern):
 
 def test_an_index_of_another_model_is_refused(index, clsp, tmp_path):
     other = CLSP.from_pretrained(model_folder(tmp_path))
-    index.check_model(other.mods, "the same weights")
+    index.check_model(other.weights_sha256(), "the same weights")
     other.speech_tower.head.projection[0].weight.data[0, 0] += 1
     with pytest.raises(ValueError, match="holds vectors of .*, and other is another model"):
-        index.check_model(other.mods, "other")
+        index.check_model(other.weights_sha256(), "other")

@@ -1,0 +1,252 @@
+"""Exported models: the same embeddings, in all that a CLSP is used for."""
+
+import copy
+import json
+import pickle
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hyperpyyaml import load_hyperpyyaml
+
+from speechbrain_clsp import CLSP, StyleReward
+from speechbrain_clsp.cli.main import main
+from speechbrain_clsp.dataio.tokenizers import train_sentencepiece
+from speechbrain_clsp.evaluation.models import open_model
+from speechbrain_clsp.inference import export as exporting
+from speechbrain_clsp.inference.files import pad
+from speechbrain_clsp.lobes.pretrained_speech import PretrainedSpeechTower
+from speechbrain_clsp.pretrained.background import write_background
+from speechbrain_clsp.pretrained.folder import save_model_folder
+from speechbrain_clsp.serve.limits import Limits
+from speechbrain_clsp.serve.service import StyleService
+from tests.utils.live_service import live, post, wav_bytes
+from tests.utils.official_model import write_official, write_tokenizer
+from tests.utils.reference import tensor_for
+from tests.utils.small import CAPTIONS, DEFINITION, tone, write
+
+# As clsp_mini has them: several frame rates, moments, spectral variation, a convolution over text.
+MINI = (
+    DEFINITION.replace("[1, 2]", "[2, 4, 2]")
+    .replace("[1, 1]", "[1, 2, 1]")
+    .replace("[32, 48]", "[32, 48, 32]")
+    .replace("[48, 64]", "[48, 64, 48]")
+    .replace("[2, 2]", "[2, 2, 2]")
+    .replace("[7, 7]", "[7, 7, 7]")
+    .replace("    n_mels: 40\n", "    n_mels: 40\n    moments: 2\n    variation_gain: 0.3\n")
+    .replace("    max_tokens: 64\n", "    max_tokens: 64\n    kernel: 5\n")
+)
+SECONDS = ((0.1,), (0.10006,), (2.5, 0.1, 1.37), (30.0,), tuple(0.2 + 0.31 * n for n in range(16)))
+# bf16 of OpenVINO is stored as fp16 is.
+CHOICES = ("onnx-fp32", "onnx-fp16", "openvino-fp32", "openvino-bf16")
+
+
+def mini_folder(folder):
+    """Write a small model of the kind of clsp_mini; returns its folder."""
+    modules = load_hyperpyyaml(MINI)["modules"]
+    with torch.no_grad():
+        for module in modules.values():
+            for key, parameter in module.named_parameters():
+                parameter.copy_(tensor_for(key, parameter.shape))
+    tokenizer = folder / "tokenizer.model"
+    train_sentencepiece(CAPTIONS, tokenizer, vocab_size=60)
+    save_model_folder(folder / "model", MINI, modules, {"tokenizer.model": tokenizer})
+    return folder / "model"
+
+
+def official_folder(folder):
+    """Write the published architecture in small; returns its folder."""
+    write_tokenizer(folder)
+    return write_official(folder)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """Return the two kinds of model, one with a background."""
+    mini = mini_folder(tmp_path_factory.mktemp("mini"))
+    clsp = CLSP.from_pretrained(mini, run_opts={"device": "cpu"})
+    clips = [exporting.make_clip(1.0, seed) for seed in range(100, 108)]
+    write_background(mini, clsp.encode_batch(*pad(clips)), "buzzes")
+    official = official_folder(tmp_path_factory.mktemp("official"))
+    return {
+        "mini": CLSP.from_pretrained(mini, run_opts={"device": "cpu"}),
+        "official": CLSP.from_pretrained(official, run_opts={"device": "cpu"}),
+    }
+
+
+@pytest.fixture(scope="module")
+def exported(models, tmp_path_factory):
+    """Return a function that exports a model, once, and opens what was written."""
+    place, found = tmp_path_factory.mktemp("exported"), {}
+
+    def export(kind, choice="onnx-fp32"):
+        if (kind, choice) not in found:
+            folder = place / f"{kind}-{choice}"
+            models[kind].export(folder, *choice.split("-"))
+            found[kind, choice] = CLSP.from_pretrained(folder)
+        return found[kind, choice]
+
+    return export
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+@pytest.mark.parametrize("kind", ["mini", "official"])
+def test_embeddings_are_those_of_the_model(models, exported, kind, choice):
+    """If this fails, an exported model is another model: at some length, padding or batch size."""
+    clsp, other = models[kind], exported(kind, choice)
+    least = 0.99999 if choice.endswith("fp32") else 0.9995
+    for number, seconds in enumerate(SECONDS):
+        clips = [exporting.make_clip(each, 50 + 16 * number + n) for n, each in enumerate(seconds)]
+        speech, theirs = (model.encode_batch(*pad(clips)) for model in (clsp, other))
+        assert theirs.dtype == torch.float32 and theirs.shape == speech.shape
+        torch.testing.assert_close(theirs.norm(dim=1), torch.ones(len(clips)))
+        assert (speech * theirs).sum(dim=1).min() >= least, seconds
+        if len(clips) == 3:
+            alone = torch.cat([other.encode_batch(clip) for clip in clips])
+            assert (alone * theirs).sum(dim=1).min() >= least
+            if choice.endswith("fp32"):
+                torch.testing.assert_close(alone, theirs, atol=1e-5, rtol=0)
+    for texts in (CAPTIONS[:1], [f"{'so ' * (n % 5)}{CAPTIONS[n % 3][:40]}" for n in range(16)]):
+        text, theirs = clsp.encode_text(texts), other.encode_text(texts)
+        assert (text * theirs).sum(dim=1).min() >= least
+    assert other.provenance()["precision"] == choice.split("-")[1]
+    assert other.weights_sha256() == clsp.weights_sha256()
+
+
+def test_half_precision_halves_the_weights(models, exported):
+    for beside, *choices in (
+        ("speech.onnx.data", "onnx-fp32", "onnx-fp16"),
+        ("speech.bin", "openvino-fp32", "openvino-bf16"),
+    ):
+        folders = [Path(exported("official", choice).source) for choice in choices]
+        sizes = [(folder / beside).stat().st_size for folder in folders]
+        # The filter banks, in which a bit counts, are a third of this little model.
+        assert sizes[1] < 0.75 * sizes[0]
+
+
+def test_an_exported_model_does_all_that_a_model_does(models, exported, tmp_path):
+    """If this fails, something that works with the model does not with its exported form."""
+    clsp, other = models["mini"], exported("mini")
+    files = [
+        write(tmp_path / f"{n}.wav", tone(0.4 + 0.7 * n, frequency=100 + 60 * n), 16000)
+        for n in range(4)
+    ]
+    close = {"atol": 1e-4, "rtol": 0}  # of tones, which leave bins at the floor
+    speech = clsp.encode_files(files, progress=False)
+    for seconds in (0.1, 60.0):
+        theirs = other.encode_files(files, max_batch_seconds=seconds, progress=False)
+        torch.testing.assert_close(theirs, speech, **close)
+    scores = clsp.score_file(files[2], CAPTIONS)
+    torch.testing.assert_close(other.score_file(files[2], CAPTIONS), scores, **close)
+    posteriors = [model.classify_file(files[1], CAPTIONS)[0] for model in (clsp, other)]
+    torch.testing.assert_close(*posteriors, atol=1e-3, rtol=0)
+    timelines = [model.timeline(files[3], CAPTIONS, 1.0, 0.5).scores for model in (clsp, other)]
+    torch.testing.assert_close(*timelines, **close)
+    percentiles = [model.percentile(scores, CAPTIONS) for model in (clsp, other)]
+    torch.testing.assert_close(*percentiles, atol=13.0, rtol=0)  # of 8 clips
+    evaluated = open_model(other.source)
+    torch.testing.assert_close(evaluated.encode_files(list(map(str, files))), speech, **close)
+    evaluated.check_texts([("one", CAPTIONS[0])], "here")
+    rewards = [StyleReward(m)(torch.from_numpy(tone())[None], CAPTIONS[:1]) for m in (clsp, other)]
+    torch.testing.assert_close(*rewards, **close)
+    for again in (copy.deepcopy(other), pickle.loads(pickle.dumps(other))):
+        torch.testing.assert_close(again.encode_file(files[0]), speech[0], **close)
+
+
+def test_the_service_serves_an_exported_model(models, exported):
+    clsp, content = exported("mini", "openvino-fp32"), wav_bytes(1.5, 16000)
+    with live(StyleService(clsp, Limits(clips=8))) as url:
+        status, answer = post(f"{url}/v1/score", {"captions": CAPTIONS}, [content] * 3)
+    assert status == 200 and answer["precision"] == "fp32"
+    expected = models["mini"].score_file(content, CAPTIONS).tolist()
+    for each in answer["results"]:
+        assert each["scores"] == pytest.approx(expected, abs=1e-5)
+
+
+def test_gradients_are_refused(exported):
+    """If this fails, a waveform that is optimized for a reward stays as it is, without a word."""
+    with pytest.raises(ValueError, match="no gradients"):
+        exported("mini").encode_batch(torch.from_numpy(tone()).requires_grad_())
+
+
+def test_what_cannot_be_exported_is_refused(models, tmp_path, monkeypatch):
+    clsp = models["mini"]
+    with pytest.raises(ValueError, match="ONNX Runtime has no bf16 on CPUs: choose one of fp32"):
+        clsp.export(tmp_path / "x", "onnx", "bf16")
+    with pytest.raises(ValueError, match="runtime must be one of"):
+        clsp.export(tmp_path / "x", "tensorrt")
+    with pytest.raises(ValueError, match="precision must be one of"):
+        clsp.export(tmp_path / "x", "openvino", "int4")
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(FileExistsError, match="mine is not a model folder"):
+        clsp.export(tmp_path / "mine")
+    half = CLSP.from_pretrained(clsp.source, precision="bf16")
+    with pytest.raises(ValueError, match="on the CPU in fp32"):
+        half.export(tmp_path / "x")
+    size = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    tower = PretrainedSpeechTower({"model_type": "wavlm", "intermediate_size": 32, **size})
+    other = CLSP({**clsp.mods, "speech_tower": tower}, vars(clsp.hparams), {"device": "cpu"})
+    with pytest.raises(ValueError, match="A PretrainedSpeechTower cannot be exported"):
+        other.export(tmp_path / "x")
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_a_graph_that_computes_something_else_is_not_written(models, tmp_path, monkeypatch):
+    """If this fails, a fault of an exporter reaches users."""
+
+    def spoil(model):
+        weight = max(model.graph.initializer, key=lambda each: len(each.raw_data))
+        weight.raw_data = bytes(len(weight.raw_data))
+
+    monkeypatch.setattr(exporting, "halve", spoil)
+    with pytest.raises(ValueError, match="Not exported: the .* graph in fp16 .* cosines down to"):
+        models["mini"].export(tmp_path / "x", "onnx", "fp16")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_wrong_ways_to_open_one_are_explained(exported, tmp_path, monkeypatch):
+    folder = exported("mini").source
+    assert CLSP.from_pretrained(folder, precision="fp32").exported.runtime == "onnx"
+    with pytest.raises(ValueError, match="was exported in fp32, not in bf16: export it again"):
+        CLSP.from_pretrained(folder, precision="bf16")
+    with pytest.raises(ValueError, match="exported for CPUs: it does not run on cuda"):
+        CLSP.from_pretrained(folder, run_opts={"device": "cuda"})
+    with pytest.raises(ValueError, match="is exported already"):
+        exported("mini").export(tmp_path / "x")
+    broken = shutil.copytree(folder, tmp_path / "broken")
+    (broken / "text.onnx").write_bytes(b"no graph")
+    with pytest.raises(ValueError, match="text.onnx could not be opened by onnx"):
+        CLSP.from_pretrained(broken)
+    (broken / "text.onnx").unlink()
+    with pytest.raises(FileNotFoundError, match="broken has no text.onnx"):
+        CLSP.from_pretrained(broken)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(ValueError, match=r"needs the extra export .*speechbrain-clsp\[export\]"):
+        CLSP.from_pretrained(folder)
+
+
+def test_no_tower_is_built_and_no_exporter_imported(models, exported, tmp_path):
+    """If this fails, a model that starts in a second starts in five."""
+    code = """
+import sys
+from speechbrain_clsp import CLSP
+CLSP.from_pretrained(sys.argv[1]).encode_text(["abc"])
+print(*[name for name in ("transformers", "torch.onnx._internal", "onnx") if name in sys.modules])
+"""
+    folder = exported("official").source
+    done = subprocess.run([sys.executable, "-c", code, folder], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "\n"), done.stderr
+
+
+def test_the_command_exports_and_the_result_scores(models, tmp_path, capsys):
+    wav, folder = write(tmp_path / "a.wav", tone(), 16000), tmp_path / "fast"
+    assert main(["export", models["mini"].source, str(folder), "--precision", "fp16"]) == 0
+    assert "for onnx in fp16; least cosine with the model 0.999" in capsys.readouterr().out
+    assert main(["score", str(wav), CAPTIONS[0], "--model", str(folder), "--json"]) == 0
+    score = json.loads(capsys.readouterr().out)[CAPTIONS[0]]
+    assert abs(score - models["mini"].score_file(wav, CAPTIONS[:1]).item()) < 2e-3
+    config = json.loads((folder / "config.json").read_text())["export"]
+    assert config["checks"]["speech"] >= 0.9995
