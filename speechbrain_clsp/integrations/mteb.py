@@ -27,6 +27,7 @@ from speechbrain_clsp.evaluation.models import ClspModel, Model
 from speechbrain_clsp.evaluation.models.base import unit
 from speechbrain_clsp.evaluation.result import Evaluation
 from speechbrain_clsp.evaluation.statistics import Estimate
+from speechbrain_clsp.inference.clsp import CLSP
 from speechbrain_clsp.utils.checks import join_some
 
 logger = get_logger(__name__)
@@ -84,7 +85,7 @@ class MtebEncoder:
             revision=self.model.revision.replace(":", "-").replace(" ", "-"),
             release_date=None,
             languages=["eng-Latn"],
-            n_parameters=sum(p.numel() for p in clsp.parameters()) if clsp else None,
+            n_parameters=_count_parameters(clsp) if clsp else None,
             memory_usage_mb=_megabytes(clsp) if clsp else None,
             max_tokens=clsp.mods.text_tower.max_tokens if clsp else None,
             embed_dim=self.model.encode_text(["A speaker."]).shape[1],
@@ -337,6 +338,12 @@ def _name_for_mteb(model: str) -> str:
     if re.fullmatch(r"[\w.-]+/[\w.-]+", model) and not Path(model).exists():
         return model
     return "local/" + re.sub(r"[^\w.-]+", "-", model).strip("-")
+
+
+def _count_parameters(clsp: CLSP) -> int:
+    if clsp.exported is not None:  # it has graphs in place of parameters
+        return clsp.exported.n_parameters
+    return sum(p.numel() for p in clsp.parameters())
 
 
 def _megabytes(module: nn.Module) -> float:

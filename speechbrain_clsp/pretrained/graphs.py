@@ -24,11 +24,11 @@ from speechbrain_clsp.pretrained.exported import ENCODED, FEATURES
 
 OPSET = 17
 LARGE = 1024  # numbers in a weight from which on it is worthwhile to store fewer bits
-FRONT_END = "tower.fbank."  # names of constants that keep all their bits
 TRACED_SAMPLES = (32123, 20000)  # an odd number; two clips, one of them padded
 HIGHEST_HALF = 65504.0  # of float16
 LEVELS = 127  # of int8, on either side of zero
-MOST_ROUNDING = 0.04  # of a product in int8, relative
+PER_STEP = 12**-0.5  # standard deviation of what rounding to steps adds
+MOST_ROUNDING = 0.1  # it is 0.01 of normally distributed values
 
 
 class _SpeechGraph(nn.Module):
@@ -186,7 +186,8 @@ def save_onnx(model: Any, path: Path) -> None:
 def halve(model: Any) -> None:
     """Store large weights of an ONNX graph as float16; arithmetic stays float32.
 
-    Those of the filter banks keep their bits: errors there are as loud as quiet parts of speech.
+    The filter banks keep their bits, since errors there are as loud as quiet parts of speech: what
+    is no parameter of a tower is no weight of a graph, but a constant in it.
 
     Arguments
     ---------
@@ -197,7 +198,7 @@ def halve(model: Any) -> None:
 
     casts = []
     for weight in model.graph.initializer:
-        if weight.data_type != TensorProto.FLOAT or weight.name.startswith(FRONT_END):
+        if weight.data_type != TensorProto.FLOAT:
             continue
         values = numpy_helper.to_array(weight)
         if values.size < LARGE or np.abs(values).max() > HIGHEST_HALF:
@@ -277,34 +278,32 @@ def find_sensitive(path: Path, inputs: Mapping[str, np.ndarray]) -> list[str]:
     Returns
     -------
     list of str
-        Names of nodes whose relative rounding error is above ``MOST_ROUNDING``; those of the filter
-        banks are always among them.
+        Names of nodes where the error of rounding, relative to the mean absolute value (which
+        outliers hardly raise), is above ``MOST_ROUNDING``.
     """
     import onnxruntime  # an extra
     from onnx import TensorProto, helper, numpy_helper  # an extra
 
     model = open_onnx(path)
     weights = {each.name: each for each in model.graph.initializer}
-    products = [node for node in _products(model) if not node.input[1].startswith(FRONT_END)]
-    names = sorted({node.input[0] for node in products})
+    errors: dict[str, float] = {}
+    for node in _products(model):
+        weight = numpy_helper.to_array(weights[node.input[1]])
+        steps = np.abs(weight).max(axis=0) / LEVELS
+        errors[node.name] = float((steps / np.abs(weight).mean(axis=0)).mean()) * PER_STEP
+    factors = {node.name: node.input[0] for node in _products(model)}
+    names = sorted(set(factors.values()))
     model.graph.output.extend(
         helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names
     )
     probed = path.with_name(f"probed.{path.name}")
-    save_onnx(model, probed)
+    save_onnx(model, probed)  # from here on, weights are in the file
     session = onnxruntime.InferenceSession(str(probed), providers=["CPUExecutionProvider"])
-    errors = {}
+    rounding = {}
     for name, values in zip(names, session.run(names, dict(inputs))):
         step = (values.max() - values.min()) / (2 * LEVELS)
-        errors[name] = step**2 / 12 / np.square(values, dtype=np.float64).mean()
-    found = [node.name for node in _products(model) if node.input[1].startswith(FRONT_END)]
-    for node in products:
-        weight = numpy_helper.to_array(weights[node.input[1]])
-        steps = np.abs(weight).max(axis=0) / LEVELS
-        of_weight = np.square(steps).mean() / 12 / np.square(weight).mean()
-        if errors[node.input[0]] + of_weight > MOST_ROUNDING**2:
-            found.append(node.name)
-    return found
+        rounding[name] = float(step / np.abs(values).mean()) * PER_STEP
+    return [name for name, of in factors.items() if max(errors[name], rounding[of]) > MOST_ROUNDING]
 
 
 def _products(model: Any) -> list[Any]:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hyperpyyaml import load_hyperpyyaml
@@ -19,6 +20,7 @@ from speechbrain_clsp.evaluation.models import open_model
 from speechbrain_clsp.inference import export as exporting
 from speechbrain_clsp.inference.files import pad
 from speechbrain_clsp.lobes.pretrained_speech import PretrainedSpeechTower
+from speechbrain_clsp.pretrained import graphs
 from speechbrain_clsp.pretrained.background import write_background
 from speechbrain_clsp.pretrained.folder import save_model_folder
 from speechbrain_clsp.serve.limits import Limits
@@ -27,6 +29,7 @@ from tests.utils.live_service import live, post, wav_bytes
 from tests.utils.official_model import write_official, write_tokenizer
 from tests.utils.reference import tensor_for
 from tests.utils.small import CAPTIONS, DEFINITION, tone, write
+from tests.utils.stores import buzzes
 
 # As clsp_mini has them: several frame rates, moments, spectral variation, a convolution over text.
 MINI = (
@@ -202,7 +205,9 @@ def test_a_graph_that_computes_something_else_is_not_written(models, tmp_path, m
         weight.raw_data = bytes(len(weight.raw_data))
 
     monkeypatch.setattr(exporting, "halve", spoil)
-    with pytest.raises(ValueError, match="Not exported: the .* graph in fp16 .* cosines down to"):
+    with pytest.raises(
+        ValueError, match="Not exported: for onnx in fp16, cosines with the model are down to"
+    ):
         models["mini"].export(tmp_path / "x", "onnx", "fp16")
     assert list(tmp_path.iterdir()) == []
 
@@ -244,9 +249,84 @@ print(*[name for name in ("transformers", "torch.onnx._internal", "onnx") if nam
 def test_the_command_exports_and_the_result_scores(models, tmp_path, capsys):
     wav, folder = write(tmp_path / "a.wav", tone(), 16000), tmp_path / "fast"
     assert main(["export", models["mini"].source, str(folder), "--precision", "fp16"]) == 0
-    assert "for onnx in fp16; least cosine with the model 0.999" in capsys.readouterr().out
+    assert "for onnx in fp16; least cosine with the model " in capsys.readouterr().out
     assert main(["score", str(wav), CAPTIONS[0], "--model", str(folder), "--json"]) == 0
     score = json.loads(capsys.readouterr().out)[CAPTIONS[0]]
     assert abs(score - models["mini"].score_file(wav, CAPTIONS[:1]).item()) < 2e-3
     config = json.loads((folder / "config.json").read_text())["export"]
     assert config["checks"]["speech"] >= 0.9995
+
+
+def test_int8_is_measured_on_clips_and_refused_if_it_costs_too_much(models, tmp_path, monkeypatch):
+    """If this fails, an int8 model that has lost its way reaches users."""
+    clips = buzzes(tmp_path, 6)
+    with pytest.raises(ValueError, match="int8 needs a manifest"):
+        models["mini"].export(tmp_path / "x", "onnx", "int8")
+    for runtime in ("onnx", "openvino"):
+        export = models["mini"].export(tmp_path / runtime, runtime, "int8", clips.path)
+        assert export.checks["clips"] == 6
+        assert 0.995 <= export.checks["speech"] < 0.9999999
+        found = CLSP.from_pretrained(tmp_path / runtime).encode_files([clips[2]["audio"]])
+        expected = models["mini"].encode_files([clips[2]["audio"]])
+        assert found @ expected.T >= 0.995
+    monkeypatch.setattr(graphs, "LEVELS", 2)
+    monkeypatch.setattr(graphs, "MOST_ROUNDING", np.inf)
+    with pytest.raises(ValueError, match=r"in int8, cosines with the model are down to 0\.\d+ for"):
+        models["mini"].export(tmp_path / "x", "onnx", "int8", clips.path)
+    assert not (tmp_path / "x").exists()
+
+
+def test_results_are_refused_by_either_measure():
+    good = {"speech": 0.996, "text": 0.9999, "R@1": 60.0, "R@1 of the model": 60.9}
+    exporting.check_results(good, "onnx", "int8")
+    for change, pattern in (
+        ({"R@1": 59.8}, "R@1 is 59.8 %, that of the model 60.9 %; at most 1.0 point"),
+        ({"text": 0.99}, "down to 0.990000 for text; at least 0.995"),
+        ({"speech": float("nan")}, "down to nan for speech"),
+    ):
+        with pytest.raises(ValueError, match=pattern):
+            exporting.check_results({**good, **change}, "onnx", "int8")
+
+
+def test_a_product_with_an_outlier_stays_in_fp32(models, tmp_path):
+    """If this fails, one large weight rounds all others of its channel away."""
+    tower = copy.deepcopy(models["mini"].speech_tower)
+    wavs, _ = pad([exporting.make_clip(1.0, 3)])
+    inputs = {"wavs": wavs.numpy(), "n_samples": np.array([wavs.shape[1]])}
+
+    def sensitive():
+        graphs.trace_speech(tower, tmp_path / "speech.onnx")
+        return set(graphs.find_sensitive(tmp_path / "speech.onnx", inputs))
+
+    before = sensitive()
+    with torch.no_grad():
+        weight = tower.encoder.encoders[1].encoder.layers[0].feed_forward2.out_proj.weight
+        weight[:, 0] = 80 * weight.abs().max()
+    name = "/encoder/encoders.1/encoder/layers.0/feed_forward2/out_proj/MatMul"
+    assert name not in before and name in sensitive()
+
+
+@pytest.mark.parametrize("seconds, chosen", [((1.0, 0.8), "bf16"), ((1.0, 0.95), "fp16")])
+def test_auto_takes_bf16_only_where_it_is_faster(models, tmp_path, monkeypatch, seconds, chosen):
+    """If this fails, machines that emulate bf16 embed at half the speed."""
+    clock = [0.0]
+
+    class Slow(torch.nn.Module):
+        def __init__(self, graph):
+            super().__init__()
+            self.seconds = dict(zip(("fp16", "bf16"), seconds))[graph]
+
+        def forward(self, wavs):
+            clock[0] += self.seconds
+
+    monkeypatch.setattr(exporting, "open_graph", lambda path, runtime, precision: precision)
+    monkeypatch.setattr(exporting, "ExportedSpeechTower", Slow)
+    monkeypatch.setattr(exporting.time, "perf_counter", lambda: clock[0])
+    assert exporting.choose_precision(tmp_path, "openvino")[0] == chosen
+    assert exporting.choose_precision(tmp_path, "onnx")[0] == "fp16"
+
+
+def test_auto_writes_what_it_chose(models, tmp_path):
+    export = models["mini"].export(tmp_path / "x", "onnx", "auto")
+    assert export.precision == "fp16" and set(export.checks["seconds"]) == {"fp16"}
+    assert CLSP.from_pretrained(tmp_path / "x").provenance()["precision"] == "fp16"
