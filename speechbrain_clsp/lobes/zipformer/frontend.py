@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from speechbrain_clsp.lobes.zipformer.activations import SwooshL, SwooshR
+from speechbrain_clsp.lobes.zipformer.activations import SwooshL, SwooshR, feed_forward, pointwise
+from speechbrain_clsp.lobes.zipformer.convolution import depthwise_conv
 from speechbrain_clsp.lobes.zipformer.layer import BiasNorm
 from speechbrain_clsp.lobes.zipformer.regularization import (
     UNREGULARIZED,
@@ -54,6 +55,7 @@ class ConvNeXt(nn.Module):
             min_positive=0.4, max_positive=0.6, min_abs=1.0, max_abs=6.0
         )
         self.whiten = regularization.whiten(5.0)
+        self.is_regularized = regularization != UNREGULARIZED
 
     def forward(self, x: Tensor, counts: Tensor) -> Tensor:
         """Map [B, C, F, N] with [B] valid frames to [B, C, F, N]."""
@@ -62,10 +64,14 @@ class ConvNeXt(nn.Module):
         # like the zeros behind the longest one's.
         mask = padding_mask(counts, x.shape[2])
         x = x.permute(0, 2, 3, 1).masked_fill(mask[..., None, None], 0.0)
-        hidden = self.depthwise_conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        hidden = _pointwise(self.pointwise_conv1, hidden)
-        hidden = self.activation(self.balance_hidden(hidden, mask))
-        x = x + self.skip(_pointwise(self.pointwise_conv2, hidden))
+        hidden = depthwise_conv(x, self.depthwise_conv.weight, self.depthwise_conv.bias)
+        layers = self.pointwise_conv1, self.pointwise_conv2
+        if self.is_regularized and self.training:
+            hidden = self.balance_hidden(pointwise(layers[0], hidden), mask)
+            hidden = pointwise(layers[1], self.activation(hidden))
+        else:
+            hidden = feed_forward(hidden, *layers, self.activation)
+        x = x + self.skip(hidden)
         return self.whiten(self.balance_output(x, mask), mask).permute(0, 3, 1, 2)
 
 
@@ -76,11 +82,6 @@ def _check_frames(n_frames: Tensor) -> None:
             f"An utterance has {shortest} frames of 10 ms, at least {MINIMUM_FRAMES} are needed:"
             " leave out clips shorter than 0.1 s"
         )
-
-
-def _pointwise(conv: nn.Conv2d, x: Tensor) -> Tensor:
-    """Apply a 1 x 1 convolution to x [B, F, N, C]."""
-    return nn.functional.linear(x, conv.weight.flatten(1), conv.bias)
 
 
 class Conv2dSubsampling(nn.Module):
@@ -182,13 +183,23 @@ class Conv2dSubsampling(nn.Module):
         counts = (n_frames - 7) // 2
         # Channels last: on CPU the convolutions are several times faster in this layout.
         x = self._convolve(features[..., None].permute(0, 3, 1, 2), n_frames)
-        x = self.out(self.convnext(x, counts).transpose(1, 2).flatten(2))
+        x = self._project(self.convnext(x, counts))
         return self.dropout(self.out_norm(self.whiten(x, padding_mask(counts, x.shape[1])))), counts
+
+    def _project(self, x: Tensor) -> Tensor:
+        """Map [B, C, F, N] to [B, F, dim]: the layer's weights are reordered, not the frames."""
+        if type(self.out) is not nn.Linear:
+            return self.out(x.transpose(1, 2).flatten(2))
+        weight = self.out.weight.view(-1, x.shape[1], x.shape[3]).mT.flatten(1)
+        return nn.functional.linear(x.permute(0, 2, 3, 1).flatten(2), weight, self.out.bias)
 
     def _convolve(self, x: Tensor, n_frames: Tensor) -> Tensor:
         for layer in self.conv:
             if isinstance(layer, Balancer):
                 x = layer(x, padding_mask(n_frames, x.shape[2]) if layer.training else None)
+                continue
+            if isinstance(layer, SwooshL):
+                x = layer(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)  # in the order of memory
                 continue
             x = layer(x)
             if isinstance(layer, nn.Conv2d):

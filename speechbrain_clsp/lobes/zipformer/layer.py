@@ -9,12 +9,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from speechbrain_clsp.lobes.zipformer.activations import SwooshL, SwooshR
+from speechbrain_clsp.lobes.zipformer.activations import SwooshL, SwooshR, feed_forward
 from speechbrain_clsp.lobes.zipformer.attention import (
     NonlinearAttention,
     RelativeAttentionWeights,
     SelfAttention,
 )
+from speechbrain_clsp.lobes.zipformer.convolution import depthwise_conv
 from speechbrain_clsp.lobes.zipformer.linear import scaled_linear
 from speechbrain_clsp.lobes.zipformer.regularization import (
     UNREGULARIZED,
@@ -113,11 +114,16 @@ class FeedForward(nn.Module):
             min_positive=0.3, max_positive=1.0, min_abs=0.75, max_abs=5.0
         )
         self.whiten = regularization.whiten(doubling(7.5))
+        self.is_regularized = regularization != UNREGULARIZED
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """Map x [B, F, D] with mask [B, F] to [B, F, D]."""
-        hidden = self.balance_hidden(self.in_proj(x), mask)
-        return self.whiten(self.out_proj(self.dropout(self.activation(hidden))), mask)
+        if self.is_regularized and self.training:
+            hidden = self.balance_hidden(self.in_proj(x), mask)
+            x = self.out_proj(self.dropout(self.activation(hidden)))
+        else:
+            x = feed_forward(x, self.in_proj, self.out_proj, self.activation)
+        return self.whiten(x, mask)
 
 
 class ConvolutionModule(nn.Module):
@@ -161,22 +167,11 @@ class ConvolutionModule(nn.Module):
         """Map x [B, F, D] with mask [B, F] to [B, F, D]."""
         value, gate = self.in_proj(x).chunk(2, dim=-1)
         gate = self.balance_gate(gate, mask).sigmoid()
-        x = self._convolve((value * gate).masked_fill(mask[..., None], 0.0))
+        x = (value * gate).masked_fill(mask[..., None], 0.0).unsqueeze(1)
+        conv = self.depthwise_conv
+        x = depthwise_conv(x, conv.weight.unsqueeze(2), conv.bias).squeeze(1)
         x = self.whiten(self.balance_convolved(x, mask), mask)
         return self.out_proj(self.activation(x))
-
-    def _convolve(self, x: Tensor) -> Tensor:
-        """Convolve over time; in two dimensions, which reads [B, F, D] as it lies in memory."""
-        conv = self.depthwise_conv
-        image = x.transpose(1, 2).unsqueeze(2)  # [B, D, 1, F] in channels-last layout
-        image = nn.functional.conv2d(
-            image,
-            conv.weight.unsqueeze(2),
-            conv.bias,
-            padding=(0, int(conv.padding[0])),
-            groups=x.shape[2],
-        )
-        return image.squeeze(2).transpose(1, 2)
 
 
 class ZipformerLayer(nn.Module):
