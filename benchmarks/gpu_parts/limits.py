@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from gpu_parts.setting import Setting, float32_products
@@ -55,10 +56,10 @@ def least_bytes(module: nn.Module, work: Callable[[], object], itemsize: int) ->
     """
     count = 0
 
-    def note(layer: nn.Module, inputs: tuple, output: Tensor) -> None:
+    def note(layer: nn.Module, inputs: tuple, output: Any) -> None:
         nonlocal count
         if isinstance(layer, RelativeAttentionWeights):
-            count += 5 * output.numel()
+            count += 5 * output[0].numel()
         else:
             count += inputs[0].numel() + output.numel()
 

@@ -33,7 +33,7 @@ class _Swoosh(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         """Return the gradient with respect to x."""
         (x,) = ctx.saved_tensors
-        if not use_blocks(x, grad):
+        if not (use_blocks(x) and x.is_contiguous() and grad.is_contiguous()):
             return (x - ctx.shift).sigmoid_().sub_(SLOPE).mul_(grad), None, None
         out = torch.empty_like(x)
         _swoosh_gradient_into(out, x, grad, ctx.shift)
@@ -48,7 +48,7 @@ def swoosh(x: Tensor, shift: float, offset: float) -> Tensor:
     """
     if torch.onnx.is_in_onnx_export():
         return nn.functional.softplus(x - shift) - SLOPE * x - offset
-    if use_blocks(x):
+    if use_blocks(x) and x.is_contiguous():
         out = torch.empty_like(x)
         _swoosh_into(out, x, shift, offset)
         return out
@@ -128,6 +128,7 @@ class _FeedForward(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple:
         """Return the gradients with respect to x, the weights and the biases."""
+        grad = grad.contiguous()
         x, hidden, weight1, weight2 = ctx.saved_tensors
         shift, offset = ctx.activation
         grad_x, grad_bias1 = torch.empty_like(x), weight1.new_zeros(len(weight1))
@@ -201,10 +202,10 @@ def feed_forward(x: Tensor, first: nn.Module, second: nn.Module, activation: Swo
     >>> torch.allclose(y, second(SwooshL()(first(x))), atol=1e-6)
     True
     """
-    if _is_plain(first) and _is_plain(second):
+    if use_blocks(x) and x.is_contiguous() and _is_plain(first) and _is_plain(second):
         weights = [w for layer in (first, second) for w in (layer.weight.flatten(1), layer.bias)]
         inputs = x.flatten(0, -2), *weights, activation.shift, activation.offset
-        if use_blocks(x, *weights):
+        if use_blocks(*weights):
             if not torch.is_grad_enabled() or not any(t.requires_grad for t in (x, *weights)):
                 return _feed_forward(*inputs).view(*x.shape[:-1], -1)
             if all(weight.requires_grad for weight in weights):

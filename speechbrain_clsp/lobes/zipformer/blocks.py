@@ -26,10 +26,7 @@ def use_blocks(*tensors: Tensor) -> bool:
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return False
     return not torch.is_autocast_enabled("cpu") and all(
-        x.device.type == "cpu"
-        and x.dtype in (torch.float32, torch.float64)
-        and x.is_contiguous()
-        and x.numel() > 0
+        x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64) and x.numel() > 0
         for x in tensors
     )
 

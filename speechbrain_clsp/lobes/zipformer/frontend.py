@@ -188,7 +188,7 @@ class Conv2dSubsampling(nn.Module):
 
     def _project(self, x: Tensor) -> Tensor:
         """Map [B, C, F, N] to [B, F, dim]: the layer's weights are reordered, not the frames."""
-        if type(self.out) is not nn.Linear:
+        if type(self.out) is not nn.Linear or torch.onnx.is_in_onnx_export():
             return self.out(x.transpose(1, 2).flatten(2))
         weight = self.out.weight.view(-1, x.shape[1], x.shape[3]).mT.flatten(1)
         return nn.functional.linear(x.permute(0, 2, 3, 1).flatten(2), weight, self.out.bias)

@@ -259,10 +259,10 @@ class ZipformerLayer(nn.Module):
 
     def forward(self, source: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
         """Map source [B, F, D], positions [2F-1, P] and mask [B, F] to [B, F, D]."""
-        weights = self.self_attn_weights(source, positions, mask)
+        weights, first = self.self_attn_weights(source, positions, mask)
         attending = self.attention_drop.draw(source)  # one decision for all attention
         x = source + self.feed_forward1(source, mask)
-        branch = self.nonlin_attention(x, weights[:, 0], mask)
+        branch = self.nonlin_attention(x, first, mask)
         x = x + drop_path(self.balance_nonlin_attention(branch, mask), attending)
         x = x + drop_path(self.self_attn1(x, weights, mask), attending)
         x = x + self.convolution_drop(self.conv_module1(x, mask))
