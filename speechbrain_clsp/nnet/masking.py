@@ -74,6 +74,29 @@ def padding_mask(counts: Tensor, size: int) -> Tensor:
     return torch.arange(size, device=counts.device) >= counts[:, None]
 
 
+def zero_padding(x: Tensor, mask: Tensor) -> Tensor:
+    """Set padding to 0, by a product: on a CPU it is several times as fast as ``masked_fill``.
+
+    Arguments
+    ---------
+    x : Tensor
+        [B, F, ...], finite.
+    mask : Tensor
+        [B, F] bool, True on padding.
+
+    Returns
+    -------
+    Tensor
+        [B, F, ...].
+
+    Example
+    -------
+    >>> zero_padding(torch.ones(1, 2, 1), torch.tensor([[False, True]])).flatten().tolist()
+    [1.0, 0.0]
+    """
+    return x * (~mask).to(x.dtype).view(*mask.shape, *[1] * (x.dim() - mask.dim()))
+
+
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
     """Average over time, padding left out.
 

@@ -155,12 +155,13 @@ def _weights_in_blocks(
     heads_of_all = weights.flatten(0, 1)
     query, key, position_query = (x.flatten(0, 1) for x in (query, key, position_query))
     position_key = position_key.repeat(batch, 1, 1)
-    mask = mask.repeat_interleave(heads, dim=0).unsqueeze(1)
+    # A sum is several times as fast as filling, and exp() of it is 0 all the same.
+    masked = (MASKED_SCORE * mask.to(query.dtype)).repeat_interleave(heads, dim=0).unsqueeze(1)
     for part in _blocks_of_heads(len(query), size):
         scores = torch.bmm(query[part], key[part].mT, out=heads_of_all[part])
         by_offset = torch.bmm(position_query[part], position_key[part])
         scores.add_(_offset_to_key(by_offset.unsqueeze(0)).squeeze(0))
-        scores.masked_fill_(mask[part], MASKED_SCORE)
+        scores.add_(masked[part])
         torch.softmax(scores, dim=-1, out=scores)
     return weights
 

@@ -19,7 +19,7 @@ from speechbrain_clsp.lobes.zipformer.regularization import (
     doubling,
 )
 from speechbrain_clsp.lobes.zipformer.regularizers import Balancer
-from speechbrain_clsp.nnet.masking import padding_mask
+from speechbrain_clsp.nnet.masking import padding_mask, zero_padding
 
 MINIMUM_FRAMES = 9  # what the three convolutions need for one frame of output
 
@@ -63,7 +63,7 @@ class ConvNeXt(nn.Module):
         # and the depthwise convolution much faster. What lies behind an utterance's end must look
         # like the zeros behind the longest one's.
         mask = padding_mask(counts, x.shape[2])
-        x = x.permute(0, 2, 3, 1).masked_fill(mask[..., None, None], 0.0)
+        x = zero_padding(x.permute(0, 2, 3, 1), mask)
         hidden = depthwise_conv(x, self.depthwise_conv.weight, self.depthwise_conv.bias)
         layers = self.pointwise_conv1, self.pointwise_conv2
         if self.is_regularized and self.training:

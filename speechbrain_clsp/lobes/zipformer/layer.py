@@ -26,7 +26,7 @@ from speechbrain_clsp.lobes.zipformer.regularization import (
     drop_path,
 )
 from speechbrain_clsp.lobes.zipformer.schedule import Rate
-from speechbrain_clsp.nnet.masking import full_precision
+from speechbrain_clsp.nnet.masking import full_precision, zero_padding
 
 
 class BiasNorm(nn.Module):
@@ -167,7 +167,7 @@ class ConvolutionModule(nn.Module):
         """Map x [B, F, D] with mask [B, F] to [B, F, D]."""
         value, gate = self.in_proj(x).chunk(2, dim=-1)
         gate = self.balance_gate(gate, mask).sigmoid()
-        x = (value * gate).masked_fill(mask[..., None], 0.0).unsqueeze(1)
+        x = zero_padding(value * gate, mask).unsqueeze(1)
         conv = self.depthwise_conv
         x = depthwise_conv(x, conv.weight.unsqueeze(2), conv.bias).squeeze(1)
         x = self.whiten(self.balance_convolved(x, mask), mask)
