@@ -49,6 +49,7 @@ from speechbrain_clsp.training.resume import check_kind, find_changes
 from speechbrain_clsp.training.yaml_keys import check_keys
 from speechbrain_clsp.utils.distributed import join_processes
 from speechbrain_clsp.utils.files import sha256_of_file
+from speechbrain_clsp.utils.memory import keep_freed_memory
 
 logger = get_logger(__name__)
 Model = NewModel | FineTunedModel
@@ -320,6 +321,7 @@ def run_recipe(
     if hparams["num_threads"] < 1:
         raise ValueError(f"num_threads must be at least 1, not {hparams['num_threads']}")
     torch.set_num_threads(hparams["num_threads"])
+    keep_freed_memory()
     prepare(hparams, model)
     datasets, loader_kwargs = dataio_prepare(hparams)
     run_on_main(check_data, args=[hparams, model, datasets])
