@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Time to embed speech with the published architecture at full size, against a plain forward.
 
-Plain: the same weights without fused activations, gradients off, padded batches of eight clips in
-order of arrival. Ours: ``CLSP.encode_batch`` on length-sorted batches, fp32 and bf16. Weights are
-random: the time does not depend on them.
+Plain: the same weights by the published formulas as they are written, as in ``step.py``, gradients
+off, padded batches of eight clips in order of arrival. Ours: ``CLSP.encode_batch`` on length-sorted
+batches, fp32 and bf16. Weights are random: the time does not depend on them.
 
 > python benchmarks/encode.py --threads 2 --clips 24
 """
@@ -15,12 +15,12 @@ import resource
 import time
 
 import torch
+from step import published_formulas
 
 from speechbrain_clsp.inference.clsp import CLSP
 from speechbrain_clsp.inference.files import pad, plan_batches
 from speechbrain_clsp.lobes.speech_tower import SpeechTower
 from speechbrain_clsp.lobes.text_tower import RobertaTextTower
-from speechbrain_clsp.lobes.zipformer import activations
 from speechbrain_clsp.lobes.zipformer.encoder import Zipformer2
 from speechbrain_clsp.nnet.logit_scale import LogitScale
 
@@ -54,20 +54,10 @@ def make_model() -> CLSP:
 
 
 def plainly(model: CLSP, wavs: list[torch.Tensor]) -> torch.Tensor:
-    """Embed in order of arrival, with activations as the formula is written."""
-    shifts = {activations.SwooshL: (4.0, 0.035), activations.SwooshR: (1.0, 0.313261687)}
-    fused = {kind: kind.forward for kind in shifts}
-    for kind, (shift, offset) in shifts.items():
-        kind.forward = lambda self, x, shift=shift, offset=offset: (
-            torch.logaddexp(torch.zeros_like(x), x - shift) - 0.08 * x - offset
-        )
-    try:
-        with torch.no_grad():
-            parts = [wavs[i : i + 8] for i in range(0, len(wavs), 8)]
-            return torch.cat([model.speech_tower(*pad(part)) for part in parts])
-    finally:
-        for kind, forward in fused.items():
-            kind.forward = forward
+    """Embed in order of arrival, by formulas as they are written."""
+    with published_formulas(), torch.no_grad():
+        parts = [wavs[i : i + 8] for i in range(0, len(wavs), 8)]
+        return torch.cat([model.speech_tower(*pad(part)) for part in parts])
 
 
 def ours(model: CLSP, wavs: list[torch.Tensor]) -> torch.Tensor:
