@@ -579,12 +579,14 @@ def _check_lengths(batch: CaptionedSpeech, text_tower: Any) -> None:
 
 
 def unwrapped(module: nn.Module) -> nn.Module:
-    """Return the module inside DDP's wrapper, or the module itself.
+    """Return the module inside the wrappers of DDP and ``torch.compile``, or the module itself.
 
     Example
     -------
     >>> layer = nn.Linear(1, 1)
-    >>> unwrapped(layer) is layer
+    >>> unwrapped(layer) is layer and unwrapped(torch.compile(layer)) is layer
     True
     """
-    return module.module if isinstance(module, nn.parallel.DistributedDataParallel) else module
+    if isinstance(module, nn.parallel.DistributedDataParallel):
+        module = module.module
+    return getattr(module, "_orig_mod", module)

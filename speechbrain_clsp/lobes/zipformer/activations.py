@@ -116,13 +116,14 @@ class _FeedForward(torch.autograd.Function):
         bias1: Tensor,
         weight2: Tensor,
         bias2: Tensor,
-        *activation: float,
+        shift: float,
+        offset: float,
     ) -> Tensor:
         """Return the output [N, D] for x [N, D]."""
         hidden = x.new_empty(len(x), len(weight1))
         ctx.save_for_backward(x, hidden, weight1, weight2)
-        ctx.activation = activation
-        return _feed_forward(x, weight1, bias1, weight2, bias2, *activation, hidden=hidden)
+        ctx.activation = shift, offset
+        return _feed_forward(x, weight1, bias1, weight2, bias2, shift, offset, hidden)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -203,7 +204,7 @@ def feed_forward(x: Tensor, first: nn.Module, second: nn.Module, activation: Swo
     True
     """
     if use_blocks(x) and x.is_contiguous() and _is_plain(first) and _is_plain(second):
-        weights = [w for layer in (first, second) for w in (layer.weight.flatten(1), layer.bias)]
+        weights = *_weights(first), *_weights(second)
         inputs = x.flatten(0, -2), *weights, activation.shift, activation.offset
         if use_blocks(*weights):
             if not torch.is_grad_enabled() or not any(t.requires_grad for t in (x, *weights)):
@@ -213,10 +214,14 @@ def feed_forward(x: Tensor, first: nn.Module, second: nn.Module, activation: Swo
     return pointwise(second, activation(pointwise(first, x)))
 
 
+def _weights(layer: Any) -> tuple[Tensor, Tensor]:
+    return layer.weight.flatten(1), layer.bias
+
+
 def _is_plain(layer: nn.Module) -> bool:
     """Return whether a layer is its weights, and nobody looks at what goes through it."""
     hooks = layer._forward_hooks or layer._forward_pre_hooks
-    return type(layer) in (nn.Linear, nn.Conv2d) and not hooks
+    return type(layer) in (nn.Linear, nn.Conv2d) and layer.bias is not None and not hooks
 
 
 def pointwise(layer: nn.Module, x: Tensor) -> Tensor:

@@ -115,12 +115,17 @@ def attention_weights(
     >>> weights.shape, first.shape
     (torch.Size([2, 4, 5, 5]), torch.Size([2, 5, 5]))
     """
-    inputs = query, key, position_query, position_key.transpose(1, 2)
-    if use_blocks(*inputs):
-        tensors = [x.contiguous() for x in inputs]
-        if torch.is_grad_enabled() and any(x.requires_grad for x in tensors):
-            return _AttentionWeights.apply(*tensors, mask)
-        weights = _weights_in_blocks(*tensors, mask)
+    if use_blocks(query, key, position_query, position_key):
+        inputs = (
+            query.contiguous(),
+            key.contiguous(),
+            position_query.contiguous(),
+            position_key.transpose(1, 2).contiguous(),
+            mask,
+        )
+        if torch.is_grad_enabled() and any(x.requires_grad for x in inputs):
+            return _AttentionWeights.apply(*inputs)
+        weights = _weights_in_blocks(*inputs)
         return weights, weights[:, 0]
     by_offset = position_query @ position_key.transpose(1, 2)
     scores = query @ key.transpose(2, 3) + _offset_to_key(by_offset)

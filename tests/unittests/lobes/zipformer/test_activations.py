@@ -91,3 +91,13 @@ def test_hooks_of_layers_are_called():
     second.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].shape))
     feed_forward(torch.randn(2, 3, dtype=torch.double), first, second, SwooshL())
     assert seen == [(2, 8)]
+
+
+def test_swoosh_compiles_into_one_graph_for_any_length():
+    compiled = torch.compile(SwooshL(), dynamic=True, fullgraph=True, backend="aot_eager")
+    for size in (3, 5):
+        x = torch.randn(2, size, requires_grad=True)
+        found, expected = compiled(x), SwooshL()(x)
+        torch.testing.assert_close(found, expected)
+        grads = [torch.autograd.grad(y.sum(), x) for y in (found, expected)]
+        torch.testing.assert_close(*grads)
