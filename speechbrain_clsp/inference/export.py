@@ -36,6 +36,7 @@ from speechbrain_clsp.pretrained.graphs import (
     quantize,
     save_onnx,
     save_openvino,
+    split_softplus,
     trace_speech,
     trace_text,
 )
@@ -175,6 +176,7 @@ def _convert(traced: Path, path: Path, runtime: str, precision: str, tokenizer: 
         save_openvino(traced, path, half=precision != "fp32")
     else:
         model = open_onnx(traced)
+        split_softplus(model)
         if precision != "fp32":
             halve(model)
         save_onnx(model, path)

@@ -183,6 +183,41 @@ def save_onnx(model: Any, path: Path) -> None:
     onnx.save(model, str(path), save_as_external_data=True, location=beside, size_threshold=LARGE)
 
 
+def split_softplus(model: Any) -> None:
+    """Write the softplus in an ONNX graph as max(x, 0) + log(1 + exp(-|x|)), which never overflows.
+
+    ONNX Runtime's own computes one number at a time, which was a third of the time of a mini model.
+
+    Arguments
+    ---------
+    model : onnx.ModelProto
+        Changed in place.
+    """
+    from onnx import helper, numpy_helper  # an extra
+
+    nodes = []
+    for node in model.graph.node:
+        if node.op_type != "Softplus":
+            nodes.append(node)
+            continue
+        (x,), (y,) = node.input, node.output
+        steps = [f"{y}.{name}" for name in ("size", "negative", "exp", "sum", "log", "relu")]
+        size, negative, exp, total, log, relu = steps
+        nodes += [
+            helper.make_node("Abs", [x], [size]),
+            helper.make_node("Neg", [size], [negative]),
+            helper.make_node("Exp", [negative], [exp]),
+            helper.make_node("Add", [exp, "softplus.one"], [total]),
+            helper.make_node("Log", [total], [log]),
+            helper.make_node("Relu", [x], [relu]),
+            helper.make_node("Add", [log, relu], [y], node.name),
+        ]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    one = numpy_helper.from_array(np.float32(1.0), "softplus.one")
+    model.graph.initializer.append(one)
+
+
 def halve(model: Any) -> None:
     """Store large weights of an ONNX graph as float16; arithmetic stays float32.
 
