@@ -40,7 +40,7 @@ def directive(room: str, name: str) -> str:
     """Return the directive that documents a public name of a room."""
     value = getattr(importlib.import_module(room), name)
     if not callable(value):  # it has the docstring of its type
-        return f".. py:data:: {room}.{name}\n   :type: {type(value).__name__}\n"
+        return f".. py:data:: {name}\n   :type: {type(value).__name__}\n"
     kind = "function"
     if inspect.isclass(value):
         kind = "exception" if issubclass(value, BaseException) else "class"
