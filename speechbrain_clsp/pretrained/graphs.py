@@ -39,6 +39,7 @@ class _SpeechGraph(nn.Module):
         self.tower = tower
 
     def forward(self, wavs: Tensor, n_samples: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return embeddings [B, D], features and encoded frames of waveforms [B, T]."""
         seen: dict[str, Tensor] = {}
 
         def see_features(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -67,6 +68,7 @@ class _TextGraph(nn.Module):
         self.tower = tower
 
     def forward(self, tokens: Tensor, padding_mask: Tensor) -> Tensor:
+        """Return embeddings [B, D] of tokens [B, L], with a mask that is True on padding."""
         return self.tower.head(self.tower.pooled(tokens, padding_mask))
 
 
@@ -214,7 +216,7 @@ def split_softplus(model: Any) -> None:
         ]
     del model.graph.node[:]
     model.graph.node.extend(nodes)
-    one = numpy_helper.from_array(np.float32(1.0), "softplus.one")
+    one = numpy_helper.from_array(np.array(1.0, np.float32), "softplus.one")
     model.graph.initializer.append(one)
 
 
