@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 import pickle
 import shutil
 import subprocess
@@ -30,6 +31,11 @@ from tests.utils.official_model import write_official, write_tokenizer
 from tests.utils.reference import tensor_for
 from tests.utils.small import CAPTIONS, DEFINITION, tone, write
 from tests.utils.stores import buzzes
+
+pytestmark = pytest.mark.skipif(
+    "PYTEST_XDIST_WORKER" in os.environ,
+    reason="tests/integration/test_export_alone.py runs these in a process without other tests",
+)
 
 # As clsp_mini has them: several frame rates, moments, spectral variation, a convolution over text.
 MINI = (

