@@ -66,8 +66,8 @@ class MomentPooling(nn.Module):
         if not len(self.maps):
             return pooled
         frames = full_precision(frames)
-        for layer, weights in zip(self.maps, legendre_weights(mask, len(self.maps))):
-            pooled = pooled + layer(torch.einsum("bfd,bf->bd", frames, weights.to(frames.dtype)))
+        for layer, moment in zip(self.maps, _moments(frames, mask, len(self.maps))):
+            pooled = pooled + layer(moment)
         return pooled
 
 
@@ -126,13 +126,16 @@ class SpectralVariation(nn.Module):
         mean = masked_mean(slopes, mask).unsqueeze(1)
         variance = masked_mean((slopes - mean).square(), mask)
         deviations = (variance + _SMALL).sqrt()
-        moments = [
-            torch.einsum("bfd,bf->bd", slopes, weights.to(slopes.dtype))
-            for weights in legendre_weights(mask, self.moments)
-        ]
+        moments = _moments(slopes, mask, self.moments)
         n_slopes = self.map.in_features // (1 + self.moments)
         normalized = nn.functional.layer_norm(deviations, (n_slopes,))
         return self.map(torch.cat([normalized, *moments], dim=-1))
+
+
+def _moments(frames: Tensor, mask: Tensor, moments: int) -> Iterator[Tensor]:
+    """Yield moment 1, 2, ... over time of frames [B, F, D], each [B, D]."""
+    for weights in legendre_weights(mask, moments):
+        yield torch.einsum("bfd,bf->bd", frames, weights.to(frames.dtype))
 
 
 def legendre_weights(mask: Tensor, moments: int) -> Iterator[Tensor]:
