@@ -27,9 +27,12 @@ clsp = CLSP.from_pretrained("path/to/{name}")
 clsp.score_file("a.wav", ["A man whispers.", "A woman speaks loudly."])
 ```
 
-Recordings of any sample rate are converted to 16 kHz mono. `hyperparams.yaml` names the Python
-classes to build, so load only folders that you trust, and a repository of the Hub with
-`trust_hparams=True` once you have read that file.
+Recordings of any sample rate are converted to 16 kHz mono.
+"""
+# Files that make opening a folder run code; the latter's base model may have the former.
+RUN = ("hyperparams.yaml", "adapters.safetensors")
+TRUST = """`hyperparams.yaml` names the Python classes to build, so load only folders that you
+trust, and a repository of the Hub with `trust_hparams=True` once you have read that file.
 """
 
 
@@ -44,7 +47,7 @@ def write_card(
     Arguments
     ---------
     folder : str or path
-        The model folder, whose name is the model's.
+        The model folder, whose name is the model's; the card says whether opening it runs code.
     metrics : dict, optional
         For each name a value, or a value and the ends of its 95 % interval.
     origin : str
@@ -79,6 +82,8 @@ def write_card(
         eval_results=results or None,
     )
     parts = [f"---\n{data.to_yaml()}\n---", TEXT.format(name=folder.name, version=__version__)]
+    if any((folder / name).is_file() for name in RUN):
+        parts.append(TRUST)
     if origin:
         parts.append(f"{origin}\n")
     if values:

@@ -34,6 +34,14 @@ def test_a_card_without_metrics_has_no_table(tmp_path):
     assert ModelCard(text).data.eval_results is None and "Measured" not in text
 
 
+@pytest.mark.parametrize("name", ["hyperparams.yaml", "adapters.safetensors", "speech.onnx"])
+def test_the_card_warns_of_code_only_where_there_is_some(tmp_path, name):
+    (tmp_path / name).touch()
+    write_card(tmp_path)
+    is_warned = "`hyperparams.yaml` names the" in (tmp_path / "README.md").read_text()
+    assert is_warned == (name != "speech.onnx")
+
+
 def test_the_snippet_of_a_model_s_card_runs_as_it_is(tmp_path):
     folder = model_folder(tmp_path)
     (snippet,) = (b for b in blocks_of(folder / "README.md") if b.language == "python")
