@@ -22,13 +22,18 @@ from speechbrain_clsp.inference.files import embed_rows, pad, spread_rows
 from speechbrain_clsp.pretrained.background import read_background, write_background
 from speechbrain_clsp.pretrained.exported import (
     EXPORT,
-    GRAPHS,
     Export,
     ExportedSpeechTower,
     load_export,
     open_graph,
 )
-from speechbrain_clsp.pretrained.folder import CONFIG, new_folder, sha256_of_weights, write_about
+from speechbrain_clsp.pretrained.folder import (
+    CONFIG,
+    GRAPHS,
+    new_folder,
+    sha256_of_weights,
+    write_about,
+)
 from speechbrain_clsp.pretrained.graphs import (
     find_sensitive,
     halve,
@@ -97,9 +102,11 @@ def export_model(
         if any(p.dtype != torch.float32 or p.device.type != "cpu" for p in tower.parameters()):
             raise ValueError("Export a model that was opened on the CPU in fp32")
     tokenizer, names = clsp.hparams.tokenizer, GRAPHS[runtime]
+    kinds = [(CONFIG, each[0]) for each in GRAPHS.values()]
+    own = [name for each in GRAPHS.values() for name in each]
     with (
         tempfile.TemporaryDirectory() as temporary,
-        new_folder(folder, (CONFIG, names[0])) as partial,
+        new_folder(folder, *kinds, own=own) as partial,
     ):
         traced = [Path(temporary) / name for name in GRAPHS["onnx"][:2]]
         trace_speech(towers[0], traced[0])

@@ -20,15 +20,10 @@ from torch import Tensor, nn
 from speechbrain_clsp.dataio.tokenizers import FastTokenizerCaptions, SentencePieceCaptions
 from speechbrain_clsp.nnet.logit_scale import LogitScale
 from speechbrain_clsp.nnet.masking import valid_lengths
-from speechbrain_clsp.pretrained.folder import CONFIG
+from speechbrain_clsp.pretrained.folder import CONFIG, GRAPHS
 from speechbrain_clsp.pretrained.hub import find_config, find_file
 
 EXPORT = "export"  # in config.json
-# Files of each runtime's graphs: speech, text, and what lies beside them.
-GRAPHS = {
-    "onnx": ("speech.onnx", "text.onnx"),
-    "openvino": ("speech.xml", "text.xml", "speech.bin", "text.bin"),
-}
 TOKENIZERS = {kind.FILENAME: kind for kind in (SentencePieceCaptions, FastTokenizerCaptions)}
 # Tensors in the speech graph: only what lies between them is computed in bf16.
 FEATURES, ENCODED = "features", "encoded"

@@ -15,7 +15,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -43,7 +43,12 @@ logger = get_logger(__name__)
 
 HYPERPARAMS = "hyperparams.yaml"
 WEIGHTS = "model.safetensors"
-EXPORTED_WEIGHTS = ("speech.onnx.data", "speech.bin")  # or of graphs for other runtimes
+# Files of graphs for each runtime: speech, text, and what lies beside them, with the weights.
+GRAPHS = {
+    "onnx": ("speech.onnx", "text.onnx", "speech.onnx.data", "text.onnx.data"),
+    "openvino": ("speech.xml", "text.xml", "speech.bin", "text.bin"),
+}
+EXPORTED_WEIGHTS = tuple(names[2] for names in GRAPHS.values())
 ADAPTERS = "adapters.safetensors"  # in place of weights, where a base model has the rest
 BACKGROUND = "background.safetensors"  # embeddings of clips, which belong to these weights
 LABELS = "label_encoder.txt"
@@ -636,15 +641,20 @@ def save_model_folder(
 
 
 @contextmanager
-def new_folder(folder: str | os.PathLike, names: Sequence[str]) -> Iterator[Path]:
+def new_folder(
+    folder: str | os.PathLike, *kinds: Sequence[str], own: Collection[str] = ()
+) -> Iterator[Path]:
     """Give a folder to write to, which takes the place of another one when the block ends well.
 
     Arguments
     ---------
     folder : str or path
         Where it goes; further files in it stay.
-    names : sequence of str
-        Files by which a folder that is there is known as one that may be replaced.
+    *kinds : sequence of str
+        Files by which a folder that is there is known as one that may be replaced, if it has all of
+        one kind.
+    own : collection of str
+        Files of the model itself: none of the one that is replaced stays.
 
     Raises
     ------
@@ -652,9 +662,11 @@ def new_folder(folder: str | os.PathLike, names: Sequence[str]) -> Iterator[Path
         If there is something else.
     """
     folder = expand(folder).resolve()
-    if folder.exists() and not all((folder / name).is_file() for name in names):
+    absent = [[name for name in kind if not (folder / name).is_file()] for kind in kinds]
+    if folder.exists() and all(absent):
         raise FileExistsError(
-            f"{folder} is not a model folder: remove it, or save to another place"
+            f"{folder} is not a model folder that may be replaced: it has no"
+            f" {' and no '.join(names[0] for names in absent)}: save to another place"
         )
     hidden = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(hidden, ignore_errors=True)
@@ -668,7 +680,7 @@ def new_folder(folder: str | os.PathLike, names: Sequence[str]) -> Iterator[Path
     old = folder.with_name(f".{folder.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
-        _copy_further(folder, partial)
+        _copy_further(folder, partial, {BACKGROUND, LABELS, *TOKENIZERS, *own})
         os.replace(folder, old)
     os.replace(partial, folder)
     for path in (hidden, old):
@@ -696,10 +708,10 @@ def write_about(
     write_card(folder, metrics, origin)
 
 
-def _copy_further(folder: Path, target: Path) -> None:
+def _copy_further(folder: Path, target: Path, own: Collection[str]) -> None:
     """Copy what a user put into a model folder beside the model."""
     for path in folder.iterdir():
-        if (target / path.name).exists() or path.name in (BACKGROUND, LABELS, *TOKENIZERS):
+        if (target / path.name).exists() or path.name in own:
             continue
         if path.is_dir():
             shutil.copytree(path, target / path.name, symlinks=True)

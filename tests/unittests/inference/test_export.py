@@ -203,6 +203,23 @@ def test_what_cannot_be_exported_is_refused(models, tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
+def test_only_an_exported_model_is_replaced(models, tmp_path):
+    """If this fails, a user's files are lost, or graphs of two models lie in one folder."""
+    model = shutil.copytree(models["mini"].source, tmp_path / "model")
+    before = {path.name: path.read_bytes() for path in model.iterdir()}
+    clsp = CLSP.from_pretrained(model, run_opts={"device": "cpu"})
+    with pytest.raises(FileExistsError, match="it has no speech.onnx and no speech.xml: save to"):
+        clsp.export(model)
+    assert {path.name: path.read_bytes() for path in model.iterdir()} == before
+    clsp.export(tmp_path / "fast", "onnx")
+    (tmp_path / "fast" / "notes.txt").write_text("mine")
+    clsp.export(tmp_path / "fast", "openvino")
+    found = {path.name for path in (tmp_path / "fast").iterdir()}
+    assert "notes.txt" in found and not [name for name in found if ".onnx" in name]
+    again = CLSP.from_pretrained(tmp_path / "fast")
+    assert again.exported.runtime == "openvino" and len(again.background) == 8
+
+
 def test_a_graph_that_computes_something_else_is_not_written(models, tmp_path, monkeypatch):
     """If this fails, a fault of an exporter reaches users."""
 
