@@ -45,6 +45,7 @@ from speechbrain_clsp.pretrained.graphs import (
     trace_speech,
     trace_text,
 )
+from speechbrain_clsp.utils.files import sha256_of_file
 
 PRECISIONS = {
     "onnx": ("fp32", "fp16", "int8", "auto"),
@@ -130,7 +131,7 @@ def export_model(
             vocab_size=int(towers[1].vocab_size),
             logit_scale=clsp.mods.logit_scale().item(),
             tokenizer=tokenizer.FILENAME,
-            files=tuple(sorted(path.name for path in partial.iterdir())),
+            files={path.name: sha256_of_file(path) for path in sorted(partial.iterdir())},
             prompts=getattr(clsp.hparams, "prompts", None),
         )
         modules, hparams = load_export(partial, export)

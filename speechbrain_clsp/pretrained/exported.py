@@ -22,9 +22,17 @@ from speechbrain_clsp.nnet.logit_scale import LogitScale
 from speechbrain_clsp.nnet.masking import valid_lengths
 from speechbrain_clsp.pretrained.folder import CONFIG, GRAPHS
 from speechbrain_clsp.pretrained.hub import find_config, find_file
+from speechbrain_clsp.utils.checks import quote
+from speechbrain_clsp.utils.files import sha256_of_file
 
 EXPORT = "export"  # in config.json
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 TOKENIZERS = {kind.FILENAME: kind for kind in (SentencePieceCaptions, FastTokenizerCaptions)}
+KINDS = {
+    **dict.fromkeys(("runtime", "precision", "weights_sha256", "tokenizer"), str),
+    **dict.fromkeys(("n_parameters", "max_tokens", "vocab_size"), int),
+    **{"logit_scale": float, "files": Mapping},
+}
 # Tensors in the speech graph: only what lies between them is computed in bf16.
 FEATURES, ENCODED = "features", "encoded"
 
@@ -48,8 +56,8 @@ class Export:
         Its factor on cosines.
     tokenizer : str
         Name of the tokenizer's file.
-    files : tuple of str
-        Names of the graphs' files.
+    files : dict of str
+        SHA-256 of the files of graphs and tokenizer, by name.
     prompts : dict or list, optional
         Its default classes.
     checks : dict, optional
@@ -64,9 +72,15 @@ class Export:
     vocab_size: int
     logit_scale: float
     tokenizer: str
-    files: tuple[str, ...]
+    files: Mapping[str, str]
     prompts: Any = None
     checks: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        for name, kinds in KINDS.items():
+            value = getattr(self, name)
+            if not isinstance(value, kinds) or value != value:
+                raise TypeError(f"{name} must not be {quote(value)}")
 
 
 def find_export(place: Path | str, revision: str | None = None) -> Export | None:
@@ -93,13 +107,19 @@ def find_export(place: Path | str, revision: str | None = None) -> Export | None
     if config is None:
         return None
     try:
-        export = Export(**{**config, "files": tuple(config["files"])})
-    except (KeyError, TypeError) as error:
+        export = Export(**config)
+    except TypeError as error:
         raise ValueError(f"{place}/{CONFIG} does not say how it was exported: {error}") from error
-    if export.runtime not in GRAPHS or export.tokenizer not in TOKENIZERS:
+    known = (export.runtime, GRAPHS), (export.precision, PRECISIONS), (export.tokenizer, TOKENIZERS)
+    if unknown := [name for name, names in known if name not in names]:
         raise ValueError(
-            f"{place} was exported for {export.runtime!r} with {export.tokenizer!r}, which this"
-            " version does not know: export the model again"
+            f"{place} was exported with {quote(unknown[0])}, which this version does not know:"
+            " export the model again"
+        )
+    needed = (*GRAPHS[export.runtime][:2], export.tokenizer)
+    if absent := [name for name in needed if name not in export.files]:
+        raise ValueError(
+            f"{place}/{CONFIG} does not say how it was exported: files has no {absent[0]}"
         )
     return export
 
@@ -128,9 +148,16 @@ def load_export(
     FileNotFoundError
         If a file is missing.
     ValueError
-        If the runtime is not installed, or a file is damaged.
+        If the runtime is not installed, or a file is damaged or of another model: embeddings that
+        are said to be of this one must not be of that.
     """
     paths = {name: find_file(place, name, revision) for name in export.files}
+    for name, path in paths.items():  # before a runtime maps a file that was cut off
+        if sha256_of_file(path) != export.files[name]:
+            raise ValueError(
+                f"{path} is not what was exported: it is damaged, cut off or of another model;"
+                " export the model again"
+            )
     graphs = [
         open_graph(paths[name], export.runtime, export.precision)
         for name in GRAPHS[export.runtime][:2]
@@ -141,7 +168,7 @@ def load_export(
         "text_tower": ExportedTextTower(graphs[1], export.max_tokens, export.vocab_size),
         "logit_scale": logit_scale,
     }
-    tokenizer = TOKENIZERS[export.tokenizer](find_file(place, export.tokenizer, revision))
+    tokenizer = TOKENIZERS[export.tokenizer](paths[export.tokenizer])
     hparams = {"tokenizer": tokenizer}
     return modules, hparams if export.prompts is None else {**hparams, "prompts": export.prompts}
 

@@ -23,6 +23,7 @@ from speechbrain_clsp.inference.files import pad
 from speechbrain_clsp.lobes.pretrained_speech import PretrainedSpeechTower
 from speechbrain_clsp.pretrained import graphs
 from speechbrain_clsp.pretrained.background import write_background
+from speechbrain_clsp.pretrained.exported import open_graph
 from speechbrain_clsp.pretrained.folder import save_model_folder
 from speechbrain_clsp.serve.limits import Limits
 from speechbrain_clsp.serve.service import StyleService
@@ -246,13 +247,48 @@ def test_wrong_ways_to_open_one_are_explained(exported, tmp_path, monkeypatch):
         exported("mini").export(tmp_path / "x")
     broken = shutil.copytree(folder, tmp_path / "broken")
     (broken / "text.onnx").write_bytes(b"no graph")
-    with pytest.raises(ValueError, match="text.onnx could not be opened by onnx"):
+    with pytest.raises(ValueError, match="text.onnx is not what was exported: it is damaged, cut"):
         CLSP.from_pretrained(broken)
+    with pytest.raises(ValueError, match="text.onnx could not be opened by onnx"):
+        open_graph(broken / "text.onnx", "onnx", "fp32")
     (broken / "text.onnx").unlink()
     with pytest.raises(FileNotFoundError, match="broken has no text.onnx"):
         CLSP.from_pretrained(broken)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(ValueError, match=r"needs the extra export .*speechbrain-clsp\[export\]"):
+        CLSP.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("name", ["speech.onnx.data", "tokenizer.model"])
+def test_a_file_of_another_model_is_refused(exported, tmp_path, name):
+    """If this fails, a store mixes embeddings of two models, or a cut-off file ends the process."""
+    folder = shutil.copytree(exported("mini").source, tmp_path / "x")
+    content = bytearray((folder / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / name).write_bytes(content)
+    with pytest.raises(ValueError, match=f"{name} is not what was exported"):
+        CLSP.from_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    "change, pattern",
+    [
+        ({"logit_scale": "high"}, "does not say how it was exported: logit_scale must not be"),
+        ({"logit_scale": float("nan")}, "logit_scale must not be nan"),
+        ({"max_tokens": None}, "max_tokens must not be None"),
+        ({"files": ["speech.onnx"]}, "files must not be"),
+        ({"files": {}}, "files has no speech.onnx"),
+        ({"colour": 1}, "unexpected keyword argument 'colour'"),
+        ({"runtime": "tensorrt"}, "exported with 'tensorrt', which this version does not know"),
+        ({"precision": "auto"}, "exported with 'auto', which this version does not know"),
+    ],
+)
+def test_a_damaged_config_is_named(exported, tmp_path, change, pattern):
+    folder = shutil.copytree(exported("mini").source, tmp_path / "x")
+    config = json.loads((folder / "config.json").read_text())
+    config["export"] |= change
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=pattern):
         CLSP.from_pretrained(folder)
 
 
