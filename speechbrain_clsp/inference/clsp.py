@@ -104,7 +104,17 @@ class CLSP(Pretrained):
         self.train(not freeze_params)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> CLSP:
-        """Move or convert all tensors, as ``to`` does; inputs follow them."""
+        """Move or convert all tensors, as ``to`` does; inputs follow them.
+
+        Raises ValueError if a model was exported, and is to be anything but float32 on the CPU.
+        """
+        if self.exported is not None:
+            tried = fn(torch.empty(0))
+            if (tried.device.type, tried.dtype) != ("cpu", torch.float32):
+                raise ValueError(
+                    f"{self.source} was exported for CPUs, which take float32: it cannot become"
+                    f" {tried.dtype} on {tried.device}"
+                )
         super()._apply(fn, recurse)
         self.device = str(next(self.mods.parameters()).device)
         self.text_cache.clear()
@@ -195,9 +205,9 @@ class CLSP(Pretrained):
                 " its authors, give trust_hparams=True; or download it, read that file, and give"
                 " the folder"
             )
-        clsp.set_precision(precision or (exported.precision if exported else "fp32"))
         pin = PINS.get(str(source))
         clsp.source, clsp.revision = str(source), revision or (pin.revision if pin else None)
+        clsp.set_precision(precision or (exported.precision if exported else "fp32"))
         return clsp
 
     @classmethod
@@ -205,8 +215,8 @@ class CLSP(Pretrained):
         cls, place: Path | str, revision: str | None, exported: Export, run_opts: dict
     ) -> CLSP:
         """Open an exported model."""
-        device = torch.device(run_opts.get("device") or "cpu")
-        if device.type != "cpu":
+        device = str(run_opts.get("device") or "cpu")
+        if device != "cpu":
             raise ValueError(f"{place} was exported for CPUs: it does not run on {device}")
         modules, hparams = load_export(place, exported, revision)
         clsp = cls(modules, hparams, {**run_opts, "device": "cpu"})

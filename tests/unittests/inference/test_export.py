@@ -239,10 +239,16 @@ def test_a_graph_that_computes_something_else_is_not_written(models, tmp_path, m
 def test_wrong_ways_to_open_one_are_explained(exported, tmp_path, monkeypatch):
     folder = exported("mini").source
     assert CLSP.from_pretrained(folder, precision="fp32").exported.runtime == "onnx"
-    with pytest.raises(ValueError, match="was exported in fp32, not in bf16: export it again"):
+    with pytest.raises(ValueError, match="onnx-fp32 was exported in fp32, not in bf16: export"):
         CLSP.from_pretrained(folder, precision="bf16")
     with pytest.raises(ValueError, match="exported for CPUs: it does not run on cuda"):
         CLSP.from_pretrained(folder, run_opts={"device": "cuda"})
+    with pytest.raises(ValueError, match="exported for CPUs: it does not run on banana"):
+        CLSP.from_pretrained(folder, run_opts={"device": "banana"})
+    for change in ({"device": "meta"}, {"dtype": torch.float64}):
+        with pytest.raises(ValueError, match="onnx-fp32 was exported for CPUs, which take float32"):
+            exported("mini").to(**change)
+    assert exported("mini").to("cpu").device == "cpu"
     with pytest.raises(ValueError, match="is exported already"):
         exported("mini").export(tmp_path / "x")
     broken = shutil.copytree(folder, tmp_path / "broken")
