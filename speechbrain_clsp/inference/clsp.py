@@ -386,8 +386,8 @@ class CLSP(Pretrained):
         ------
         ValueError
             If a tower is of a kind that cannot be exported; if the model is on a GPU or not in
-            fp32; if runtime or precision are unknown or do not go together; or if embeddings
-            differ, with the cosines. Nothing is written then.
+            fp32; if runtime or precision are unknown or do not go together; if the extra is not
+            installed; or if embeddings differ, with the cosines. Nothing is written then.
         FileExistsError
             If there is something else at ``folder``.
 

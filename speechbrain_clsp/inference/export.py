@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import os
 import tempfile
@@ -25,6 +26,7 @@ from speechbrain_clsp.pretrained.exported import (
     Export,
     ExportedSpeechTower,
     load_export,
+    needs_extra,
     open_graph,
 )
 from speechbrain_clsp.pretrained.folder import (
@@ -95,6 +97,7 @@ def export_model(
         As there.
     """
     check_choice(runtime, precision)
+    check_installed()
     if precision == "int8" and manifest is None:
         raise ValueError("int8 needs a manifest of clips, on which it is compared with the model")
     rows = spread_rows(Manifest(manifest), MOST_ROWS) if manifest is not None else []
@@ -166,6 +169,15 @@ def check_choice(runtime: str, precision: str) -> None:
         raise ValueError(f"ONNX Runtime has no bf16 on CPUs: choose one of {choices}")
     if precision not in PRECISIONS[runtime]:
         raise ValueError(f"precision must be one of {choices} for {runtime}, not {precision!r}")
+
+
+def check_installed() -> None:
+    """Raise ValueError if a library of the extra is missing, before minutes are spent."""
+    try:
+        for name in ("onnx", "onnxruntime", "openvino"):
+            importlib.import_module(name)
+    except ImportError as error:
+        raise ValueError(needs_extra("Exporting a model", error)) from error
 
 
 def _convert(traced: Path, path: Path, runtime: str, precision: str, tokenizer: Any) -> list[str]:

@@ -294,6 +294,18 @@ def _name_of(result: Any) -> str:
     return result.friendly_name.partition("/")[0]
 
 
+def needs_extra(what: Any, error: ImportError) -> str:
+    """Return what to install.
+
+    Example
+    -------
+    >>> needs_extra("a.onnx", ImportError("No module named 'onnxruntime'"))
+    "a.onnx needs the extra export (No module named 'onnxruntime'): pip install \
+'speechbrain-clsp[export]'"
+    """
+    return f"{what} needs the extra export ({error}): pip install 'speechbrain-clsp[export]'"
+
+
 def open_graph(path: Path, runtime: str, precision: str) -> Graph:
     """Open a graph in a runtime.
 
@@ -306,9 +318,7 @@ def open_graph(path: Path, runtime: str, precision: str) -> Graph:
     try:
         return kind(path, precision)
     except ImportError as error:
-        raise ValueError(
-            f"{path} needs the extra export ({error}): pip install 'speechbrain-clsp[export]'"
-        ) from error
+        raise ValueError(needs_extra(path, error)) from error
     except Exception as error:  # runtimes have classes of their own
         reason = " ".join(str(error).split())[:300]
         raise ValueError(f"{path} could not be opened by {runtime}: {reason}") from error

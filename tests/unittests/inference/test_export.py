@@ -236,7 +236,7 @@ def test_a_graph_that_computes_something_else_is_not_written(models, tmp_path, m
     assert list(tmp_path.iterdir()) == []
 
 
-def test_wrong_ways_to_open_one_are_explained(exported, tmp_path, monkeypatch):
+def test_wrong_ways_to_open_one_are_explained(models, exported, tmp_path, monkeypatch):
     folder = exported("mini").source
     assert CLSP.from_pretrained(folder, precision="fp32").exported.runtime == "onnx"
     with pytest.raises(ValueError, match="onnx-fp32 was exported in fp32, not in bf16: export"):
@@ -260,6 +260,11 @@ def test_wrong_ways_to_open_one_are_explained(exported, tmp_path, monkeypatch):
     (broken / "text.onnx").unlink()
     with pytest.raises(FileNotFoundError, match="broken has no text.onnx"):
         CLSP.from_pretrained(broken)
+    for name in ("onnx", "onnxruntime", "openvino"):
+        with monkeypatch.context() as patch:
+            patch.setitem(sys.modules, name, None)
+            with pytest.raises(ValueError, match=r"Exporting a model needs the extra export .*pip"):
+                models["mini"].export(tmp_path / "x")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(ValueError, match=r"needs the extra export .*speechbrain-clsp\[export\]"):
         CLSP.from_pretrained(folder)
