@@ -300,9 +300,12 @@ def run_convert(options: argparse.Namespace) -> None:
         export_official,
         merge_adapters,
     )
+    from speechbrain_clsp.pretrained.exported import find_export
     from speechbrain_clsp.pretrained.folder import find_source
 
     folder = Path(options.folder).expanduser()
+    if find_export(find_source(options.source), options.revision):
+        raise ValueError(f"{options.source} was exported: convert the model that it was made of")
     if options.to_official:
         if options.prompts:
             raise ValueError("--prompts has no place in the published form: leave it out")

@@ -137,7 +137,7 @@ class CLSPModule(InputModule):
         """
         if not isinstance(self.source, Path):
             raise ValueError("Only a model from a folder can be saved: make one by `clsp convert`")
-        if not (self.source / ADAPTERS).is_file():
+        if self.clsp.exported is None and not (self.source / ADAPTERS).is_file():
             check_model_folder(self.source)
         for path in self.source.iterdir():
             if path.is_file():

@@ -274,11 +274,12 @@ def find_source(source: str | os.PathLike) -> Path | str:
         raise FileNotFoundError(f"{source} is a URL: of the Hub give the repository, {match[1]}")
     folder = expand(source)
     if folder.is_dir():
-        if not any((folder / name).exists() for name in (WEIGHTS, ADAPTERS)):
+        names = (WEIGHTS, ADAPTERS, *EXPORTED_WEIGHTS)
+        if not any((folder / name).exists() for name in names):
             below = [
                 path.parent
                 for depth in ("*", "*/*")
-                for name in (WEIGHTS, ADAPTERS)
+                for name in names
                 for path in folder.glob(f"{depth}/{name}")
             ]
             if below:

@@ -44,6 +44,7 @@ from speechbrain_clsp.lobes.text_tower import RobertaTextTower
 from speechbrain_clsp.pretrained.folder import (
     ADAPTERS,
     CONFIG,
+    GRAPHS,
     HYPERPARAMS,
     INTERFACE_KEY,
     WEIGHTS,
@@ -581,7 +582,7 @@ def publish(
     Arguments
     ---------
     folder : str or path
-        A model folder in SpeechBrain's format.
+        A model folder in SpeechBrain's format, or an exported one.
     repository : str
         ``user/name``; made if it does not exist.
     private : bool
@@ -613,9 +614,11 @@ def publish(
             f"{folder} holds adapters, which mean nothing without their base model: merge them by"
             f" `clsp convert {folder} merged`, and publish that"
         )
-    if not (folder / HYPERPARAMS).is_file() or not (folder / WEIGHTS).is_file():
+    kinds = [(HYPERPARAMS, WEIGHTS), *((CONFIG, *names[:2]) for names in GRAPHS.values())]
+    if not any(all((folder / name).is_file() for name in kind) for kind in kinds):
         raise FileNotFoundError(
-            f"{folder} is not a model folder: it must hold {HYPERPARAMS} and {WEIGHTS}"
+            f"{folder} is not a model folder: it must hold {HYPERPARAMS} and {WEIGHTS}, or what"
+            " `clsp export` writes"
         )
     try:
         validate_repo_id(repository)

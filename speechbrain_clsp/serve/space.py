@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from huggingface_hub import HfApi
 from packaging.requirements import Requirement
 
 from speechbrain_clsp import __version__
+from speechbrain_clsp.pretrained.folder import HYPERPARAMS
 from speechbrain_clsp.pretrained.hub import publish
 
 PACKAGE = Path(__file__).parents[1]
@@ -49,7 +51,7 @@ def write_space(model: str | os.PathLike, repository: str, folder: str | os.Path
     Arguments
     ---------
     model : str or path
-        A model folder in SpeechBrain's format.
+        A model folder in SpeechBrain's format, or an exported one.
     repository : str
         The Space, ``user/name``.
     folder : str or path
@@ -75,10 +77,11 @@ def write_space(model: str | os.PathLike, repository: str, folder: str | os.Path
     for name in names:
         shutil.copyfile(Path(model) / name, folder / "model" / name)
     shutil.copytree(PACKAGE, folder / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__"))
+    extras = ("", "serve", "search") if HYPERPARAMS in names else ("", "serve", "search", "export")
     host = f"{repository.replace('/', '-').replace('_', '-').replace('.', '-').lower()}.hf.space"
     name = repository.split("/")[1]
     for file, text in (
-        ("requirements.txt", "\n".join(_requirements()) + "\n"),
+        ("requirements.txt", "\n".join(_requirements(extras)) + "\n"),
         ("Dockerfile", DOCKERFILE.format(port=PORT, host=host)),
         ("README.md", CARD.format(name=name, port=PORT, version=__version__)),
     ):
@@ -119,7 +122,7 @@ def publish_space(
         return {name: (place / name).stat().st_size for name in files}
 
 
-def _requirements() -> list[str]:
+def _requirements(extras: Sequence[str]) -> list[str]:
     """Return what the service needs, as the installed package says."""
     try:
         lines = requires("speechbrain-clsp") or []
@@ -128,7 +131,6 @@ def _requirements() -> list[str]:
     needed = []
     for line in lines:
         requirement = Requirement(line)
-        extras = ("", "serve", "search")
         if requirement.marker is None or any(
             requirement.marker.evaluate({"extra": extra}) for extra in extras
         ):

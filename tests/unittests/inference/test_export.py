@@ -25,8 +25,10 @@ from speechbrain_clsp.pretrained import graphs
 from speechbrain_clsp.pretrained.background import write_background
 from speechbrain_clsp.pretrained.exported import open_graph
 from speechbrain_clsp.pretrained.folder import save_model_folder
+from speechbrain_clsp.pretrained.hub import publish
 from speechbrain_clsp.serve.limits import Limits
 from speechbrain_clsp.serve.service import StyleService
+from speechbrain_clsp.training.finetuning import open_base
 from tests.utils.live_service import live, post, wav_bytes
 from tests.utils.official_model import write_official, write_tokenizer
 from tests.utils.reference import tensor_for
@@ -279,6 +281,35 @@ def test_a_file_of_another_model_is_refused(exported, tmp_path, name):
     (folder / name).write_bytes(content)
     with pytest.raises(ValueError, match=f"{name} is not what was exported"):
         CLSP.from_pretrained(folder)
+
+
+def test_an_exported_model_is_published_as_any_other(exported, tmp_path):
+    folder = Path(exported("mini").source)
+    names = sorted(path.name for path in folder.iterdir())
+    assert publish(folder, "me/fast", dry_run=True) == names
+    (tmp_path / "x").mkdir()
+    with pytest.raises(FileNotFoundError, match="or what `clsp export` writes"):
+        publish(tmp_path / "x", "me/fast", dry_run=True)
+
+
+def test_what_trains_or_converts_weights_refuses_an_exported_model(exported, tmp_path, capsys):
+    folder = exported("mini").source
+    with pytest.raises(ValueError, match="onnx-fp32 was exported, and cannot be trained"):
+        open_base(folder)
+    for option in ([], ["--to-official"]):
+        assert main(["convert", *option, folder, str(tmp_path / "x")]) == 2
+        assert "was exported: convert the model that it was made of" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_folders_above_and_below_an_exported_model_are_told_apart(exported, tmp_path):
+    """If this fails, another model in an exported one's folder takes its place."""
+    folder = shutil.copytree(exported("mini").source, tmp_path / "fast")
+    with pytest.raises(FileNotFoundError, match="is not a model folder, but .*fast is: give that"):
+        CLSP.from_pretrained(tmp_path)
+    (folder / "tuned").mkdir()
+    (folder / "tuned" / "adapters.safetensors").touch()
+    assert CLSP.from_pretrained(folder).exported.runtime == "onnx"
 
 
 @pytest.mark.parametrize(
