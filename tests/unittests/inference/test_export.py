@@ -26,6 +26,7 @@ from speechbrain_clsp.pretrained.background import write_background
 from speechbrain_clsp.pretrained.exported import open_graph
 from speechbrain_clsp.pretrained.folder import save_model_folder
 from speechbrain_clsp.pretrained.hub import publish
+from speechbrain_clsp.serve import space
 from speechbrain_clsp.serve.limits import Limits
 from speechbrain_clsp.serve.service import StyleService
 from speechbrain_clsp.training.finetuning import open_base
@@ -283,10 +284,15 @@ def test_a_file_of_another_model_is_refused(exported, tmp_path, name):
         CLSP.from_pretrained(folder)
 
 
-def test_an_exported_model_is_published_as_any_other(exported, tmp_path):
+def test_an_exported_model_is_published_as_any_other(exported, tmp_path, monkeypatch):
     folder = Path(exported("mini").source)
     names = sorted(path.name for path in folder.iterdir())
     assert publish(folder, "me/fast", dry_run=True) == names
+    needed = ["torch>=2", 'onnxruntime>=1; extra == "export"', 'ray>=2; extra == "ray"']
+    monkeypatch.setattr(space, "requires", lambda package: needed)
+    space.write_space(folder, "me/fast", tmp_path / "space")
+    found = (tmp_path / "space" / "requirements.txt").read_text()
+    assert found == "torch>=2\nonnxruntime>=1\n"
     (tmp_path / "x").mkdir()
     with pytest.raises(FileNotFoundError, match="or what `clsp export` writes"):
         publish(tmp_path / "x", "me/fast", dry_run=True)
