@@ -100,7 +100,7 @@ def export_model(
     check_installed()
     if precision == "int8" and manifest is None:
         raise ValueError("int8 needs a manifest of clips, on which it is compared with the model")
-    rows = spread_rows(Manifest(manifest), MOST_ROWS) if manifest is not None else []
+    pairs = read_pairs(manifest) if manifest is not None else []
     towers = clsp.mods.speech_tower, clsp.mods.text_tower
     for tower in towers:
         if any(p.dtype != torch.float32 or p.device.type != "cpu" for p in tower.parameters()):
@@ -140,9 +140,9 @@ def export_model(
         modules, hparams = load_export(partial, export)
         if precision != "int8":  # made-up sounds would say little of rounding
             checks |= compare_towers(clsp.mods, modules, tokenizer)
-        if rows:
+        if pairs:
             other = type(clsp)(modules, hparams, {"device": "cpu"})
-            checks |= compare_on_rows(clsp, other, rows)
+            checks |= compare_on_pairs(clsp, other, pairs)
         check_results(checks, runtime, precision)
         export = replace(export, checks=checks)
         origin = ORIGIN.format(source=clsp.source, runtime=runtime, precision=precision)
@@ -267,27 +267,37 @@ def compare_towers(
     return least
 
 
+def read_pairs(manifest: str | os.PathLike) -> list[tuple[dict[str, Any], str]]:
+    """Return clips of a manifest, a thousand at most, with one of their captions each.
+
+    Raises
+    ------
+    ValueError
+        If a clip has no caption.
+    """
+    pairs = []
+    for row in spread_rows(Manifest(manifest), MOST_ROWS):
+        captions = [*row["global_captions"], *row["fine_captions"]]
+        if not captions:
+            raise ValueError(f"{manifest}: the clip {row['id']} has no caption to compare with")
+        pairs.append((row, captions[0]))
+    return pairs
+
+
 @torch.no_grad()
-def compare_on_rows(clsp: Any, other: Any, rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def compare_on_pairs(
+    clsp: Any, other: Any, pairs: Sequence[tuple[Mapping[str, Any], str]]
+) -> dict[str, float]:
     """Return the least cosines of two models' embeddings of clips and captions, and their R@1.
 
     Arguments
     ---------
     clsp, other : CLSP
         The models.
-    rows : list of dict
-        Of a manifest, with captions.
-
-    Raises
-    ------
-    ValueError
-        If a row has no caption.
+    pairs : list of (dict, str)
+        Rows of a manifest, and a caption of each.
     """
-    captions = [next(iter([*row["global_captions"], *row["fine_captions"]]), "") for row in rows]
-    if "" in captions:
-        raise ValueError(
-            f"The clip {rows[captions.index('')]['id']} has no caption to compare with"
-        )
+    rows, captions = zip(*pairs)
     speech = [embed_rows(each, rows) for each in (clsp, other)]
     good = sorted(set(speech[0]) & set(speech[1]))
     captions = [captions[number] for number in good]

@@ -16,6 +16,7 @@ from hyperpyyaml import load_hyperpyyaml
 
 from speechbrain_clsp import CLSP, StyleReward
 from speechbrain_clsp.cli.main import main
+from speechbrain_clsp.dataio.manifest import write_manifest
 from speechbrain_clsp.dataio.tokenizers import train_sentencepiece
 from speechbrain_clsp.evaluation.models import open_model
 from speechbrain_clsp.inference import export as exporting
@@ -381,6 +382,14 @@ def test_int8_is_measured_on_clips_and_refused_if_it_costs_too_much(models, tmp_
     with pytest.raises(ValueError, match=r"in int8, cosines with the model are down to 0\.\d+ for"):
         models["mini"].export(tmp_path / "x", "onnx", "int8", clips.path)
     assert not (tmp_path / "x").exists()
+
+
+def test_clips_without_captions_are_named_before_anything_is_traced(models, tmp_path, monkeypatch):
+    row = {**buzzes(tmp_path, 1)[0], "global_captions": [], "fine_captions": []}
+    write_manifest(tmp_path / "clips.arrow", [row])
+    monkeypatch.setattr(exporting, "trace_speech", None)
+    with pytest.raises(ValueError, match="clips.arrow: the clip clip0 has no caption"):
+        models["mini"].export(tmp_path / "x", "onnx", "int8", tmp_path / "clips.arrow")
 
 
 def test_results_are_refused_by_either_measure():
