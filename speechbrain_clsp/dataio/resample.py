@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from scipy.signal import firwin
 from torch import Tensor
 
 ZERO_CROSSINGS = 10  # of the filter, on each side
@@ -136,6 +135,8 @@ def _filtered(strides: Tensor, taps: Tensor, inputs: Tensor, up: int) -> Tensor:
 
 @lru_cache(maxsize=CACHED_FILTERS)
 def _filters(up: int, down: int) -> _Filters:
+    from scipy.signal import firwin  # takes a fifth of a second to import
+
     half = ZERO_CROSSINGS * max(up, down)
     low_pass = firwin(2 * half + 1, 1 / max(up, down), window=("kaiser", KAISER_BETA)) * up
     n_phases = min(up, max(1, 2 * half // down))  # then a group reads twice what one phase does
