@@ -103,8 +103,9 @@ class SpectralVariation(nn.Module):
     def __init__(self, n_mels: int, dim: int, moments: int = 0, gain: float = 0.0) -> None:
         super().__init__()
         self.moments = moments
-        self.map = nn.Linear((n_mels - 1) * (1 + moments), dim, bias=False)
-        nn.init.normal_(self.map.weight, std=gain * (n_mels - 1) ** -0.5)
+        self.n_slopes = n_mels - 1
+        self.map = nn.Linear(self.n_slopes * (1 + moments), dim, bias=False)
+        nn.init.normal_(self.map.weight, std=gain * self.n_slopes**-0.5)
 
     def forward(self, features: Tensor, mask: Tensor) -> Tensor:
         """Map filter banks.
@@ -127,8 +128,7 @@ class SpectralVariation(nn.Module):
         variance = masked_mean((slopes - mean).square(), mask)
         deviations = (variance + _SMALL).sqrt()
         moments = _moments(slopes, mask, self.moments)
-        n_slopes = self.map.in_features // (1 + self.moments)
-        normalized = nn.functional.layer_norm(deviations, (n_slopes,))
+        normalized = nn.functional.layer_norm(deviations, (self.n_slopes,))
         return self.map(torch.cat([normalized, *moments], dim=-1))
 
 

@@ -34,7 +34,7 @@ from speechbrain_clsp.training.finetuning import open_base
 from tests.utils.live_service import live, post, wav_bytes
 from tests.utils.official_model import write_official, write_tokenizer
 from tests.utils.reference import tensor_for
-from tests.utils.small import CAPTIONS, DEFINITION, tone, write
+from tests.utils.small import CAPTIONS, MINI, tone, write
 from tests.utils.stores import buzzes
 
 pytestmark = pytest.mark.skipif(
@@ -42,17 +42,6 @@ pytestmark = pytest.mark.skipif(
     reason="tests/integration/test_export_alone.py runs these in a process without other tests",
 )
 
-# As clsp_mini has them: several frame rates, moments, spectral variation, a convolution over text.
-MINI = (
-    DEFINITION.replace("[1, 2]", "[2, 4, 2]")
-    .replace("[1, 1]", "[1, 2, 1]")
-    .replace("[32, 48]", "[32, 48, 32]")
-    .replace("[48, 64]", "[48, 64, 48]")
-    .replace("[2, 2]", "[2, 2, 2]")
-    .replace("[7, 7]", "[7, 7, 7]")
-    .replace("    n_mels: 40\n", "    n_mels: 40\n    moments: 2\n    variation_gain: 0.3\n")
-    .replace("    max_tokens: 64\n", "    max_tokens: 64\n    kernel: 5\n")
-)
 SECONDS = ((0.1,), (0.10006,), (2.5, 0.1, 1.37), (30.0,), tuple(0.2 + 0.31 * n for n in range(16)))
 # bf16 of OpenVINO is stored as fp16 is.
 CHOICES = ("onnx-fp32", "onnx-fp16", "openvino-fp32", "openvino-bf16")

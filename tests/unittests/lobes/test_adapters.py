@@ -12,7 +12,7 @@ from speechbrain_clsp.lobes import (
 )
 from speechbrain_clsp.lobes.adapters import AdaptedTower, adaptable_layers
 from tests.utils.reference import tensor_for
-from tests.utils.small import DEFINITION
+from tests.utils.small import DEFINITION, MINI
 from tests.utils.speech_encoders import ENCODERS, SIZE
 
 SIZES = {"dim": 16, "n_layers": 2, "heads": 2, "feedforward": 24, "joint_dim": 8}
@@ -22,13 +22,9 @@ WAVLM = {**ENCODERS["wavlm-base"], **SIZE, "num_buckets": 8}
 TOKENS = torch.tensor([[2, 4, 5, 3, 7], [2, 6, 3, 0, 0], [2, 3, 0, 0, 0]])
 
 
-def speech_tower():
-    """Return a Zipformer tower of two stacks."""
-    return load_hyperpyyaml(DEFINITION)["speech_tower"]
-
-
 TOWERS = {
-    "zipformer": speech_tower,
+    "zipformer": lambda: load_hyperpyyaml(DEFINITION)["speech_tower"],
+    "mini": lambda: load_hyperpyyaml(MINI)["speech_tower"],
     "wavlm": lambda: PretrainedSpeechTower(WAVLM, joint_dim=8),
     "transformer": lambda: TransformerTextTower(40, kernel=3, **SIZES),
     "roberta": lambda: RobertaTextTower(40, **SIZES),
@@ -142,7 +138,7 @@ def test_nothing_is_random_while_adapters_are_trained():
 
 def test_heads_are_tuned_alone():
     """If this fails, the cheap way trains, and saves, more than the heads."""
-    tower = speech_tower()
+    tower = TOWERS["zipformer"]()
     adapted = AdaptedTower(tower, tune="heads")
     assert {name.partition(".")[0] for name in adapted.tuned_state()} == {"head"}
     expected = {f"head.{name}" for name in tower.head.state_dict()}
