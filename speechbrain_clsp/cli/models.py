@@ -328,7 +328,7 @@ def run_export(options: argparse.Namespace) -> None:
 
     clsp = CLSP.from_pretrained(options.source, options.revision, {"device": "cpu"})
     export = clsp.export(options.folder, options.runtime, options.precision, options.manifest)
-    folder = Path(options.folder)
+    folder = Path(options.folder).expanduser()
     for name in export.files:
         print(f"{(folder / name).stat().st_size:>13,}  {name}")
     checks = export.checks or {}
@@ -348,7 +348,8 @@ def run_publish(options: argparse.Namespace) -> None:
         sizes = publish_space(options.folder, options.repository, options.private, options.dry_run)
     else:
         files = publish(options.folder, options.repository, options.private, options.dry_run)
-        sizes = {name: (Path(options.folder) / name).stat().st_size for name in files}
+        folder = Path(options.folder).expanduser()
+        sizes = {name: (folder / name).stat().st_size for name in files}
     for name, size in sizes.items():
         print(f"{size:>13,}  {name}")
     done = "would be uploaded" if options.dry_run else "uploaded"

@@ -106,15 +106,14 @@ class CLSP(Pretrained):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> CLSP:
         """Move or convert all tensors, as ``to`` does; inputs follow them.
 
-        Raises ValueError if a model was exported, and is to be anything but float32 on the CPU.
+        An exported model stays in float32 on the CPU, with a warning, also if it is in a module
+        that is moved.
         """
         if self.exported is not None:
             tried = fn(torch.empty(0))
             if (tried.device.type, tried.dtype) != ("cpu", torch.float32):
-                raise ValueError(
-                    f"{self.source} was exported for CPUs, which take float32: it cannot become"
-                    f" {tried.dtype} on {tried.device}"
-                )
+                logger.warning("%s was exported for CPUs, and stays there in float32", self.source)
+                return self
         super()._apply(fn, recurse)
         self.device = str(next(self.mods.parameters()).device)
         self.text_cache.clear()
@@ -216,7 +215,7 @@ class CLSP(Pretrained):
     ) -> CLSP:
         """Open an exported model."""
         device = str(run_opts.get("device") or "cpu")
-        if device != "cpu":
+        if device.partition(":")[0] != "cpu":
             raise ValueError(f"{place} was exported for CPUs: it does not run on {device}")
         modules, hparams = load_export(place, exported, revision)
         clsp = cls(modules, hparams, {**run_opts, "device": "cpu"})

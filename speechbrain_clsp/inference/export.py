@@ -7,7 +7,7 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,7 @@ PRECISIONS = {
 LEAST_COSINE = {"fp32": 0.99999, "fp16": 0.9995, "bf16": 0.9995, "int8": 0.995}
 MOST_LOSS = 1.0  # points of R@1
 MOST_ROWS = 1000  # of a manifest
+LIBRARIES = {"onnx": ("onnx", "onnxruntime"), "openvino": ("onnx", "onnxruntime", "openvino")}
 TRIALS, WORTHWHILE = 3, 0.9  # of a choice of precision
 # Lengths of the clips that are compared, in batches, in seconds; none that a graph is traced with.
 CLIPS = ((0.1,), (1.2345,), (0.1001, 0.73, 2.6), (7.77, 0.31))
@@ -97,7 +98,7 @@ def export_model(
         As there.
     """
     check_choice(runtime, precision)
-    check_installed()
+    check_installed(runtime)
     if precision == "int8" and manifest is None:
         raise ValueError("int8 needs a manifest of clips, on which it is compared with the model")
     pairs = read_pairs(manifest) if manifest is not None else []
@@ -105,6 +106,7 @@ def export_model(
     for tower in towers:
         if any(p.dtype != torch.float32 or p.device.type != "cpu" for p in tower.parameters()):
             raise ValueError("Export a model that was opened on the CPU in fp32")
+    background = clsp._background_file and read_background(clsp._background_file)
     tokenizer, names = clsp.hparams.tokenizer, GRAPHS[runtime]
     kinds = [(CONFIG, each[0]) for each in GRAPHS.values()]
     own = [name for each in GRAPHS.values() for name in each]
@@ -142,13 +144,16 @@ def export_model(
             checks |= compare_towers(clsp.mods, modules, tokenizer)
         if pairs:
             other = type(clsp)(modules, hparams, {"device": "cpu"})
-            checks |= compare_on_pairs(clsp, other, pairs)
+            found = compare_on_pairs(clsp, other, pairs)
+            for name in ("speech", "text"):
+                found[name] = least([found[name], checks.get(name, 1.0)])
+            checks |= found
         check_results(checks, runtime, precision)
         export = replace(export, checks=checks)
         origin = ORIGIN.format(source=clsp.source, runtime=runtime, precision=precision)
         write_about(partial, {EXPORT: asdict(export)}, origin=origin)
-        if clsp._background_file is not None:
-            write_background(partial, *read_background(clsp._background_file))
+        if background is not None:
+            write_background(partial, *background)
     return export
 
 
@@ -171,10 +176,10 @@ def check_choice(runtime: str, precision: str) -> None:
         raise ValueError(f"precision must be one of {choices} for {runtime}, not {precision!r}")
 
 
-def check_installed() -> None:
+def check_installed(runtime: str) -> None:
     """Raise ValueError if a library of the extra is missing, before minutes are spent."""
     try:
-        for name in ("onnx", "onnxruntime", "openvino"):
+        for name in LIBRARIES[runtime]:
             importlib.import_module(name)
     except ImportError as error:
         raise ValueError(needs_extra("Exporting a model", error)) from error
@@ -253,18 +258,29 @@ def compare_towers(
     dict of float
         ``speech`` and ``text``, over clips of 0.1 to 8 s and captions, in batches and alone.
     """
-    least = {"speech": 1.0, "text": 1.0}
+    found: dict[str, list[float]] = {"speech": [], "text": []}
     for seconds in CLIPS:
         batch = pad([make_clip(each, seed) for seed, each in enumerate(seconds)])
         pair = towers["speech_tower"](*batch), exported["speech_tower"](*batch)
-        least["speech"] = min(least["speech"], _cosine(*pair))
+        found["speech"].append(_cosine(*pair))
     counts = count_tokens(tokenizer, CAPTIONS).tolist()
     fitting = [text for text, n in zip(CAPTIONS, counts) if n <= exported["text_tower"].max_tokens]
     for some in (fitting, fitting[:1]):
         batch = tokenizer(some)
         pair = towers["text_tower"](*batch), exported["text_tower"](*batch)
-        least["text"] = min(least["text"], _cosine(*pair))
-    return least
+        found["text"].append(_cosine(*pair))
+    return {name: least(cosines) for name, cosines in found.items()}
+
+
+def least(values: Iterable[float]) -> float:
+    """Return the least value, and NaN if one is NaN, which Python's ``min`` passes over.
+
+    Example
+    -------
+    >>> least([0.5, float("nan"), 1.0])
+    nan
+    """
+    return torch.tensor(list(values), dtype=torch.float64).min().item()
 
 
 def read_pairs(manifest: str | os.PathLike) -> list[tuple[dict[str, Any], str]]:
@@ -277,7 +293,7 @@ def read_pairs(manifest: str | os.PathLike) -> list[tuple[dict[str, Any], str]]:
     """
     pairs = []
     for row in spread_rows(Manifest(manifest), MOST_ROWS):
-        captions = [*row["global_captions"], *row["fine_captions"]]
+        captions = [each for each in (*row["global_captions"], *row["fine_captions"]) if each]
         if not captions:
             raise ValueError(f"{manifest}: the clip {row['id']} has no caption to compare with")
         pairs.append((row, captions[0]))
@@ -296,10 +312,20 @@ def compare_on_pairs(
         The models.
     pairs : list of (dict, str)
         Rows of a manifest, and a caption of each.
+
+    Raises
+    ------
+    ValueError
+        If there is a clip that only ``clsp`` embeds.
     """
     rows, captions = zip(*pairs)
     speech = [embed_rows(each, rows) for each in (clsp, other)]
-    good = sorted(set(speech[0]) & set(speech[1]))
+    good = sorted(speech[0])
+    if lost := sorted(set(good) - set(speech[1])):
+        raise ValueError(
+            f"Not exported: {len(lost)} clips that the model embeds have no embedding then, such as"
+            f" {rows[lost[0]]['id']}"
+        )
     captions = [captions[number] for number in good]
     ours, theirs = (torch.stack([found[number] for number in good]) for found in speech)
     texts = [each.encode_text(captions) for each in (clsp, other)]

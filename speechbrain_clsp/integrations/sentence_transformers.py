@@ -133,10 +133,11 @@ class CLSPModule(InputModule):
         ValueError
             If the model is not from a folder.
         FileNotFoundError
-            If the folder is not in SpeechBrain's format.
+            If the folder is not in SpeechBrain's format, nor exported.
         """
         if not isinstance(self.source, Path):
-            raise ValueError("Only a model from a folder can be saved: make one by `clsp convert`")
+            way = "download it" if self.clsp.exported else "make one by `clsp convert`"
+            raise ValueError(f"Only a model from a folder can be saved: {way}")
         if self.clsp.exported is None and not (self.source / ADAPTERS).is_file():
             check_model_folder(self.source)
         for path in self.source.iterdir():
@@ -158,5 +159,5 @@ def _source_of(audio: Any) -> Source:
 def _join_windows(embeddings: Tensor, clips: Tensor) -> Tensor:
     """Return the normalized mean of each clip's windows, [W, D] -> [B, D]."""
     sums = embeddings.new_zeros(int(clips.max()) + 1, embeddings.shape[1])
-    sums.index_add_(0, clips, embeddings)
+    sums.index_add_(0, clips.to(embeddings.device), embeddings)
     return torch.nn.functional.normalize(sums, dim=-1)

@@ -31,7 +31,7 @@ TOKENIZERS = {kind.FILENAME: kind for kind in (SentencePieceCaptions, FastTokeni
 KINDS = {
     **dict.fromkeys(("runtime", "precision", "weights_sha256", "tokenizer"), str),
     **dict.fromkeys(("n_parameters", "max_tokens", "vocab_size"), int),
-    **{"logit_scale": float, "files": Mapping},
+    **{"logit_scale": (int, float), "files": Mapping},
 }
 # Tensors in the speech graph: only what lies between them is computed in bf16.
 FEATURES, ENCODED = "features", "encoded"
@@ -79,8 +79,10 @@ class Export:
     def __post_init__(self) -> None:
         for name, kinds in KINDS.items():
             value = getattr(self, name)
-            if not isinstance(value, kinds) or value != value:
+            if not isinstance(value, kinds):
                 raise TypeError(f"{name} must not be {quote(value)}")
+        if not 0 < self.logit_scale < math.inf:
+            raise TypeError(f"logit_scale must not be {quote(self.logit_scale)}")
 
 
 def find_export(place: Path | str, revision: str | None = None) -> Export | None:
@@ -96,7 +98,8 @@ def find_export(place: Path | str, revision: str | None = None) -> Export | None
     Raises
     ------
     ValueError
-        If ``config.json`` is damaged, or of a runtime that is not known here.
+        If ``config.json`` is damaged, or names a runtime, precision or tokenizer that is not known
+        here.
 
     Example
     -------
@@ -109,7 +112,9 @@ def find_export(place: Path | str, revision: str | None = None) -> Export | None
     try:
         export = Export(**config)
     except TypeError as error:
-        raise ValueError(f"{place}/{CONFIG} does not say how it was exported: {error}") from error
+        raise ValueError(
+            f"{place}/{CONFIG} does not say how it was exported: {error}; export the model again"
+        ) from error
     known = (export.runtime, GRAPHS), (export.precision, PRECISIONS), (export.tokenizer, TOKENIZERS)
     if unknown := [name for name, names in known if name not in names]:
         raise ValueError(
@@ -148,15 +153,15 @@ def load_export(
     FileNotFoundError
         If a file is missing.
     ValueError
-        If the runtime is not installed, or a file is damaged or of another model: embeddings that
-        are said to be of this one must not be of that.
+        If the runtime is not installed, or a file is damaged or of another model, whose embeddings
+        would be taken for this one's.
     """
     paths = {name: find_file(place, name, revision) for name in export.files}
     for name, path in paths.items():  # before a runtime maps a file that was cut off
         if sha256_of_file(path) != export.files[name]:
             raise ValueError(
-                f"{path} is not what was exported: it is damaged, cut off or of another model;"
-                " export the model again"
+                f"{path} is not what was exported: it is damaged, cut off or of another model; copy"
+                " it again, delete it to download it again, or export the model again"
             )
     graphs = [
         open_graph(paths[name], export.runtime, export.precision)

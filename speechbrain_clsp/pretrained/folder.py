@@ -285,7 +285,7 @@ def find_source(source: str | os.PathLike) -> Path | str:
             if below:
                 raise FileNotFoundError(
                     f"{folder} is not a model folder, but"
-                    f" {join_some(sorted(map(str, below)), ', ')} is: give that"
+                    f" {join_some(sorted({*map(str, below)}), ', ')} is: give that"
                     f" ({folder.name} has no {WEIGHTS})"
                 )
         return folder
@@ -665,9 +665,10 @@ def new_folder(
     folder = expand(folder).resolve()
     absent = [[name for name in kind if not (folder / name).is_file()] for kind in kinds]
     if folder.exists() and all(absent):
+        missing = " and no ".join(dict.fromkeys(names[0] for names in absent))
         raise FileExistsError(
-            f"{folder} is not a model folder that may be replaced: it has no"
-            f" {' and no '.join(names[0] for names in absent)}: save to another place"
+            f"{folder} is not a model folder that may be replaced: it has no {missing}: save to"
+            " another place"
         )
     hidden = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(hidden, ignore_errors=True)

@@ -614,7 +614,7 @@ def publish(
             f"{folder} holds adapters, which mean nothing without their base model: merge them by"
             f" `clsp convert {folder} merged`, and publish that"
         )
-    kinds = [(HYPERPARAMS, WEIGHTS), *((CONFIG, *names[:2]) for names in GRAPHS.values())]
+    kinds = [(HYPERPARAMS, WEIGHTS), *((CONFIG, *names[:3]) for names in GRAPHS.values())]
     if not any(all((folder / name).is_file() for name in kind) for kind in kinds):
         raise FileNotFoundError(
             f"{folder} is not a model folder: it must hold {HYPERPARAMS} and {WEIGHTS}, or what"

@@ -13,8 +13,9 @@ from huggingface_hub import HfApi
 from packaging.requirements import Requirement
 
 from speechbrain_clsp import __version__
-from speechbrain_clsp.pretrained.folder import HYPERPARAMS
+from speechbrain_clsp.pretrained.exported import find_export
 from speechbrain_clsp.pretrained.hub import publish
+from speechbrain_clsp.utils.files import expand
 
 PACKAGE = Path(__file__).parents[1]
 PORT = 7860  # that Spaces open
@@ -70,14 +71,14 @@ def write_space(model: str | os.PathLike, repository: str, folder: str | os.Path
     FileExistsError
         If the folder is not empty.
     """
-    folder, names = Path(folder), publish(model, repository, dry_run=True)
+    folder, model, names = Path(folder), expand(model), publish(model, repository, dry_run=True)
     if folder.exists() and any(folder.iterdir()):
         raise FileExistsError(f"{folder} is not empty: choose another folder")
     (folder / "model").mkdir(parents=True)
     for name in names:
-        shutil.copyfile(Path(model) / name, folder / "model" / name)
+        shutil.copyfile(model / name, folder / "model" / name)
     shutil.copytree(PACKAGE, folder / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__"))
-    extras = ("", "serve", "search") if HYPERPARAMS in names else ("", "serve", "search", "export")
+    extras = ["", "serve", "search", *(["export"] if find_export(model) else [])]
     host = f"{repository.replace('/', '-').replace('_', '-').replace('.', '-').lower()}.hf.space"
     name = repository.split("/")[1]
     for file, text in (

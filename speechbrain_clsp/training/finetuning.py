@@ -125,7 +125,9 @@ def open_base(
     """
     clsp = CLSP.from_pretrained(source, revision, trust_hparams=trust_hparams)
     if clsp.exported is not None:
-        raise ValueError(f"{source} was exported, and cannot be trained: give the model it is of")
+        raise ValueError(
+            f"{source} was exported, and cannot be trained: give the model that it was made of"
+        )
     layers = [layers] if isinstance(layers, str) else list(layers)
     options = {"tune": tune, "rank": rank, "alpha": alpha, "layers": layers}
     modules = adapt(clsp.mods, options)
