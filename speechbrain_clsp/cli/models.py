@@ -309,7 +309,7 @@ def run_convert(options: argparse.Namespace) -> None:
     if options.to_official:
         if options.prompts:
             raise ValueError("--prompts has no place in the published form: leave it out")
-        export_official(CLSP.from_pretrained(options.source), folder)
+        export_official(CLSP.from_pretrained(options.source, options.revision), folder)
     else:
         prompts = read_prompts([options.prompts]) if options.prompts else None
         if prompts is not None and not isinstance(prompts, dict):
