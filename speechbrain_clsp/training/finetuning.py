@@ -41,12 +41,15 @@ class FineTunedModel:
         Adapted towers and the logit scale.
     tokenizer : object
         That of the base model.
+    trust_hparams : bool
+        Whether the base model may run its ``hyperparams.yaml``.
     """
 
     base: Base
     options: Mapping[str, Any]
     modules: Mapping[str, nn.Module]
     tokenizer: Any
+    trust_hparams: bool = False
 
     def __getitem__(self, name: str) -> Any:
         """Return a module or an attribute, as recipes look up parts of a model's definition."""
@@ -72,9 +75,10 @@ class FineTunedModel:
 
     def open_evaluated(self, folder: Path, device: str) -> dict[str, ClspModel]:
         """Open what is evaluated, by its name in tables: the saved model and its base."""
+        base = self.base.source, self.base.revision
         return {
-            AFTER: ClspModel.open(str(folder), device=device),
-            BEFORE: ClspModel.open(self.base.source, self.base.revision, device),
+            AFTER: ClspModel.open(str(folder), None, device, self.trust_hparams),
+            BEFORE: ClspModel.open(*base, device, self.trust_hparams),
         }
 
     def describe_base(self) -> str:
@@ -132,7 +136,8 @@ def open_base(
     options = {"tune": tune, "rank": rank, "alpha": alpha, "layers": layers}
     modules = adapt(clsp.mods, options)
     modules["logit_scale"].requires_grad_(True)
-    return FineTunedModel(Base.of(source, revision), options, modules, clsp.hparams.tokenizer)
+    base, tokenizer = Base.of(source, revision), clsp.hparams.tokenizer
+    return FineTunedModel(base, options, modules, tokenizer, trust_hparams)
 
 
 def describe_changes(evaluation: Evaluation, n_clips: int) -> list[str]:

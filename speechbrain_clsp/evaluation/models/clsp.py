@@ -31,9 +31,17 @@ class ClspModel:
         self.clsp, self.model, self.revision = clsp, model, revision
 
     @classmethod
-    def open(cls, source: str, revision: str | None = None, device: str = "cpu") -> ClspModel:
+    def open(
+        cls,
+        source: str,
+        revision: str | None = None,
+        device: str = "cpu",
+        trust_hparams: bool = False,
+    ) -> ClspModel:
         """Open a folder, or a Hub repository at a revision, which defaults to the pinned one."""
-        clsp = CLSP.from_pretrained(source, revision, run_opts={"device": device})
+        clsp = CLSP.from_pretrained(
+            source, revision, {"device": device}, trust_hparams=trust_hparams
+        )
         if expand(source).is_dir():
             return cls(clsp, source, state_of(source))
         pinned = PINS[source].revision if source in PINS else MOVING

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from speechbrain_clsp import CLSP
 from speechbrain_clsp.cli.main import main
 from speechbrain_clsp.dataio.manifest import write_manifest
+from speechbrain_clsp.evaluation.models import ClspModel
 from speechbrain_clsp.evaluation.result import Evaluation
 from speechbrain_clsp.evaluation.statistics import Estimate, paired_comparison
 from speechbrain_clsp.lobes.adapters import AdaptedTower
@@ -164,6 +165,16 @@ def test_a_base_is_opened_with_trainable_adapters_and_a_frozen_rest(tmp_path):
         assert trained and all(".adapter_" in name for name in trained)
     assert model["logit_scale"].logit_scale.requires_grad
     assert model.describe_unknown(["A male speaker."]) == ""
+
+
+def test_a_base_that_was_trusted_is_evaluated(tmp_path, monkeypatch):
+    """If this fails, a training on a model of the Hub ends in an error after its last epoch."""
+    trusted = []
+    monkeypatch.setattr(ClspModel, "open", lambda *arguments: trusted.append(arguments[-1]))
+    model = open_base(model_folder(tmp_path), trust_hparams=True)
+    model.open_evaluated(tmp_path / "tuned", "cpu")
+    open_base(tmp_path / "model").open_evaluated(tmp_path / "tuned", "cpu")
+    assert trusted == [True, True, False, False]
 
 
 def test_differences_that_may_be_chance_are_called_so():
