@@ -28,7 +28,7 @@ from speechbrain_clsp.utils.files import sha256_of_file
 EXPORT = "export"  # in config.json
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 TOKENIZERS = {kind.FILENAME: kind for kind in (SentencePieceCaptions, FastTokenizerCaptions)}
-KINDS = {
+KINDS: dict[str, Any] = {
     **dict.fromkeys(("runtime", "precision", "weights_sha256", "tokenizer"), str),
     **dict.fromkeys(("n_parameters", "max_tokens", "vocab_size"), int),
     **{"logit_scale": (int, float), "files": Mapping},
