@@ -187,7 +187,7 @@ def write_demo(folder: Path) -> None:
         lines.append(f"{i}.wav,A {who} speaks.,s{i % 6},{gender}")
     (folder / "my_clips.csv").write_text("\n".join(lines), encoding="utf-8")
     data = folder / "data" / "mini_fcaps"
-    prepare_own(folder / "my_clips.csv", data / "train.arrow", n_jobs=1)
+    prepare_own(folder / "my_clips.csv", data / "test.arrow", n_jobs=1)
 
 
 def test_wrong_commands_are_found(tmp_path):
