@@ -23,6 +23,7 @@ from speechbrain_clsp.cli.common import (
     write_list,
 )
 from speechbrain_clsp.cli.stores import add_store_options, embed_store, refuse_store_options
+from speechbrain_clsp.utils.files import expand
 from speechbrain_clsp.utils.reading import read_json, read_text
 
 if TYPE_CHECKING:
@@ -303,7 +304,7 @@ def run_convert(options: argparse.Namespace) -> None:
     from speechbrain_clsp.pretrained.exported import find_export
     from speechbrain_clsp.pretrained.folder import find_source
 
-    folder = Path(options.folder).expanduser()
+    folder = expand(options.folder)
     if find_export(find_source(options.source), options.revision):
         raise ValueError(f"{options.source} was exported: convert the model that it was made of")
     if options.to_official:
@@ -328,7 +329,7 @@ def run_export(options: argparse.Namespace) -> None:
 
     clsp = CLSP.from_pretrained(options.source, options.revision, {"device": "cpu"})
     export = clsp.export(options.folder, options.runtime, options.precision, options.manifest)
-    folder = Path(options.folder).expanduser()
+    folder = expand(options.folder)
     for name in export.files:
         print(f"{(folder / name).stat().st_size:>13,}  {name}")
     checks = export.checks or {}
@@ -348,7 +349,7 @@ def run_publish(options: argparse.Namespace) -> None:
         sizes = publish_space(options.folder, options.repository, options.private, options.dry_run)
     else:
         files = publish(options.folder, options.repository, options.private, options.dry_run)
-        folder = Path(options.folder).expanduser()
+        folder = expand(options.folder)
         sizes = {name: (folder / name).stat().st_size for name in files}
     for name, size in sizes.items():
         print(f"{size:>13,}  {name}")
