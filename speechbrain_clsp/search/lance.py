@@ -118,23 +118,27 @@ class LanceEngine:
         # Before indices are built: of a million rows it took minutes afterwards, for nothing.
         there.optimize(cleanup_older_than=KEPT)
         rows = there.count_rows()
-        if rows > FEW and not self._has_index(there):
-            self._build_indices(there, rows)
+        if rows <= FEW:
+            return
+        built = {column for index in there.list_indices() for column in index.columns}
+        for column, kind in self._wanted_indices(there.schema, rows).items():
+            if column not in built:  # a kill may have left some of them
+                there.create_index(column, config=kind)
 
     @staticmethod
-    def _build_indices(there: Any, rows: int) -> None:
+    def _wanted_indices(schema: pa.Schema, rows: int) -> dict[str, Any]:
+        """Return the kind of index that each column of a table of so many rows should have."""
         from lancedb.index import Bitmap, BTree, IvfRq, LabelList
 
         parts = max(1, round(rows / PARTITION_ROWS))
-        kind = IvfRq(distance_type="cosine", num_bits=BITS, num_partitions=parts)
-        there.create_index("vector", config=kind)
-        for each in there.schema:
-            if kinds.is_list(each.type) and each.name.endswith("_tags"):
-                there.create_index(each.name, config=LabelList())
-            elif each.name in COLUMNS:
-                column = BTree() if each.name == "speaker" else Bitmap()
-                there.create_index(each.name, config=column)
-        there.create_index("id", config=BTree())
+        vectors = IvfRq(distance_type="cosine", num_bits=BITS, num_partitions=parts)
+        wanted: dict[str, Any] = {"vector": vectors, "id": BTree()}
+        for field in schema:
+            if kinds.is_list(field.type) and field.name.endswith("_tags"):
+                wanted[field.name] = LabelList()
+            elif field.name in COLUMNS:
+                wanted[field.name] = BTree() if field.name == "speaker" else Bitmap()
+        return wanted
 
     def stats(self) -> dict[str, Any]:
         """Return rows, versions and indices."""
