@@ -27,6 +27,7 @@ from speechbrain_clsp.utils.files import sha256_of_file
 
 EXPORT = "export"  # in config.json
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+ANOTHER_PRECISION = "export on this machine, with --precision fp32 or --runtime onnx"
 TOKENIZERS = {kind.FILENAME: kind for kind in (SentencePieceCaptions, FastTokenizerCaptions)}
 KINDS: dict[str, Any] = {
     **dict.fromkeys(("runtime", "precision", "weights_sha256", "tokenizer"), str),
@@ -198,9 +199,22 @@ class Graph:
         raise NotImplementedError
 
     def __call__(self, **inputs: Tensor) -> Tensor:
-        """Compute; inputs and output lie on the CPU."""
+        """Compute; inputs and output lie on the CPU.
+
+        Raises
+        ------
+        ValueError
+            If the runtime returns another number of rows than it was given.
+        """
         arrays = {name: value.detach().cpu().numpy() for name, value in inputs.items()}
-        return torch.from_numpy(self.run(arrays))
+        output = torch.from_numpy(self.run(arrays))
+        size = len(next(iter(arrays.values())))
+        if len(output) != size:  # OpenVINO, where it takes a processor for another
+            raise ValueError(
+                f"{self.path} gives {len(output)} embeddings for {size} inputs on this processor:"
+                f" {ANOTHER_PRECISION}"
+            )
+        return output
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.path, self.precision)
@@ -326,7 +340,10 @@ def open_graph(path: Path, runtime: str, precision: str) -> Graph:
         raise ValueError(needs_extra(path, error)) from error
     except Exception as error:  # runtimes have classes of their own
         reason = " ".join(str(error).split())[:300]
-        raise ValueError(f"{path} could not be opened by {runtime}: {reason}") from error
+        raise ValueError(
+            f"{path} could not be opened by {runtime}: {reason}. If the file is whole,"
+            f" {ANOTHER_PRECISION}"
+        ) from error
 
 
 class ExportedSpeechTower(nn.Module):
