@@ -37,7 +37,6 @@ VARIANTS = {
     "without spectral variation": ["--model={speech_tower: {variation_gain: null}}"],
     "negatives in attributes only": ["--swap_weights=[1, 0, 0, 0, 0, 0]"],
     "without negatives": ["--hard_negative_weight=0"],
-    "without hard clips": ["--hard_clip_weight=0"],
     "without twins": ["--twins=False"],
     "without prompts": ["--prompt_weight=0"],
     "without attribute heads": ["--attribute_weight=0"],

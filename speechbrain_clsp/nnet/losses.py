@@ -116,8 +116,6 @@ def hard_negative_loss(
 ) -> Tensor:
     """Two-way choice between a clip's caption and the same caption with one attribute swapped.
 
-    Or, with ``speech`` and captions in each other's place, between a caption's clip and another.
-
     Arguments
     ---------
     speech, positive, negative : Tensor
@@ -149,58 +147,6 @@ def hard_negative_loss(
         if differs is None:
             return cross_entropy(logits, first)
         return (cross_entropy(logits, first, reduction="none") * differs).mean()
-
-
-@torch.no_grad()
-def nearest_false_clips(
-    text: Tensor,
-    speech: Tensor,
-    own: Tensor,
-    caption_ids: Tensor | None = None,
-    all_caption_ids: Tensor | None = None,
-    tile: int | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Find for each caption, among the clips that it is not of, the one of the highest score.
-
-    Where batches hold clips that differ in one thing, this is mostly the clip's twin.
-
-    Arguments
-    ---------
-    text : Tensor
-        [B, D], captions.
-    speech : Tensor
-        [N, D], clips.
-    own : Tensor
-        [B] int64, which clip each caption is of.
-    caption_ids : Tensor, optional
-        [B] int64; clips that have the same caption are not false. Default: all others are.
-    all_caption_ids : Tensor, optional
-        [K, N] int64, those of the clips' captions; needed with ``caption_ids``.
-    tile : int, optional
-        Captions at a time; default: all.
-
-    Returns
-    -------
-    Tensor
-        [B] int64, numbers of clips.
-    Tensor
-        [B] bool, False where no other clip is false.
-
-    Example
-    -------
-    >>> clips = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]])
-    >>> nearest_false_clips(clips, clips, torch.arange(3))
-    (tensor([1, 0, 1]), tensor([True, True, True]))
-    """
-    found, there = [], []
-    for rows in torch.arange(len(text), device=text.device).split(tile or max(len(text), 1)):
-        scores = full_precision(text[rows]) @ full_precision(speech).T
-        true = torch.arange(len(speech), device=own.device) == own[rows, None]
-        if caption_ids is not None and all_caption_ids is not None:
-            true |= (caption_ids[rows, None, None] == all_caption_ids).any(dim=1)
-        found.append(scores.masked_fill(true, -torch.inf).argmax(dim=1))
-        there.append(~true.all(dim=1))
-    return torch.cat(found), torch.cat(there)
 
 
 def prompt_loss(

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import cycle
 
-import torch
 from torch import Tensor, nn
 
-from speechbrain_clsp.nnet.losses import contrastive_loss, hard_negative_loss, nearest_false_clips
+from speechbrain_clsp.nnet.losses import contrastive_loss, hard_negative_loss
 from speechbrain_clsp.utils.distributed import gather_embeddings, rank_and_world_size
 
 
@@ -17,11 +16,9 @@ class CLSPLoss(nn.Module):
 
     loss = contrastive(speech, positives) + ``text_weight`` * contrastive(first positive, others)
     + ``hard_negative_weight`` * mean over negatives of the two-way choice between the negative and
-    the positive that it was made from + ``hard_clip_weight`` * mean over positives of the choice
-    between their clip and the other one that fits best + ``attribute_weight`` * the attribute
-    heads' loss + ``prompt_weight`` * the loss of classifying clips by prompts
-    + ``distillation_weight`` * the distance of rehearsed clips and captions from where the base
-    model has them.
+    the positive that it was made from + ``attribute_weight`` * the attribute heads' loss
+    + ``prompt_weight`` * the loss of classifying clips by prompts + ``distillation_weight`` * the
+    distance of rehearsed clips and captions from where the base model has them.
 
     The term between a clip's own positives is not part of the published recipe: paraphrases teach
     the text tower which words matter long before speech does.
@@ -32,9 +29,6 @@ class CLSPLoss(nn.Module):
         Weight of the contrastive loss between a clip's first positive and its other ones.
     hard_negative_weight : float
         Weight of the choice between positives and negatives. Published: 0.2.
-    hard_clip_weight : float
-        Weight of the choice between clips, the same from the other side: in batches of clips that
-        differ in one thing, as those of MiniFCaps do, each stands against its twin.
     attribute_weight : float
         Weight of the attribute heads' loss.
     prompt_weight : float
@@ -61,7 +55,6 @@ class CLSPLoss(nn.Module):
         self,
         text_weight: float = 0.0,
         hard_negative_weight: float = 0.0,
-        hard_clip_weight: float = 0.0,
         attribute_weight: float = 0.0,
         prompt_weight: float = 0.0,
         distillation_weight: float = 0.0,
@@ -71,7 +64,6 @@ class CLSPLoss(nn.Module):
         super().__init__()
         self.text_weight = text_weight
         self.hard_negative_weight = hard_negative_weight
-        self.hard_clip_weight = hard_clip_weight
         self.attribute_weight = attribute_weight
         self.prompt_weight = prompt_weight
         self.distillation_weight = distillation_weight
@@ -170,17 +162,6 @@ class CLSPLoss(nn.Module):
             caption_ids=ids,
             all_caption_ids=all_ids,
         )
-        if self.hard_clip_weight > 0:
-            own = offset + torch.arange(len(speech), device=speech.device)
-            weight = self.hard_clip_weight / len(positives)
-            for number, positive in enumerate(positives):
-                of_it = None if ids is None else ids[number]
-                other, there = nearest_false_clips(
-                    positive, all_speech, own, of_it, all_ids, self.tile
-                )
-                others = all_speech[other]
-                hard = hard_negative_loss(positive, speech, others, logit_scale, there)
-                loss = loss + weight * hard
         if self.text_weight > 0 and len(positives) > 1:
             loss = loss + self.text_weight * contrastive_loss(
                 positives[0],

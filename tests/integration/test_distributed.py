@@ -95,8 +95,7 @@ def new_brain(distributed: bool, **options) -> ContrastiveBrain:
     names = ("gradcache_chunk_seconds", "max_unreadable_clips")
     own = {name: options.pop(name) for name in names if name in options}
     weights = {"attribute_weight": 0.5, "prompt_weight": 0.3, "hard_negative_weight": 0.2}
-    weights |= {"hard_clip_weight": 0.6, "distillation_weight": 0.4}
-    loss = CLSPLoss(**weights, **options)
+    loss = CLSPLoss(**weights, distillation_weight=0.4, **options)
     run_opts = {"device": "cpu", "max_grad_norm": 0, "nonfinite_patience": 2}
     if distributed:
         run_opts |= {"distributed_launch": True, "distributed_backend": "gloo"}

@@ -41,32 +41,6 @@ def test_the_weighted_terms_equal_their_formula():
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("tile", [None, 2])
-def test_each_caption_chooses_between_its_clip_and_the_nearest_false_one(tile):
-    speech, text = unit(N_CLIPS, seed=3), unit(2, N_CLIPS, seed=4)
-    ids = IDS.clone()
-    ids[1, 4] = ids[0, 2]  # clip 4 has the first caption of clip 2, too, for which it is not false
-    loss = CLSPLoss(hard_clip_weight=0.6, mask_duplicates=True, tile=tile)
-    contrastive = CLSPLoss(mask_duplicates=True)(speech, text, torch.tensor(SCALE), ids)
-    expected = 0.0
-    for captions, own_ids in zip(text, ids):
-        for clip, caption in enumerate(captions):
-            false = [n for n in range(N_CLIPS) if n != clip and own_ids[clip] not in ids[:, n]]
-            margin = caption @ speech[clip] - max(caption @ speech[n] for n in false)
-            expected += 0.6 * torch.nn.functional.softplus(-SCALE * margin) / (2 * N_CLIPS)
-    found = loss(speech, text, torch.tensor(SCALE), ids)
-    torch.testing.assert_close(found - contrastive, expected, atol=1e-6, rtol=0)
-
-
-def test_a_batch_of_one_clip_has_no_false_clip():
-    speech, text = unit(1, seed=3), unit(2, 1, seed=4)
-    losses = [
-        CLSPLoss(hard_clip_weight=weight)(speech, text, torch.tensor(SCALE), IDS[:, :1])
-        for weight in (0.0, 0.6)
-    ]
-    assert losses[0] == losses[1] and losses[1].isfinite()
-
-
 def test_equal_captions_of_other_clips_are_negatives_only_where_not_masked():
     speech, text = unit(N_CLIPS, seed=0), unit(1, N_CLIPS, seed=1)
     text[0, 3] = text[0, 1]
