@@ -87,7 +87,7 @@ class LanceEngine:
         """Search partitions, or exactly where few rows are to be compared."""
         there = self._open()
         sql = None if where is None else where.to_sql()
-        exact = not self._has_index(there) or there.count_rows(sql) <= FEW
+        exact = "vector" not in self._indexed(there) or there.count_rows(sql) <= FEW
         return [self._nearest(there, vector, k, sql, exact) for vector in vectors]
 
     def _nearest(
@@ -120,7 +120,7 @@ class LanceEngine:
         rows = there.count_rows()
         if rows <= FEW:
             return
-        built = {column for index in there.list_indices() for column in index.columns}
+        built = self._indexed(there)
         for column, kind in self._wanted_indices(there.schema, rows).items():
             if column not in built:  # a kill may have left some of them
                 there.create_index(column, config=kind)
@@ -153,5 +153,5 @@ class LanceEngine:
         }
 
     @staticmethod
-    def _has_index(there: Any) -> bool:
-        return any(index.columns == ["vector"] for index in there.list_indices())
+    def _indexed(there: Any) -> set[str]:
+        return {column for index in there.list_indices() for column in index.columns}
