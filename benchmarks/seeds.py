@@ -39,7 +39,8 @@ VARIANTS = {
     "without negatives": ["--hard_negative_weight=0"],
     "without twins": ["--twins=False"],
     "without prompts": ["--prompt_weight=0"],
-    "without attribute heads": ["--attribute_weight=0"],
+    "without attribute heads on captions": ["--caption_attribute_weight=0"],
+    "without attribute heads": ["--attribute_weight=0", "--caption_attribute_weight=0"],
     "clean speech only": ["--recorded=0"],
 }
 DATA_OPTIONS = ("--twins", "--recorded")

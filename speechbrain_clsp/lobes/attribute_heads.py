@@ -1,4 +1,4 @@
-"""Classifiers of labelled attributes, which help the speech tower while it is trained."""
+"""Classifiers of labelled attributes, which help both towers while they are trained."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ UNLABELED = -1  # the class of a clip that has none
 
 
 class AttributeHeads(nn.Module):
-    """One linear classifier per attribute, on speech embeddings; not part of the model itself.
+    """One linear classifier per attribute, on embeddings; not part of the model itself.
 
     In a small batch the plainest attributes already tell all clips apart, and the contrastive loss
-    says little about the others. Labels, where a corpus has them, say it of every clip.
+    says little about the others. Labels, where a corpus has them, say it of every clip, and of
+    every caption that states them all. The same classifiers on both give an attribute the same
+    direction in both.
 
     Arguments
     ---------
@@ -28,8 +30,8 @@ class AttributeHeads(nn.Module):
     Example
     -------
     >>> heads = AttributeHeads(8, {"gender": ["male", "female"]})
-    >>> speech = nn.functional.normalize(torch.randn(2, 8), dim=-1)
-    >>> bool(heads(speech, torch.tensor([[0], [-1]])) > 0)
+    >>> clips = nn.functional.normalize(torch.randn(2, 8), dim=-1)
+    >>> bool(heads(clips, torch.tensor([[0], [-1]])) > 0)
     True
     """
 
@@ -37,24 +39,24 @@ class AttributeHeads(nn.Module):
         super().__init__()
         self.heads = nn.ModuleList(nn.Linear(joint_dim, len(each)) for each in values.values())
 
-    def forward(self, speech: Tensor, labels: Tensor) -> Tensor:
-        """Return the sum over attributes of the cross-entropy, averaged over all clips.
+    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        """Return the sum over attributes of the cross-entropy, averaged over the batch.
 
         Arguments
         ---------
-        speech : Tensor
-            [B, D] of unit norm.
+        embeddings : Tensor
+            [B, D] of unit norm, of clips or of their captions.
         labels : Tensor
-            [B, A] int64, classes; -1 where a clip has none, which then adds nothing.
+            [B, A] int64, the clips' classes; -1 where a clip has none, which then adds nothing.
 
         Returns
         -------
         Tensor
             0-dim float32. The mean of equal batches' losses is the loss of the joined batch.
         """
-        x = speech * speech.shape[-1] ** 0.5  # components of about unit size
+        x = embeddings * embeddings.shape[-1] ** 0.5  # components of about unit size
         losses = [
             cross_entropy(head(x).float(), classes, ignore_index=UNLABELED, reduction="sum")
             for head, classes in zip(self.heads, labels.unbind(dim=1), strict=True)
         ]
-        return sum(losses, speech.new_zeros((), dtype=torch.float32)) / len(speech)
+        return sum(losses, embeddings.new_zeros((), dtype=torch.float32)) / len(embeddings)

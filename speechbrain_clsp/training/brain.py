@@ -218,33 +218,38 @@ class ContrastiveBrain(sb.Brain):
             for name, other, differs in zip(self.contrasts, others, batch.negatives_differ().cpu()):
                 self.hits.setdefault(name, []).append((own > other)[differs])
             return contrastive_loss(speech, positives, self.evaluation_modules()["logit_scale"]())
-        labels, logit_scale = batch.labels.to(self.device), self.modules["logit_scale"]()
-        attribute_loss = loss_by_prompts = None
-        if "attribute_heads" in self.modules:
-            attribute_loss = self.modules["attribute_heads"](speech, labels)
-        if batch.prompts is not None and batch.prompts_padding_mask is not None:
-            tokens, mask = batch.prompts, batch.prompts_padding_mask
-            prompts = self.modules["text_tower"](tokens.to(self.device), mask.to(self.device))
-            loss_by_prompts = prompt_loss(speech, prompts, batch.n_values, labels, logit_scale)
         return self.loss(
             speech,
             positives,
-            logit_scale,
+            self.modules["logit_scale"](),
             batch.caption_ids[: batch.n_positives].to(self.device),
             negatives,
             batch.negatives_differ().to(self.device),
-            attribute_loss,
             predictions.get("clip_counts"),
-            loss_by_prompts,
-            self._distillation_loss(predictions, batch),
+            self._terms(predictions, batch),
         )
 
-    def _distillation_loss(
-        self, predictions: Mapping[str, Any], batch: CaptionedSpeech
-    ) -> Tensor | None:
-        """Return how far old clips and texts are from where the base has them, None without any."""
-        if not batch.n_old or not self.loss.distillation_weight:
-            return None
+    def _terms(self, predictions: Mapping[str, Any], batch: CaptionedSpeech) -> dict[str, Tensor]:
+        """Return the terms of the loss that this training has beside the contrastive ones."""
+        terms = {}
+        speech, labels = predictions["speech"], batch.labels.to(self.device)
+        if "attribute_heads" in self.modules:
+            heads = self.modules["attribute_heads"]
+            # A clip's last positive is a fine caption, which says what the labels say.
+            fine = predictions["text"][batch.n_positives - 1]
+            terms["attribute"] = heads(speech, labels)
+            terms["caption_attribute"] = heads(fine, labels)
+        if batch.prompts is not None and batch.prompts_padding_mask is not None:
+            tokens, mask = batch.prompts, batch.prompts_padding_mask
+            prompts = self.modules["text_tower"](tokens.to(self.device), mask.to(self.device))
+            scale = self.modules["logit_scale"]()
+            terms["prompt"] = prompt_loss(speech, prompts, batch.n_values, labels, scale)
+        if batch.n_old and self.loss.distillation_weight:
+            terms["distillation"] = self._distillation_loss(predictions, batch)
+        return terms
+
+    def _distillation_loss(self, predictions: Mapping[str, Any], batch: CaptionedSpeech) -> Tensor:
+        """Return how far old clips and texts are from where the base has them."""
         n_clips = len(batch.ids)
         old = batch.select(n_clips - batch.n_old, n_clips)
         towers: list[Any] = [

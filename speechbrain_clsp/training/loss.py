@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import cycle
 
 from torch import Tensor, nn
@@ -16,9 +16,10 @@ class CLSPLoss(nn.Module):
 
     loss = contrastive(speech, positives) + ``text_weight`` * contrastive(first positive, others)
     + ``hard_negative_weight`` * mean over negatives of the two-way choice between the negative and
-    the positive that it was made from + ``attribute_weight`` * the attribute heads' loss
-    + ``prompt_weight`` * the loss of classifying clips by prompts + ``distillation_weight`` * the
-    distance of rehearsed clips and captions from where the base model has them.
+    the positive that it was made from + ``attribute_weight`` * the attribute heads' loss on speech
+    + ``caption_attribute_weight`` * their loss on captions + ``prompt_weight`` * the loss of
+    classifying clips by prompts + ``distillation_weight`` * the distance of rehearsed clips and
+    captions from where the base model has them.
 
     The term between a clip's own positives is not part of the published recipe: paraphrases teach
     the text tower which words matter long before speech does.
@@ -30,7 +31,9 @@ class CLSPLoss(nn.Module):
     hard_negative_weight : float
         Weight of the choice between positives and negatives. Published: 0.2.
     attribute_weight : float
-        Weight of the attribute heads' loss.
+        Weight of the attribute heads' loss on speech.
+    caption_attribute_weight : float
+        Weight of the same heads' loss on the captions' own embeddings.
     prompt_weight : float
         Weight of :func:`~speechbrain_clsp.nnet.losses.prompt_loss`.
     distillation_weight : float
@@ -56,6 +59,7 @@ class CLSPLoss(nn.Module):
         text_weight: float = 0.0,
         hard_negative_weight: float = 0.0,
         attribute_weight: float = 0.0,
+        caption_attribute_weight: float = 0.0,
         prompt_weight: float = 0.0,
         distillation_weight: float = 0.0,
         mask_duplicates: bool = False,
@@ -65,6 +69,7 @@ class CLSPLoss(nn.Module):
         self.text_weight = text_weight
         self.hard_negative_weight = hard_negative_weight
         self.attribute_weight = attribute_weight
+        self.caption_attribute_weight = caption_attribute_weight
         self.prompt_weight = prompt_weight
         self.distillation_weight = distillation_weight
         self.mask_duplicates = mask_duplicates
@@ -78,10 +83,8 @@ class CLSPLoss(nn.Module):
         caption_ids: Tensor,
         negatives: Tensor | None = None,
         negatives_differ: Tensor | None = None,
-        attribute_loss: Tensor | None = None,
         clip_counts: Sequence[int] | None = None,
-        prompt_loss: Tensor | None = None,
-        distillation_loss: Tensor | None = None,
+        terms: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
         """Compute this process's part of the loss of the joined batch.
 
@@ -100,15 +103,12 @@ class CLSPLoss(nn.Module):
         negatives_differ : Tensor, optional
             [Q, B] bool, False for a negative that repeats a positive and then adds nothing;
             needed with ``negatives``.
-        attribute_loss : Tensor, optional
-            0-dim, what the attribute heads returned.
         clip_counts : sequence of int, optional
             B of every process, in the order of ranks: their clips are negatives too. Default: this
             process is alone.
-        prompt_loss : Tensor, optional
-            0-dim, as of :func:`~speechbrain_clsp.nnet.losses.prompt_loss`.
-        distillation_loss : Tensor, optional
-            0-dim, as of :func:`~speechbrain_clsp.nnet.losses.distillation_loss`.
+        terms : dict of Tensor, optional
+            0-dim losses that are added by their weights: ``attribute`` and ``caption_attribute``,
+            what the heads returned of clips and of captions, ``prompt`` and ``distillation``.
 
         Returns
         -------
@@ -117,12 +117,8 @@ class CLSPLoss(nn.Module):
             their clips, is the loss of the joined batch; so are its gradients.
         """
         loss = self._contrastive(speech, positives, logit_scale, caption_ids, clip_counts)
-        if attribute_loss is not None:
-            loss = loss + self.attribute_weight * attribute_loss
-        if prompt_loss is not None:
-            loss = loss + self.prompt_weight * prompt_loss
-        if distillation_loss is not None:
-            loss = loss + self.distillation_weight * distillation_loss
+        for name, term in (terms or {}).items():
+            loss = loss + getattr(self, f"{name}_weight") * term
         if negatives is not None and negatives_differ is not None:
             weight = self.hard_negative_weight / max(len(negatives), 1)
             of_positives = cycle(positives)

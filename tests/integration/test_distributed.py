@@ -94,7 +94,9 @@ def new_brain(distributed: bool, **options) -> ContrastiveBrain:
     }
     names = ("gradcache_chunk_seconds", "max_unreadable_clips")
     own = {name: options.pop(name) for name in names if name in options}
-    weights = {"attribute_weight": 0.5, "prompt_weight": 0.3, "hard_negative_weight": 0.2}
+    # Heads compute in float32: powers of two add no rounding to theirs.
+    weights = {"attribute_weight": 0.5, "caption_attribute_weight": 0.25}
+    weights |= {"prompt_weight": 0.3, "hard_negative_weight": 0.2}
     loss = CLSPLoss(**weights, distillation_weight=0.4, **options)
     run_opts = {"device": "cpu", "max_grad_norm": 0, "nonfinite_patience": 2}
     if distributed:
@@ -224,3 +226,19 @@ def test_ranks_leave_out_bad_batches_together(tmp_path, chunk_seconds):
     assert "nonfinite_patience" in errors[0] and "3 clips could not be read" in errors[1]
     for name, value in weights.items():
         assert torch.equal(value, other_weights[name]) and value.isfinite().all()
+
+
+def test_heads_classify_fine_captions_as_their_clips():
+    """If this fails, short captions are blamed for what they do not say, or no caption is."""
+    brain, batch = new_brain(False), joined_batch(2, 1)
+    outputs = brain.compute_forward(batch, sb.Stage.TRAIN)
+    losses = []
+    for brain.loss.caption_attribute_weight in (0.0, 0.25):
+        losses.append(brain.compute_objectives(outputs, batch, sb.Stage.TRAIN))
+    (head,) = brain.modules["attribute_heads"].heads
+    logits = head(outputs["text"][1] * 6**0.5)
+    classes = batch.labels[:, 0]
+    expected = 0.25 * torch.nn.functional.cross_entropy(
+        logits[classes >= 0], classes[classes >= 0], reduction="sum"
+    )
+    torch.testing.assert_close(losses[1] - losses[0], expected / N_CLIPS, check_dtype=False)

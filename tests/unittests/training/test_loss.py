@@ -30,11 +30,11 @@ def info_nce(rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
 def test_the_weighted_terms_equal_their_formula():
     speech, text, negatives = unit(N_CLIPS, seed=0), unit(2, N_CLIPS, seed=1), unit(2, 5, seed=2)
     differ = torch.tensor([[True] * 5, [True, False, True, False, True]])
-    loss = CLSPLoss(text_weight=0.5, hard_negative_weight=0.2, attribute_weight=0.3)
-    found = loss(
-        speech, text, torch.tensor(SCALE), IDS, negatives, differ, torch.tensor(1.7).double()
-    )
-    expected = info_nce(speech, text) + 0.5 * info_nce(text[0], text[1:]) + 0.3 * 1.7
+    weights = {"attribute_weight": 0.3, "caption_attribute_weight": 0.7}
+    loss = CLSPLoss(text_weight=0.5, hard_negative_weight=0.2, **weights)
+    terms = {"attribute": torch.tensor(1.7), "caption_attribute": torch.tensor(1.9)}
+    found = loss(speech, text, torch.tensor(SCALE), IDS, negatives, differ, terms=terms)
+    expected = info_nce(speech, text) + 0.5 * info_nce(text[0], text[1:]) + 0.3 * 1.7 + 0.7 * 1.9
     for positive, negative, differs in zip(text, negatives, differ):
         margin = SCALE * (speech * (positive - negative)).sum(dim=1)
         expected = expected + 0.1 * (torch.nn.functional.softplus(-margin) * differs).mean()
