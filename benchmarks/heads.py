@@ -1,0 +1,136 @@
+#!/usr/bin/env python3
+"""Whether speech or text is at fault: what the attribute heads of a training read from either.
+
+RESULTS is the output folder of mini.yaml, DATA its data folder. The heads, which are linear,
+classify the test clips, and their last fine captions. Then, of two clips that differ in one thing,
+which one is a caption's (the clips' side of the probes)? It is told by the cosine, by what the
+heads read from the two clips, and by what they read from the caption.
+
+> python benchmarks/heads.py --results results/mini --data data/mini_fcaps
+"""
+
+import argparse
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from ruamel.yaml import YAML
+from torch import Tensor
+
+from speechbrain_clsp import CLSP
+from speechbrain_clsp.dataio.labels import AttributeLabels
+from speechbrain_clsp.dataio.manifest import Manifest
+from speechbrain_clsp.evaluation.probes.pairs import ProbePair, read_pairs
+from speechbrain_clsp.lobes.attribute_heads import UNLABELED, AttributeHeads
+
+KINDS = ("order", "place", "binding")
+
+
+class Reader:
+    """A training's heads, as classifiers.
+
+    Arguments
+    ---------
+    results : Path
+        Output folder of the training.
+    joint_dim : int
+        Size of the embeddings.
+    """
+
+    def __init__(self, results: Path, joint_dim: int) -> None:
+        settings = YAML().load(results / "hyperparams.yaml")  # tags are kept, not run
+        self.labels = AttributeLabels(settings["attribute_values"])
+        self.heads = AttributeHeads(joint_dim, self.labels.values)
+        (checkpoint,) = results.glob("save/CKPT*/attribute_heads.ckpt")
+        self.heads.load_state_dict(torch.load(checkpoint, weights_only=True))
+
+    @torch.no_grad()
+    def logits(self, embeddings: Tensor) -> list[Tensor]:
+        """Return, for each attribute, [N, values] for [N, D] embeddings."""
+        x = embeddings * embeddings.shape[-1] ** 0.5
+        return [head(x) for head in self.heads.heads]
+
+    def accuracies(self, embeddings: Tensor, rows: list[dict]) -> list[tuple[float, int]]:
+        """Return the accuracy of each attribute, and of how many rows."""
+        classes = torch.tensor([self.labels(row) for row in rows]).unbind(dim=1)
+        found = []
+        for logits, wanted in zip(self.logits(embeddings), classes, strict=True):
+            known = wanted != UNLABELED
+            right = logits.argmax(dim=1)[known] == wanted[known]
+            found.append((float(right.double().mean()), int(known.sum())))
+        return found
+
+    def margins(self, embeddings: Tensor, one: dict, other: dict) -> Tensor:
+        """Return [N]: how much more embeddings have of a row's labels than of another row's."""
+        total = torch.zeros(len(embeddings))
+        pairs = zip(self.logits(embeddings), self.labels(one), self.labels(other), strict=True)
+        for logits, label, other_label in pairs:
+            if label != other_label and UNLABELED not in (label, other_label):
+                total += logits[:, label] - logits[:, other_label]
+        return total
+
+
+def print_accuracies(clsp: CLSP, reader: Reader, data: Path) -> None:
+    """Print a row per attribute."""
+    rows = list(Manifest(data / "test.arrow"))
+    speech = clsp.encode_files([row["audio"] for row in rows], progress=False)
+    text = clsp.encode_text([row["fine_captions"][-1] for row in rows])
+    print("| test set, right by heads [%] | clips | fine captions | N |\n|---|---|---|---|")
+    both = (reader.accuracies(x, rows) for x in (speech, text))
+    for name, (of_speech, number), (of_text, _) in zip(reader.labels.values, *both, strict=True):
+        print(f"| {name} | {100 * of_speech:.1f} | {100 * of_text:.1f} | {number} |")
+
+
+def print_pairs(clsp: CLSP, reader: Reader, data: Path) -> None:
+    """Print a row per kind of pair of clips."""
+    rows = {row["id"]: row for row in Manifest(data / "probes.arrow")}
+    everything = read_pairs(data / "pairs.jsonl", rows)
+    pairs = [pair for pair in everything if pair.side == "clips" and pair.kind in KINDS]
+    ids = sorted({clip for pair in pairs for clip in (pair.true, pair.false)})
+    embeddings = clsp.encode_files([rows[clip]["audio"] for clip in ids], progress=False)
+    speech = dict(zip(ids, embeddings, strict=True))
+    counts: dict[str, list[tuple[bool, bool, bool]]] = defaultdict(list)
+    for pair, caption in zip(pairs, clsp.encode_text([p.anchor for p in pairs]), strict=True):
+        right = judge(pair, caption, speech, rows, reader)
+        counts[f"{pair.kind}: {pair.attribute}"].append(right)
+    print("\n| two clips, right [%] | by cosine | heads, clips | heads, caption | N |")
+    print("|---|---|---|---|---|")
+    for name, found in sorted(counts.items()):
+        cells = (f"{100 * sum(column) / len(found):.1f}" for column in zip(*found, strict=True))
+        print(f"| {name} | {' | '.join(cells)} | {len(found)} |")
+
+
+def judge(
+    pair: ProbePair,
+    caption: Tensor,
+    speech: dict[str, Tensor],
+    rows: dict[str, dict[str, Any]],
+    reader: Reader,
+) -> tuple[bool, bool, bool]:
+    """Return whether cosine, heads on the clips, and heads on the caption are right of a pair."""
+    clips = torch.stack([speech[pair.true], speech[pair.false]])
+    of_true, of_false = (clips @ caption).tolist()
+    one, other = rows[pair.true], rows[pair.false]
+    heard = reader.margins(clips, one, other)
+    return (
+        of_true > of_false,
+        bool(heard[0] > heard[1]),
+        bool(reader.margins(caption[None], one, other) > 0),
+    )
+
+
+def main() -> None:
+    """Read the heads, embed, and print two tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--results", type=Path, default=Path("results/mini"))
+    parser.add_argument("--data", type=Path, default=Path("data/mini_fcaps"))
+    options = parser.parse_args()
+    clsp = CLSP.from_pretrained(options.results / "model")
+    reader = Reader(options.results, clsp.encode_text(["A man."]).shape[1])
+    print_accuracies(clsp, reader, options.data)
+    print_pairs(clsp, reader, options.data)
+
+
+if __name__ == "__main__":
+    main()
