@@ -59,7 +59,7 @@ class Evaluation:
     made_pairs : list of ProbePair
         Pairs that were made from captions; they are written to ``pairs.jsonl``.
     warnings : list of str
-        Leaks, and metrics that a sound evaluation hardly gives.
+        Leaks, metrics that a sound evaluation hardly gives, and data that are not of people.
     recognized : list of str
         Names of the tables whose data is the test set that published metrics are of.
 
@@ -104,6 +104,7 @@ class Evaluation:
                 own.update(new)
             elif isinstance(own, list):
                 own.extend(new)
+        self.warnings = list(dict.fromkeys(self.warnings))
 
     def summary(self, model: str) -> dict[str, tuple[float, float | None, float | None]]:
         """Return a model's main metrics with their intervals, as its card shows them.

@@ -65,6 +65,10 @@ PROBES, MARGINS = "probes", "probes: mean margins in cosine"
 MERGED = "equal captions merged"  # ends the names of tables of retrieval
 WORDING = "unseen wording: unweighted average recall"
 ONE, ALL = "one prompt", "all prompts"  # per class, that clips are compared with at a time
+SYNTHETIC = (
+    "MiniFCaps is synthetic speech, of libespeak-ng: these figures hold for such voices, not for"
+    " those of people"
+)
 UNSEEN = "mini_unseen"  # prompts in words that MiniFCaps' captions do not have
 
 
@@ -152,7 +156,7 @@ def run_suite(
     for test in tests:
         test.check(models)
     for manifest, test in zip(manifests, tests):
-        _add_data(evaluation, manifest.path, len(manifest))
+        _add_test(evaluation, test)
         if training is not None:
             report = check_leakage(train=training, test=manifest)
             evaluation.leaks[manifest.path.name] = dict(report.counts)
@@ -269,6 +273,12 @@ def _versions() -> dict[str, str]:
 def _add_data(evaluation: Evaluation, path: str | os.PathLike, rows: int) -> None:
     sha256 = sha256_of_file(path)
     evaluation.data.append({"name": Path(path).name, "sha256": sha256, "rows": rows})
+
+
+def _add_test(evaluation: Evaluation, test: _Test) -> None:
+    _add_data(evaluation, test.path, len(test.rows))
+    if _is_mini(test.rows):
+        evaluation.warnings.append(SYNTHETIC)
 
 
 def _source_of(rows: list[dict[str, Any]], path: str | os.PathLike) -> str:

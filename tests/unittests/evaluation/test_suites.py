@@ -452,6 +452,20 @@ def test_probes_stand_beside_retrieval(data, tmp_path):
     assert "worst retrievals" in page and "worst pairs" in page
 
 
+def test_synthetic_speech_is_said_once(data, tmp_path):
+    """If this fails, figures of a synthesizer's voices are taken for those of people."""
+    folder, clips = data
+    mini = folder / "mini.arrow"
+    write_manifest(mini, [row | {"source": "mini_fcaps"} for row in clips])
+    models = {"m": open_model(f"file:{folder / 'good.npz'}")}
+    evaluation = run_suite("fcaps", models, [mini])
+    evaluation.merge(run_suite("fcaps", models, [mini]))
+    assert [w for w in evaluation.warnings if "synthetic" in w] == evaluation.warnings[:1] != []
+    write_results(evaluation, tmp_path)
+    assert "figures hold for such voices" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "synthetic" not in " ".join(run_suite("fcaps", models, [folder / "test.arrow"]).warnings)
+
+
 def test_mistakes_get_one_line(data, tmp_path, capfd):
     folder, _ = data
     test, output = str(folder / "test.arrow"), ["--output", str(tmp_path)]
