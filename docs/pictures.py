@@ -50,14 +50,14 @@ def draw_timeline(results: Path, data: Path) -> None:
     texts = ["A person speaks softly.", "A person speaks loudly."]
     curve = clsp.timeline(row["audio"], texts, window=0.8, hop=0.1)
     wav = read_audio(row["audio"])
-    figure, (top, bottom) = plt.subplots(2, 1, figsize=(7, 3.6), sharex=True)
+    figure, (top, bottom) = plt.subplots(2, 1, figsize=(7, 3.6), sharex=True, layout="constrained")
     parts = wav[: len(wav) // 160 * 160].view(-1, 160)  # of 10 ms
     top.fill_between(torch.arange(len(parts)) / 100, parts.amin(1), parts.amax(1), color="gray")
     top.set_ylabel("samples")
     for text, line in zip(curve.texts, curve.scores.T):
         bottom.plot(curve.times, line, label=text)
     bottom.set(xlabel="seconds", ylabel="cosine")
-    bottom.legend()
+    bottom.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
     save(figure, "timeline.svg")
 
 
