@@ -3,8 +3,9 @@
 
 RESULTS is the output folder of mini.yaml, DATA its data folder. The heads, which are linear,
 classify the test clips, and their last fine captions. Then, of two clips that differ in one thing,
-which one is a caption's (the clips' side of the probes)? It is told by the cosine, by what the
-heads read from the two clips, and by what they read from the caption.
+which one is a caption's (the clips' side of the probes)? It is told by the cosine; by the heads,
+whether they find more of what is true of the one clip in it than in the other one; and likewise in
+the caption than in those of the other clip, which may leave out places of a change.
 
 > python benchmarks/heads.py --results results/mini --data data/mini_fcaps
 """
@@ -21,10 +22,11 @@ from torch import Tensor
 from speechbrain_clsp import CLSP
 from speechbrain_clsp.dataio.labels import AttributeLabels
 from speechbrain_clsp.dataio.manifest import Manifest
-from speechbrain_clsp.evaluation.probes.pairs import ProbePair, read_pairs
+from speechbrain_clsp.evaluation.probes.pairs import read_pairs
 from speechbrain_clsp.lobes.attribute_heads import UNLABELED, AttributeHeads
 
 KINDS = ("order", "place", "binding")
+CHECKPOINT = "save/CKPT*/attribute_heads.ckpt"
 
 
 class Reader:
@@ -42,7 +44,7 @@ class Reader:
         settings = YAML().load(results / "hyperparams.yaml")  # tags are kept, not run
         self.labels = AttributeLabels(settings["attribute_values"])
         self.heads = AttributeHeads(joint_dim, self.labels.values)
-        (checkpoint,) = results.glob("save/CKPT*/attribute_heads.ckpt")
+        checkpoint = max(results.glob(CHECKPOINT), key=lambda path: path.parent.name)
         self.heads.load_state_dict(torch.load(checkpoint, weights_only=True))
 
     @torch.no_grad()
@@ -91,10 +93,12 @@ def print_pairs(clsp: CLSP, reader: Reader, data: Path) -> None:
     embeddings = clsp.encode_files([rows[clip]["audio"] for clip in ids], progress=False)
     speech = dict(zip(ids, embeddings, strict=True))
     counts: dict[str, list[tuple[bool, bool, bool]]] = defaultdict(list)
-    for pair, caption in zip(pairs, clsp.encode_text([p.anchor for p in pairs]), strict=True):
-        right = judge(pair, caption, speech, rows, reader)
+    for pair in pairs:
+        captions = clsp.encode_text([pair.anchor, *rows[pair.false]["fine_captions"]])
+        clips = torch.stack([speech[pair.true], speech[pair.false]])
+        right = judge(clips, captions, rows[pair.true], rows[pair.false], reader)
         counts[f"{pair.kind}: {pair.attribute}"].append(right)
-    print("\n| two clips, right [%] | by cosine | heads, clips | heads, caption | N |")
+    print("\n| two clips, right [%] | by cosine | heads, clips | heads, captions | N |")
     print("|---|---|---|---|---|")
     for name, found in sorted(counts.items()):
         cells = (f"{100 * sum(column) / len(found):.1f}" for column in zip(*found, strict=True))
@@ -102,22 +106,28 @@ def print_pairs(clsp: CLSP, reader: Reader, data: Path) -> None:
 
 
 def judge(
-    pair: ProbePair,
-    caption: Tensor,
-    speech: dict[str, Tensor],
-    rows: dict[str, dict[str, Any]],
-    reader: Reader,
+    clips: Tensor, captions: Tensor, one: dict[str, Any], other: dict[str, Any], reader: Reader
 ) -> tuple[bool, bool, bool]:
-    """Return whether cosine, heads on the clips, and heads on the caption are right of a pair."""
-    clips = torch.stack([speech[pair.true], speech[pair.false]])
-    of_true, of_false = (clips @ caption).tolist()
-    one, other = rows[pair.true], rows[pair.false]
+    """Return whether cosine, heads on clips, and heads on captions tell two clips apart.
+
+    ``clips`` is [2, D], of the caption's own and the other; ``captions`` [1 + N, D], the caption
+    and those of the other clip.
+    """
+    of_own, of_other = (clips @ captions[0]).tolist()
     heard = reader.margins(clips, one, other)
-    return (
-        of_true > of_false,
-        bool(heard[0] > heard[1]),
-        bool(reader.margins(caption[None], one, other) > 0),
-    )
+    read = reader.margins(captions, one, other)
+    return of_own > of_other, bool(heard[0] > heard[1]), bool(read[0] > read[1:].mean())
+
+
+def check_files(results: Path, data: Path) -> None:
+    """End with a message if a file is not there."""
+    needed = [results / "model", results / "hyperparams.yaml"]
+    needed += [data / name for name in ("test.arrow", "probes.arrow", "pairs.jsonl")]
+    for path in needed:
+        if not path.exists():
+            raise SystemExit(f"{path} is not there: give the folders of a finished mini.yaml")
+    if not list(results.glob(CHECKPOINT)):
+        raise SystemExit(f"{results} has no {CHECKPOINT}: it was trained without attribute heads")
 
 
 def main() -> None:
@@ -126,6 +136,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("results/mini"))
     parser.add_argument("--data", type=Path, default=Path("data/mini_fcaps"))
     options = parser.parse_args()
+    check_files(options.results, options.data)
     clsp = CLSP.from_pretrained(options.results / "model")
     reader = Reader(options.results, clsp.encode_text(["A man."]).shape[1])
     print_accuracies(clsp, reader, options.data)

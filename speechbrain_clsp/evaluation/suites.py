@@ -66,7 +66,7 @@ MERGED = "equal captions merged"  # ends the names of tables of retrieval
 WORDING = "unseen wording: unweighted average recall"
 ONE, ALL = "one prompt", "all prompts"  # per class, that clips are compared with at a time
 SYNTHETIC = (
-    "MiniFCaps is synthetic speech, of libespeak-ng: these figures hold for such voices, not for"
+    "MiniFCaps is synthetic speech, of libespeak-ng: its figures hold for such voices, not for"
     " those of people"
 )
 UNSEEN = "mini_unseen"  # prompts in words that MiniFCaps' captions do not have
@@ -277,7 +277,7 @@ def _add_data(evaluation: Evaluation, path: str | os.PathLike, rows: int) -> Non
 
 def _add_test(evaluation: Evaluation, test: _Test) -> None:
     _add_data(evaluation, test.path, len(test.rows))
-    if _is_mini(test.rows):
+    if any(row["source"] == MINI_FCAPS for row in test.rows):
         evaluation.warnings.append(SYNTHETIC)
 
 

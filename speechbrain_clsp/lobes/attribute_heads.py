@@ -16,7 +16,7 @@ class AttributeHeads(nn.Module):
 
     In a small batch the plainest attributes already tell all clips apart, and the contrastive loss
     says little about the others. Labels, where a corpus has them, say it of every clip, and of
-    every caption that states them all. The same classifiers on both give an attribute the same
+    every caption that states them. The same classifiers on both give an attribute the same
     direction in both.
 
     Arguments

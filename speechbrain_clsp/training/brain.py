@@ -235,10 +235,11 @@ class ContrastiveBrain(sb.Brain):
         speech, labels = predictions["speech"], batch.labels.to(self.device)
         if "attribute_heads" in self.modules:
             heads = self.modules["attribute_heads"]
-            # A clip's last positive is a fine caption, which says what the labels say.
-            fine = predictions["text"][batch.n_positives - 1]
             terms["attribute"] = heads(speech, labels)
-            terms["caption_attribute"] = heads(fine, labels)
+            if self.loss.caption_attribute_weight:
+                # A clip's last positive is a fine caption, if it has any.
+                fine = predictions["text"][batch.n_positives - 1]
+                terms["caption_attribute"] = heads(fine, labels)
         if batch.prompts is not None and batch.prompts_padding_mask is not None:
             tokens, mask = batch.prompts, batch.prompts_padding_mask
             prompts = self.modules["text_tower"](tokens.to(self.device), mask.to(self.device))

@@ -117,8 +117,14 @@ class CLSPLoss(nn.Module):
             their clips, is the loss of the joined batch; so are its gradients.
         """
         loss = self._contrastive(speech, positives, logit_scale, caption_ids, clip_counts)
+        weights = {
+            "attribute": self.attribute_weight,
+            "caption_attribute": self.caption_attribute_weight,
+            "prompt": self.prompt_weight,
+            "distillation": self.distillation_weight,
+        }
         for name, term in (terms or {}).items():
-            loss = loss + getattr(self, f"{name}_weight") * term
+            loss = loss + weights[name] * term
         if negatives is not None and negatives_differ is not None:
             weight = self.hard_negative_weight / max(len(negatives), 1)
             of_positives = cycle(positives)

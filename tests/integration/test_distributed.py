@@ -233,7 +233,8 @@ def test_heads_classify_fine_captions_as_their_clips():
     brain, batch = new_brain(False), joined_batch(2, 1)
     outputs = brain.compute_forward(batch, sb.Stage.TRAIN)
     losses = []
-    for brain.loss.caption_attribute_weight in (0.0, 0.25):
+    for weight in (0.0, 0.25):
+        brain.loss.caption_attribute_weight = weight
         losses.append(brain.compute_objectives(outputs, batch, sb.Stage.TRAIN))
     (head,) = brain.modules["attribute_heads"].heads
     logits = head(outputs["text"][1] * 6**0.5)
