@@ -111,7 +111,8 @@ def show_report(results: Path, data: Path) -> None:
     with TemporaryDirectory() as name:
         truth = str(data / "probes.arrow")
         models = ("random", f"words=bag-of-words:{truth}")
-        run("evaluate", "--suite", "probes", "--model", *models, "--output", name)
+        inputs = ("--data", truth, "--pairs", str(data / "pairs.jsonl"), "--model", *models)
+        run("evaluate", "--suite", "probes", *inputs, "--output", name)
         photograph(Path(name) / "report.html", "report.png", 560)
 
 
