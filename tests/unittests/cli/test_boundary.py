@@ -174,6 +174,7 @@ def test_an_interrupt_during_imports_ends_with_one_line(recordings, point, tmp_p
     """The signal is sent in the middle of an import, by a finder that knows nothing else."""
     (tmp_path / "sitecustomize.py").write_text(
         "import os, signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # ignored in the background
         "class Finder:\n"
         "    def find_spec(self, name, path=None, target=None):\n"
         f"        if name == {point!r}: os.kill(os.getpid(), signal.SIGINT)\n"
