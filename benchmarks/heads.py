@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Whether speech or text is at fault: what the attribute heads of a training read from either.
+"""What the attribute heads of a training read from clips, and what from captions.
 
 RESULTS is the output folder of mini.yaml, DATA its data folder. The heads, which are linear,
 classify the test clips, and their last fine captions. Then, of two clips that differ in one thing,
@@ -36,28 +36,22 @@ class Reader:
     ---------
     results : Path
         Output folder of the training.
-    joint_dim : int
-        Size of the embeddings.
     """
 
-    def __init__(self, results: Path, joint_dim: int) -> None:
+    def __init__(self, results: Path) -> None:
         settings = YAML().load(results / "hyperparams.yaml")  # tags are kept, not run
         self.labels = AttributeLabels(settings["attribute_values"])
-        self.heads = AttributeHeads(joint_dim, self.labels.values)
         checkpoint = max(results.glob(CHECKPOINT), key=lambda path: path.parent.name)
-        self.heads.load_state_dict(torch.load(checkpoint, weights_only=True))
-
-    @torch.no_grad()
-    def logits(self, embeddings: Tensor) -> list[Tensor]:
-        """Return, for each attribute, [N, values] for [N, D] embeddings."""
-        x = embeddings * embeddings.shape[-1] ** 0.5
-        return [head(x) for head in self.heads.heads]
+        weights = torch.load(checkpoint, weights_only=True)
+        self.heads = AttributeHeads(weights["heads.0.weight"].shape[1], self.labels.values)
+        self.heads.load_state_dict(weights)
+        self.heads.requires_grad_(False)
 
     def accuracies(self, embeddings: Tensor, rows: list[dict]) -> list[tuple[float, int]]:
         """Return the accuracy of each attribute, and of how many rows."""
         classes = torch.tensor([self.labels(row) for row in rows]).unbind(dim=1)
         found = []
-        for logits, wanted in zip(self.logits(embeddings), classes, strict=True):
+        for logits, wanted in zip(self.heads.logits(embeddings), classes, strict=True):
             known = wanted != UNLABELED
             right = logits.argmax(dim=1)[known] == wanted[known]
             found.append((float(right.double().mean()), int(known.sum())))
@@ -66,8 +60,10 @@ class Reader:
     def margins(self, embeddings: Tensor, one: dict, other: dict) -> Tensor:
         """Return [N]: how much more embeddings have of a row's labels than of another row's."""
         total = torch.zeros(len(embeddings))
-        pairs = zip(self.logits(embeddings), self.labels(one), self.labels(other), strict=True)
-        for logits, label, other_label in pairs:
+        of_each = self.heads.logits(embeddings)
+        for logits, label, other_label in zip(
+            of_each, self.labels(one), self.labels(other), strict=True
+        ):
             if label != other_label and UNLABELED not in (label, other_label):
                 total += logits[:, label] - logits[:, other_label]
         return total
@@ -138,7 +134,7 @@ def main() -> None:
     options = parser.parse_args()
     check_files(options.results, options.data)
     clsp = CLSP.from_pretrained(options.results / "model")
-    reader = Reader(options.results, clsp.encode_text(["A man."]).shape[1])
+    reader = Reader(options.results)
     print_accuracies(clsp, reader, options.data)
     print_pairs(clsp, reader, options.data)
 

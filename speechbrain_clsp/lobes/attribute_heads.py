@@ -39,6 +39,11 @@ class AttributeHeads(nn.Module):
         super().__init__()
         self.heads = nn.ModuleList(nn.Linear(joint_dim, len(each)) for each in values.values())
 
+    def logits(self, embeddings: Tensor) -> list[Tensor]:
+        """Return, for each attribute, [B, values] for [B, D] embeddings of unit norm."""
+        x = embeddings * embeddings.shape[-1] ** 0.5  # components of about unit size
+        return [head(x) for head in self.heads]
+
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         """Return the sum over attributes of the cross-entropy, averaged over the batch.
 
@@ -54,9 +59,8 @@ class AttributeHeads(nn.Module):
         Tensor
             0-dim float32. The mean of equal batches' losses is the loss of the joined batch.
         """
-        x = embeddings * embeddings.shape[-1] ** 0.5  # components of about unit size
         losses = [
-            cross_entropy(head(x).float(), classes, ignore_index=UNLABELED, reduction="sum")
-            for head, classes in zip(self.heads, labels.unbind(dim=1), strict=True)
+            cross_entropy(logits.float(), classes, ignore_index=UNLABELED, reduction="sum")
+            for logits, classes in zip(self.logits(embeddings), labels.unbind(dim=1), strict=True)
         ]
         return sum(losses, embeddings.new_zeros((), dtype=torch.float32)) / len(embeddings)
