@@ -27,7 +27,7 @@ from speechbrain_clsp.utils.files import atomic_path, atomic_write
 
 logger = logging.getLogger(__name__)
 
-VERSION = 12  # changes whenever a seed gives other files
+VERSION = 13  # changes whenever a seed gives other files
 
 
 def prepare_mini_fcaps(

@@ -48,8 +48,7 @@ MIN_SECONDS_BESIDE_CHANGE = 0.5
 # At one word per minute; measured. The first is what the end of a phrase adds.
 SECONDS_PER_PHRASE, SECONDS_PER_CHARACTER = 10.0, 8.6
 MEAN_RATE = {level: fmean(bounds) for level, bounds in WORDS_PER_MINUTE.items()}
-# Probabilities of fine captions to say where the change is, and that there is no pause.
-PLACE_PROBABILITY, NO_PAUSE_PROBABILITY = 0.8, 0.5
+NO_PAUSE_PROBABILITY = 0.5  # of fine captions to say that there is no pause
 CHANGE_LABELS = {
     ("rate", True): "faster",
     ("rate", False): "slower",
@@ -421,9 +420,11 @@ def _labels(style: Style) -> dict[str, str]:
 
 
 def with_fewer_details(style: Style, generator: random.Random) -> Style:
-    """Leave out, at random, where the change is, and that there is no pause."""
-    if generator.random() >= PLACE_PROBABILITY:
-        style = replace(style, change_place=None)
+    """Leave out, at random, that there is no pause.
+
+    Nothing else may be left out: a caption without the place of a change would be true of the twin
+    that differs in it, and the loss would ask of it what it does not say.
+    """
     if generator.random() >= NO_PAUSE_PROBABILITY and style.pause == NO_PAUSE:
         style = replace(style, pause=None)
     return style

@@ -44,7 +44,7 @@ def test_captions_state_the_style_and_nothing_else(rows, clips):
 
 
 def test_fine_captions_tell_what_happens_when(rows, clips):
-    n_placed, n_flows = [], []
+    n_flows = []
     for clip in clips:
         style = clip.style
         assert len(rows[clip.id]["fine_captions"]) >= 3
@@ -57,9 +57,7 @@ def test_fine_captions_tell_what_happens_when(rows, clips):
             assert len(pauses) == (style.pause != "none"), caption
             for texts, place in ((changes, style.change_place), (pauses, style.pause)):
                 said = [p for p, words in wording.PLACE.items() if texts and says(texts[0], words)]
-                assert said == [place] or ((not said and texts is not pauses) or place == "none")
-                if texts is changes and texts:
-                    n_placed.append(bool(said))
+                assert said == ([place] if texts else []), caption
             if style.pause == "none":
                 n_flows.append(says(caption, wording.FLOWS))
             for change in style.changes:
@@ -70,7 +68,6 @@ def test_fine_captions_tell_what_happens_when(rows, clips):
                 ]
                 assert starts[0] < starts[1] < 998, caption
             assert says(caption, wording.STEADY) == (not style.changes), caption
-    assert 0.6 < fraction(n_placed) < 0.95
     assert 0.35 < fraction(n_flows) < 0.65
 
 
