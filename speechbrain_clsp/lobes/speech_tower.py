@@ -42,6 +42,8 @@ class SpeechTower(nn.Module):
     variation_gain : float, optional
         Initial gain of a :class:`~speechbrain_clsp.lobes.pooling.SpectralVariation` of the filter
         banks, which is added to what is pooled; default, as published: without.
+    window_seconds : float
+        Of the filter banks [s], see :class:`~speechbrain_clsp.lobes.features.KaldiFbank`.
     frozen : bool
         Whether nothing of the tower is trained, and nothing in it is random in training: for one
         that another model has trained.
@@ -70,13 +72,15 @@ class SpeechTower(nn.Module):
         moments: int = 0,
         moment_gain: float = 0.0,
         variation_gain: float | None = None,
+        window_seconds: float = 0.025,
         frozen: bool = False,
     ) -> None:
         super().__init__()
         self.frozen = frozen
         self.feature_mean = feature_mean
         self.feature_std = feature_std
-        self.fbank = KaldiFbank(n_mels)
+        self.window_seconds = window_seconds
+        self.fbank = KaldiFbank(n_mels, window_seconds=window_seconds)
         self.encoder_embed = Conv2dSubsampling(
             n_mels, encoder.dims[0], frontend_channels, frontend_gain, encoder.regularization
         )

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from inspect import signature
 from pathlib import Path
 
+from hyperpyyaml import resolve_references
+from ruamel.yaml import YAML
 from torch import nn
 
 from speechbrain_clsp.lobes.pooling import untrained_additions
@@ -13,12 +16,19 @@ from speechbrain_clsp.lobes.pretrained_speech import PretrainedSpeechTower
 from speechbrain_clsp.lobes.pretrained_text import PretrainedTextTower
 from speechbrain_clsp.lobes.speech_tower import SpeechTower
 from speechbrain_clsp.lobes.text_tower import RobertaTextTower, TextTower
-from speechbrain_clsp.pretrained.folder import HYPERPARAMS, WEIGHTS, load_weights
+from speechbrain_clsp.pretrained.folder import (
+    HYPERPARAMS,
+    WEIGHTS,
+    load_weights,
+    translate_definition,
+)
 from speechbrain_clsp.pretrained.hub import (
     load_pretrained_encoder,
     load_pretrained_speech_encoder,
     load_pretrained_text_encoder,
 )
+
+FEATURE_ARGUMENTS = ("window_seconds", "feature_mean", "feature_std")  # which weights rely on
 
 
 def from_pretrained_encoders(
@@ -93,7 +103,7 @@ def from_model_folder(modules: Mapping[str, nn.Module], source: str | os.PathLik
     FileNotFoundError
         If there are no weights.
     ValueError
-        If they don't fit.
+        If they don't fit, or belong to a speech tower with other filter banks.
 
     Example
     -------
@@ -105,3 +115,21 @@ def from_model_folder(modules: Mapping[str, nn.Module], source: str | os.PathLik
     source = Path(source)
     path = source / WEIGHTS if source.is_dir() else source
     load_weights(path, modules, absent=untrained_additions(modules), in_part=True)
+    if (source / HYPERPARAMS).is_file():
+        for name, module in modules.items():
+            if isinstance(module, SpeechTower):
+                _check_features(module, name, source / HYPERPARAMS)
+
+
+def _check_features(tower: SpeechTower, name: str, definition: Path) -> None:
+    """Raise if a trained tower has other filter banks: its weights fit, but not what they hear."""
+    text = translate_definition(definition.read_text(encoding="utf-8"))
+    theirs = YAML().load(resolve_references(text))[name]  # tags are kept, not run
+    defaults = signature(SpeechTower).parameters
+    trained = {each: theirs.get(each, defaults[each].default) for each in FEATURE_ARGUMENTS}
+    if any(value != getattr(tower, each) for each, value in trained.items()):
+        arguments = ", ".join(f"{each}: {value}" for each, value in trained.items())
+        raise ValueError(
+            f"{definition}: {name} was trained on other filter banks: give the recipe's model the"
+            f" same (--model='{{{name}: {{{arguments}}}}}'), or train that model again"
+        )

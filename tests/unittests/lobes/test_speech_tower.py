@@ -64,23 +64,26 @@ def test_fbank_equals_the_published_front_end(number):
     torch.testing.assert_close(features[0], reference[f"fbank_{number}"], atol=2e-4, rtol=0)
 
 
-@pytest.mark.parametrize("samples", [400, 1441, 16000, 16079, 16081])
-@pytest.mark.parametrize("n_mels", [80, 128])
-def test_fbank_equals_torchaudio_at_any_length(samples, n_mels):
+@pytest.mark.parametrize("samples_beyond_window", [0, 1041, 15600, 15679, 15681])
+@pytest.mark.parametrize("n_mels, window_seconds", [(80, 0.025), (128, 0.025), (80, 0.05)])
+def test_fbank_equals_torchaudio_at_any_length(samples_beyond_window, n_mels, window_seconds):
     """If this fails, edges are not reflected as Kaldi does, or frames are miscounted."""
-    wav = speech(1.1)[None, :samples]
-    expected = fbank(wav, num_mel_bins=n_mels, dither=0, snip_edges=False, high_freq=-400)
-    torch.testing.assert_close(KaldiFbank(n_mels)(wav)[0][0], expected, atol=2e-4, rtol=0)
+    wav = speech(1.1)[None, : round(16000 * window_seconds) + samples_beyond_window]
+    options = {"num_mel_bins": n_mels, "frame_length": 1000 * window_seconds}
+    expected = fbank(wav, dither=0, snip_edges=False, high_freq=-400, **options)
+    features = KaldiFbank(n_mels, window_seconds=window_seconds)(wav)[0][0]
+    torch.testing.assert_close(features, expected, atol=2e-4, rtol=0)
 
 
 def test_fbank_in_a_batch_equals_fbank_alone():
     """If this fails, padding or another clip's length changes a clip's features."""
-    wavs = [speech(1.0), speech(0.61, seed=1), speech(0.123, seed=2)]
-    features, n_frames = KaldiFbank()(*padded(wavs))
-    for wav, batched, count in zip(wavs, features, n_frames):
-        alone = KaldiFbank()(wav[None])[0][0]
-        torch.testing.assert_close(batched[:count], alone, atol=1e-5, rtol=0)
-        assert not batched[count:].any()
+    wavs = [speech(1.0), speech(0.61, seed=1), speech(0.123, seed=2), speech(0.01, seed=3)]
+    for fbank_of_batch in (KaldiFbank(), KaldiFbank(window_seconds=0.05)):
+        features, n_frames = fbank_of_batch(*padded(wavs))
+        for wav, batched, count in zip(wavs, features, n_frames):
+            alone = fbank_of_batch(wav[None])[0][0]
+            torch.testing.assert_close(batched[:count], alone, atol=1e-5, rtol=0)
+            assert not batched[count:].any()
 
 
 def test_every_stage_equals_the_published_model_without_padding():

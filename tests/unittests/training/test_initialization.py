@@ -26,6 +26,17 @@ def test_moments_added_to_a_trained_model_change_nothing_until_they_are_trained(
     assert all(gradient.abs().max() > 0 for gradient in gradients)
 
 
+def test_weights_are_refused_by_a_tower_with_other_filter_banks(tmp_path):
+    """If this fails, a tower computes nonsense from features that it was not trained on."""
+    folder = model_folder(tmp_path)
+    overrides = {"speech_tower": {"window_seconds": 0.05}}
+    other = load_hyperpyyaml(DEFINITION, overrides)["modules"]
+    with pytest.raises(
+        ValueError, match="other filter banks.*window_seconds: 0.025, feature_mean: "
+    ):
+        from_model_folder(other, folder)
+
+
 def test_a_new_text_tower_starts_beside_the_speech_tower_of_a_model(tmp_path):
     folder = model_folder(tmp_path / "model")
     write_encoder(tmp_path / "encoder", "bert", ["a man speaks", "a woman speaks"])
