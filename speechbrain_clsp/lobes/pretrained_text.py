@@ -38,9 +38,9 @@ class PretrainedTextTower(TextTower):
     pooling : str
         What the head gets. ``mean`` of the last layer over tokens, its ``first`` token, or the
         encoder's own ``pooler``: choose as the encoder's model card says. Or ``tokens``: a
-        convolution and a small Transformer, trained from scratch, read the last layer of all tokens
-        and are averaged, beside their plain mean. They find what an average loses, such as what
-        comes first.
+        convolution and a small Transformer, trained from scratch, read a layer's states of all
+        tokens and are averaged, beside the plain mean of the last layer. They find what an average
+        loses, such as what comes first.
     tuning : str or int
         What of the encoder is trained: nothing (``frozen``), its last so many layers, ``all``, or
         low-rank adapters (``lora``, arXiv 2106.09685) of all linear layers.
@@ -48,6 +48,9 @@ class PretrainedTextTower(TextTower):
         Rank of the adapters.
     n_layers, dim, heads, feedforward, kernel : int
         Size of the Transformer and the convolution of the pooling ``tokens``.
+    read_layer : int
+        Layer that they read: 0 for the embeddings, -1 for the last. In the last layers of an
+        encoder of sentences all tokens resemble the whole sentence; early ones tell them apart.
     joint_dim : int
         Size D of the shared space.
     dropout, head_dropout : float
@@ -89,6 +92,7 @@ class PretrainedTextTower(TextTower):
         heads: int = 4,
         feedforward: int = 256,
         kernel: int = 5,
+        read_layer: int = -1,
         joint_dim: int = 512,
         dropout: float = 0.1,
         head_dropout: float = 0.1,
@@ -119,7 +123,14 @@ class PretrainedTextTower(TextTower):
             self.trained.append(self.encoder.pooler)
         size = self.encoder.config.hidden_size
         if pooling == "tokens":
-            self.projection = nn.Linear(size, dim)
+            self.projection = nn.Sequential(nn.LayerNorm(size), nn.Linear(size, dim))
+            n_states = self.encoder.config.num_hidden_layers + 1
+            if not -n_states <= read_layer < n_states:
+                raise ValueError(
+                    f"read_layer must be below {n_states}, as the encoder has {n_states - 1}"
+                    f" layers and embeddings, not {read_layer}"
+                )
+            self.read_layer = read_layer
             self.convolution = nn.Conv1d(dim, dim, kernel, padding="same")
             self.reader_dropout = reader_dropout
             self.transformer = TransformerEncoder(
@@ -153,26 +164,35 @@ class PretrainedTextTower(TextTower):
         found = found.float()
         if self.pooling != "tokens":
             return found
-        states = self.projection(found).masked_fill(padding_mask[..., None], 0.0)
+        mean, states = found[:, 0], found[:, 1:]
+        states = self.projection(states).masked_fill(padding_mask[..., None], 0.0)
         near = self.convolution(states.transpose(1, 2)).transpose(1, 2)
         states = states + nn.functional.gelu(near)
         states, _ = self.transformer(states, src_key_padding_mask=padding_mask)
         read = masked_mean(states, padding_mask)
         if self.training:
             read = read * (torch.rand(len(read), 1, device=read.device) >= self.reader_dropout)
-        return torch.cat([read, masked_mean(found, padding_mask)], -1)
+        return torch.cat([read, mean], dim=-1)
 
     def _encode(self, tokens: Tensor, padding_mask: Tensor) -> Tensor:
-        """Return what depends on the encoder alone: [B, hidden size], or [B, L, hidden size]."""
+        """Return what depends on the encoder alone, [B, hidden size].
+
+        With the pooling tokens [B, 1 + L, hidden size]: the mean, and the tokens' states.
+        """
         tokens = tokens.masked_fill(padding_mask, self.padding)
-        outputs = self.encoder(input_ids=tokens, attention_mask=(~padding_mask).long())
+        outputs = self.encoder(
+            input_ids=tokens,
+            attention_mask=(~padding_mask).long(),
+            output_hidden_states=self.pooling == "tokens",
+        )
         if self.pooling == "pooler":
             return outputs.pooler_output
         if self.pooling == "first":
             return outputs.last_hidden_state[:, 0]
+        mean = masked_mean(outputs.last_hidden_state, padding_mask)
         if self.pooling == "mean":
-            return masked_mean(outputs.last_hidden_state, padding_mask)
-        return outputs.last_hidden_state
+            return mean
+        return torch.cat([mean[:, None], outputs.hidden_states[self.read_layer]], dim=1)
 
     def arguments(self) -> dict[str, Any]:
         """Return the configuration of the encoder, so that a model folder contains it."""
@@ -229,7 +249,7 @@ class EncodedCaptions:
         tokens, padding_mask : Tensor
             [B, L] as for the tower.
         encode : callable
-            (tokens, padding_mask) -> [B, D], or [B, L, D] for the states of tokens.
+            (tokens, padding_mask) -> [B, D], or [B, L + N, D] for N vectors and those of tokens.
 
         Returns
         -------
@@ -256,7 +276,8 @@ class EncodedCaptions:
         states = [found[row] for row in rows]
         if states[0].dim() == 1:
             return torch.stack(states).to(tokens.device)
-        joined = states[0].new_zeros(*tokens.shape, states[0].shape[-1])
+        further = len(states[0]) - len(rows[0])  # vectors, beside those of tokens
+        joined = states[0].new_zeros(len(rows), tokens.shape[1] + further, states[0].shape[-1])
         for place, part in zip(joined, states):
             place[: len(part)] = part
         return joined.to(tokens.device)

@@ -184,6 +184,28 @@ def test_a_caption_is_encoded_once(folders, pooling):
     torch.testing.assert_close(exact, second, atol=2e-3, rtol=0)  # float16 in training
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("read_layer", [0, 1, -1])
+def test_tokens_are_read_as_a_layer_of_transformers_has_them(folders, family, read_layer):
+    tower = tower_from(folders[family], pooling="tokens", dim=16, read_layer=read_layer)
+    inputs = []
+    tower.projection.register_forward_pre_hook(lambda module, args: inputs.append(args[0]))
+    tokens, padding_mask = FastTokenizerCaptions(folders[family])(TEXTS)
+    tower(tokens, padding_mask)
+    encoder = AutoModel.from_pretrained(folders[family]).eval()
+    for row, states in enumerate(inputs[0]):
+        own = ~padding_mask[row]
+        with torch.no_grad():
+            outputs = encoder(tokens[row, own][None], output_hidden_states=True)
+        expected = outputs.hidden_states[read_layer][0]
+        torch.testing.assert_close(states[own], expected, atol=1e-5, rtol=0)
+
+
+def test_a_layer_that_there_is_not_cannot_be_read(folders):
+    with pytest.raises(ValueError, match="read_layer must be below 4"):
+        tower_from(folders["bert"], pooling="tokens", read_layer=4)
+
+
 def test_of_some_captions_the_head_gets_the_plain_mean_alone_in_training(folders):
     tower = tower_from(folders["bert"], pooling="tokens", dim=16, reader_dropout=0.5)
     inputs = FastTokenizerCaptions(folders["bert"])(TEXTS * 50)
