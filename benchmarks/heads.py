@@ -5,7 +5,7 @@ RESULTS is the output folder of mini.yaml, DATA its data folder. The heads, whic
 classify the test clips, and their last fine captions. Then, of two clips that differ in one thing,
 which one is a caption's (the clips' side of the probes)? It is told by the cosine; by the heads,
 whether they find more of what is true of the one clip in it than in the other one; and likewise in
-the caption than in those of the other clip, which may leave out places of a change.
+the caption than in those of the other clip.
 
 > python benchmarks/heads.py --results results/mini --data data/mini_fcaps
 """
