@@ -42,6 +42,7 @@ VARIANTS = {
     "without attribute heads on captions": ["--caption_attribute_weight=0"],
     "without attribute heads": ["--attribute_weight=0", "--caption_attribute_weight=0"],
     "clean speech only": ["--recorded=0"],
+    "windows of 25 ms": ["--model={window_seconds: 0.025, feature_mean: -6.6}"],
 }
 DATA_OPTIONS = ("--twins", "--recorded")
 PROBES = ("attribute", "order", "direction", "place", "event", "binding")

@@ -23,9 +23,9 @@ class KaldiFbank(nn.Module):
     """Log-mel filter banks as Kaldi computes them, without dither or mean normalization.
 
     Povey windows every 10 ms with reflected edges (``snip_edges=False``), DC removal, pre-emphasis
-    0.97, power spectrum, mel bins from 20 to 7,600 Hz. Equals
-    ``torchaudio.compliance.kaldi.fbank(dither=0, snip_edges=False, high_freq=-400)``
-    for every utterance of a batch, since edges are reflected at each utterance's own end.
+    0.97, power spectrum, mel bins from 20 to 7,600 Hz. Equals ``fbank(dither=0, snip_edges=False,
+    high_freq=-400, frame_length=1000 * window_seconds)`` of ``torchaudio.compliance.kaldi`` for
+    every utterance of a batch, since edges are reflected at each utterance's own end.
 
     Arguments
     ---------
@@ -39,8 +39,8 @@ class KaldiFbank(nn.Module):
     amplitude : float
         Of full scale: 1 for samples as they come, 32768 for those of 16-bit integers.
     window_seconds : float
-        Length of the windows [s]. The usual 25 ms hold two periods of a low voice, whose harmonics
-        they do not part; 50 ms do.
+        Length of the windows [s]. The usual 25 ms hold two periods of a low voice, and do not
+        resolve its harmonics.
 
     Example
     -------
@@ -103,8 +103,8 @@ class KaldiFbank(nn.Module):
         features : Tensor
             [B, F, n_mels] float32, F as of T samples, zero where there is no frame.
         n_frames : Tensor
-            [B] int64: (n_samples + 80) // 160; of whole windows only, 1 + (n_samples - 400) // 160
-            for windows of 25 ms.
+            [B] int64: (n_samples + 80) // 160; of whole windows only,
+            1 + (n_samples - window_size) // 160.
         """
         n_samples = valid_lengths(lengths, wavs.shape[1], wavs.shape[0], wavs.device)
         return self.compute(wavs, n_samples)

@@ -127,10 +127,11 @@ class PretrainedTextTower(TextTower):
             n_states = self.encoder.config.num_hidden_layers + 1
             if not -n_states <= read_layer < n_states:
                 raise ValueError(
-                    f"read_layer must be below {n_states}, as the encoder has {n_states - 1}"
-                    f" layers and embeddings, not {read_layer}"
+                    f"read_layer must be from {-n_states} to {n_states - 1}, as the encoder has"
+                    f" {n_states - 1} layers after its embeddings, not {read_layer}"
                 )
-            self.read_layer = read_layer
+            self.read_layer = read_layer % n_states
+            self.reads_last_layer = self.read_layer == n_states - 1
             self.convolution = nn.Conv1d(dim, dim, kernel, padding="same")
             self.reader_dropout = reader_dropout
             self.transformer = TransformerEncoder(
@@ -183,7 +184,7 @@ class PretrainedTextTower(TextTower):
         outputs = self.encoder(
             input_ids=tokens,
             attention_mask=(~padding_mask).long(),
-            output_hidden_states=self.pooling == "tokens",
+            output_hidden_states=self.pooling == "tokens" and not self.reads_last_layer,
         )
         if self.pooling == "pooler":
             return outputs.pooler_output
@@ -192,7 +193,10 @@ class PretrainedTextTower(TextTower):
         mean = masked_mean(outputs.last_hidden_state, padding_mask)
         if self.pooling == "mean":
             return mean
-        return torch.cat([mean[:, None], outputs.hidden_states[self.read_layer]], dim=1)
+        # Of some families hidden_states[-1] is without the last normalization.
+        last = self.reads_last_layer
+        states = outputs.last_hidden_state if last else outputs.hidden_states[self.read_layer]
+        return torch.cat([mean[:, None], states], dim=1)
 
     def arguments(self) -> dict[str, Any]:
         """Return the configuration of the encoder, so that a model folder contains it."""

@@ -15,6 +15,9 @@ from speechbrain_clsp.lobes.zipformer.encoder import Zipformer2
 from speechbrain_clsp.lobes.zipformer.frontend import Conv2dSubsampling
 from speechbrain_clsp.nnet.masking import padding_mask, valid_lengths
 
+# Arguments that weights rely on, without being among them.
+FEATURE_ARGUMENTS = ("window_seconds", "feature_mean", "feature_std")
+
 
 class SpeechTower(nn.Module):
     """Filter banks -> convolutions (50 Hz) -> Zipformer2 (25 Hz) -> pooling -> head.

@@ -422,8 +422,9 @@ def _labels(style: Style) -> dict[str, str]:
 def with_fewer_details(style: Style, generator: random.Random) -> Style:
     """Leave out, at random, that there is no pause.
 
-    Nothing else may be left out: a caption without the place of a change would be true of the twin
-    that differs in it, and the loss would ask of it what it does not say.
+    As pauses are always stated, a caption without one says that there is none. Without the place of
+    a change it would be true of the twin that differs in it, and the loss would ask of it what it
+    does not say.
     """
     if generator.random() >= NO_PAUSE_PROBABILITY and style.pause == NO_PAUSE:
         style = replace(style, pause=None)

@@ -6,15 +6,16 @@ import os
 from collections.abc import Mapping
 from inspect import signature
 from pathlib import Path
+from typing import Any
 
-from hyperpyyaml import resolve_references
 from ruamel.yaml import YAML
+from ruamel.yaml.comments import TaggedScalar
 from torch import nn
 
 from speechbrain_clsp.lobes.pooling import untrained_additions
 from speechbrain_clsp.lobes.pretrained_speech import PretrainedSpeechTower
 from speechbrain_clsp.lobes.pretrained_text import PretrainedTextTower
-from speechbrain_clsp.lobes.speech_tower import SpeechTower
+from speechbrain_clsp.lobes.speech_tower import FEATURE_ARGUMENTS, SpeechTower
 from speechbrain_clsp.lobes.text_tower import RobertaTextTower, TextTower
 from speechbrain_clsp.pretrained.folder import (
     HYPERPARAMS,
@@ -27,8 +28,6 @@ from speechbrain_clsp.pretrained.hub import (
     load_pretrained_speech_encoder,
     load_pretrained_text_encoder,
 )
-
-FEATURE_ARGUMENTS = ("window_seconds", "feature_mean", "feature_std")  # which weights rely on
 
 
 def from_pretrained_encoders(
@@ -114,22 +113,31 @@ def from_model_folder(modules: Mapping[str, nn.Module], source: str | os.PathLik
     """
     source = Path(source)
     path = source / WEIGHTS if source.is_dir() else source
+    if (path.parent / HYPERPARAMS).is_file():
+        _check_features(modules, path.parent / HYPERPARAMS)
     load_weights(path, modules, absent=untrained_additions(modules), in_part=True)
-    if (source / HYPERPARAMS).is_file():
-        for name, module in modules.items():
-            if isinstance(module, SpeechTower):
-                _check_features(module, name, source / HYPERPARAMS)
 
 
-def _check_features(tower: SpeechTower, name: str, definition: Path) -> None:
-    """Raise if a trained tower has other filter banks: its weights fit, but not what they hear."""
-    text = translate_definition(definition.read_text(encoding="utf-8"))
-    theirs = YAML().load(resolve_references(text))[name]  # tags are kept, not run
-    defaults = signature(SpeechTower).parameters
-    trained = {each: theirs.get(each, defaults[each].default) for each in FEATURE_ARGUMENTS}
-    if any(value != getattr(tower, each) for each, value in trained.items()):
-        arguments = ", ".join(f"{each}: {value}" for each, value in trained.items())
-        raise ValueError(
-            f"{definition}: {name} was trained on other filter banks: give the recipe's model the"
-            f" same (--model='{{{name}: {{{arguments}}}}}'), or train that model again"
-        )
+def _check_features(modules: Mapping[str, nn.Module], definition: Path) -> None:
+    """Raise if a trained tower has other filter banks: weights fit, and give wrong embeddings."""
+    theirs = YAML().load(translate_definition(definition.read_text(encoding="utf-8"))) or {}
+    for name, tower in modules.items():
+        there = theirs.get(name) or theirs.get("modules", {}).get(name)
+        is_plain = str(getattr(there, "tag", "")).endswith(".SpeechTower")  # tags are kept, not run
+        if not (isinstance(tower, SpeechTower) and is_plain):
+            continue
+        trained = {each: _value(there, each, theirs) for each in FEATURE_ARGUMENTS}
+        if any(value not in (None, getattr(tower, each)) for each, value in trained.items()):
+            arguments = ", ".join(f"{each}: {value}" for each, value in trained.items())
+            raise ValueError(
+                f"{definition}: {name} was trained on other filter banks: give the recipe's model"
+                f" the same (--model='{{{name}: {{{arguments}}}}}'), or train that model again"
+            )
+
+
+def _value(there: Mapping[str, Any], name: str, definition: Mapping[str, Any]) -> Any:
+    """Return an argument of a SpeechTower in a definition, which may refer to another key."""
+    value = there.get(name, signature(SpeechTower).parameters[name].default)
+    if isinstance(value, TaggedScalar):
+        return definition.get(value.value.strip("<>"))
+    return value

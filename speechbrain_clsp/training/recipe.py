@@ -38,6 +38,7 @@ from speechbrain_clsp.evaluation.suites import run_suite
 from speechbrain_clsp.evaluation.tables import markdown_tables
 from speechbrain_clsp.evaluation.zero_shot import check_tasks, labels_of, read_tasks
 from speechbrain_clsp.inference.background import embed_background
+from speechbrain_clsp.lobes.speech_tower import FEATURE_ARGUMENTS
 from speechbrain_clsp.prepare.leakage import SAME_CLIP
 from speechbrain_clsp.pretrained.background import write_background
 from speechbrain_clsp.pretrained.card import write_card
@@ -96,6 +97,8 @@ def note_changes(hparams: Mapping[str, Any], model: Model, resumed: bool) -> Non
         settings[split] = f"sha256 {sha256_of_file(hparams[split])}"
     old = hparams["rehearsal"]
     settings["rehearsal"] = old and f"sha256 {sha256_of_file(old.manifest.path)}"
+    tower = hparams["modules"]["speech_tower"]
+    settings |= {each: getattr(tower, each, None) for each in FEATURE_ARGUMENTS}
     settings |= model.provenance()
     for change in find_changes(Path(hparams["save_folder"]), settings):
         if resumed:

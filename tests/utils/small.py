@@ -25,7 +25,8 @@ ROW = {
     "fine_captions": ["F1", "F2", "F3"],
 }
 DEFINITION = (Path(__file__).parents[1] / "data" / "clsp_small.yaml").read_text(encoding="utf-8")
-# As clsp_mini has them: several frame rates, moments, spectral variation, a convolution over text.
+# As clsp_mini has them: windows of 50 ms, several frame rates, moments, spectral variation, a
+# convolution over text.
 MINI = (
     DEFINITION.replace("[1, 2]", "[2, 4, 2]")
     .replace("[1, 1]", "[1, 2, 1]")
@@ -33,7 +34,10 @@ MINI = (
     .replace("[48, 64]", "[48, 64, 48]")
     .replace("[2, 2]", "[2, 2, 2]")
     .replace("[7, 7]", "[7, 7, 7]")
-    .replace("    n_mels: 40\n", "    n_mels: 40\n    moments: 2\n    variation_gain: 0.3\n")
+    .replace(
+        "    n_mels: 40\n",
+        "    n_mels: 40\n    window_seconds: 0.05\n    moments: 2\n    variation_gain: 0.3\n",
+    )
     .replace("    max_tokens: 64\n", "    max_tokens: 64\n    kernel: 5\n")
 )
 

@@ -197,13 +197,16 @@ def test_tokens_are_read_as_a_layer_of_transformers_has_them(folders, family, re
         own = ~padding_mask[row]
         with torch.no_grad():
             outputs = encoder(tokens[row, own][None], output_hidden_states=True)
-        expected = outputs.hidden_states[read_layer][0]
+        is_last = read_layer == -1
+        layer = outputs.last_hidden_state if is_last else outputs.hidden_states[read_layer]
+        expected = layer[0]
         torch.testing.assert_close(states[own], expected, atol=1e-5, rtol=0)
 
 
-def test_a_layer_that_there_is_not_cannot_be_read(folders):
-    with pytest.raises(ValueError, match="read_layer must be below 4"):
-        tower_from(folders["bert"], pooling="tokens", read_layer=4)
+@pytest.mark.parametrize("read_layer", [4, -5])
+def test_a_layer_that_there_is_not_cannot_be_read(folders, read_layer):
+    with pytest.raises(ValueError, match="read_layer must be from -4 to 3, as the encoder has 3"):
+        tower_from(folders["bert"], pooling="tokens", read_layer=read_layer)
 
 
 def test_of_some_captions_the_head_gets_the_plain_mean_alone_in_training(folders):

@@ -75,6 +75,17 @@ def test_fbank_equals_torchaudio_at_any_length(samples_beyond_window, n_mels, wi
     torch.testing.assert_close(features, expected, atol=2e-4, rtol=0)
 
 
+@pytest.mark.parametrize("window_seconds", [0.025, 0.05, 0.03])
+def test_power_by_a_product_is_that_of_the_fourier_transform(window_seconds):
+    """If this fails, an exported model hears something else than the one that was trained."""
+    features = KaldiFbank(window_seconds=window_seconds)
+    wavs = torch.stack([speech(1.0), speech(1.0, seed=1)])
+    expected = features._power(wavs)
+    torch.testing.assert_close(
+        features._power_by_product(wavs), expected, atol=1e-6 * float(expected.max()), rtol=0
+    )
+
+
 def test_fbank_in_a_batch_equals_fbank_alone():
     """If this fails, padding or another clip's length changes a clip's features."""
     wavs = [speech(1.0), speech(0.61, seed=1), speech(0.123, seed=2), speech(0.01, seed=3)]

@@ -29,12 +29,22 @@ def test_moments_added_to_a_trained_model_change_nothing_until_they_are_trained(
 def test_weights_are_refused_by_a_tower_with_other_filter_banks(tmp_path):
     """If this fails, a tower computes nonsense from features that it was not trained on."""
     folder = model_folder(tmp_path)
-    overrides = {"speech_tower": {"window_seconds": 0.05}}
-    other = load_hyperpyyaml(DEFINITION, overrides)["modules"]
-    with pytest.raises(
-        ValueError, match="other filter banks.*window_seconds: 0.025, feature_mean: "
-    ):
-        from_model_folder(other, folder)
+    modules = load_hyperpyyaml(DEFINITION, {"speech_tower": {"window_seconds": 0.05}})["modules"]
+    before = [weight.clone() for weight in modules["speech_tower"].parameters()]
+    message = "other filter banks: .*window_seconds: 0.025, feature_mean: 0.0, feature_std: 1.0"
+    for source in (folder, folder / "model.safetensors"):
+        with pytest.raises(ValueError, match=message):
+            from_model_folder(modules, source)
+    assert all(map(torch.equal, before, modules["speech_tower"].parameters()))
+    definition = folder / "hyperparams.yaml"
+    with_reference = DEFINITION.replace(
+        "SpeechTower\n", "SpeechTower\n    window_seconds: !ref <window_seconds>\n", 1
+    )
+    definition.write_text(f"window_seconds: 0.05\n{with_reference}")
+    from_model_folder(modules, folder)
+    for unknown in ("", "tower: !new:torch.nn.Linear {in_features: 1, out_features: 1}\n"):
+        definition.write_text(unknown)
+        from_model_folder(modules, folder)
 
 
 def test_a_new_text_tower_starts_beside_the_speech_tower_of_a_model(tmp_path):
