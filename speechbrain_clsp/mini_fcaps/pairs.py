@@ -51,9 +51,9 @@ def write_pairs(
     >>> pair["kind"], pair["attribute"], pair["side"], pair["anchor"]
     ('attribute', 'accent', 'captions', 'test_00000')
     >>> pair["true"].split(".")[0]
-    'A female speaker with a Caribbean accent speaks in a low-pitched, animated tone'
+    'A female voice with a Caribbean accent speaks in a deep, lively tone'
     >>> pair["false"].split(".")[0]
-    'A female speaker with a Scottish accent speaks in a low-pitched, animated tone'
+    'A female voice with a Scottish accent speaks in a deep, lively tone'
     """
     pairs: list[Pair] = []
     for clip in clips:
